@@ -1,0 +1,40 @@
+"""Vietnamese embeddings for sentence-transformers: ViCLSR and viPolyQwen as stock modules and losses.
+
+Names are imported on first use, so that ``import st_vi`` costs nothing that you do not ask for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "MLPHead": "st_vi.modules",
+    "WordSegmentedTransformer": "st_vi.modules",
+    "SupConNLILoss": "st_vi.losses",
+    "build_viclsr": "st_vi.recipes",
+    "train_viclsr": "st_vi.recipes",
+    "export_stock": "st_vi.hub",
+    "import_viclsr": "st_vi.hub",
+    "load": "st_vi.hub",
+}
+
+__all__ = ["__version__", *_HOME]
+
+if TYPE_CHECKING:
+    from st_vi.hub import export_stock, import_viclsr, load
+    from st_vi.losses import SupConNLILoss
+    from st_vi.modules import MLPHead, WordSegmentedTransformer
+    from st_vi.recipes import build_viclsr, train_viclsr
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

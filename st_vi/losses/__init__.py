@@ -1,0 +1,5 @@
+"""Losses for the stock `SentenceTransformerTrainer`, built from the terms in `st_vi.terms`."""
+
+from st_vi.losses.supcon_nli import SupConNLILoss
+
+__all__ = ["SupConNLILoss"]

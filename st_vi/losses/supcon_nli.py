@@ -1,0 +1,146 @@
+"""ViCLSR's objective: supervised contrastive learning on natural-language inference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.losses.merged_forward import embed_columns
+from torch import Tensor, nn
+
+from st_vi.losses.embed import gather_columns, text_ids
+from st_vi.terms import InfoNCE, PairBatch
+from st_vi.terms.pairs import SameAnchor
+
+
+class SupConNLILoss(nn.Module):
+    """Supervised SimCSE on (anchor, positive[, negative, …]) rows, for data in which texts repeat.
+
+    The objective is the term `InfoNCE` over in-batch positives and hard negatives. On rows whose texts are all
+    different it equals the stock ``MultipleNegativesRankingLoss(scale=1 / temperature)``. NLI rows are not: one
+    premise carries several hypotheses, and one hypothesis stands under several premises. `PairBatch` states what
+    then counts as a negative. Texts are compared by their token ids, so truncated texts are equal when what the
+    model sees of them is.
+
+    Source: ViCLSR (arXiv 2603.21084): entailment is the positive, contradiction the hard negative, temperature
+    0.05 best; its equation is not published. *Inferred*: supervised SimCSE (arXiv 2104.08821, Eq. 5), one
+    direction, w = 0; `same_anchor` and `mask_duplicates` are this project's own.
+
+    Args:
+        model: The model to train.
+        temperature: τ > 0.
+        hard_negative_weight: w, added to the logit of the row's own hard negatives (SimCSE's α is e^w).
+        same_anchor: What the positive of another row with the same anchor is: "positive" as well, left out
+            ("mask"), or "negative".
+        mask_duplicates: Leave out a candidate with the text of the row's own anchor or positive.
+        symmetric: Average with the same loss from positives to anchors.
+        gather_across_devices: Take the rows of all devices as candidates.
+
+    Inputs:
+        Columns anchor, positive and n ≥ 0 negatives. A `score` column of floats, where there is one, holds the
+        weight of each row in the mean (`nli_to_triplets` gives weak positives 0.5).
+
+    Raises:
+        ValueError: Fewer than two columns; a label column that is not one float a row.
+
+    Example:
+        >>> import torch
+        >>> from st_vi import SupConNLILoss
+        >>> loss = SupConNLILoss(model=None, temperature=1.0)
+        >>> anchors, positives, negatives = torch.eye(4)[:2], torch.eye(4)[:2], torch.eye(4)[2:]
+        >>> loss.compute_loss_from_embeddings([anchors, positives, negatives])  # −log(e / (e + 3))
+        tensor(0.7437)
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        temperature: float = 0.05,
+        hard_negative_weight: float = 0.0,
+        same_anchor: SameAnchor = "positive",
+        mask_duplicates: bool = True,
+        symmetric: bool = False,
+        gather_across_devices: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.term = InfoNCE(temperature, symmetric, hard_negative_weight)
+        self.same_anchor = same_anchor
+        self.mask_duplicates = mask_duplicates
+        self.gather_across_devices = gather_across_devices
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
+        """Embed the columns and return the mean loss of the rows."""
+        columns = list(sentence_features)
+        ids = text_ids(columns)
+        return self.compute_loss_from_embeddings(embed_columns(self.model, columns), labels, ids)
+
+    def compute_loss_from_embeddings(
+        self, embeddings: list[Tensor], labels: Tensor | None = None, ids: list[Tensor] | None = None
+    ) -> Tensor:
+        """Mean loss of this device's rows.
+
+        Args:
+            embeddings: Anchors, positives and negatives, (B, D) each.
+            labels: Weight of each row, (B,); None weighs all alike.
+            ids: (B,) int a column, equal where texts are equal (`text_ids`); None takes all as different.
+        """
+        if len(embeddings) < 2:
+            raise ValueError(f"SupConNLILoss needs an anchor and a positive column, got {len(embeddings)} column(s)")
+        rows = None
+        if self.gather_across_devices:
+            embeddings, rows = gather_columns(embeddings)
+            ids = ids and gather_columns(ids)[0]
+        anchors, positives, *negatives = embeddings
+        pairs = PairBatch(
+            anchors,
+            positives,
+            negatives=torch.stack(negatives) if negatives else None,
+            anchor_ids=ids[0] if ids else None,
+            candidate_ids=torch.cat(ids[1:]) if ids else None,
+            rows=rows,
+            same_anchor=self.same_anchor,
+            mask_duplicates=self.mask_duplicates,
+        )
+        loss = self.term(pairs)
+        if labels is None:
+            return loss.mean()
+        if not labels.is_floating_point() or labels.shape != loss.shape:
+            raise ValueError(
+                "SupConNLILoss reads the label column as the weight of each row: one float a row, not "
+                f"{labels.dtype} of shape {tuple(labels.shape)}. Remove the column if it is something else."
+            )
+        return (loss * labels).sum() / labels.sum()
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Settings for the model card."""
+        return {
+            "temperature": self.term.temperature,
+            "hard_negative_weight": self.term.hard_negative_weight,
+            "same_anchor": self.same_anchor,
+            "mask_duplicates": self.mask_duplicates,
+            "symmetric": self.term.symmetric,
+            "gather_across_devices": self.gather_across_devices,
+        }
+
+    @property
+    def citation(self) -> str:
+        """BibTeX of the methods, for the model card."""
+        return """
+@inproceedings{gao2021simcse,
+    title = "{SimCSE}: Simple Contrastive Learning of Sentence Embeddings",
+    author = "Gao, Tianyu and Yao, Xingcheng and Chen, Danqi",
+    booktitle = "Proceedings of EMNLP",
+    year = "2021",
+    url = "https://arxiv.org/abs/2104.08821",
+}
+
+@misc{viclsr,
+    title = "ViCLSR",
+    eprint = "2603.21084",
+    archivePrefix = "arXiv",
+    url = "https://arxiv.org/abs/2603.21084",
+}
+"""

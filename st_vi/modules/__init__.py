@@ -1,0 +1,6 @@
+"""Modules for the stock `SentenceTransformer` pipeline. File paths are part of saved models: they do not move."""
+
+from st_vi.modules.mlp_head import MLPHead
+from st_vi.modules.word_segmentation import WordSegmentedTransformer
+
+__all__ = ["MLPHead", "WordSegmentedTransformer"]

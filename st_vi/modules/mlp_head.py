@@ -1,0 +1,116 @@
+"""The projection heads of both systems, as one module."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self, get_args
+
+from sentence_transformers.base.modules import Dense, Module
+from sentence_transformers.sentence_transformer.modules import LayerNorm
+from torch import Tensor, nn
+
+from st_vi.modules.requirement import declare_requirement
+
+Activation = Literal["identity", "tanh", "gelu"]
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"identity": nn.Identity, "tanh": nn.Tanh, "gelu": nn.GELU}
+
+
+class MLPHead(Module):
+    """A one- or two-layer head on the pooled embedding c, with φ the activation.
+
+    - one layer: W₁c + b₁, then φ: ViCLSR (arXiv 2603.21084). Its released head has no activation; the SimCSE
+      head that it descends from has tanh (arXiv 2104.08821, Section 6).
+    - two layers: W₂ φ(W₁ c + b₁) + b₂: viPolyQwen, with GELU.
+    - `layer_norm` puts a LayerNorm after each linear layer: LN(W₂ φ(LN(W₁ c))).
+
+    Reads and writes ``sentence_embedding``: (B, in_features) becomes (B, out_features).
+
+    Args:
+        in_features: Size of the pooled embedding.
+        out_features: Size of the result, and of the hidden layer where there are two.
+        num_layers: 1 or 2.
+        activation: "identity", "tanh" or "gelu".
+        layer_norm: Whether to normalise after each linear layer.
+
+    Raises:
+        ValueError: `num_layers` or `activation` is none of the above.
+
+    Example:
+        >>> import torch
+        >>> from st_vi import MLPHead
+        >>> head = MLPHead(768, 1024, num_layers=2, activation="gelu", layer_norm=True)
+        >>> head({"sentence_embedding": torch.randn(3, 768)})["sentence_embedding"].shape
+        torch.Size([3, 1024])
+    """
+
+    config_keys: list[str] = ["in_features", "out_features", "num_layers", "activation", "layer_norm"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        num_layers: Literal[1, 2] = 1,
+        activation: Activation = "tanh",
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_layers not in (1, 2):
+            raise ValueError(f"num_layers must be 1 or 2, got {num_layers!r}")
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"activation must be one of {get_args(Activation)}, got {activation!r}")
+        self.in_features = in_features
+        self.out_features = out_features
+        self.num_layers = num_layers
+        self.activation = activation
+        self.layer_norm = layer_norm
+
+        layers: list[nn.Module] = []
+        for size in (in_features, out_features)[:num_layers]:
+            layers.append(nn.Linear(size, out_features))
+            if layer_norm:
+                layers.append(nn.LayerNorm(out_features))
+        # After the only layer, or between the two: one norm or none stands before it.
+        layers.insert(2 if layer_norm else 1, _ACTIVATIONS[activation]())
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, features: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
+        """Replace ``sentence_embedding`` (B, in_features) by its projection (B, out_features)."""
+        features["sentence_embedding"] = self.layers(features["sentence_embedding"])
+        return features
+
+    def get_embedding_dimension(self) -> int:
+        """Size of the embeddings that this head gives."""
+        return self.out_features
+
+    def to_stock(self) -> list[Module]:
+        """The same function as stock modules, `Dense` and `LayerNorm`, with copies of the weights."""
+        stock: list[Module] = []
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                dense = Dense(layer.in_features, layer.out_features, activation_function=nn.Identity())
+                dense.linear.load_state_dict(layer.state_dict())
+                stock.append(dense)
+            elif isinstance(layer, nn.LayerNorm):
+                norm = LayerNorm(self.out_features)
+                norm.norm.load_state_dict(layer.state_dict())
+                stock.append(norm)
+            elif isinstance(stock[-1], Dense):
+                stock[-1].activation_function = layer
+            else:  # an activation behind a norm: stock has no module of its own for it
+                identity = Dense(self.out_features, self.out_features, bias=False, activation_function=layer)
+                nn.init.eye_(identity.linear.weight)
+                stock.append(identity)
+        return stock
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        """Write `config.json` and the weights into `output_path`."""
+        self.save_config(output_path)
+        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
+        declare_requirement(output_path)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:
+        """Read what `save` wrote, from a folder or from the hub."""
+        names = ("token", "cache_folder", "revision", "local_files_only")
+        hub = {"subfolder": subfolder} | {name: kwargs[name] for name in names if name in kwargs}
+        head = cls(**cls.load_config(model_name_or_path, **hub))
+        return cls.load_torch_weights(model_name_or_path, model=head, **hub)

@@ -1,0 +1,71 @@
+"""Vietnamese word segmentation in front of encoders that were trained on segmented text (PhoBERT)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+from sentence_transformers.base.modules import Transformer
+from torch import Tensor
+
+from st_vi.modules.requirement import declare_requirement
+
+
+class WordSegmentedTransformer(Transformer):
+    """The stock `Transformer`, with the syllables of each Vietnamese word joined by underscores first.
+
+    PhoBERT (arXiv 2003.00744) was trained on word-segmented text: "sinh viên đại học" is "sinh_viên đại_học" to
+    it. Texts are segmented here, in training and in `encode` alike, so that callers pass plain Vietnamese. Text
+    in which somebody has already joined words is joined as it stands.
+
+    Needs the extra ``pip install "st-vi[vi]"``. *Inferred*: the segmenter is pyvi, not the VnCoreNLP of PhoBERT's
+    authors, which needs Java.
+
+    Args:
+        model_name_or_path: A model on the hub or in a folder, such as "vinai/phobert-base-v2".
+        **kwargs: As for the stock `Transformer`.
+
+    Raises:
+        ImportError: pyvi is not installed.
+
+    Example:
+        >>> from st_vi.modules.word_segmentation import segment_words
+        >>> segment_words("Sinh viên đại học bách khoa.")
+        'Sinh_viên đại_học bách_khoa .'
+    """
+
+    def __init__(self, model_name_or_path: str, **kwargs: Any) -> None:
+        _segmenter()  # fail now, not at the first batch
+        super().__init__(model_name_or_path, **kwargs)
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Tensor | Any]:
+        """Segment strings and pairs of strings, then preprocess as the stock module does."""
+        return super().preprocess([_segment(text) for text in inputs], prompt=prompt, **kwargs)
+
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        """Save as the stock module does."""
+        super().save(output_path, *args, **kwargs)
+        declare_requirement(output_path)
+
+
+def segment_words(text: str) -> str:
+    """Join the syllables of each Vietnamese word in `text` by underscores."""
+    return _segmenter()(text)
+
+
+def _segment(text: Any) -> Any:
+    if isinstance(text, str):
+        return segment_words(text)
+    if isinstance(text, (tuple, list)):
+        return type(text)(_segment(part) for part in text)
+    return text
+
+
+@cache
+def _segmenter() -> Callable[[str], str]:
+    try:
+        from pyvi import ViTokenizer
+    except ImportError as error:
+        raise ImportError('Vietnamese word segmentation needs pyvi: pip install "st-vi[vi]"') from error
+    return ViTokenizer.tokenize

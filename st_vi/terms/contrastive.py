@@ -1,0 +1,61 @@
+"""Contrastive terms: a softmax over candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from st_vi.terms.pairs import Direction, PairBatch
+
+
+@dataclass(frozen=True)
+class InfoNCE:
+    """InfoNCE over in-batch and hard negatives, averaged over the positives of a row.
+
+    With s the cosine, τ the temperature, P(i) the positives and N(i) the true negatives of row i, H(i) ⊂ N(i)
+    those of its own row, and w the additive hard-negative logit:
+
+        ℓ_ic = s_ic/τ + w·1[c ∈ H(i)]
+        L_i  = −1/|P(i)| Σ_{p ∈ P(i)} log( e^{ℓ_ip} / Σ_{c ∈ P(i) ∪ N(i)} e^{ℓ_ic} )
+
+    With one positive a row this is supervised SimCSE (Gao et al. 2021, arXiv 2104.08821, Eq. 5 and Table 7);
+    with several it is the "out" form of SupCon (Khosla et al. 2020, arXiv 2004.11362, Eq. 2). A row without
+    negatives gives 0 with zero gradient, so a batch of one is harmless.
+
+    Args:
+        temperature: τ > 0. ViCLSR reports 0.05 as best, viPolyQwen uses 0.07.
+        symmetric: Average with the same loss from positives to anchors (hard negatives take no part in it).
+        hard_negative_weight: w, added to the logits of the row's own hard negatives. SimCSE's α is e^w.
+
+    Raises:
+        ValueError: The temperature is not positive.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.terms import InfoNCE, PairBatch
+        >>> pairs = PairBatch(anchors=torch.eye(2), positives=torch.eye(2))
+        >>> InfoNCE(temperature=1.0)(pairs)  # −log(e / (e + 1)) for each of the two rows
+        tensor([0.3133, 0.3133])
+    """
+
+    temperature: float = 0.05
+    symmetric: bool = False
+    hard_negative_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}")
+
+    def __call__(self, pairs: PairBatch) -> Tensor:
+        """Loss of each own row, (R,)."""
+        loss = self._loss(pairs.forward)
+        return (loss + self._loss(pairs.backward)) / 2 if self.symmetric else loss
+
+    def _loss(self, view: Direction) -> Tensor:
+        logits = view.similarity / self.temperature + self.hard_negative_weight * view.hard
+        logits = logits.masked_fill(~(view.positive | view.negative), -float("inf"))
+        log_p = logits.log_softmax(dim=1).masked_fill(~view.positive, 0.0)
+        loss = -log_p.sum(dim=1) / view.positive.sum(dim=1)
+        # Several positives and no negative: nothing to contrast with, so nothing to learn.
+        return loss * view.negative.any(dim=1)

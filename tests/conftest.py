@@ -1,0 +1,86 @@
+"""Tiny models built from configs, so that every test runs offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+
+from st_vi.modules import MLPHead
+
+SENTENCES = [
+    "Trời mưa to nên đường phố ngập nước.",
+    "Hôm nay trời nắng đẹp, gió nhẹ.",
+    "Cô giáo đang giảng bài cho học sinh lớp năm.",
+    "Con mèo đen nằm ngủ trên mái nhà.",
+    "Anh ấy mua ba cân cam ở chợ Bến Thành.",
+    "Đội bóng thắng trận chung kết với tỉ số hai không.",
+    "Nhà máy tạm ngừng sản xuất vì mất điện.",
+    "Quyển sách này nói về lịch sử Hà Nội.",
+]
+
+
+def tiny_tokenizer(max_length: int = 64) -> PreTrainedTokenizerFast:
+    """A Unigram tokenizer with XLM-R's special tokens, trained on `SENTENCES`."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer.train_from_iterator(
+        SENTENCES, trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>")
+    )
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", "<s> $A </s> </s> $B </s>", ends)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_max_length=max_length,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer XLM-R of width 32, saved as transformers saves it; no dropout."""
+    path = tmp_path_factory.mktemp("tiny-xlmr")
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(0)
+    config = XLMRobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=66,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.2,
+    )
+    XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def tiny_model(tiny_base: Path) -> SentenceTransformer:
+    """CLS pooling, one-layer tanh head, unit length: the shape of ViCLSR. A fresh copy for each test."""
+    torch.manual_seed(1)
+    transformer = Transformer(str(tiny_base))
+    return SentenceTransformer(
+        modules=[transformer, Pooling(32, "cls"), MLPHead(32, 32, activation="tanh"), Normalize()], device="cpu"
+    )
