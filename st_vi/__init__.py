@@ -21,7 +21,17 @@ _HOME = {
     "load": "st_vi.hub",
 }
 
-__all__ = ["__version__", *_HOME]
+__all__ = [
+    "MLPHead",
+    "SupConNLILoss",
+    "WordSegmentedTransformer",
+    "__version__",
+    "build_viclsr",
+    "export_stock",
+    "import_viclsr",
+    "load",
+    "train_viclsr",
+]
 
 if TYPE_CHECKING:
     from st_vi.hub import export_stock, import_viclsr, load
@@ -37,4 +47,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -16,7 +16,10 @@ def declare_requirement(module_path: str) -> None:
             saved on its own, outside a model, has no such file and declares nothing.
     """
     folder = Path(module_path)
-    for config_path in (folder / "config_sentence_transformers.json", folder.parent / "config_sentence_transformers.json"):
+    for config_path in (
+        folder / "config_sentence_transformers.json",
+        folder.parent / "config_sentence_transformers.json",
+    ):
         if config_path.is_file():
             config = json.loads(config_path.read_text(encoding="utf-8"))
             config.setdefault("requirements", {})["st-vi"] = ">=0.1"

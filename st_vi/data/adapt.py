@@ -1,0 +1,303 @@
+"""Turn Vietnamese NLI, fact-checking and reading-comprehension sets into contrastive training rows.
+
+The ViCLSR paper (arXiv 2603.21084) gives no algorithm for this step: the one here is this project's own.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle, islice
+from typing import Any, Literal, get_args
+
+from datasets import Dataset
+
+from st_vi.data.columns import bad_value, clean_text, clean_texts, find_columns
+from st_vi.data.labels import CONTRADICTION, ENTAILMENT, NEUTRAL, OTHER, canonical_labels
+from st_vi.data.triplets import Report, Row, Triplets
+
+Neutral = Literal["ignore", "hard_negative", "weak_positive"]
+MissingNegative = Literal["pair", "drop"]
+Conflict = Literal["error", "drop"]
+WEAK_POSITIVE_SCORE = 0.5
+
+
+def nli_to_triplets(
+    dataset: Dataset,
+    columns: Mapping[str, str] | None = None,
+    labels: Mapping[Any, str] | None = None,
+    reverse: bool = False,
+    neutral: Neutral = "ignore",
+    missing_negative: MissingNegative = "pair",
+    conflict: Conflict = "error",
+    seed: int = 0,
+) -> Triplets:
+    """Premise, hypothesis and label become anchor, positive and negative.
+
+    Rows are grouped by anchor (compared after NFC and collapsed whitespace, the form in which texts are also
+    returned). Each entailed hypothesis takes a contradicting one of the same anchor; where their numbers differ,
+    the contradictions are shuffled and cycled. Repeated rows are dropped; label "other" is not used.
+
+    Args:
+        dataset: Rows with a premise, a hypothesis and a label.
+        columns: Which column is "premise", "hypothesis", "label", where the names are not the usual ones.
+        labels: Label value to "entailment", "neutral", "contradiction" or "other"; needed for integers.
+        reverse: Use the hypothesis as anchor and the premises as its positives and negatives.
+        neutral: "ignore" them; take one as a further "hard_negative" of each row; or use each as a
+            "weak_positive", a row of its own with score 0.5 (a weight in `SupConNLILoss`).
+        missing_negative: A positive whose anchor has no negative becomes a "pair", or is "drop"-ped.
+        conflict: The same anchor and text as positive and as negative is an "error", or is "drop"-ped from both.
+        seed: Of the shuffle.
+
+    Returns:
+        `Triplets`: pass it to the trainer as it is, or take ``["triplets"]``; print its ``report``.
+
+    Raises:
+        ValueError: Missing column, unknown label, text that is empty or no string, conflicting labels, or no
+            usable pair. Names column, row (from 0) and value.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from st_vi.data import nli_to_triplets
+        >>> rows = nli_to_triplets(Dataset.from_dict({
+        ...     "premise": ["Trời đang mưa to."] * 2,
+        ...     "hypothesis": ["Bên ngoài có mưa.", "Trời khô ráo."],
+        ...     "label": ["entailment", "contradiction"],
+        ... }))
+        >>> rows["triplets"][0]
+        {'anchor': 'Trời đang mưa to.', 'positive': 'Bên ngoài có mưa.', 'negative': 'Trời khô ráo.'}
+        >>> print(rows.report)
+        rows read                2
+        entailment               1
+        contradiction            1
+        anchors                  1
+        triplets                 1
+    """
+    roles = ("hypothesis", "premise") if reverse else ("premise", "hypothesis")
+    found = find_columns(dataset.column_names, (*roles, "label"), columns)
+    return _pair_up(
+        dataset,
+        found[roles[0]],
+        found[roles[1]],
+        found["label"],
+        labels,
+        neutral,
+        missing_negative,
+        conflict,
+        seed,
+    )
+
+
+def fact_check_to_triplets(
+    dataset: Dataset,
+    columns: Mapping[str, str] | None = None,
+    labels: Mapping[Any, str] | None = None,
+    reverse: bool = False,
+    neutral: Neutral = "ignore",
+    missing_negative: MissingNegative = "pair",
+    conflict: Conflict = "error",
+    seed: int = 0,
+) -> Triplets:
+    """Evidence, claim and verdict become anchor, positive (supported) and negative (refuted).
+
+    As `nli_to_triplets`, with the roles "evidence", "claim" and "label"; "not enough information" is neutral.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from st_vi.data import fact_check_to_triplets
+        >>> rows = fact_check_to_triplets(Dataset.from_dict({
+        ...     "Evidence": ["Cầu dài 1,2 km."] * 2,
+        ...     "Statement": ["Cầu dài hơn một cây số.", "Cầu dài 3 km."],
+        ...     "labels": [0, 1],
+        ... }), labels={0: "supported", 1: "refuted"})
+        >>> rows["triplets"]["negative"][0]
+        'Cầu dài 3 km.'
+    """
+    roles = ("claim", "evidence") if reverse else ("evidence", "claim")
+    found = find_columns(dataset.column_names, (*roles, "label"), columns)
+    return _pair_up(
+        dataset,
+        found[roles[0]],
+        found[roles[1]],
+        found["label"],
+        labels,
+        neutral,
+        missing_negative,
+        conflict,
+        seed,
+    )
+
+
+def reading_comprehension_to_triplets(
+    dataset: Dataset,
+    columns: Mapping[str, str] | None = None,
+    template: str = "{question} {passage}",
+    conflict: Conflict = "error",
+) -> Triplets:
+    """Question and passage become the anchor, the right option the positive, the wrong ones the negatives.
+
+    The number of options may vary from row to row. One row may also hold a passage with lists of questions,
+    options and answers (the layout of RACE).
+
+    Args:
+        dataset: Rows with a question, options, an answer, and perhaps a passage.
+        columns: Which column is "passage", "question", "options", "answer", where the names are not usual.
+        template: How the anchor is put together. The question stands first because encoders cut off the end of
+            what is too long, and without it all questions on a long passage would be the same anchor.
+        conflict: A wrong option that equals the right one is an "error", or is "drop"-ped.
+
+    Returns:
+        `Triplets`, with the keys "3_negatives" for four options, and so on.
+
+    Raises:
+        ValueError: Missing column, an answer that is no option, text that is empty or no string, conflicting
+            options, or no usable row. Names column, row (from 0) and value.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from st_vi.data import reading_comprehension_to_triplets
+        >>> rows = reading_comprehension_to_triplets(Dataset.from_dict({
+        ...     "article": ["Lan nuôi một con mèo."], "question": ["Lan nuôi con gì?"],
+        ...     "options": [["chó", "mèo", "cá"]], "answer": ["B"],
+        ... }))
+        >>> rows["2_negatives"][0]["positive"]
+        'mèo'
+    """
+    _check_choice("conflict", conflict, Conflict)
+    roles = ("passage", "question", "options", "answer")
+    found = find_columns(dataset.column_names, roles, columns, optional=("passage",))
+    report, rows = (
+        Report({"rows read": len(dataset), "questions": 0, "duplicates dropped": 0, "conflicts dropped": 0}),
+        [],
+    )
+    for number, raw in enumerate(dataset):
+        passage = clean_text(raw[found["passage"]], found["passage"], number) if raw.get(found.get("passage")) else ""
+        for question, options, answer in _questions(raw, found, number):
+            report["questions"] += 1
+            right = options[_answer_index(answer, options, found["answer"], number)]
+            wrong = list(options)
+            wrong.remove(right)
+            if right in wrong:
+                if conflict == "error":
+                    bad_value(
+                        found["options"],
+                        number,
+                        right,
+                        'a wrong option equals the right one (conflict="drop" drops it)',
+                    )
+                report["conflicts dropped"] += wrong.count(right)
+                wrong = [option for option in wrong if option != right]
+            anchor = template.format(question=question, passage=passage).strip()
+            rows.append(Row(anchor, right, tuple(dict.fromkeys(wrong))))
+    unique = list(dict.fromkeys(rows))
+    report["duplicates dropped"] = len(rows) - len(unique)
+    return Triplets.from_rows(unique, _without_zeros(report))
+
+
+def _questions(raw: dict[str, Any], found: dict[str, str], row: int) -> Iterator[tuple[str, list[str], Any]]:
+    question, options, answer = (raw[found[role]] for role in ("question", "options", "answer"))
+    if isinstance(question, str):
+        question, options, answer = [question], [options], [answer]
+    for one_question, one_options, one_answer in zip(question, options, answer, strict=True):
+        if not isinstance(one_options, Sequence) or isinstance(one_options, str) or len(one_options) < 2:
+            bad_value(found["options"], row, one_options, "expected a list of two or more options")
+        texts = [clean_text(option, found["options"], row) for option in one_options]
+        yield clean_text(one_question, found["question"], row), texts, one_answer
+
+
+def _answer_index(answer: Any, options: list[str], column: str, row: int) -> int:
+    """An index, a letter from A, or the text of the option."""
+    if isinstance(answer, str):
+        text = clean_text(answer, column, row)
+        if text in options:
+            return options.index(text)
+        index = ord(text.upper()) - ord("A") if len(text) == 1 else -1
+    else:
+        index = answer if isinstance(answer, int) else -1
+    if not 0 <= index < len(options):
+        bad_value(column, row, answer, f"expected one of {len(options)} options by index, letter or text")
+    return index
+
+
+def _pair_up(
+    dataset: Dataset,
+    anchor_column: str,
+    other_column: str,
+    label_column: str,
+    label_names: Mapping[Any, str] | None,
+    neutral: Neutral,
+    missing_negative: MissingNegative,
+    conflict: Conflict,
+    seed: int,
+) -> Triplets:
+    for name, value, choices in (
+        ("neutral", neutral, Neutral),
+        ("missing_negative", missing_negative, MissingNegative),
+        ("conflict", conflict, Conflict),
+    ):
+        _check_choice(name, value, choices)
+    labels = canonical_labels(dataset, label_column, label_names)
+    anchors = clean_texts(dataset[anchor_column], anchor_column)
+    others = clean_texts(dataset[other_column], other_column)
+
+    report = Report({"rows read": len(dataset)})
+    report |= {name: Counter(labels)[name] for name in (ENTAILMENT, NEUTRAL, CONTRADICTION, OTHER)}
+    # A dict keeps the order and the first row number of every distinct row.
+    distinct: dict[tuple[str, str, str], int] = {}
+    for row, key in enumerate(zip(anchors, others, labels, strict=True)):
+        distinct.setdefault(key, row)
+    report["duplicates dropped"] = len(dataset) - len(distinct)
+
+    positive_labels = {ENTAILMENT: 1.0} | ({NEUTRAL: WEAK_POSITIVE_SCORE} if neutral == "weak_positive" else {})
+    negative_labels = [CONTRADICTION] + ([NEUTRAL] if neutral == "hard_negative" else [])
+    used = {key: row for key, row in distinct.items() if key[2] in {*positive_labels, *negative_labels}}
+    conflicts = _conflicts(used, set(positive_labels), set(negative_labels))
+    if conflicts and conflict == "error":
+        (anchor, text), row = next(iter(conflicts.items()))
+        problem = f'positive and negative are equal under the anchor {anchor!r} (conflict="drop" drops such rows)'
+        bad_value(other_column, row, text, problem)
+    report["conflicts dropped"] = sum((anchor, text) in conflicts for anchor, text, _ in used)
+
+    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for anchor, text, label in used:
+        if (anchor, text) not in conflicts:
+            groups[anchor][label].append(text)
+    report["anchors"] = len(groups)
+
+    rows: list[Row] = []
+    for anchor, texts in groups.items():
+        generator = random.Random(f"{seed} {anchor}")  # of this anchor alone, so that other rows change nothing
+        partners = [texts[label] for label in negative_labels if texts[label]]
+        positives = [(text, score) for label, score in positive_labels.items() for text in texts[label]]
+        chosen = [islice(cycle(generator.sample(pool, len(pool))), len(positives)) for pool in partners]
+        negatives = zip(*chosen, strict=True) if chosen else [()] * len(positives)
+        rows += [Row(anchor, text, own, score) for (text, score), own in zip(positives, negatives, strict=True)]
+    report["anchors without a positive"] = len(groups) - len({row.anchor for row in rows})
+    if missing_negative == "drop":
+        report["positives without a negative, dropped"] = sum(not row.negatives for row in rows)
+        rows = [row for row in rows if row.negatives]
+    return Triplets.from_rows(rows, _without_zeros(report))
+
+
+def _conflicts(
+    rows: Mapping[tuple[str, str, str], int], positive: set[str], negative: set[str]
+) -> dict[tuple[str, str], int]:
+    """(anchor, text) that stands there with labels that cannot both hold, and the row that shows it."""
+    labels: dict[tuple[str, str], set[str]] = defaultdict(set)
+    found = {}
+    for (anchor, text, label), row in rows.items():
+        seen = labels[anchor, text]
+        seen.add(label)
+        if (seen & positive and seen & negative) or len(seen & positive) > 1:
+            found.setdefault((anchor, text), row)
+    return found
+
+
+def _check_choice(name: str, value: str, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise ValueError(f"{name} must be one of {get_args(choices)}, got {value!r}")
+
+
+def _without_zeros(report: Report) -> Report:
+    return Report({name: number for name, number in report.items() if number})

@@ -1,0 +1,90 @@
+"""Find the columns of a data set, and say exactly where a value is wrong."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+USUAL_NAMES: dict[str, tuple[str, ...]] = {
+    "anchor": ("anchor", "premise", "evidence", "sentence1"),
+    "premise": ("premise", "sentence1", "text1", "context"),
+    "hypothesis": ("hypothesis", "sentence2", "text2"),
+    "evidence": ("evidence", "context", "premise"),
+    "claim": ("claim", "statement", "hypothesis"),
+    "label": ("label", "labels", "gold_label", "verdict"),
+    "passage": ("passage", "article", "context"),
+    "question": ("question", "questions", "query"),
+    "options": ("options", "choices"),
+    "answer": ("answer", "answers", "correct", "label"),
+}
+
+
+def find_columns(
+    present: Sequence[str],
+    wanted: Iterable[str],
+    given: Mapping[str, str] | None = None,
+    optional: Iterable[str] = (),
+) -> dict[str, str]:
+    """Which column plays which role: as given, else the first usual name that is there, whatever its case.
+
+    Args:
+        present: Column names of the data set.
+        wanted: Roles to fill, keys of `USUAL_NAMES`.
+        given: Role to column name, for the roles whose column has an unusual name.
+        optional: Those roles that may stay unfilled.
+
+    Raises:
+        ValueError: A role without a column, a column that is not there, or a role that does not exist.
+
+    Example:
+        >>> find_columns(["Statement", "Evidence", "labels"], ["evidence", "claim", "label"])
+        {'evidence': 'Evidence', 'claim': 'Statement', 'label': 'labels'}
+    """
+    given, wanted = dict(given or {}), list(wanted)
+    if unknown := set(given) - set(wanted):
+        raise ValueError(f"columns: no role {sorted(unknown)}; the roles are {wanted}")
+    by_name = {name.lower(): name for name in reversed(present)}
+    found = {}
+    for role in wanted:
+        if role in given:
+            if given[role] not in present:
+                raise ValueError(f"missing column {given[role]!r} for {role}; the columns are {list(present)}")
+            found[role] = given[role]
+            continue
+        names = [by_name[name] for name in USUAL_NAMES[role] if name in by_name]
+        if names:
+            found[role] = names[0]
+        elif role not in optional:
+            raise ValueError(
+                f"missing column for {role}: none of {list(USUAL_NAMES[role])} among {list(present)}; "
+                f"name it with columns={{{role!r}: ...}}"
+            )
+    return found
+
+
+def normalise(text: str) -> str:
+    """NFC with collapsed whitespace: the form in which texts are compared and trained on."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def clean_texts(values: Iterable[Any], column: str) -> list[str]:
+    """Normalised texts of a column.
+
+    Raises:
+        ValueError: A value that is not text, or is empty; names column, row (from 0) and value.
+    """
+    return [clean_text(value, column, row) for row, value in enumerate(values)]
+
+
+def clean_text(value: Any, column: str, row: int) -> str:
+    """One normalised text; see `clean_texts`."""
+    if not isinstance(value, str) or not (text := normalise(value)):
+        bad_value(column, row, value, "expected non-empty text")
+    return text
+
+
+def bad_value(column: str, row: int, value: Any, problem: str) -> NoReturn:
+    """Raise the ValueError that names column, row and value."""
+    shown = repr(value)
+    raise ValueError(f"column {column!r}, row {row}: {problem}, got {shown if len(shown) < 200 else shown[:200] + '…'}")

@@ -1,0 +1,82 @@
+"""Open a file of rows, or a data set on the hub, and say which line is broken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_dataset
+
+
+def read_rows(source: str | Path, split: str = "train") -> Dataset:
+    """Rows of a JSON Lines, CSV, TSV or Parquet file, or of a data set on the hub.
+
+    Args:
+        source: A path that ends in .jsonl, .json, .csv, .tsv or .parquet; else a hub id such as "owner/name".
+        split: Which split of a hub data set.
+
+    Raises:
+        FileNotFoundError: A path with such an ending that is not there.
+        ValueError: A line that is not UTF-8, not JSON or no object, or a column of mixed types; names the line.
+
+    Example:
+        >>> import tempfile
+        >>> from st_vi.data import read_rows
+        >>> with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as file:
+        ...     _ = file.write('{"premise": "Trời mưa."}\\n{"premise": "Trời nắng."')
+        ...     _ = file.flush()
+        ...     read_rows(file.name)
+        Traceback (most recent call last):
+        ValueError: ...line 2: not JSON...
+    """
+    path = Path(source)
+    if path.suffix in {".jsonl", ".json", ".csv", ".tsv", ".parquet"}:
+        if not path.is_file():
+            raise FileNotFoundError(f"no such file: {source}")
+        if path.suffix in {".jsonl", ".json"}:
+            return _from_rows(list(_json_lines(path)), path)
+        if path.suffix == ".parquet":
+            return Dataset.from_parquet(str(path))
+        for _ in _lines(path):  # name the line that is not UTF-8
+            pass
+        return Dataset.from_csv(str(path), sep="\t" if path.suffix == ".tsv" else ",", keep_default_na=False)
+    return load_dataset(str(source), split=split)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}")
+        yield number, row
+
+
+def _from_rows(rows: list[tuple[int, dict[str, Any]]], path: Path) -> Dataset:
+    columns = list(dict.fromkeys(name for _, row in rows for name in row))
+    for name in columns:
+        kinds: dict[type, tuple[int, Any]] = {}
+        for number, row in rows:
+            if (value := row.get(name)) is not None:
+                kinds.setdefault(float if type(value) is int else type(value), (number, value))
+        if len(kinds) > 1:
+            number, value = list(kinds.values())[1]
+            raise ValueError(
+                f"{path}, line {number}: column {name!r} holds {value!r} beside {next(iter(kinds)).__name__}"
+            )
+    return Dataset.from_dict({name: [row.get(name) for _, row in rows] for name in columns})

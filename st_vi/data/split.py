@@ -1,0 +1,47 @@
+"""Split without leaking: rows with the same anchor stay on one side."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from datasets import Dataset, DatasetDict
+
+from st_vi.data.columns import clean_texts, find_columns
+
+
+def split_by_anchor(dataset: Dataset, test_size: float = 0.2, anchor: str | None = None, seed: int = 0) -> DatasetDict:
+    """Split rows into "train" and "test" so that no anchor stands on both sides.
+
+    The side is a hash of the seed and the normalised anchor: it depends neither on the order of the rows nor on
+    other rows, so several sets split with one seed share no anchor across sides either.
+
+    Args:
+        dataset: The rows.
+        test_size: Expected share of the anchors in "test", between 0 and 1.
+        anchor: The column; None finds anchor, premise, evidence or sentence1.
+        seed: Another seed gives another split.
+
+    Raises:
+        ValueError: `test_size` out of range, a missing column, or text that is empty or no string.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from st_vi.data import split_by_anchor
+        >>> rows = Dataset.from_dict({"premise": [f"Câu số {i // 3}." for i in range(30)]})
+        >>> sides = split_by_anchor(rows, test_size=0.3)
+        >>> set(sides["train"]["premise"]) & set(sides["test"]["premise"])
+        set()
+    """
+    if not 0 < test_size < 1:
+        raise ValueError(f"test_size must lie between 0 and 1, got {test_size}")
+    column = find_columns(dataset.column_names, ["anchor"], {"anchor": anchor} if anchor else None)["anchor"]
+    in_test = [_uniform(f"{seed} {text}") < test_size for text in clean_texts(dataset[column], column)]
+    rows: dict[bool, list[int]] = {False: [], True: []}
+    for row, side in enumerate(in_test):
+        rows[side].append(row)
+    return DatasetDict({"train": dataset.select(rows[False]), "test": dataset.select(rows[True])})
+
+
+def _uniform(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) / 2**64

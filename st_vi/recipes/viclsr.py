@@ -1,0 +1,154 @@
+"""ViCLSR (arXiv 2603.21084): a Vietnamese sentence encoder from natural-language inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, DatasetDict
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerModelCardData,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from transformers import AutoTokenizer, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from st_vi.data import check_triplets
+from st_vi.losses import SupConNLILoss
+from st_vi.modules import MLPHead, WordSegmentedTransformer
+from st_vi.modules.mlp_head import Activation
+from st_vi.modules.positions import usable_positions
+
+
+def build_viclsr(
+    base_model: str | Path,
+    activation: Activation = "tanh",
+    max_seq_length: int = 256,
+    segment_words: bool | None = None,
+    **transformer_kwargs: Any,
+) -> SentenceTransformer:
+    """An untrained ViCLSR: encoder, vector of the first token, linear head, unit length.
+
+    Args:
+        base_model: Any encoder on the hub or in a folder, such as "FacebookAI/xlm-roberta-large" (the paper's)
+            or "vinai/phobert-base-v2".
+        activation: Of the head. *Inferred*: "tanh", as in supervised SimCSE; the released weights are applied
+            with "identity".
+        max_seq_length: In tokens, as the model card's 256; less where the encoder has fewer positions (PhoBERT
+            has 256).
+        segment_words: Join the syllables of each word first, as PhoBERT needs; None does so for PhoBERT only.
+        **transformer_kwargs: For the stock `Transformer`, such as ``model_kwargs={"dtype": "bfloat16"}``.
+
+    Returns:
+        A `SentenceTransformer` whose embeddings have the width of the encoder and length 1.
+
+    Raises:
+        ValueError: The activation is not known.
+        ImportError: Words are to be segmented and the extra "vi" is not installed.
+
+    Example:
+        >>> from st_vi import build_viclsr
+        >>> model = build_viclsr("FacebookAI/xlm-roberta-large")  # doctest: +SKIP
+        >>> model.encode("Hà Nội là thủ đô của Việt Nam.").shape  # doctest: +SKIP
+        (1024,)
+    """
+    base_model = str(base_model)
+    if segment_words is None:
+        segment_words = "phobert" in type(AutoTokenizer.from_pretrained(base_model)).__name__.lower()
+    transformer = (WordSegmentedTransformer if segment_words else Transformer)(base_model, **transformer_kwargs)
+    transformer.max_seq_length = min(max_seq_length, usable_positions(transformer.config))
+    width = transformer.get_embedding_dimension()
+    return SentenceTransformer(
+        modules=[transformer, Pooling(width, "cls"), MLPHead(width, width, activation=activation), Normalize()],
+        model_card_data=SentenceTransformerModelCardData(language="vi", tags=["st-vi", "viclsr"]),
+    )
+
+
+def viclsr_training_arguments(output_dir: str | Path, **arguments: Any) -> SentenceTransformerTrainingArguments:
+    """Stock training arguments with the defaults of supervised SimCSE on a large encoder.
+
+    *Inferred*: the paper publishes neither batch size nor learning rate nor epochs; these are SimCSE's
+    (arXiv 2104.08821, Appendix A): 3 epochs, batch 512, 1e-5. A small encoder wants more, such as 1e-4.
+
+    Args:
+        output_dir: Where checkpoints go.
+        **arguments: Any stock argument, over the defaults.
+
+    Example:
+        >>> from st_vi.recipes import viclsr_training_arguments
+        >>> viclsr_training_arguments("outputs", num_train_epochs=1).learning_rate
+        1e-05
+    """
+    defaults: dict[str, Any] = {
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 512,
+        "learning_rate": 1e-5,
+        "warmup_steps": 0.1,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        "logging_steps": 0.05,
+        "report_to": "none",
+        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+    }
+    return SentenceTransformerTrainingArguments(output_dir=str(output_dir), **defaults | arguments)
+
+
+def train_viclsr(
+    model: SentenceTransformer,
+    train_dataset: Dataset | DatasetDict,
+    output_dir: str | Path,
+    evaluator: BaseEvaluator | None = None,
+    loss: SupConNLILoss | None = None,
+    resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    **arguments: Any,
+) -> SentenceTransformerTrainer:
+    """Train `model` in place with the stock trainer, and save it in `output_dir`.
+
+    With an evaluator, it is run after every epoch, and the model ends with the weights of the best one.
+
+    Args:
+        model: From `build_viclsr`, or any `SentenceTransformer`.
+        train_dataset: Anchor, positive and negatives, such as `nli_to_triplets` gives.
+        output_dir: Where checkpoints and the trained model go.
+        evaluator: Such as `NLISimilarityEvaluator` on held-out rows.
+        loss: Of this model; None is ``SupConNLILoss(model)``.
+        resume: Go on from the last checkpoint in `output_dir`, where there is one.
+        callbacks: For the trainer.
+        **arguments: As for `viclsr_training_arguments`.
+
+    Returns:
+        The trainer, with its log in ``trainer.state.log_history``.
+
+    Raises:
+        ValueError: Before any step, if a row cannot be trained on (`check_triplets`).
+    """
+    check_triplets(train_dataset)
+    if evaluator is None:
+        arguments = {"eval_strategy": "no"} | arguments
+    else:
+        arguments = {"load_best_model_at_end": True, "metric_for_best_model": _primary_metric(evaluator)} | arguments
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=viclsr_training_arguments(output_dir, **arguments),
+        train_dataset=train_dataset,
+        loss=loss or SupConNLILoss(model),
+        evaluator=evaluator,
+        callbacks=list(callbacks),
+    )
+    checkpoint = get_last_checkpoint(str(output_dir)) if resume and Path(output_dir).is_dir() else None
+    trainer.train(resume_from_checkpoint=checkpoint)
+    model.save_pretrained(str(output_dir))
+    return trainer
+
+
+def _primary_metric(evaluator: BaseEvaluator) -> str | None:
+    return evaluator.primary_metric and f"eval_{evaluator.primary_metric}"
