@@ -54,7 +54,8 @@ def _text_ids(features: Mapping[str, Tensor]) -> Tensor | None:
     if "attention_mask" not in features:
         return None
     mask = features["attention_mask"].long()
-    return (_mix(tokens + _mix(mask.cumsum(dim=1))) * mask).sum(dim=1)
+    position = mask.cumsum(dim=1) - 1
+    return (_mix(tokens + _mix(position)) * mask).sum(dim=1)
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -1,0 +1,187 @@
+"""ViCLSR on real Vietnamese rows, beside its base and beside the stock loss.
+
+    python -m tests.benchmarks.viclsr                # train and measure everything, then write docs/benchmarks.md
+    python -m tests.benchmarks.viclsr --table-only   # write the table from the figures measured so far
+
+Every finished run is one line of a JSON Lines file, so an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.modules import Pooling
+from transformers import set_seed
+
+from st_vi.data import Triplets, nli_to_triplets, read_rows, split_by_anchor
+from st_vi.data.labels import canonical_labels
+from st_vi.evaluation import NLISimilarityEvaluator, NLUBenchmark, NLUEvaluator
+from st_vi.losses import SupConNLILoss
+from st_vi.recipes import build_viclsr, train_viclsr
+
+DATA = Path(os.environ.get("ST_VI_DATA", "../shared/data"))
+BASE = Path(os.environ.get("ST_VI_BASE", "../shared/models/vi-mini-base"))
+FIGURES = {
+    "triplet_accuracy": "triplet accuracy",
+    "nli_spearman": "NLI Spearman",
+    "xquad_recall@1": "XQuAD recall@1",
+    "xquad_mrr@10": "XQuAD MRR@10",
+    "sib200_accuracy": "SIB-200 probe",
+}
+TRAINING = {"num_train_epochs": 3, "per_device_train_batch_size": 64, "learning_rate": 1e-4, "max_length": 64}
+VISNLI_LABELS = {0: "entailment", 1: "contradiction", 2: "neutral"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the table: a model, and how it is trained (not at all where `loss` is None)."""
+
+    head: str | None = "tanh"  # the activation of the head; None for no head
+    pooling: str = "cls"
+    loss: Callable[[SentenceTransformer], torch.nn.Module] | None = SupConNLILoss
+    data: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+def supcon(**settings: Any) -> Callable[[SentenceTransformer], SupConNLILoss]:
+    """`SupConNLILoss` with these settings."""
+    return lambda model: SupConNLILoss(model, **settings)
+
+
+ARMS = {
+    "base, mean pooling": Arm(head=None, pooling="mean", loss=None),
+    "base, CLS": Arm(head=None, loss=None),
+    "stock MNRL": Arm(loss=lambda model: MultipleNegativesRankingLoss(model, scale=20)),
+    "ViCLSR": Arm(),
+    "hard-negative weight 1": Arm(loss=supcon(hard_negative_weight=1.0)),
+    "hard-negative weight 3": Arm(loss=supcon(hard_negative_weight=3.0)),
+    "neutral as hard negative": Arm(data={"neutral": "hard_negative"}),
+    "neutral as weak positive": Arm(data={"neutral": "weak_positive"}),
+    "same anchor masked": Arm(loss=supcon(same_anchor="mask")),
+    "same anchor as negative": Arm(loss=supcon(same_anchor="negative")),
+    "head identity": Arm(head="identity"),
+    "no head": Arm(head=None),
+}
+
+
+def nli_rows() -> Dataset:
+    """All NLI sets as premise, hypothesis and canonical label."""
+    parts = []
+    for name in ("visnli_train", "visnli_dev", "visnli_test", "xnli_vi", "multinli_vi"):
+        rows = read_rows(DATA / "nli" / f"{name}.jsonl")
+        labels = canonical_labels(rows, "label", VISNLI_LABELS if name.startswith("visnli") else None)
+        rows = rows.select_columns(["premise", "hypothesis"])
+        parts.append(rows.add_column("label", labels))
+    return concatenate_datasets(parts)
+
+
+def build(arm: Arm) -> SentenceTransformer:
+    """The arm's model, untrained."""
+    if arm.head:
+        return build_viclsr(BASE, activation=arm.head)
+    transformer = Transformer(str(BASE))
+    pooling = Pooling(transformer.get_embedding_dimension(), arm.pooling)
+    return SentenceTransformer(modules=[transformer, pooling, Normalize()])
+
+
+def measure(model: SentenceTransformer, test: Dataset) -> dict[str, float]:
+    """The five figures, each in percent."""
+    nli = NLISimilarityEvaluator(test["premise"], test["hypothesis"], test["label"])(model)
+
+    xquad = read_rows(DATA / "retrieval" / "xquad_vi.jsonl")
+    paragraphs = {text: str(i) for i, text in enumerate(dict.fromkeys(xquad["context"]))}
+    retrieval = InformationRetrievalEvaluator(
+        queries={str(i): question for i, question in enumerate(xquad["question"])},
+        corpus={number: text for text, number in paragraphs.items()},
+        relevant_docs={str(i): {paragraphs[context]} for i, context in enumerate(xquad["context"])},
+        accuracy_at_k=[1], precision_recall_at_k=[1], mrr_at_k=[10], ndcg_at_k=[10], map_at_k=[10],
+    )(model)  # fmt: skip
+
+    topics = {split: read_rows(DATA / "classification" / f"sib200_vi_{split}.jsonl") for split in ("train", "test")}
+    sib200 = NLUBenchmark("SIB-200", "single", {"text1": "text", "label": "label"}, None, "accuracy")
+    probe = NLUEvaluator(sib200, topics["train"], topics["test"], batch_size=64)(model)
+
+    figures = {
+        "triplet_accuracy": nli["triplet_accuracy"],
+        "nli_spearman": nli["nli_spearman"],
+        "xquad_recall@1": retrieval["cosine_recall@1"],
+        "xquad_mrr@10": retrieval["cosine_mrr@10"],
+        "sib200_accuracy": probe["SIB-200_probe_accuracy"],
+    }
+    return {name: 100 * float(value) for name, value in figures.items()}
+
+
+def run(name: str, seed: int, rows: Any) -> dict[str, Any]:
+    """Train one arm with one seed, and measure it."""
+    arm = ARMS[name]
+    set_seed(seed)
+    model = build(arm)
+    started = time.time()
+    if arm.loss:
+        triplets: Triplets = nli_to_triplets(rows["train"], conflict="drop", **arm.data)
+        arguments = TRAINING | {"save_strategy": "no", "seed": seed, "dataloader_pin_memory": False} | arm.training
+        with tempfile.TemporaryDirectory() as folder:
+            train_viclsr(model, triplets, folder, loss=arm.loss(model), **arguments)
+    return {"arm": name, "seed": seed, "seconds": round(time.time() - started), **measure(model, rows["test"])}
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Mean ± standard deviation over seeds, one row an arm."""
+    lines = ["| model | seeds | " + " | ".join(FIGURES.values()) + " |", "|---" * (len(FIGURES) + 2) + "|"]
+    for name in ARMS:
+        runs = [result for result in results if result["arm"] == name]
+        if not runs:
+            continue
+        cells = []
+        for figure in FIGURES:
+            values = [result[figure] for result in runs]
+            cells.append(f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""))
+        lines.append(f"| {name} | {len(runs)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what has no figures yet, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("outputs/viclsr.jsonl"), help="figures measured so far")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--table-only", action="store_true")
+    parser.add_argument("--max-steps", type=int, default=-1, help="shorten every training, to try the command")
+    options = parser.parse_args()
+
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    results = [json.loads(line) for line in options.results.open()] if options.results.exists() else []
+    done = {(result["arm"], result["seed"]) for result in results}
+    if not options.table_only:
+        TRAINING["max_steps"] = options.max_steps
+        rows = split_by_anchor(nli_rows(), test_size=0.2, anchor="premise", seed=0)
+        for seed in options.seeds:
+            for name in options.arms:
+                # Without training there is nothing random.
+                if (name, seed) in done or (ARMS[name].loss is None and seed != options.seeds[0]):
+                    continue
+                results.append(run(name, seed, rows))
+                with options.results.open("a") as file:
+                    file.write(json.dumps(results[-1]) + "\n")
+                print(results[-1], flush=True)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
