@@ -114,19 +114,9 @@ def fact_check_to_triplets(
         >>> rows["triplets"]["negative"][0]
         'Cầu dài 3 km.'
     """
-    roles = ("claim", "evidence") if reverse else ("evidence", "claim")
-    found = find_columns(dataset.column_names, (*roles, "label"), columns)
-    return _pair_up(
-        dataset,
-        found[roles[0]],
-        found[roles[1]],
-        found["label"],
-        labels,
-        neutral,
-        missing_negative,
-        conflict,
-        seed,
-    )
+    found = find_columns(dataset.column_names, ("evidence", "claim", "label"), columns)
+    as_nli = {"premise": found["evidence"], "hypothesis": found["claim"], "label": found["label"]}
+    return nli_to_triplets(dataset, as_nli, labels, reverse, neutral, missing_negative, conflict, seed)
 
 
 def reading_comprehension_to_triplets(
@@ -197,8 +187,10 @@ def reading_comprehension_to_triplets(
 
 def _questions(raw: dict[str, Any], found: dict[str, str], row: int) -> Iterator[tuple[str, list[str], Any]]:
     question, options, answer = (raw[found[role]] for role in ("question", "options", "answer"))
-    if isinstance(question, str):
+    if not isinstance(question, list):
         question, options, answer = [question], [options], [answer]
+    if not len(question) == len(options) == len(answer):
+        bad_value(found["question"], row, question, f"{len(options)} lists of options, {len(answer)} answers")
     for one_question, one_options, one_answer in zip(question, options, answer, strict=True):
         if not isinstance(one_options, Sequence) or isinstance(one_options, str) or len(one_options) < 2:
             bad_value(found["options"], row, one_options, "expected a list of two or more options")

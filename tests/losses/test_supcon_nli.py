@@ -116,7 +116,7 @@ def test_text_ids_ignore_padding_and_tell_texts_apart(tiny_model):
 def test_text_ids_of_flattened_inputs(tiny_model):
     rows = [tiny_model.tokenizer(text)["input_ids"] for text in SENTENCES]
     ends = torch.tensor([0, *(len(row) for row in rows)]).cumsum(0)
-    flattened = {"input_ids": torch.tensor([sum(rows, [])]), "cu_seq_lens_q": ends}
+    flattened = {"input_ids": torch.tensor([[token for row in rows for token in row]]), "cu_seq_lens_q": ends}
     assert torch.equal(text_ids([flattened])[0], text_ids([tiny_model.preprocess(SENTENCES)])[0])
 
 

@@ -1,0 +1,212 @@
+"""The command line: ``python -m st_vi demo | train viclsr | evaluate``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Vietnamese embeddings for sentence-transformers.", no_args_is_help=True, add_completion=False)
+train_app = typer.Typer(help="Train one of the systems.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+
+# The heavy imports stand inside the commands, so that --help answers at once.
+
+
+class Neutral(StrEnum):
+    """What to do with neutral rows."""
+
+    ignore = "ignore"
+    hard_negative = "hard_negative"
+    weak_positive = "weak_positive"
+
+
+class SameAnchor(StrEnum):
+    """What the positive of a row with the same anchor is."""
+
+    positive = "positive"
+    mask = "mask"
+    negative = "negative"
+
+
+class Activation(StrEnum):
+    """The activation of the head."""
+
+    tanh = "tanh"
+    identity = "identity"
+
+
+class Protocol(StrEnum):
+    """How a benchmark is run."""
+
+    probe = "probe"
+    finetune = "finetune"
+
+
+Labels = Annotated[list[str] | None, typer.Option("--label", help="value=name, such as 0=entailment; repeatable")]
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="where the trained model goes")] = Path("outputs/demo"),
+    epochs: Annotated[int, typer.Option(min=1)] = 10,
+) -> None:
+    """Train a small encoder on the shipped samples, evaluate, save, reload and encode. Downloads nothing."""
+    from st_vi.recipes.demo import run_demo
+
+    typer.echo("Training a small encoder, from random weights, on 300 premises with their hypotheses …", err=True)
+    result = run_demo(output, epochs)
+    typer.echo(f"\n{'':<28}{'before':>8}{'after':>8}")
+    for name, (before, after) in result.figures.items():
+        typer.echo(f"{name:<28}{100 * before:>8.1f}{100 * after:>8.1f}")
+    typer.echo(
+        "\n300 premises are enough to learn the rows that were seen, not to learn Vietnamese: expect the held-out\n"
+        "figures near chance (50 and 0). docs/benchmarks.md has a real run on a pretrained encoder.\n"
+    )
+    typer.echo(f"Reloaded from {output / 'model'}; cosine similarities:")
+    for number, (sentence, row) in enumerate(zip(result.sentences, result.similarities.tolist(), strict=True), 1):
+        typer.echo(f"  {number}  " + "  ".join(f"{value:5.2f}" for value in row) + f"   {sentence}")
+
+
+@train_app.command()
+def viclsr(
+    base: Annotated[str, typer.Option(help="encoder to start from: a hub id or a folder")],
+    train: Annotated[list[str], typer.Option(help="NLI rows: .jsonl, .csv, .tsv, .parquet or a hub id; repeatable")],
+    output: Annotated[Path, typer.Option(help="where checkpoints and the trained model go")],
+    evaluation: Annotated[
+        list[str] | None, typer.Option("--eval", help="held-out NLI rows; else --eval-size of the anchors of --train")
+    ] = None,
+    eval_size: Annotated[float, typer.Option(min=0, max=0.9, help="share of the anchors held out")] = 0.1,
+    label: Labels = None,
+    neutral: Neutral = Neutral.ignore,
+    drop_conflicts: Annotated[bool, typer.Option(help="drop texts labelled both ways instead of stopping")] = False,
+    activation: Activation = Activation.tanh,
+    temperature: float = 0.05,
+    hard_negative_weight: float = 0.0,
+    same_anchor: SameAnchor = SameAnchor.positive,
+    symmetric: bool = False,
+    epochs: float = 3,
+    batch_size: int = 512,
+    learning_rate: float = 1e-5,
+    max_length: Annotated[int, typer.Option(help="tokens a text, at most")] = 256,
+    seed: int = 42,
+    resume: Annotated[bool, typer.Option(help="go on from the last checkpoint in --output")] = False,
+) -> None:
+    """Train ViCLSR on NLI rows: entailment is the positive, contradiction the hard negative."""
+    from st_vi.data import nli_to_triplets, split_by_anchor
+    from st_vi.losses import SupConNLILoss
+    from st_vi.recipes import build_viclsr, train_viclsr
+
+    rows = _nli_rows(train, label)
+    held_out = None
+    if evaluation:
+        held_out = _nli_rows(evaluation, label)
+    elif eval_size:
+        sides = split_by_anchor(rows, eval_size, anchor="premise", seed=seed)
+        rows, held_out = sides["train"], sides["test"]
+    triplets = nli_to_triplets(rows, neutral=neutral.value, conflict="drop" if drop_conflicts else "error", seed=seed)
+    typer.echo(triplets.report)
+
+    model = build_viclsr(base, activation=activation.value, max_seq_length=max_length)
+    loss = SupConNLILoss(model, temperature, hard_negative_weight, same_anchor.value, symmetric=symmetric)
+    trainer = train_viclsr(
+        model,
+        triplets,
+        output,
+        evaluator=held_out and _nli_evaluator(held_out),
+        loss=loss,
+        resume=resume,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    if held_out:
+        _echo_metrics(trainer.evaluate())
+    typer.echo(f"Saved in {output}. Load it with st_vi.load({str(output)!r}).")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="a hub id or a folder")],
+    nli: Annotated[list[str] | None, typer.Option(help="NLI rows for triplet accuracy and Spearman")] = None,
+    label: Labels = None,
+    benchmark: Annotated[str | None, typer.Option(help="a benchmark of the ViCLSR paper, such as ViFactCheck")] = None,
+    train: Annotated[str | None, typer.Option(help="its training rows, where they are not on the hub")] = None,
+    test: Annotated[str | None, typer.Option(help="its test rows, where they are not on the hub")] = None,
+    protocol: Protocol = Protocol.probe,
+    seed: int = 42,
+) -> None:
+    """Measure a model on NLI rows, on a benchmark, or on both. Prints one JSON object."""
+    from st_vi.evaluation import NLU_BENCHMARKS, NLUEvaluator, load_benchmark
+    from st_vi.hub import load
+
+    if not nli and not benchmark:
+        raise ValueError("nothing to evaluate: give --nli or --benchmark")
+    if benchmark and benchmark not in NLU_BENCHMARKS:
+        raise ValueError(f"no benchmark {benchmark!r}; there are {', '.join(NLU_BENCHMARKS)}")
+    evaluators = [_nli_evaluator(_nli_rows(nli, label))] if nli else []
+    if benchmark:
+        config = NLU_BENCHMARKS[benchmark]
+        splits = (load_benchmark(config, path, split=name) for path, name in ((train, "train"), (test, "test")))
+        evaluators.append(NLUEvaluator(config, *splits, protocol.value, seed=seed, show_progress_bar=True))
+    encoder = load(model)
+    _echo_metrics({name: value for evaluator in evaluators for name, value in evaluator(encoder).items()})
+
+
+def _nli_rows(sources: list[str], labels: list[str] | None) -> Any:
+    """Rows of all sources, as premise, hypothesis and canonical label."""
+    from datasets import concatenate_datasets
+
+    from st_vi.data import read_rows
+    from st_vi.data.columns import clean_texts, find_columns
+    from st_vi.data.labels import canonical_labels
+
+    names = dict(_label_name(label) for label in labels or [])
+    parts = []
+    for source in sources:
+        rows = read_rows(source)
+        try:
+            found = find_columns(rows.column_names, ("premise", "hypothesis", "label"))
+            canonical = canonical_labels(rows, found["label"], names)
+            texts = {role: clean_texts(rows[found[role]], found[role]) for role in ("premise", "hypothesis")}
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+        parts.append(type(rows).from_dict(texts | {"label": canonical}))
+    return concatenate_datasets(parts)
+
+
+def _label_name(option: str) -> tuple[Any, str]:
+    value, separator, name = option.partition("=")
+    if not separator:
+        raise ValueError(f"--label wants value=name, got {option!r}")
+    return int(value) if value.lstrip("-").isdigit() else value, name
+
+
+def _nli_evaluator(rows: Any) -> Any:
+    from st_vi.data.labels import OTHER
+    from st_vi.evaluation import NLISimilarityEvaluator
+
+    rows = rows.filter(lambda label: label != OTHER, input_columns="label")
+    return NLISimilarityEvaluator(rows["premise"], rows["hypothesis"], rows["label"], show_progress_bar=True)
+
+
+def _echo_metrics(metrics: dict[str, float]) -> None:
+    typer.echo(json.dumps({name: round(float(value), 4) for name, value in metrics.items()}, indent=2))
+
+
+def main() -> None:
+    """Run the command line; bad input ends in one line on standard error and exit code 2."""
+    try:
+        app()
+    except (ValueError, OSError, ImportError) as error:
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

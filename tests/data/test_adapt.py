@@ -1,0 +1,201 @@
+"""The adapters against brute-force definitions, on the shipped rows and on rows made to be awkward."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from st_vi.data import fact_check_to_triplets, nli_to_triplets, reading_comprehension_to_triplets, sample_nli
+
+
+def nli(*rows, **features):
+    premise, hypothesis, label = zip(*rows, strict=True)
+    return Dataset.from_dict({"premise": premise, "hypothesis": hypothesis, "label": label}, **features)
+
+
+E, N, C = "entailment", "neutral", "contradiction"
+
+
+def test_every_triplet_is_an_entailment_and_a_contradiction_of_its_anchor():
+    rows = sample_nli()
+    triplets = nli_to_triplets(rows)
+    label = {(row["premise"], row["hypothesis"]): row["label"] for row in rows}
+    assert list(triplets) == ["triplets"] and len(triplets["triplets"]) == 400
+    for row in triplets["triplets"]:
+        assert label[row["anchor"], row["positive"]] == E
+        assert label[row["anchor"], row["negative"]] == C
+
+
+def test_counts_that_differ_are_cycled():
+    rows = nli(*[("p", f"e{i}", E) for i in range(5)], ("p", "c0", C), ("p", "c1", C))
+    made = nli_to_triplets(rows)["triplets"]
+    assert sorted(made["positive"]) == [f"e{i}" for i in range(5)]
+    assert sorted(Counter(made["negative"]).values()) == [2, 3]  # each as often as can be
+    assert nli_to_triplets(rows)["triplets"]["negative"][:] == made["negative"][:]
+    orders = {tuple(nli_to_triplets(rows, seed=seed)["triplets"]["negative"]) for seed in range(20)}
+    assert len(orders) == 2
+
+
+def test_the_choice_for_one_anchor_depends_on_no_other_row():
+    rows = [("p", f"e{i}", E) for i in range(3)] + [("p", f"c{i}", C) for i in range(3)]
+    alone = nli_to_triplets(nli(*rows))["triplets"].to_list()
+    among = nli_to_triplets(nli(("q", "x", E), ("q", "y", C), *rows))["triplets"].to_list()
+    assert [row for row in among if row["anchor"] == "p"] == alone
+
+
+@pytest.mark.parametrize(
+    ("neutral", "expected"),
+    [
+        ("ignore", {"triplets": [("p", "e", "c")]}),
+        ("hard_negative", {"2_negatives": [("p", "e", "c", "n")]}),
+        ("weak_positive", {"triplets": [("p", "e", "c", 1.0), ("p", "n", "c", 0.5)]}),
+    ],
+)
+def test_neutral_modes(neutral, expected):
+    made = nli_to_triplets(nli(("p", "e", E), ("p", "n", N), ("p", "c", C)), neutral=neutral)
+    assert {name: [tuple(row.values()) for row in part] for name, part in made.items()} == expected
+
+
+def test_missing_negatives():
+    rows = nli(("p", "e", E), ("p", "c", C), ("q", "f", E), ("r", "d", C))
+    pairs = nli_to_triplets(rows)
+    assert pairs["pairs"].to_list() == [{"anchor": "q", "positive": "f"}]
+    assert pairs.report["anchors without a positive"] == 1
+    dropped = nli_to_triplets(rows, missing_negative="drop")
+    assert list(dropped) == ["triplets"]
+    assert dropped.report["positives without a negative, dropped"] == 1
+
+
+def test_reverse_uses_the_hypothesis_as_anchor():
+    made = nli_to_triplets(nli(("p", "h", E), ("q", "h", C)), reverse=True)
+    assert made["triplets"].to_list() == [{"anchor": "h", "positive": "p", "negative": "q"}]
+
+
+def test_anchors_are_one_after_nfc_and_collapsed_whitespace():
+    decomposed = unicodedata.normalize("NFD", "Trời  mưa ở\tHuế.")
+    made = nli_to_triplets(nli(("Trời mưa ở Huế.", "e", E), (decomposed, "c", C)))
+    assert made["triplets"].to_list() == [{"anchor": "Trời mưa ở Huế.", "positive": "e", "negative": "c"}]
+
+
+def test_duplicates_are_dropped_and_counted():
+    made = nli_to_triplets(nli(("p", "e", E), ("p", "e", E), ("p", " e ", E), ("p", "c", C)))
+    assert len(made["triplets"]) == 1
+    assert made.report["duplicates dropped"] == 2
+
+
+def test_a_text_as_positive_and_negative():
+    rows = nli(("p", "e", E), ("p", "x", E), ("p", "c", C), ("p", "x", C), ("p", "x", N))
+    with pytest.raises(ValueError, match=r"column 'hypothesis', row 3: positive and negative are equal.*got 'x'"):
+        nli_to_triplets(rows)
+    made = nli_to_triplets(rows, conflict="drop")
+    assert made["triplets"].to_list() == [{"anchor": "p", "positive": "e", "negative": "c"}]
+    assert made.report["conflicts dropped"] == 2
+    # A neutral that is also an entailment matters only where neutrals are used.
+    only_neutral = nli(("p", "e", E), ("p", "e", N), ("p", "c", C))
+    assert len(nli_to_triplets(only_neutral)["triplets"]) == 1
+    with pytest.raises(ValueError, match="row 1"):
+        nli_to_triplets(only_neutral, neutral="hard_negative")
+
+
+@pytest.mark.parametrize(
+    ("label", "known"),
+    [("SUPPORTS", E), ("Refuted", C), ("contradictory", C), ("NEI", N), (" yes ", E), ("other", "other")],
+)
+def test_label_names(label, known):
+    report = nli_to_triplets(nli(("p", "e", E), ("q", "x", label))).report
+    assert report[known] == (2 if known == E else 1)
+
+
+def test_integer_labels_need_a_mapping_or_names():
+    rows = [("p", "e", 0), ("p", "c", 2)]
+    with pytest.raises(ValueError, match=r"column 'label', row 0: unknown label \(the column holds 0, 2;.*got 0"):
+        nli_to_triplets(nli(*rows))
+    assert len(nli_to_triplets(nli(*rows), labels={0: "entailment", 2: "contradiction"})["triplets"]) == 1
+    names = ClassLabel(names=["entailment", "neutral", "contradiction"])
+    features = Features({"premise": Value("string"), "hypothesis": Value("string"), "label": names})
+    assert len(nli_to_triplets(nli(*rows, features=features))["triplets"]) == 1
+
+
+@pytest.mark.parametrize("bad", [None, "", "  "])
+def test_text_must_be_text(bad):
+    with pytest.raises(ValueError, match=r"column 'hypothesis', row 1: expected non-empty text"):
+        nli_to_triplets(nli(("p", "e", E), ("p", bad, C)))
+
+
+def test_missing_columns_and_unusable_rows():
+    rows = Dataset.from_dict({"van_ban": ["p"], "hypothesis": ["e"], "label": [E]})
+    with pytest.raises(ValueError, match=r"missing column for premise: none of .*'van_ban'.*columns="):
+        nli_to_triplets(rows)
+    assert len(nli_to_triplets(rows, columns={"premise": "van_ban"})["pairs"]) == 1
+    with pytest.raises(ValueError, match="missing column 'không có'"):
+        nli_to_triplets(rows, columns={"premise": "không có"})
+    with pytest.raises(ValueError, match="no role"):
+        nli_to_triplets(rows, columns={"tiền đề": "van_ban"})
+    with pytest.raises(ValueError, match=r"(?s)no usable pair.*contradiction"):
+        nli_to_triplets(nli(("p", "c", C)))
+    for setting in ("neutral", "missing_negative", "conflict"):
+        with pytest.raises(ValueError, match=setting):
+            nli_to_triplets(nli(("p", "e", E)), **{setting: "typo"})
+
+
+def test_fact_checking_columns():
+    rows = Dataset.from_dict(
+        {"Statement": ["đúng", "sai", "chưa rõ"], "Evidence": ["chứng cứ"] * 3, "labels": [0, 1, 2]}
+    )
+    names = {0: "supported", 1: "refuted", 2: "nei"}
+    made = fact_check_to_triplets(rows, labels=names, neutral="hard_negative")
+    expected = {"anchor": "chứng cứ", "positive": "đúng", "negative_1": "sai", "negative_2": "chưa rõ"}
+    assert made["2_negatives"].to_list() == [expected]
+
+
+def comprehension(**columns):
+    rows = {"article": ["Bài."], "question": ["Hỏi?"], "options": [["a", "b", "c"]], "answer": ["C"]}
+    return reading_comprehension_to_triplets(Dataset.from_dict(rows | columns))
+
+
+@pytest.mark.parametrize("answer", ["C", "c", 2])
+def test_answers_by_letter_text_or_index(answer):
+    expected = {"anchor": "Hỏi? Bài.", "positive": "c", "negative_1": "a", "negative_2": "b"}
+    assert comprehension(answer=[answer])["2_negatives"].to_list() == [expected]
+
+
+def test_numbers_of_options_may_differ():
+    made = comprehension(
+        article=["Bài."] * 2, question=["Hỏi?", "Gì?"], options=[["a", "b"], ["a", "b", "c", "d"]], answer=["A", "D"]
+    )
+    assert {name: len(part) for name, part in made.items()} == {"triplets": 1, "3_negatives": 1}
+
+
+def test_race_layout_and_no_passage():
+    made = comprehension(
+        question=[["Hỏi?", "Gì?"]], options=[[["a", "b"], ["x", "y"]]], answer=[["A", "B"]]
+    )  # fmt: skip
+    assert made["triplets"]["positive"][:] == ["a", "y"]
+    rows = Dataset.from_dict({"question": ["Hỏi?"], "answers": [["a", "b"]], "correct": [1]})
+    made = reading_comprehension_to_triplets(rows, {"options": "answers", "answer": "correct"})
+    assert made["triplets"].to_list() == [{"anchor": "Hỏi?", "positive": "b", "negative": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"answer": ["D"]}, r"column 'answer', row 0: expected one of 3 options.*got 'D'"),
+        ({"answer": [3]}, r"column 'answer', row 0"),
+        ({"options": [["a"]]}, r"column 'options', row 0: expected a list of two"),
+        ({"options": [["a", "", "c"]]}, r"column 'options', row 0: expected non-empty text"),
+        ({"options": [["c", "b", "c"]]}, r"column 'options', row 0: a wrong option equals the right one"),
+        ({"question": [None]}, r"'question', row 0"),
+    ],
+)
+def test_bad_questions(columns, message):
+    with pytest.raises(ValueError, match=message):
+        comprehension(**columns)
+
+
+def test_report_prints_as_a_table():
+    lines = str(nli_to_triplets(sample_nli()).report).splitlines()
+    assert lines[0].split() == ["rows", "read", "1,200"]
+    assert len({len(line) for line in lines}) == 1

@@ -1,0 +1,109 @@
+"""Reading, splitting, checking, and the shipped sample sets."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+
+import pytest
+from datasets import Dataset, concatenate_datasets
+
+from st_vi.data import check_triplets, nli_to_triplets, read_rows, sample_nli, sample_sts, split_by_anchor
+
+
+def test_split_keeps_anchors_together_and_depends_on_them_alone():
+    rows = sample_nli()
+    sides = split_by_anchor(rows, test_size=0.3)
+    train, test = set(sides["train"]["premise"]), set(sides["test"]["premise"])
+    assert not train & test and len(train | test) == 400
+    assert 80 < len(test) < 160
+    shuffled = split_by_anchor(rows.shuffle(seed=1).select(range(500)), test_size=0.3)
+    assert set(shuffled["test"]["premise"]) <= test
+    doubled = split_by_anchor(concatenate_datasets([rows, rows]), test_size=0.3)
+    assert set(doubled["test"]["premise"]) == test
+    assert set(split_by_anchor(rows, test_size=0.3, seed=1)["test"]["premise"]) != test
+
+
+def test_split_of_triplets_and_bad_sizes():
+    triplets = nli_to_triplets(sample_nli())["triplets"]
+    assert set(split_by_anchor(triplets)) == {"train", "test"}
+    with pytest.raises(ValueError, match="test_size"):
+        split_by_anchor(triplets, test_size=1.0)
+
+
+def test_jsonl_rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('\ufeff{"premise": "Trời mưa.", "label": 0}\n\n{"premise": "Nắng.", "genre": "tin"}\n', "utf-8")
+    assert read_rows(path).to_list() == [
+        {"premise": "Trời mưa.", "label": 0, "genre": None},
+        {"premise": "Nắng.", "label": None, "genre": "tin"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1}\n{"a": \n', "line 2: not JSON"),
+        (b'{"a": "x"}\n{"a": "\xff"}\n', "line 2: not UTF-8"),
+        (b'{"a": 1}\n[1]\n', "line 2: expected a JSON object, got list"),
+        (b'{"a": 1}\n{"a": 2.5}\n{"a": "x"}\n', "line 3: column 'a' holds 'x' beside float"),
+    ],
+)
+def test_broken_lines_are_named(tmp_path, content, message):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(path)) + ", " + message):
+        read_rows(path)
+
+
+def test_csv_tsv_parquet(tmp_path):
+    rows = Dataset.from_dict({"premise": ["Có, không?", "NA"], "label": [0, 1]})
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    rows.to_csv(tmp_path / "rows.tsv", sep="\t", index=False)
+    rows.to_parquet(tmp_path / "rows.parquet")
+    for suffix in ("csv", "tsv", "parquet"):
+        assert read_rows(tmp_path / f"rows.{suffix}").to_list() == rows.to_list()
+    (tmp_path / "rows.csv").write_bytes("premise\nmưa\n".encode("utf-16"))
+    with pytest.raises(ValueError, match="line 1: not UTF-8"):
+        read_rows(tmp_path / "rows.csv")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_rows(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"anchor": ["a"]}, "missing column 'positive'"),
+        ({"anchor": [], "positive": []}, "no usable pair"),
+        ({"anchor": ["a", ""], "positive": ["b", "c"]}, r"column 'anchor', row 1"),
+        ({"anchor": ["a"], "positive": [3]}, r"column 'positive', row 0: expected non-empty text, got 3"),
+        ({"anchor": ["a"], "positive": ["b"], "negative_1": ["c"], "negative_2": ["b "]}, r"'negative_2', row 0"),
+    ],
+)
+def test_triplets_that_cannot_be_trained_on(columns, message):
+    with pytest.raises(ValueError, match=message):
+        check_triplets(Dataset.from_dict(columns))
+
+
+def test_sample_nli_is_what_it_says():
+    rows = sample_nli()
+    assert Counter(rows["label"]) == {"entailment": 400, "neutral": 400, "contradiction": 400}
+    texts = [*set(rows["premise"]), *rows["hypothesis"]]
+    assert len(texts) == len(set(texts)) == 1600
+    assert all(unicodedata.is_normalized("NFC", text) and text == " ".join(text.split()) for text in texts)
+    assert not set(sample_nli("train")["premise"]) & set(sample_nli("test")["premise"])
+    assert set(Counter(sample_nli("test")["topic"]).values()) == {15}  # 5 premises of each of 20 topics
+    # Negation gives no label away.
+    negated = Counter(row["label"] for row in rows if re.search(r"(?i)\b(không|chưa|chẳng)\b", row["hypothesis"]))
+    assert max(negated.values()) < 1.5 * min(negated.values())
+    with pytest.raises(ValueError, match="split"):
+        sample_nli("dev")
+
+
+def test_sample_sts_is_what_it_says():
+    rows = sample_sts()
+    assert len(rows) == 150
+    assert set(rows["score"]) == {half / 2 for half in range(11)}
+    assert len({*rows["sentence1"], *rows["sentence2"]}) == 300
+    assert len(sample_sts("train")) + len(sample_sts("test")) == 150

@@ -1,0 +1,154 @@
+"""The recipe: the right parts, a training that resumes exactly, a head that comes back, an honest model card."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from transformers import PhobertTokenizer, RobertaConfig, RobertaModel, TrainerCallback
+
+from st_vi import SupConNLILoss, build_viclsr, load, train_viclsr
+from st_vi.data import nli_to_triplets, sample_nli
+from st_vi.evaluation import NLISimilarityEvaluator
+from tests.conftest import SENTENCES
+
+SETTINGS = {
+    "num_train_epochs": 2,
+    "per_device_train_batch_size": 4,
+    "learning_rate": 1e-2,
+    "save_strategy": "steps",
+    "save_steps": 3,
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
+
+
+@pytest.fixture(scope="module")
+def triplets():
+    return nli_to_triplets(sample_nli().select(range(48)))["triplets"]  # 16 rows: 4 steps an epoch
+
+
+def built(tiny_base):
+    torch.manual_seed(0)
+    return build_viclsr(tiny_base)
+
+
+def test_parts(tiny_base):
+    model = build_viclsr(tiny_base)
+    assert [type(module).__name__ for module in model] == ["Transformer", "Pooling", "MLPHead", "Normalize"]
+    assert model[1].pooling_mode == "cls" and model[2].activation == "tanh"
+    assert model.max_seq_length == 64  # 66 positions, of which XLM-R leaves two unused
+    assert build_viclsr(tiny_base, max_seq_length=16).max_seq_length == 16
+    embeddings = model.encode([" ".join(SENTENCES * 9)])  # far more than 64 tokens
+    assert embeddings.shape == (1, 32) and abs((embeddings**2).sum() - 1) < 1e-5
+
+
+class Interruption(TrainerCallback):
+    """Pull the plug after five steps."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(tiny_base, triplets, tmp_path):
+    whole = built(tiny_base)
+    train_viclsr(whole, triplets, tmp_path / "whole", **SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        train_viclsr(built(tiny_base), triplets, tmp_path / "cut", callbacks=[Interruption()], **SETTINGS)
+    resumed = build_viclsr(tiny_base)  # another random head: all must come from the checkpoint
+    trainer = train_viclsr(resumed, triplets, tmp_path / "cut", resume=True, **SETTINGS)
+    assert trainer.state.global_step == 8
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+    assert (load(tmp_path / "cut").encode(SENTENCES) == whole.encode(SENTENCES)).all()
+
+
+class BestIsStepThree:
+    """An evaluator that likes the model best after three steps."""
+
+    primary_metric, greater_is_better = "liked", True
+
+    def __init__(self):
+        self.head = None
+
+    def __call__(self, model, output_path=None, epoch=-1, steps=-1):
+        if steps == 3:
+            self.head = {name: value.clone() for name, value in model[2].state_dict().items()}
+        return {"liked": float(steps == 3)}
+
+
+def test_the_best_checkpoint_brings_its_head_back(tiny_base, triplets, tmp_path):
+    evaluator = BestIsStepThree()
+    model = built(tiny_base)
+    steps = {"eval_strategy": "steps", "eval_steps": 3}
+    train_viclsr(model, triplets, tmp_path, evaluator=evaluator, **SETTINGS | steps)
+    for name, value in evaluator.head.items():
+        assert torch.equal(model[2].state_dict()[name], value)
+
+
+def test_training_learns_its_rows_and_the_card_says_how(tiny_base, triplets, tmp_path):
+    rows = sample_nli().select(range(48))
+    evaluator = NLISimilarityEvaluator(rows["premise"], rows["hypothesis"], rows["label"], name="seen")
+    model = built(tiny_base)
+    before = evaluator(model)["seen_triplet_accuracy"]
+    loss = SupConNLILoss(model, hard_negative_weight=0.25)
+    settings = SETTINGS | {"num_train_epochs": 15, "learning_rate": 3e-3, "save_strategy": "epoch"}
+    trainer = train_viclsr(model, triplets, tmp_path, evaluator=evaluator, loss=loss, **settings)
+    assert trainer.evaluate()["eval_seen_triplet_accuracy"] > max(before, 0.8)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    for fact in (
+        "SupConNLILoss",
+        '"hard_negative_weight": 0.25',
+        "2603.21084",
+        "language:\n- vi",
+        "seen_triplet_accuracy",
+    ):
+        assert fact in card, fact
+
+
+def test_bad_rows_stop_before_the_first_step(tiny_base, tmp_path):
+    rows = Dataset.from_dict({"anchor": ["a"], "positive": ["b"], "negative": [""]})
+    with pytest.raises(ValueError, match="column 'negative', row 0"):
+        train_viclsr(build_viclsr(tiny_base), rows, tmp_path / "out", **SETTINGS)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def tiny_phobert(tmp_path_factory):
+    """A random PhoBERT: its slow tokenizer on syllables and joined words, 34 positions of which 32 count."""
+    path = tmp_path_factory.mktemp("phobert")
+    words = ["sinh_viên", "đại_học", "sinh", "viên", "đại", "học", "giỏi"]
+    letters = sorted({letter for word in words for letter in word})
+    vocabulary = [*letters, *(f"{letter}@@" for letter in letters)]
+    (path / "vocab.txt").write_text("".join(f"{token} 1\n" for token in vocabulary), encoding="utf-8")
+    (path / "bpe.codes").write_text("", encoding="utf-8")
+    tokenizer = PhobertTokenizer(str(path / "vocab.txt"), str(path / "bpe.codes"))
+    config = RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=34, pad_token_id=1, bos_token_id=0, eos_token_id=2, type_vocab_size=1,
+        tokenizer_class="PhobertTokenizer",
+    )  # fmt: skip
+    RobertaModel(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def test_phobert_is_segmented_and_kept_within_its_positions(tiny_phobert, tmp_path):
+    model = build_viclsr(tiny_phobert)
+    assert type(model[0]).__name__ == "WordSegmentedTransformer"
+    assert model.max_seq_length == 32
+    text = "sinh viên đại học giỏi"
+    plain = model.preprocess([text])["input_ids"]
+    assert torch.equal(plain, torch.tensor([model.tokenizer("sinh_viên đại_học giỏi")["input_ids"]]))
+    assert not torch.equal(
+        plain, build_viclsr(tiny_phobert, segment_words=False).preprocess(["sinh viên đại học giỏi"])["input_ids"]
+    )
+
+    long_text = ["sinh viên đại học giỏi " * 50]
+    assert model.encode(long_text).shape == (1, 16)
+    model.save_pretrained(str(tmp_path))
+    loaded = SentenceTransformer(str(tmp_path), trust_remote_code=True, device="cpu")
+    assert type(loaded[0]).__name__ == "WordSegmentedTransformer" and loaded.max_seq_length == 32
+    assert (loaded.encode(long_text) == model.encode(long_text)).all()
