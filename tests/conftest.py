@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything reads it: a test that wants the network shall fail at once
 
 import pytest
 import torch
@@ -13,6 +16,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
 from st_vi.modules import MLPHead
+
+torch.set_num_threads(1)  # threads only get in each other's way on models this small
 
 SENTENCES = [
     "Trời mưa to nên đường phố ngập nước.",

@@ -99,7 +99,8 @@ class MLPHead(Module):
                 identity = Dense(self.out_features, self.out_features, bias=False, activation_function=layer)
                 nn.init.eye_(identity.linear.weight)
                 stock.append(identity)
-        return stock
+        like = self.layers[0].weight
+        return [module.to(like.device, like.dtype) for module in stock]
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Write `config.json` and the weights into `output_path`."""

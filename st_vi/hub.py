@@ -1,0 +1,244 @@
+"""From and to saved models: the released ViCLSR, folders that need no package but the stock one, and our own."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal
+
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData
+from sentence_transformers.base.modules import Module, Transformer
+from sentence_transformers.base.modules.transformer import set_temporary_class_attrs
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+from sentence_transformers.util import fullname, load_file_path
+from torch import Tensor
+from transformers import XLMRobertaModel
+from transformers.modeling_utils import load_state_dict
+from transformers.utils import logging
+
+from st_vi import modules
+from st_vi.modules import MLPHead
+from st_vi.modules.positions import usable_positions
+
+logger = logging.get_logger(__name__)
+
+_HUB_ARGUMENTS = ("token", "revision", "cache_folder", "local_files_only")
+_LICENCE_NOTICE = (
+    "ViCLSR's weights are under CC BY-NC-SA 4.0: non-commercial use, with attribution, under the same licence. "
+    "Please cite arXiv 2603.21084."
+)
+
+
+def import_viclsr(
+    path_or_repo: str | Path,
+    activation: Literal["identity", "tanh"] = "identity",
+    *,
+    max_seq_length: int = 256,
+    token: bool | str | None = None,
+    revision: str | None = None,
+    cache_folder: str | None = None,
+    local_files_only: bool = False,
+) -> SentenceTransformer:
+    """Read the released ViCLSR (arXiv 2603.21084) as a `SentenceTransformer`.
+
+    The result is what the model card's own code computes: ``last_hidden_state[:, 0]`` (B, H), a linear layer
+    (H to H), unit length; H is 1024 in the released model. The published class, `XLMRobertaForCL`, is not needed.
+
+    The weights stay mapped to the checkpoint, as in every model that transformers reads: they take memory once,
+    when they are used. Training changes the model and not the file.
+
+    Args:
+        path_or_repo: A folder or a repository, "huynhtin/ViCLSR", with `config.json`, the tokenizer, and
+            `model.safetensors` or `pytorch_model.bin` with the names ``roberta.*`` and ``mlp.dense.*``.
+        activation: "identity", as the model card computes; "tanh", as SimCSE trains (arXiv 2104.08821).
+        max_seq_length: Longer texts are cut to this many tokens; never more than the model has positions for.
+        token: As for `SentenceTransformer`, like all that follow.
+        revision: A branch, tag or commit.
+        cache_folder: Where downloads are kept.
+        local_files_only: Whether to read only what has been downloaded before.
+
+    Raises:
+        FileNotFoundError: There is no weights file.
+        ValueError: The model is not an XLM-RoBERTa; its file is damaged or more than plain weights; the head is
+            missing or has another shape; or weights of the backbone are missing.
+        RuntimeError: A weight of the backbone has another shape than `config.json` says: transformers' own error.
+
+    Example:
+        >>> from st_vi import import_viclsr
+        >>> model = import_viclsr("huynhtin/ViCLSR")  # doctest: +SKIP
+        >>> import_viclsr("/no/such/folder")
+        Traceback (most recent call last):
+        FileNotFoundError: /no/such/folder has neither model.safetensors nor pytorch_model.bin
+    """
+    name = str(path_or_repo)
+    file = _fetch(name, cache_folder, token=token, revision=revision, local_files_only=local_files_only)
+    transformer, head = _read_modules(file, activation)
+    transformer.max_seq_length = min(max_seq_length, usable_positions(transformer.config))
+    logger.warning_once(_LICENCE_NOTICE)
+    card = SentenceTransformerModelCardData(license="cc-by-nc-sa-4.0", local_files_only=local_files_only)
+    if not Path(name).is_dir():
+        card.set_base_model(name, revision=revision)
+    pipeline = [transformer, Pooling(transformer.get_embedding_dimension(), "cls"), head, Normalize()]
+    return SentenceTransformer(modules=pipeline, model_card_data=card)
+
+
+def export_stock(model: SentenceTransformer, path: str | Path) -> None:
+    """Save `model` with stock modules only, for a plain ``SentenceTransformer(path)``: no flag, no `st_vi`.
+
+    Every module with a method ``to_stock() -> list[Module]``, such as `MLPHead`, is replaced by what it gives. All
+    else is saved as it is, and `model` stays what it was.
+
+    Args:
+        model: The model to save.
+        path: A folder, made where there is none.
+
+    Raises:
+        ValueError: A module is not part of sentence-transformers and has no `to_stock`.
+
+    Example:
+        >>> import tempfile
+        >>> from sentence_transformers import SentenceTransformer
+        >>> from sentence_transformers.sentence_transformer.modules import BoW
+        >>> from st_vi import MLPHead, export_stock
+        >>> model = SentenceTransformer(modules=[BoW(["xin", "chào"]), MLPHead(2, 3)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     export_stock(model, folder)
+        ...     [type(module).__name__ for module in SentenceTransformer(folder)]
+        ['BoW', 'Dense']
+    """
+    # Shallow: the same weights, prompts and similarity function under another list of modules.
+    stock = copy.copy(model)
+    stock._modules = {}
+    for name, module in model.named_children():
+        parts = module.to_stock() if hasattr(module, "to_stock") else [module]
+        for index, part in enumerate(parts):
+            # Untouched modules keep their names, by which `module_kwargs` finds them.
+            stock.add_module(f"{name}_{index}" if index else name, part)
+    for module in stock.modules():
+        if isinstance(module, Module) and not fullname(module).startswith("sentence_transformers."):
+            raise ValueError(
+                f"{fullname(module)} has no equal among the modules of sentence-transformers. Save the model with "
+                "model.save_pretrained(path) and load it with st_vi.load(path)."
+            )
+    stock.model_card_data = copy.copy(model.model_card_data)
+    stock.model_card_data.register_model(stock)
+    stock.save_pretrained(str(path))
+
+
+def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
+    """Load a model whose modules belong to `st_vi` or to sentence-transformers, without `trust_remote_code`.
+
+    That flag is all or nothing: with it, code that comes with the model would run too. Here a class is one that
+    `st_vi.modules` names, or one that stock loads without the flag; no other is ever imported.
+
+    Args:
+        path_or_repo: A saved model: a folder, or a repository "owner/name".
+        **kwargs: As for `SentenceTransformer`, but for `trust_remote_code`.
+
+    Raises:
+        ValueError: The model names another class, or `trust_remote_code` is asked for.
+
+    Example:
+        >>> import tempfile
+        >>> from sentence_transformers import SentenceTransformer
+        >>> from sentence_transformers.sentence_transformer.modules import BoW
+        >>> from st_vi import MLPHead, load
+        >>> model = SentenceTransformer(modules=[BoW(["xin", "chào"]), MLPHead(2, 3)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save_pretrained(folder)
+        ...     [type(module).__name__ for module in load(folder)]
+        ['BoW', 'MLPHead']
+    """
+    name, own = str(path_or_repo), _own_classes()
+    hub = {argument: kwargs[argument] for argument in _HUB_ARGUMENTS if argument in kwargs}
+    listing = load_file_path(name, "modules.json", **hub)
+    # Stock would refuse as well, and does for modules inside a `Router`, but only when it comes to the class.
+    for module in json.loads(Path(listing).read_text(encoding="utf-8")) if listing else []:
+        if module["type"] not in own and not module["type"].startswith("sentence_transformers."):
+            raise ValueError(
+                f"{name} names the class {module['type']!r}, which is neither a module of st_vi nor of "
+                "sentence-transformers: st_vi.load does not import it."
+            )
+    if any(isinstance(part, dict) and part.get("trust_remote_code") for part in (kwargs, *kwargs.values())):
+        raise ValueError("st_vi.load runs no remote code: leave trust_remote_code out")
+    return SentenceTransformer._load_with_module_classes(name, own, **kwargs)
+
+
+def _own_classes() -> dict[str, type[Module]]:
+    """The classes that `st_vi.modules` names, by the path under which saved models refer to them."""
+    named = (getattr(modules, name) for name in modules.__all__)
+    return {fullname(cls): cls for cls in named if isinstance(cls, type) and issubclass(cls, Module)}
+
+
+def _fetch(name: str, cache_folder: str | None, **hub: Any) -> Path:
+    """The weights file, safetensors if there is one, in a folder with the configuration and the tokenizer."""
+    for weights in ("model.safetensors", "pytorch_model.bin"):
+        if load_file_path(name, weights, cache_folder=cache_folder, **hub):
+            break
+    else:
+        raise FileNotFoundError(f"{name} has neither model.safetensors nor pytorch_model.bin")
+    if Path(name).is_dir():
+        return Path(name, weights)
+    # All of one revision, and a local folder from here on: transformers, given a repository without safetensors,
+    # asks the hub to convert it.
+    patterns = ["*.json", "*.model", weights]
+    return Path(snapshot_download(name, cache_dir=cache_folder, allow_patterns=patterns, **hub), weights)
+
+
+def _read_modules(file: Path, activation: Literal["identity", "tanh"]) -> tuple[Transformer, MLPHead]:
+    """The backbone as stock reads it, and the head that stock leaves out."""
+    folder = str(file.parent)
+    model_type = Module.load_config(folder).get("model_type")
+    if model_type != "xlm-roberta":
+        raise ValueError(
+            f"ViCLSR is of model type 'xlm-roberta', config.json in {folder} of {model_type!r}: "
+            "load other models with SentenceTransformer"
+        )
+    weights = _mapped(file)
+    if not {"mlp.dense.weight", "mlp.dense.bias"} <= set(weights):
+        raise ValueError(
+            f"{file} has no head: mlp.dense.weight and mlp.dense.bias are missing. AutoModel drops it silently when "
+            "re-saving the model; take the files as they were published."
+        )
+    model_kwargs = {"add_pooling_layer": False, "use_safetensors": file.suffix == ".safetensors"}
+    # The head is read below and the pooler is not used: no news worth a report.
+    unused = [r"^mlp\.", r"\.pooler\."]
+    with set_temporary_class_attrs(XLMRobertaModel, _keys_to_ignore_on_load_unexpected=unused):
+        transformer = Transformer.load(folder, model_kwargs=model_kwargs)
+    needed = [f"roberta.{key}" for key in transformer.model.state_dict()]
+    if missing := [key for key in needed if key not in weights]:
+        raise ValueError(
+            f"{file} lacks {len(missing)} weights of the backbone that config.json describes: "
+            f"{', '.join(missing[:3])} …; they would be random. Check that both come from the same model."
+        )
+    head = _head(weights, transformer.config.hidden_size, activation)
+    return transformer, head.to(transformer.model.dtype)
+
+
+def _mapped(file: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by name, mapped to the file and not copied."""
+    try:
+        return load_state_dict(file)
+    except (UnpicklingError, SafetensorError, EOFError, RuntimeError) as error:
+        raise ValueError(
+            f"{file} is not a file of plain weights: it is damaged, or it would run code when unpickled, and is "
+            "not read for that reason. Download it again, or take safetensors."
+        ) from error
+
+
+def _head(weights: dict[str, Tensor], size: int, activation: Literal["identity", "tanh"]) -> MLPHead:
+    head = MLPHead(size, size, activation=activation)
+    linear = head.layers[0]
+    for key, parameter in linear.named_parameters():
+        found = weights[f"mlp.dense.{key}"]
+        if found.shape != parameter.shape:
+            raise ValueError(
+                f"mlp.dense.{key} has shape {tuple(found.shape)}, but the backbone's hidden size {size} calls for "
+                f"{tuple(parameter.shape)}: the head belongs to another model"
+            )
+    linear.load_state_dict({key: weights[f"mlp.dense.{key}"] for key in ("weight", "bias")})
+    return head
