@@ -142,11 +142,11 @@ def evaluate(
     seed: int = 42,
 ) -> None:
     """Measure a model on NLI rows, on a benchmark, or on both. Prints one JSON object."""
+    if not nli and not benchmark:
+        raise ValueError("nothing to evaluate: give --nli or --benchmark")
     from st_vi.evaluation import NLU_BENCHMARKS, NLUEvaluator, load_benchmark
     from st_vi.hub import load
 
-    if not nli and not benchmark:
-        raise ValueError("nothing to evaluate: give --nli or --benchmark")
     if benchmark and benchmark not in NLU_BENCHMARKS:
         raise ValueError(f"no benchmark {benchmark!r}; there are {', '.join(NLU_BENCHMARKS)}")
     evaluators = [_nli_evaluator(_nli_rows(nli, label))] if nli else []

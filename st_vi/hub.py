@@ -204,12 +204,12 @@ def _read_modules(file: Path, activation: Literal["identity", "tanh"]) -> tuple[
             f"{file} has no head: mlp.dense.weight and mlp.dense.bias are missing. AutoModel drops it silently when "
             "re-saving the model; take the files as they were published."
         )
-    model_kwargs = {"add_pooling_layer": False, "use_safetensors": file.suffix == ".safetensors"}
-    # The head is read below and the pooler is not used: no news worth a report.
-    unused = [r"^mlp\.", r"\.pooler\."]
-    with set_temporary_class_attrs(XLMRobertaModel, _keys_to_ignore_on_load_unexpected=unused):
-        transformer = Transformer.load(folder, model_kwargs=model_kwargs)
-    needed = [f"roberta.{key}" for key in transformer.model.state_dict()]
+    # The head is read below; the pooler is not used, and stays because stock would bring it back on reload. No news.
+    quiet = {"_keys_to_ignore_on_load_unexpected": [r"^mlp\."], "_keys_to_ignore_on_load_missing": [r"^pooler\."]}
+    with set_temporary_class_attrs(XLMRobertaModel, **quiet):
+        transformer = Transformer.load(folder, model_kwargs={"use_safetensors": file.suffix == ".safetensors"})
+    backbone = [key for key in transformer.model.state_dict() if not key.startswith("pooler.")]
+    needed = [f"roberta.{key}" for key in backbone]
     if missing := [key for key in needed if key not in weights]:
         raise ValueError(
             f"{file} lacks {len(missing)} weights of the backbone that config.json describes: "

@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import cycle, islice
 from typing import Any, Literal, get_args
 
 from datasets import Dataset
@@ -74,19 +73,48 @@ def nli_to_triplets(
         anchors                  1
         triplets                 1
     """
+    for name, value, choices in (
+        ("neutral", neutral, Neutral),
+        ("missing_negative", missing_negative, MissingNegative),
+        ("conflict", conflict, Conflict),
+    ):
+        _check_choice(name, value, choices)
     roles = ("hypothesis", "premise") if reverse else ("premise", "hypothesis")
     found = find_columns(dataset.column_names, (*roles, "label"), columns)
-    return _pair_up(
-        dataset,
-        found[roles[0]],
-        found[roles[1]],
-        found["label"],
-        labels,
-        neutral,
-        missing_negative,
-        conflict,
-        seed,
-    )
+    names = canonical_labels(dataset, found["label"], labels)
+    anchors = clean_texts(dataset[found[roles[0]]], found[roles[0]])
+    others = clean_texts(dataset[found[roles[1]]], found[roles[1]])
+
+    report = Report({"rows read": len(dataset)})
+    report |= {name: Counter(names)[name] for name in (ENTAILMENT, NEUTRAL, CONTRADICTION, OTHER)}
+    # A dict keeps the order and the first row number of every distinct row.
+    distinct: dict[tuple[str, str, str], int] = {}
+    for row, key in enumerate(zip(anchors, others, names, strict=True)):
+        distinct.setdefault(key, row)
+    report["duplicates dropped"] = len(dataset) - len(distinct)
+
+    positive_labels = {ENTAILMENT: 1.0} | ({NEUTRAL: WEAK_POSITIVE_SCORE} if neutral == "weak_positive" else {})
+    negative_labels = [CONTRADICTION] + ([NEUTRAL] if neutral == "hard_negative" else [])
+    used = {key: row for key, row in distinct.items() if key[2] in {*positive_labels, *negative_labels}}
+    conflicts = _conflicts(used, set(positive_labels), set(negative_labels))
+    if conflicts and conflict == "error":
+        (anchor, text), row = next(iter(conflicts.items()))
+        problem = f'positive and negative are equal under the anchor {anchor!r} (conflict="drop" drops such rows)'
+        bad_value(found[roles[1]], row, text, problem)
+    report["conflicts dropped"] = sum((anchor, text) in conflicts for anchor, text, _ in used)
+
+    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for anchor, text, label in used:
+        if (anchor, text) not in conflicts:
+            groups[anchor][label].append(text)
+    report["anchors"] = len(groups)
+
+    rows = list(_pair_up(groups, positive_labels, negative_labels, seed))
+    report["anchors without a positive"] = len(groups) - len({row.anchor for row in rows})
+    if missing_negative == "drop":
+        report["positives without a negative, dropped"] = sum(not row.negatives for row in rows)
+        rows = [row for row in rows if row.negatives]
+    return Triplets.from_rows(rows, _without_zeros(report))
 
 
 def fact_check_to_triplets(
@@ -213,63 +241,15 @@ def _answer_index(answer: Any, options: list[str], column: str, row: int) -> int
 
 
 def _pair_up(
-    dataset: Dataset,
-    anchor_column: str,
-    other_column: str,
-    label_column: str,
-    label_names: Mapping[Any, str] | None,
-    neutral: Neutral,
-    missing_negative: MissingNegative,
-    conflict: Conflict,
-    seed: int,
-) -> Triplets:
-    for name, value, choices in (
-        ("neutral", neutral, Neutral),
-        ("missing_negative", missing_negative, MissingNegative),
-        ("conflict", conflict, Conflict),
-    ):
-        _check_choice(name, value, choices)
-    labels = canonical_labels(dataset, label_column, label_names)
-    anchors = clean_texts(dataset[anchor_column], anchor_column)
-    others = clean_texts(dataset[other_column], other_column)
-
-    report = Report({"rows read": len(dataset)})
-    report |= {name: Counter(labels)[name] for name in (ENTAILMENT, NEUTRAL, CONTRADICTION, OTHER)}
-    # A dict keeps the order and the first row number of every distinct row.
-    distinct: dict[tuple[str, str, str], int] = {}
-    for row, key in enumerate(zip(anchors, others, labels, strict=True)):
-        distinct.setdefault(key, row)
-    report["duplicates dropped"] = len(dataset) - len(distinct)
-
-    positive_labels = {ENTAILMENT: 1.0} | ({NEUTRAL: WEAK_POSITIVE_SCORE} if neutral == "weak_positive" else {})
-    negative_labels = [CONTRADICTION] + ([NEUTRAL] if neutral == "hard_negative" else [])
-    used = {key: row for key, row in distinct.items() if key[2] in {*positive_labels, *negative_labels}}
-    conflicts = _conflicts(used, set(positive_labels), set(negative_labels))
-    if conflicts and conflict == "error":
-        (anchor, text), row = next(iter(conflicts.items()))
-        problem = f'positive and negative are equal under the anchor {anchor!r} (conflict="drop" drops such rows)'
-        bad_value(other_column, row, text, problem)
-    report["conflicts dropped"] = sum((anchor, text) in conflicts for anchor, text, _ in used)
-
-    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for anchor, text, label in used:
-        if (anchor, text) not in conflicts:
-            groups[anchor][label].append(text)
-    report["anchors"] = len(groups)
-
-    rows: list[Row] = []
+    groups: Mapping[str, Mapping[str, list[str]]], positive: Mapping[str, float], negative: Sequence[str], seed: int
+) -> Iterator[Row]:
+    """Give each positive of an anchor one text of every negative label of that anchor."""
     for anchor, texts in groups.items():
         generator = random.Random(f"{seed} {anchor}")  # of this anchor alone, so that other rows change nothing
-        partners = [texts[label] for label in negative_labels if texts[label]]
-        positives = [(text, score) for label, score in positive_labels.items() for text in texts[label]]
-        chosen = [islice(cycle(generator.sample(pool, len(pool))), len(positives)) for pool in partners]
-        negatives = zip(*chosen, strict=True) if chosen else [()] * len(positives)
-        rows += [Row(anchor, text, own, score) for (text, score), own in zip(positives, negatives, strict=True)]
-    report["anchors without a positive"] = len(groups) - len({row.anchor for row in rows})
-    if missing_negative == "drop":
-        report["positives without a negative, dropped"] = sum(not row.negatives for row in rows)
-        rows = [row for row in rows if row.negatives]
-    return Triplets.from_rows(rows, _without_zeros(report))
+        positives = [(text, score) for label, score in positive.items() for text in texts[label]]
+        pools = [generator.sample(texts[label], len(texts[label])) for label in negative if texts[label]]
+        for number, (text, score) in enumerate(positives):
+            yield Row(anchor, text, tuple(pool[number % len(pool)] for pool in pools), score)
 
 
 def _conflicts(
