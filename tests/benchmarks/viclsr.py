@@ -43,7 +43,7 @@ FIGURES = {
     "xquad_mrr@10": "XQuAD MRR@10",
     "sib200_accuracy": "SIB-200 probe",
 }
-TRAINING = {"num_train_epochs": 3, "per_device_train_batch_size": 64, "learning_rate": 1e-4, "bf16": True}
+TRAINING = {"num_train_epochs": 3, "per_device_train_batch_size": 64, "learning_rate": 3e-4, "bf16": True}
 TRAINING_LENGTH = 64  # tokens; NLI sentences are short, while paragraphs are measured at full length
 VISNLI_LABELS = {0: "entailment", 1: "contradiction", 2: "neutral"}
 

@@ -62,9 +62,7 @@ def test_figures_against_loops(tiny_model: SentenceTransformer) -> None:
 def test_every_distinct_text_is_encoded_once(tiny_model: SentenceTransformer, monkeypatch) -> None:
     premises, hypotheses, labels = nli_rows()
     encode, seen = tiny_model.encode, []
-    monkeypatch.setattr(
-        tiny_model, "encode", lambda texts, **kwargs: seen.extend(texts) or encode(texts, **kwargs)
-    )
+    monkeypatch.setattr(tiny_model, "encode", lambda texts, **kwargs: seen.extend(texts) or encode(texts, **kwargs))
     NLISimilarityEvaluator(premises, hypotheses, labels)(tiny_model)
     assert sorted(seen) == sorted({*premises, *hypotheses})
 
@@ -88,9 +86,7 @@ def test_collapsed_model_scores_nothing() -> None:
 
 def test_without_triplets_spearman_is_primary(tiny_model: SentenceTransformer) -> None:
     # The name "nli" is a prefix of the metric "nli_spearman": the key must carry it all the same.
-    evaluator = NLISimilarityEvaluator(
-        SENTENCES[:2], SENTENCES[2:4], ["entailment", "contradiction"], name="nli"
-    )
+    evaluator = NLISimilarityEvaluator(SENTENCES[:2], SENTENCES[2:4], ["entailment", "contradiction"], name="nli")
     metrics = evaluator(tiny_model)
     assert list(metrics) == [evaluator.primary_metric] == ["nli_nli_spearman"]
     assert SequentialEvaluator([evaluator])(tiny_model)["sequential_score"] == metrics["nli_nli_spearman"]

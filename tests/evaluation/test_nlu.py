@@ -64,12 +64,8 @@ def test_probe_solves_a_planted_problem(word_counts: SentenceTransformer, kind: 
     assert accuracy(evaluator(word_counts)) > 0.95
 
 
-@pytest.mark.parametrize(
-    ("kind", "column"), [("single", "Toxicity"), ("pair", "gold_label"), ("choice", "answer")]
-)
-def test_probe_does_not_solve_shuffled_labels(
-    word_counts: SentenceTransformer, kind: str, column: str
-) -> None:
+@pytest.mark.parametrize(("kind", "column"), [("single", "Toxicity"), ("pair", "gold_label"), ("choice", "answer")])
+def test_probe_does_not_solve_shuffled_labels(word_counts: SentenceTransformer, kind: str, column: str) -> None:
     train = planted(kind, 300)
     if kind == "choice":  # with two options everywhere, an answer may move to any row and tells nothing there
         train = train.filter(lambda row: len(row["options"]) == 2)
@@ -81,9 +77,7 @@ def test_probe_compares_the_texts_of_a_pair(word_counts: SentenceTransformer) ->
     def same_or_not(num_rows: int, seed: int) -> Dataset:
         rng = np.random.default_rng(seed)
         claims, others = ([" ".join(rng.choice(WORDS, 3)) for _ in range(num_rows)] for _ in range(2))
-        evidence = [
-            claim if rng.random() < 0.5 else other for claim, other in zip(claims, others, strict=True)
-        ]
+        evidence = [claim if rng.random() < 0.5 else other for claim, other in zip(claims, others, strict=True)]
         labels = [["REFUTES", "SUPPORTS"][c == e] for c, e in zip(claims, evidence, strict=True)]
         return Dataset.from_dict({"claim": claims, "evidence": evidence, "gold_label": labels})
 
@@ -97,9 +91,7 @@ FAST = {"protocol": "finetune", "batch_size": 16, "learning_rate": 5e-3}
 def test_finetune_learns(tiny_model: SentenceTransformer, kind: str, num_rows: int) -> None:
     before = {name: tensor.clone() for name, tensor in tiny_model.state_dict().items()}
     generator = torch.get_rng_state()
-    evaluator = NLUEvaluator(
-        BENCHMARKS[kind], planted(kind, num_rows), planted(kind, 60, seed=1), epochs=5, **FAST
-    )
+    evaluator = NLUEvaluator(BENCHMARKS[kind], planted(kind, num_rows), planted(kind, 60, seed=1), epochs=5, **FAST)
     metrics = evaluator(tiny_model)
     assert accuracy(metrics) > 0.85
     assert metrics[f"{evaluator.name}_majority"] < 0.75

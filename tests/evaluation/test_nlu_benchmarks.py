@@ -27,9 +27,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-@pytest.mark.parametrize(
-    ("suffix", "write"), [("jsonl", "to_json"), ("csv", "to_csv"), ("parquet", "to_parquet")]
-)
+@pytest.mark.parametrize(("suffix", "write"), [("jsonl", "to_json"), ("csv", "to_csv"), ("parquet", "to_parquet")])
 def test_local_file(tmp_path: Path, suffix: str, write: str) -> None:
     path = tmp_path / f"facts.{suffix}"
     getattr(Dataset.from_list(FACTS), write)(path)
@@ -75,9 +73,7 @@ def test_other_layout() -> None:
 
 
 def test_benchmarks_of_the_paper() -> None:
-    assert {benchmark.metric for benchmark in NLU_BENCHMARKS.values() if benchmark.kind != "choice"} == {
-        "macro_f1"
-    }
+    assert {benchmark.metric for benchmark in NLU_BENCHMARKS.values() if benchmark.kind != "choice"} == {"macro_f1"}
     assert VIMMRC.metric == "accuracy"
     assert set(VINLI.labels.values()) == {"entailment", "neutral", "contradiction", "other"}
     assert [name for name, benchmark in NLU_BENCHMARKS.items() if benchmark.hub_id] == ["ViFactCheck"]

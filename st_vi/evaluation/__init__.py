@@ -1,0 +1,7 @@
+"""Evaluators with the stock `BaseEvaluator` interface."""
+
+from st_vi.evaluation.nli_similarity import NLISimilarityEvaluator
+from st_vi.evaluation.nlu import NLUEvaluator
+from st_vi.evaluation.nlu_benchmarks import NLU_BENCHMARKS, NLUBenchmark, load_benchmark
+
+__all__ = ["NLU_BENCHMARKS", "NLISimilarityEvaluator", "NLUBenchmark", "NLUEvaluator", "load_benchmark"]

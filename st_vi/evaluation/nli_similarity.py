@@ -1,0 +1,139 @@
+"""How well cosines reflect natural-language inference: entailments near their premise, contradictions far."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.util import pairwise_cos_sim
+
+from st_vi.evaluation.common import append_csv, encode_distinct, when
+
+logger = logging.getLogger(__name__)
+
+_DEGREE = {"contradiction": 0.0, "neutral": 0.5, "entailment": 1.0}
+
+
+class NLISimilarityEvaluator(BaseEvaluator):
+    """Triplet accuracy and rank correlation of cosines on NLI pairs, without training anything.
+
+    - ``triplet_accuracy``, in [0, 1]: the share of all (entailment, contradiction) pairs under one premise with
+      cos(premise, entailment) > cos(premise, contradiction). Chance is 0.5; ties count as wrong, so a model that
+      maps everything to one point gets 0. Premises are one when they are after NFC and collapsing whitespace.
+      Left out where no premise has both.
+    - ``nli_spearman``, in [-1, 1]: Spearman's correlation of the cosine with contradiction 0, neutral ½,
+      entailment 1, over all rows; NaN when all cosines are the same.
+
+    The primary metric is ``triplet_accuracy``, or ``nli_spearman`` where that is left out.
+
+    Source: ViCLSR (arXiv 2603.21084) trains entailment against contradiction; both measures are this project's
+    own way of asking whether that carried over to unseen rows.
+
+    Args:
+        premises: N texts.
+        hypotheses: N texts.
+        labels: N of "entailment", "neutral" and "contradiction".
+        name: Put before every metric, as in the stock evaluators.
+        batch_size: Texts a batch.
+        show_progress_bar: Show the progress of encoding.
+        write_csv: Add a line to a CSV file when an output path is given.
+
+    Raises:
+        ValueError: Unequal lengths; an unknown label (row and value are named; rows count from 0); fewer than
+            two different labels, which leave nothing to compare.
+
+    Example:
+        >>> from sentence_transformers import SentenceTransformer
+        >>> from sentence_transformers.sentence_transformer.modules import BoW
+        >>> from st_vi.evaluation import NLISimilarityEvaluator
+        >>> model = SentenceTransformer(modules=[BoW(vocab=["trời", "mưa", "nắng"])], device="cpu")
+        >>> evaluator = NLISimilarityEvaluator(
+        ...     ["trời mưa", "trời mưa"], ["mưa", "nắng"], ["entailment", "contradiction"], name="dev"
+        ... )
+        >>> {metric: round(value, 4) for metric, value in evaluator(model).items()}
+        {'dev_triplet_accuracy': 1.0, 'dev_nli_spearman': 1.0}
+    """
+
+    def __init__(
+        self,
+        premises: Sequence[str],
+        hypotheses: Sequence[str],
+        labels: Sequence[str],
+        name: str = "",
+        batch_size: int = 32,
+        show_progress_bar: bool = False,
+        write_csv: bool = True,
+    ) -> None:
+        super().__init__()
+        self.premises, self.hypotheses, self.labels = list(premises), list(hypotheses), list(labels)
+        self.name = name
+        self.batch_size = batch_size
+        self.show_progress_bar = show_progress_bar
+        self.write_csv = write_csv
+        self.csv_file = "nli_similarity_evaluation" + ("_" + name if name else "") + "_results.csv"
+        self._check()
+        self.triplets = _triplets(self.premises, self.labels)
+        metric = "triplet_accuracy" if len(self.triplets) else "nli_spearman"
+        # With its prefix: the stock prefixing takes the "nli_" of "nli_spearman" for the name "nli" and adds none.
+        self.primary_metric = f"{name}_{metric}" if name else metric
+
+    def __call__(
+        self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        """Return the metrics, and store them in the model's card data."""
+        cosines = pairwise_cos_sim(
+            *encode_distinct(
+                model,
+                self.premises,
+                self.hypotheses,
+                batch_size=self.batch_size,
+                show_progress_bar=self.show_progress_bar,
+            )
+        ).numpy()
+        metrics = {}
+        if len(self.triplets):
+            entailment, contradiction = self.triplets.T
+            metrics["triplet_accuracy"] = float(np.mean(cosines[entailment] > cosines[contradiction]))
+        metrics["nli_spearman"] = float(spearmanr(cosines, [_DEGREE[label] for label in self.labels]).statistic)
+
+        figures = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+        where = f"{self.name} dataset{when(epoch, steps)}".strip()
+        logger.info(
+            f"NLISimilarityEvaluator on the {where}: {figures} ({len(self.labels)} rows, {len(self.triplets)} triplets)"
+        )
+        if output_path is not None and self.write_csv:
+            append_csv(Path(output_path, self.csv_file), metrics, epoch, steps)
+        metrics = self.prefix_name_to_metrics(metrics, self.name)
+        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
+        return metrics
+
+    @property
+    def description(self) -> str:
+        """Name of the task in the model card."""
+        return "NLI Similarity"
+
+    def _check(self) -> None:
+        lengths = len(self.premises), len(self.hypotheses), len(self.labels)
+        if len(set(lengths)) > 1:
+            raise ValueError("premises, hypotheses and labels differ in length: {}, {}, {}".format(*lengths))
+        for row, label in enumerate(self.labels):
+            if label not in _DEGREE:
+                raise ValueError(f"Row {row} has the label {label!r}; known labels are {list(_DEGREE)}")
+        if len(set(self.labels)) < 2:
+            raise ValueError(f"Nothing to compare: there is no label but {self.labels[:1]} in {lengths[0]} rows")
+
+
+def _triplets(premises: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """Row numbers of every entailment and contradiction with the same premise, (T, 2)."""
+    rows = defaultdict(lambda: {label: [] for label in _DEGREE})
+    for row, (premise, label) in enumerate(zip(premises, labels, strict=True)):
+        rows[" ".join(unicodedata.normalize("NFC", premise).split())][label].append(row)
+    pairs = [(e, c) for group in rows.values() for e in group["entailment"] for c in group["contradiction"]]
+    return np.array(pairs, dtype=int).reshape(-1, 2)
