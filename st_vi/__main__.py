@@ -144,6 +144,7 @@ def evaluate(
     """Measure a model on NLI rows, on a benchmark, or on both. Prints one JSON object."""
     if not nli and not benchmark:
         raise ValueError("nothing to evaluate: give --nli or --benchmark")
+    from st_vi.data import read_rows
     from st_vi.evaluation import NLU_BENCHMARKS, NLUEvaluator, load_benchmark
     from st_vi.hub import load
 
@@ -152,7 +153,8 @@ def evaluate(
     evaluators = [_nli_evaluator(_nli_rows(nli, label))] if nli else []
     if benchmark:
         config = NLU_BENCHMARKS[benchmark]
-        splits = (load_benchmark(config, path, split=name) for path, name in ((train, "train"), (test, "test")))
+        sources = {"train": train, "test": test}
+        splits = (read_rows(path) if path else load_benchmark(config, split=name) for name, path in sources.items())
         evaluators.append(NLUEvaluator(config, *splits, protocol.value, seed=seed, show_progress_bar=True))
     encoder = load(model)
     _echo_metrics({name: value for evaluator in evaluators for name, value in evaluator(encoder).items()})
@@ -204,7 +206,7 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError, ImportError) as error:
-        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        typer.secho(f"error: {' '.join(str(error).split())}", fg=typer.colors.RED, err=True)
         sys.exit(2)
 
 

@@ -32,15 +32,14 @@ SENTENCES = [
 
 
 def tiny_tokenizer(max_length: int = 64) -> PreTrainedTokenizerFast:
-    """A Unigram tokenizer with XLM-R's special tokens, trained on `SENTENCES`."""
-    tokenizer = Tokenizer(models.Unigram())
+    """A BPE tokenizer with XLM-R's special tokens, trained on `SENTENCES` (Unigram training is not reproducible)."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    tokenizer.train_from_iterator(
-        SENTENCES, trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>")
-    )
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(SENTENCES, trainer)
     ends = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
     tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", "<s> $A </s> </s> $B </s>", ends)
     return PreTrainedTokenizerFast(

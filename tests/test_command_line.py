@@ -76,7 +76,7 @@ def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, li
         main()
     assert stop.value.code == 2
     error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ") and message in error
+    assert error.startswith("error: ") and message in error and "\n" not in error
     assert not (tmp_path / "out").exists()
 
 

@@ -71,7 +71,8 @@ class Triplets(DatasetDict):
         result = cls({names.get(n, f"{n}_negatives"): Dataset.from_list(groups[n]) for n in order})
         result.report = Report(report | {name: len(dataset) for name, dataset in result.items()})
         if not rows:
-            raise ValueError(f"no usable pair in this data set:\n{result.report}")
+            counts = ", ".join(f"{count:,} {name}" for name, count in report.items())
+            raise ValueError(f"no usable pair in this data set ({counts})")
         return result
 
 

@@ -75,12 +75,14 @@ _BENCHMARKS = (
         "single",
         {"text1": "Comment", "label": "Constructiveness"},
         {0: "non-constructive", 1: "constructive"},
+        hub_id="tarudesu/ViCTSD",
     ),
     NLUBenchmark(
         "UIT-ViCTSD-toxicity",
         "single",
         {"text1": "Comment", "label": "Toxicity"},
         {0: "non-toxic", 1: "toxic"},
+        hub_id="tarudesu/ViCTSD",
     ),
     NLUBenchmark(
         "ViMMRC-2.0",
@@ -94,8 +96,8 @@ NLU_BENCHMARKS: dict[str, NLUBenchmark] = {benchmark.name: benchmark for benchma
 """The benchmarks of ViCLSR's Table 4 (arXiv 2603.21084) by name.
 
 *Inferred*: the paper names neither columns nor fields. UIT-ViCTSD has two tasks and the paper does not say which
-one it reports, so both are here; its authors publish it as "tarudesu/ViCTSD", for research only. ViMMRC 2.0 is
-expected as one row a question.
+one it reports, so both are here. ViMMRC 2.0 is expected as one row a question. ViNLI, ViWikiFC and ViMMRC 2.0 are
+distributed on request.
 """
 
 
