@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "AttentionPooling": "st_vi.modules",
     "MLPHead": "st_vi.modules",
+    "DLELoss": "st_vi.losses",
+    "Task": "st_vi.tasks",
+    "VIPOLYQWEN_TASKS": "st_vi.tasks",
     "WordSegmentedTransformer": "st_vi.modules",
     "SupConNLILoss": "st_vi.losses",
     "build_viclsr": "st_vi.recipes",
@@ -22,8 +26,12 @@ _HOME = {
 }
 
 __all__ = [
+    "VIPOLYQWEN_TASKS",
+    "AttentionPooling",
+    "DLELoss",
     "MLPHead",
     "SupConNLILoss",
+    "Task",
     "WordSegmentedTransformer",
     "__version__",
     "build_viclsr",
@@ -35,9 +43,10 @@ __all__ = [
 
 if TYPE_CHECKING:
     from st_vi.hub import export_stock, import_viclsr, load
-    from st_vi.losses import SupConNLILoss
-    from st_vi.modules import MLPHead, WordSegmentedTransformer
+    from st_vi.losses import DLELoss, SupConNLILoss
+    from st_vi.modules import AttentionPooling, MLPHead, WordSegmentedTransformer
     from st_vi.recipes import build_viclsr, train_viclsr
+    from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
 
 def __getattr__(name: str) -> Any:

@@ -66,16 +66,16 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ (x >> 31)
 
 
-def gather_columns(columns: Sequence[Tensor]) -> tuple[list[Tensor], slice]:
-    """Every device's rows of each column, with gradients, and the slice that is this device's own.
+def gather_columns(columns: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Every device's rows of each column, with gradients, and which of them are this device's own.
 
     Args:
         columns: Tensors (B, …) with the same B on every device.
 
     Returns:
-        Tensors (W, …) with W = B · devices, and the slice of the B own rows.
+        Tensors (W, …) with W = B · devices, and the numbers of the B own rows.
     """
     rows = len(columns[0])
     start = get_rank() * rows
     gathered = [all_gather(column, with_grad=column.is_floating_point()) for column in columns]
-    return gathered, slice(start, start + rows)
+    return gathered, torch.arange(start, start + rows, device=columns[0].device)

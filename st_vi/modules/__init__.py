@@ -1,6 +1,7 @@
 """Modules for the stock `SentenceTransformer` pipeline. File paths are part of saved models: they do not move."""
 
+from st_vi.modules.attention_pooling import AttentionPooling
 from st_vi.modules.mlp_head import MLPHead
 from st_vi.modules.word_segmentation import WordSegmentedTransformer
 
-__all__ = ["MLPHead", "WordSegmentedTransformer"]
+__all__ = ["AttentionPooling", "MLPHead", "WordSegmentedTransformer"]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 from sentence_transformers.base.modules import Dense, Module
 from sentence_transformers.sentence_transformer.modules import LayerNorm
 from torch import Tensor, nn
 
-from st_vi.modules.requirement import declare_requirement
+from st_vi.modules.saved_module import SavedModule
 
 Activation = Literal["identity", "tanh", "gelu"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"identity": nn.Identity, "tanh": nn.Tanh, "gelu": nn.GELU}
 
 
-class MLPHead(Module):
+class MLPHead(SavedModule):
     """A one- or two-layer head on the pooled embedding c, with φ the activation.
 
     - one layer: W₁c + b₁, then φ: ViCLSR (arXiv 2603.21084). Its released head has no activation; the SimCSE
@@ -101,17 +101,3 @@ class MLPHead(Module):
                 stock.append(identity)
         like = self.layers[0].weight
         return [module.to(like.device, like.dtype) for module in stock]
-
-    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
-        """Write `config.json` and the weights into `output_path`."""
-        self.save_config(output_path)
-        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
-        declare_requirement(output_path)
-
-    @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:
-        """Read what `save` wrote, from a folder or from the hub."""
-        names = ("token", "cache_folder", "revision", "local_files_only")
-        hub = {"subfolder": subfolder} | {name: kwargs[name] for name in names if name in kwargs}
-        head = cls(**cls.load_config(model_name_or_path, **hub))
-        return cls.load_torch_weights(model_name_or_path, model=head, **hub)

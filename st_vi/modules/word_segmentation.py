@@ -9,7 +9,7 @@ from typing import Any
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 
-from st_vi.modules.requirement import declare_requirement
+from st_vi.modules.saved_module import declare_requirement
 
 
 class WordSegmentedTransformer(Transformer):

@@ -1,8 +1,9 @@
-"""Contrastive terms: a softmax over candidates."""
+"""Contrastive terms: the own positive against the negatives of the batch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -27,6 +28,7 @@ class InfoNCE:
         temperature: τ > 0. ViCLSR reports 0.05 as best, viPolyQwen uses 0.07.
         symmetric: Average with the same loss from positives to anchors (hard negatives take no part in it).
         hard_negative_weight: w, added to the logits of the row's own hard negatives. SimCSE's α is e^w.
+        weight: Weight of the term in a task.
 
     Raises:
         ValueError: The temperature is not positive.
@@ -42,6 +44,7 @@ class InfoNCE:
     temperature: float = 0.05
     symmetric: bool = False
     hard_negative_weight: float = 0.0
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -58,4 +61,50 @@ class InfoNCE:
         log_p = logits.log_softmax(dim=1).masked_fill(~view.positive, 0.0)
         loss = -log_p.sum(dim=1) / view.positive.sum(dim=1)
         # Several positives and no negative: nothing to contrast with, so nothing to learn.
+        return loss * view.negative.any(dim=1)
+
+
+@dataclass(frozen=True)
+class HardestNegativeMargin:
+    """The own positive must beat the hardest negative by a margin.
+
+        L_i = max(0, max_{j ∈ N(i)} s_ij/T − s_ii/T + m)
+
+    Source: viPolyQwen, loss of the OCR and VQA tasks, with m = 0.2 (0.3 for multi-turn) and T = 0.07. In units of
+    s/T such a margin is only m·T = 0.014 (0.021) of cosine: `margin_scale` chooses the unit, "logit" as in the
+    paper or "cosine", which takes the loss as max(0, max s_ij − s_ii + m). A row without negatives gives 0.
+
+    Args:
+        margin: m.
+        temperature: T > 0; without effect in the unit "cosine".
+        margin_scale: "logit" or "cosine".
+        weight: Weight of the term in a task.
+
+    Raises:
+        ValueError: The temperature is not positive, or `margin_scale` is neither.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.terms import HardestNegativeMargin, PairBatch
+        >>> pairs = PairBatch(anchors=torch.eye(2), positives=torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+        >>> HardestNegativeMargin(margin=0.2, temperature=1.0)(pairs)  # the second row prefers the first's positive
+        tensor([0.2000, 0.2000])
+    """
+
+    margin: float = 0.2
+    temperature: float = 0.07
+    margin_scale: Literal["logit", "cosine"] = "logit"
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}")
+        if self.margin_scale not in ("logit", "cosine"):
+            raise ValueError(f"margin_scale must be 'logit' or 'cosine', got {self.margin_scale!r}")
+
+    def __call__(self, pairs: PairBatch) -> Tensor:
+        """Loss of each own row, (R,)."""
+        view, scale = pairs.forward, 1.0 if self.margin_scale == "cosine" else self.temperature
+        hardest = view.similarity.masked_fill(~view.negative, -1.0).amax(dim=1)
+        loss = ((hardest - pairs.own_cosine) / scale + self.margin).clamp(min=0)
         return loss * view.negative.any(dim=1)

@@ -34,7 +34,7 @@ class Direction:
 class PairBatch:
     """The embedded rows of a batch: similarities computed once, masks decided once, shared by all terms.
 
-    W rows come from all devices together, of which this device owns R; D is the embedding size, n the number
+    W rows come from all devices together, R of them are this device's own; D is the embedding size, n the number
     of hard negatives a row. The C = W·(1+n) candidates are all positives, then all first negatives, and so on.
 
     A candidate that is not the row's own positive is a negative, but for two rules:
@@ -51,8 +51,8 @@ class PairBatch:
         negatives: (n, W, D), or None.
         anchor_ids: (W,) int, equal where anchor texts are equal. None: all texts are taken as different.
         candidate_ids: (C,) int on the same scale, given exactly when `anchor_ids` is.
-        scores: (R,), one known similarity a row, NaN where unknown; or None.
-        rows: The rows that this device owns; None for all.
+        scores: (W,), one known similarity a row, in [0, 1], NaN where unknown; None where there are none.
+        rows: (R,) int, the rows to give a loss for, such as those that this device owns; None for all.
         same_anchor: "positive", "mask" or "negative".
         mask_duplicates: See above.
 
@@ -75,7 +75,7 @@ class PairBatch:
     anchor_ids: Tensor | None = None
     candidate_ids: Tensor | None = None
     scores: Tensor | None = None
-    rows: slice | None = None
+    rows: Tensor | None = None
     same_anchor: SameAnchor = "positive"
     mask_duplicates: bool = True
 
@@ -91,7 +91,7 @@ class PairBatch:
         candidates = self.positives
         if self.negatives is not None:
             candidates = torch.cat([self.positives, self.negatives.flatten(0, 1)])
-        similarity = _cosines(self.anchors[self._rows], candidates)
+        similarity = _cosines(self.own(self.anchors), candidates)
         return self._direction(similarity, self.anchor_ids, self.candidate_ids)
 
     @cached_property
@@ -101,32 +101,50 @@ class PairBatch:
         if self.rows is None:
             similarity = self.forward.similarity[:, :width].T
         else:
-            similarity = _cosines(self.positives[self._rows], self.anchors)
+            similarity = _cosines(self.own(self.positives), self.anchors)
         if self.anchor_ids is None:
             return self._direction(similarity, None, None)
         return self._direction(similarity, self.candidate_ids[:width], self.anchor_ids)
 
+    @cached_property
+    def cosine(self) -> Tensor:
+        """Cosine of every anchor with its own positive, (W,)."""
+        dtype = torch.promote_types(self.anchors.dtype, torch.float32)
+        return F.cosine_similarity(self.anchors.to(dtype), self.positives.to(dtype))
+
     @property
-    def _rows(self) -> slice:
-        return self.rows or slice(None)
+    def own_cosine(self) -> Tensor:
+        """The same for the own rows, (R,)."""
+        return self.own(self.cosine)
+
+    @property
+    def known_scores(self) -> Tensor:
+        """`scores`, or a ValueError for a term that cannot do without."""
+        if self.scores is None:
+            raise ValueError("this term needs a score for every row, and the batch has none")
+        return self.scores
+
+    def own(self, values: Tensor) -> Tensor:
+        """The own rows of (W, …), (R, …)."""
+        return values if self.rows is None else values[self.rows]
 
     def _direction(self, similarity: Tensor, query_ids: Tensor | None, candidate_ids: Tensor | None) -> Direction:
         width = len(self.anchors)
         column = torch.arange(similarity.shape[1], device=similarity.device)
-        row = column[:width][self._rows, None]
+        row = self.own(column[:width])[:, None]
         own = column == row
         hard = (column % width == row) & ~own
         if query_ids is None:
             return Direction(similarity, own, ~own, hard)
 
-        query_id, answer_ids = query_ids[self._rows, None], candidate_ids[:width]
+        query_id, answer_ids = self.own(query_ids)[:, None], candidate_ids[:width]
         related = own[:, :width]
         if self.same_anchor != "negative":
             related = related | (query_id == query_ids)
         positive, left_out = own, F.pad(related, (0, len(column) - width))
         if self.mask_duplicates:
             is_query = candidate_ids == query_id
-            is_own_answer = candidate_ids == answer_ids[self._rows, None]
+            is_own_answer = candidate_ids == self.own(answer_ids)[:, None]
             # A candidate says what some related positive says: one matrix product instead of an (R, W, C) mask.
             is_related_answer = related.float() @ (answer_ids[:, None] == candidate_ids).float() > 0
             duplicate = is_query | is_own_answer

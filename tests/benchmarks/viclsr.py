@@ -56,6 +56,7 @@ class Arm:
     pooling: str = "cls"
     loss: Callable[[SentenceTransformer], torch.nn.Module] | None = SupConNLILoss
     data: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 def supcon(**settings: Any) -> Callable[[SentenceTransformer], SupConNLILoss]:
@@ -76,6 +77,8 @@ ARMS = {
     "same anchor as negative": Arm(loss=supcon(same_anchor="negative")),
     "head identity": Arm(head="identity"),
     "no head": Arm(head=None),
+    "mean pooling": Arm(pooling="mean"),
+    "learning rate 1e-4": Arm(training={"learning_rate": 1e-4}),
 }
 
 
@@ -94,7 +97,9 @@ def build(arm: Arm) -> SentenceTransformer:
     """The arm's model, untrained."""
     kwargs = {"model_kwargs": {"attn_implementation": "eager"}}  # in bf16 on a CPU, faster than SDPA's backward
     if arm.head:
-        return build_viclsr(BASE, activation=arm.head, **kwargs)
+        model = build_viclsr(BASE, activation=arm.head, **kwargs)
+        model[1].pooling_mode = arm.pooling
+        return model
     transformer = Transformer(str(BASE), **kwargs)
     pooling = Pooling(transformer.get_embedding_dimension(), arm.pooling)
     return SentenceTransformer(modules=[transformer, pooling, Normalize()])
@@ -136,6 +141,7 @@ def run(name: str, seed: int, rows: Any) -> dict[str, Any]:
     if arm.loss:
         triplets: Triplets = nli_to_triplets(rows["train"], conflict="drop", **arm.data)
         arguments = TRAINING | {"save_strategy": "no", "seed": seed, "use_cpu": not torch.cuda.is_available()}
+        arguments |= arm.training
         with tempfile.TemporaryDirectory() as folder:
             length, model.max_seq_length = model.max_seq_length, TRAINING_LENGTH
             train_viclsr(model, triplets, folder, loss=arm.loss(model), **arguments)

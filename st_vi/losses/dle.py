@@ -1,0 +1,147 @@
+"""viPolyQwen's Dynamic Loss Equilibrium (DLE): the task of a row selects and weights its loss terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.losses.merged_forward import embed_columns
+from torch import Tensor, nn
+
+from st_vi.losses.embed import gather_columns, text_ids
+from st_vi.tasks import VIPOLYQWEN_TASKS, Task
+from st_vi.terms import PairBatch
+
+Negatives = Literal["task", "batch"]
+
+
+class DLELoss(nn.Module):
+    """The mean over rows of the loss of each row's task, in parts:
+
+        L = 1/B Σ_i Σ_{k ∈ terms(task_i)} w_k L_k,i   =   Σ_t n_t/B · L_t
+
+    with B rows, n_t of them of task t, and L_t the weighted terms of that task averaged over its rows.
+
+    Source: viPolyQwen, Section "Dynamic Loss Equilibrium". The paper writes losses per row, but InfoNCE and ranking
+    need a batch: here each task is a batch of its own (`negatives="task"`), or the rows of all tasks are candidates
+    (`negatives="batch"`). The weights are constants, as they are there. Gradient accumulation adds no negatives.
+
+    Args:
+        model: The model to train.
+        tasks: The row label t means ``tasks[t]``.
+        negatives: Where the negatives of a row come from: its "task", or the whole "batch".
+        mask_duplicates: Texts that repeat are no negatives, see `PairBatch`; repeated anchors are left out.
+        gather_across_devices: Take the rows of all devices as candidates.
+
+    Inputs:
+        Columns anchor and positive; labels (B, 2): the index of the task, and a score in [0, 1] or NaN.
+
+    Returns:
+        One scalar for each term of each task, the same keys in every step, whose sum is L. Terms without a row are
+        0, and connected to the graph. Keys are those of `Task.components`.
+
+    Raises:
+        ValueError: No tasks, two tasks with one name, another number of columns than two, labels of another shape,
+            or a label that names no task.
+
+    Example:
+        >>> import torch
+        >>> from st_vi import DLELoss
+        >>> vectors = torch.eye(4)
+        >>> labels = torch.tensor([[1, float("nan")], [1, float("nan")], [2, float("nan")], [2, float("nan")]])
+        >>> loss = DLELoss(model=None).compute_loss_from_embeddings([vectors, vectors], labels)
+        >>> [name for name in loss if name.startswith("instr")]
+        ['instr_info_nce', 'instr_cosine_alignment']
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        tasks: Sequence[Task] = VIPOLYQWEN_TASKS,
+        negatives: Negatives = "task",
+        mask_duplicates: bool = True,
+        gather_across_devices: bool = False,
+    ) -> None:
+        super().__init__()
+        if negatives not in get_args(Negatives):
+            raise ValueError(f"negatives must be one of {get_args(Negatives)}, got {negatives!r}")
+        names = [task.name for task in tasks]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"DLELoss needs tasks with different names, got {names}")
+        self.model = model
+        self.tasks = tuple(tasks)
+        self.negatives = negatives
+        self.mask_duplicates = mask_duplicates
+        self.gather_across_devices = gather_across_devices
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
+        """Embed the columns and return the components of the loss."""
+        columns = list(sentence_features)
+        ids = text_ids(columns) if self.mask_duplicates else None
+        return self.compute_loss_from_embeddings(embed_columns(self.model, columns), labels, ids)
+
+    def compute_loss_from_embeddings(
+        self, embeddings: list[Tensor], labels: Tensor, ids: list[Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """The components for this device's rows.
+
+        Args:
+            embeddings: Anchors and positives, (B, D) each.
+            labels: (B, 2), task index and score.
+            ids: (B,) int a column, equal where texts are equal (`text_ids`); None takes all as different.
+        """
+        if len(embeddings) != 2:
+            raise ValueError(f"DLELoss needs an anchor and a positive column, got {len(embeddings)} column(s)")
+        if labels.ndim != 2 or labels.shape[1] != 2:
+            raise ValueError(f"DLELoss needs labels (B, 2), task index and score, got {tuple(labels.shape)}")
+        rows = len(labels)
+        own = torch.arange(rows, device=labels.device)
+        zero = sum(embedding.sum() for embedding in embeddings) * 0.0
+        labels = labels.to(torch.promote_types(embeddings[0].dtype, torch.float32))
+        if self.gather_across_devices:
+            (*embeddings, labels), own = gather_columns([*embeddings, labels])
+            ids = ids and gather_columns(ids)[0]
+
+        loss = {}
+        for task, pairs in zip(self.tasks, self._batches(embeddings, labels, ids, own), strict=True):
+            for name, term in task.components.items():
+                loss[name] = zero if pairs is None else zero + getattr(term, "weight", 1.0) * term(pairs).sum() / rows
+        return loss
+
+    def _batches(
+        self, embeddings: list[Tensor], labels: Tensor, ids: list[Tensor] | None, own: Tensor
+    ) -> Iterable[PairBatch | None]:
+        """The pairs of each task, and which of them are this device's own; None where it has none."""
+        task_of, scores = labels.unbind(dim=1)
+        if not ((task_of >= 0) & (task_of < len(self.tasks)) & (task_of == task_of.floor())).all():
+            raise ValueError(f"labels name tasks 0 to {len(self.tasks) - 1}, got {task_of.unique().tolist()}")
+        is_own = torch.zeros_like(task_of, dtype=torch.bool).index_fill(0, own, True)
+        for index in range(len(self.tasks)):
+            of_task = task_of == index
+            if not (of_task & is_own).any():
+                yield None
+                continue
+            members = of_task if self.negatives == "task" else torch.ones_like(of_task)
+            # A score of another task's row orders nothing here.
+            known = scores.masked_fill(~of_task, float("nan"))
+            yield PairBatch(
+                embeddings[0][members],
+                embeddings[1][members],
+                anchor_ids=ids[0][members] if ids else None,
+                candidate_ids=ids[1][members] if ids else None,
+                scores=known[members],
+                rows=(of_task & is_own)[members].nonzero().squeeze(1),
+                same_anchor="mask" if self.mask_duplicates else "negative",
+                mask_duplicates=self.mask_duplicates,
+            )
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Settings for the model card."""
+        return {
+            "tasks": {task.name: [repr(term) for term in task.terms] for task in self.tasks},
+            "negatives": self.negatives,
+            "mask_duplicates": self.mask_duplicates,
+            "gather_across_devices": self.gather_across_devices,
+        }

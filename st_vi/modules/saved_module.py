@@ -1,0 +1,46 @@
+"""What all modules with weights of their own share: how they are saved and loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from sentence_transformers.base.modules import Module
+
+
+class SavedModule(Module):
+    """A module whose `config_keys` and weights are all there is to save."""
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        """Write `config.json` and the weights into `output_path`."""
+        self.save_config(output_path)
+        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
+        declare_requirement(output_path)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:
+        """Read what `save` wrote, from a folder or from the hub."""
+        names = ("token", "cache_folder", "revision", "local_files_only")
+        hub = {"subfolder": subfolder} | {name: kwargs[name] for name in names if name in kwargs}
+        module = cls(**cls.load_config(model_name_or_path, **hub))
+        return cls.load_torch_weights(model_name_or_path, model=module, **hub)
+
+
+def declare_requirement(module_path: str) -> None:
+    """Write ``"requirements": {"st-vi": …}`` into the saved model's `config_sentence_transformers.json`.
+
+    sentence-transformers checks it before it imports any module, and names the missing package with a pip hint.
+
+    Args:
+        module_path: The folder in which the module is being saved, inside the model's folder. A module that is
+            saved on its own, outside a model, has no such file and declares nothing.
+    """
+    folder = Path(module_path)
+    for parent in (folder, folder.parent):  # the first module is saved in the model's folder itself
+        config_path = parent / "config_sentence_transformers.json"
+        if config_path.is_file():
+            config = json.loads(config_path.read_text(encoding="utf-8"))
+            config.setdefault("requirements", {})["st-vi"] = ">=0.1"
+            config_path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+            return

@@ -1,0 +1,158 @@
+"""`DLELoss` against the paper's table written out, against its own parts, and in the stock trainer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.functional import cosine_similarity, cross_entropy
+
+from st_vi import VIPOLYQWEN_TASKS, DLELoss, Task
+from st_vi.terms import CosineAlignment, InfoNCE, PairwiseRank, ScoreMSE
+
+NAN = float("nan")
+LABELS = torch.tensor(
+    [[0, 0.1], [2, NAN], [0, 0.8], [1, NAN], [4, NAN], [0, 0.8], [2, NAN], [1, NAN], [4, NAN], [4, NAN], [3, NAN]],
+    dtype=torch.float64,
+)
+
+
+@pytest.fixture
+def vectors():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(11, 5, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)]
+
+
+def by_hand(task, a, p, scores):
+    """The loss of one task over its rows, as the paper's table has it."""
+    s = cosine_similarity(a[:, None], p[None], dim=-1)
+    own, target = s.diagonal(), torch.arange(len(a))
+    loss = (cross_entropy(s / 0.07, target) + cross_entropy(s.T / 0.07, target)) / 2
+    if task == 0:
+        score = (own + 1) / 2
+        loss = loss + 3.0 * ((score - scores) ** 2).mean()
+        pairs = [(i, j) for i in range(len(a)) for j in range(len(a)) if scores[i] > scores[j]]
+        return loss + sum((0.05 - (score[i] - score[j])).clamp(min=0) for i, j in pairs) / len(pairs)
+    if task == 1:
+        return loss + (1 - own).mean()
+    margin, weight = (0.3, 1.5) if task == 4 else (0.2, 1.0)
+    hardest = (s - 9 * torch.eye(len(a), dtype=s.dtype)).amax(dim=1) if len(a) > 1 else own * 0 - 9
+    return loss + weight * ((hardest - own) / 0.07 + margin).clamp(min=0).mean()
+
+
+def test_equals_the_table_weighted_by_rows(vectors):
+    a, p = vectors
+    expected = 0
+    for task in range(5):
+        rows = LABELS[:, 0] == task
+        expected = expected + rows.sum() / 11 * by_hand(task, a[rows], p[rows], LABELS[rows, 1])
+    components = DLELoss(None).compute_loss_from_embeddings(vectors, LABELS)
+    actual = sum(components.values())
+    torch.testing.assert_close(actual, expected)
+    for mine, theirs in zip(torch.autograd.grad(actual, vectors), torch.autograd.grad(expected, vectors), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_mixed_equals_single_task_batches(vectors):
+    loss = DLELoss(None)
+    mixed = loss.compute_loss_from_embeddings(vectors, LABELS)
+    parts = dict.fromkeys(mixed, 0)
+    for task in range(5):
+        rows = LABELS[:, 0] == task
+        single = loss.compute_loss_from_embeddings([v[rows] for v in vectors], LABELS[rows])
+        parts = {name: parts[name] + rows.sum() / 11 * value for name, value in single.items()}
+    for name, value in mixed.items():
+        torch.testing.assert_close(value, torch.as_tensor(parts[name]), msg=name)
+
+
+@pytest.mark.parametrize("negatives", ["task", "batch"])
+def test_the_same_keys_every_step_and_all_connected(vectors, negatives):
+    loss = DLELoss(None, negatives=negatives)
+    keys = [name for task in VIPOLYQWEN_TASKS for name in task.components]
+    for rows in ([0, 2, 5], [1], [3, 4]):
+        components = loss.compute_loss_from_embeddings([v[rows] for v in vectors], LABELS[rows])
+        assert list(components) == keys
+        for value in components.values():
+            assert value.isfinite() and value.requires_grad and value.ndim == 0
+    alone = loss.compute_loss_from_embeddings([v[[10]] for v in vectors], LABELS[[10]])
+    assert sum(alone.values()) == 0  # one row: nothing to contrast with
+
+
+def test_negatives_of_the_whole_batch(vectors):
+    a, p = vectors
+    s = cosine_similarity(a[:, None], p[None], dim=-1) / 0.07
+    rows = LABELS[:, 0] == 1
+    target = torch.arange(11)[rows]
+    expected = (cross_entropy(s[rows], target, reduction="sum") + cross_entropy(s.T[rows], target, reduction="sum")) / 2
+    components = DLELoss(None, negatives="batch").compute_loss_from_embeddings(vectors, LABELS)
+    torch.testing.assert_close(components["instr_info_nce"], expected / 11)
+    # Scores and cosines are of the pair alone, whatever the candidates.
+    by_task = DLELoss(None).compute_loss_from_embeddings(vectors, LABELS)
+    for name in ("text_pair_score_mse", "text_pair_pairwise_rank", "instr_cosine_alignment"):
+        torch.testing.assert_close(components[name], by_task[name], msg=name)
+
+
+def test_repeated_texts_are_no_negatives(vectors):
+    loss, rows = DLELoss(None), [4, 8, 9]
+    three = [v[rows] for v in vectors]
+    distinct = [torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6])]
+    same_answer = [torch.tensor([1, 2, 3]), torch.tensor([4, 4, 6])]
+    names = {"vqa_multi_info_nce", "vqa_multi_hardest_negative_margin"}
+    free = loss.compute_loss_from_embeddings(three, LABELS[rows], distinct)
+    masked = loss.compute_loss_from_embeddings(three, LABELS[rows], same_answer)
+    assert all(free[name] == loss.compute_loss_from_embeddings(three, LABELS[rows])[name] for name in names)
+    assert masked["vqa_multi_info_nce"] < free["vqa_multi_info_nce"]
+
+
+def test_terms_have_names_and_weights(vectors):
+    task = Task("pair", "<pair>", (InfoNCE(0.1, weight=0.5), InfoNCE(0.2), CosineAlignment(weight=2.0)))
+    components = DLELoss(None, [task]).compute_loss_from_embeddings(vectors, LABELS * 0)
+    assert list(components) == ["pair_info_nce", "pair_info_nce_2", "pair_cosine_alignment"]
+    whole = DLELoss(None, [Task("pair", "<pair>", (InfoNCE(0.1),))]).compute_loss_from_embeddings(vectors, LABELS * 0)
+    torch.testing.assert_close(components["pair_info_nce"], whole["pair_info_nce"] / 2)
+
+
+def test_bad_arguments(vectors):
+    with pytest.raises(ValueError, match="different names"):
+        DLELoss(None, [VIPOLYQWEN_TASKS[0]] * 2)
+    with pytest.raises(ValueError, match="negatives"):
+        DLELoss(None, negatives="all")
+    with pytest.raises(ValueError, match="no terms"):
+        Task("pair", "<pair>", ())
+    loss = DLELoss(None)
+    with pytest.raises(ValueError, match=r"\(B, 2\)"):
+        loss.compute_loss_from_embeddings(vectors, LABELS[:, 0])
+    with pytest.raises(ValueError, match="anchor and a positive"):
+        loss.compute_loss_from_embeddings([*vectors, vectors[0]], LABELS)
+    for task in (5.0, -1.0, 0.5, NAN):
+        with pytest.raises(ValueError, match="tasks 0 to 4"):
+            loss.compute_loss_from_embeddings([v[:1] for v in vectors], torch.tensor([[task, 1.0]]))
+
+
+def test_scores_are_asked_for_where_they_are_needed():
+    assert [task.needs_score for task in VIPOLYQWEN_TASKS] == [True, False, False, False, False]
+    assert {type(term) for term in VIPOLYQWEN_TASKS[0].terms} == {InfoNCE, ScoreMSE, PairwiseRank}
+
+
+def run_rank(rank, folder, vectors):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    rows = slice(5 * rank, 5 * rank + 5)
+    own = [v[rows].detach().requires_grad_() for v in vectors]
+    components = DLELoss(None, gather_across_devices=True).compute_loss_from_embeddings(own, LABELS[:10][rows])
+    sum(components.values()).backward()
+    result = {name: value.item() for name, value in components.items()}, [v.grad for v in own]
+    torch.save(result, f"{folder}/rank{rank}")
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one_with_the_joint_batch(vectors, tmp_path):
+    joint = [v[:10].detach().requires_grad_() for v in vectors]
+    components = DLELoss(None).compute_loss_from_embeddings(joint, LABELS[:10])
+    sum(components.values()).backward()
+    mp.spawn(run_rank, (str(tmp_path), [v.detach() for v in vectors]), nprocs=2)
+    (first, first_grads), (second, second_grads) = (torch.load(tmp_path / f"rank{rank}") for rank in (0, 1))
+    for name, value in components.items():
+        assert (first[name] + second[name]) / 2 == pytest.approx(value.item(), rel=1e-9), name
+    for own, other, whole in zip(first_grads, second_grads, joint, strict=True):
+        torch.testing.assert_close(torch.cat([own, other]) / 2, whole.grad)
