@@ -14,6 +14,7 @@ _HOME = {
     "AttentionPooling": "st_vi.modules",
     "MLPHead": "st_vi.modules",
     "DLELoss": "st_vi.losses",
+    "MixedTaskCollator": "st_vi.data",
     "Task": "st_vi.tasks",
     "VIPOLYQWEN_TASKS": "st_vi.tasks",
     "WordSegmentedTransformer": "st_vi.modules",
@@ -30,6 +31,7 @@ __all__ = [
     "AttentionPooling",
     "DLELoss",
     "MLPHead",
+    "MixedTaskCollator",
     "SupConNLILoss",
     "Task",
     "WordSegmentedTransformer",
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from st_vi.data import MixedTaskCollator
     from st_vi.hub import export_stock, import_viclsr, load
     from st_vi.losses import DLELoss, SupConNLILoss
     from st_vi.modules import AttentionPooling, MLPHead, WordSegmentedTransformer

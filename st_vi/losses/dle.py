@@ -98,8 +98,8 @@ class DLELoss(nn.Module):
             raise ValueError(f"DLELoss needs labels (B, 2), task index and score, got {tuple(labels.shape)}")
         rows = len(labels)
         own = torch.arange(rows, device=labels.device)
-        zero = sum(embedding.sum() for embedding in embeddings) * 0.0
         labels = labels.to(torch.promote_types(embeddings[0].dtype, torch.float32))
+        zero = sum(embedding.sum() for embedding in embeddings).to(labels.dtype) * 0.0
         if self.gather_across_devices:
             (*embeddings, labels), own = gather_columns([*embeddings, labels])
             ids = ids and gather_columns(ids)[0]

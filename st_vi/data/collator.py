@@ -1,0 +1,99 @@
+"""Batches in which every row has a task of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from sentence_transformers.base.data_collator import BaseDataCollator
+
+from st_vi.data.images import open_images
+from st_vi.tasks import VIPOLYQWEN_TASKS, Task
+
+PrefixSide = Literal["anchor", "both", "none"]
+
+
+@dataclass
+class MixedTaskCollator(BaseDataCollator):
+    """Collates rows of mixed tasks, text and images for `DLELoss` in the stock trainer.
+
+    Rows have `task`, `anchor` and `positive`, and where there are any `score`, `anchor_image` and `positive_image`
+    (a path, a PIL image, bytes, or a list of them). Text and images are separate columns because Arrow columns
+    cannot hold both; here they become the stock inputs: text, image, or {"text", "image"}.
+
+    The prefix of its task stands before the text, as in viPolyQwen: ``f"{prefix} {text}"``. The paper puts it on
+    the anchor and uses none for general-purpose inference: with `prefix_dropout`, a share of the rows is trained
+    without, so that such input is not new to the model (this project's own).
+
+    Args:
+        preprocess_fn: The model's `preprocess`.
+        tasks: In the order of the loss: a row's label is the index of its task.
+        prefix_side: Prefix on the "anchor" (the paper's, as far as it says), on "both", or "none".
+        prefix_dropout: Probability, in [0, 1], that a row has no prefix.
+
+    Returns:
+        What the trainer expects: ``anchor_…`` and ``positive_…`` features, and ``label`` (B, 2) with the index of
+        the task and the score, NaN where there is none.
+
+    Raises:
+        ValueError: An unknown task, a missing column, an image that cannot be read, or a setting out of range.
+
+    Example:
+        >>> from st_vi import MixedTaskCollator
+        >>> collator = MixedTaskCollator(preprocess_fn=lambda inputs: {"texts": inputs})
+        >>> rows = [{"anchor": "Trời mưa.", "positive": "Có mưa.", "score": 0.9, "task": "text_pair"}]
+        >>> batch = collator(rows)
+        >>> batch["anchor_texts"], batch["positive_texts"], batch["label"]
+        (['<text_pair> Trời mưa.'], ['Có mưa.'], tensor([[0.0000, 0.9000]]))
+    """
+
+    tasks: Sequence[Task] = VIPOLYQWEN_TASKS
+    prefix_side: PrefixSide = "anchor"
+    prefix_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.prefix_side not in get_args(PrefixSide):
+            raise ValueError(f"prefix_side must be one of {get_args(PrefixSide)}, got {self.prefix_side!r}")
+        if not 0 <= self.prefix_dropout <= 1:
+            raise ValueError(f"prefix_dropout must lie between 0 and 1, got {self.prefix_dropout}")
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        """Collate rows into one batch; see the class."""
+        index = {task.name: number for number, task in enumerate(self.tasks)}
+        if unknown := {row.get("task") for row in features} - set(index):
+            raise ValueError(f"unknown task(s) {sorted(map(repr, unknown))}; the tasks are {list(index)}")
+        tasks = [index[row["task"]] for row in features]
+        scores = [float("nan") if row.get("score") is None else float(row["score"]) for row in features]
+        batch: dict[str, Any] = {"label": torch.tensor(list(zip(tasks, scores, strict=True)))}
+        if "dataset_name" in features[0]:
+            batch["dataset_name"] = features[0]["dataset_name"]
+
+        # torch's generator: the trainer keeps its state in checkpoints, so a resumed run drops the same prefixes.
+        kept = torch.rand(len(features)) >= self.prefix_dropout
+        prefixes = [self.tasks[task].prefix if keep else "" for task, keep in zip(tasks, kept, strict=True)]
+        for column in ("anchor", "positive"):
+            has_prefix = self.prefix_side == "both" or self.prefix_side == column
+            inputs = [
+                model_input(row, column, prefix if has_prefix else "")
+                for row, prefix in zip(features, prefixes, strict=True)
+            ]
+            batch |= {f"{column}_{key}": value for key, value in self.preprocess_fn(inputs).items()}
+        return batch
+
+
+def model_input(row: Mapping[str, Any], column: str, prefix: str = "") -> Any:
+    """Text and images of a column as one stock input: a string, an image, or {"text", "image"}.
+
+    Raises:
+        ValueError: There is neither text nor image, or an image cannot be read.
+    """
+    images = open_images(row.get(f"{column}_image"))
+    text = f"{prefix} {row.get(column) or ''}".strip()
+    if not images:
+        if not row.get(column):
+            raise ValueError(f"a row has neither text nor image in {column!r}")
+        return text
+    image = images[0] if len(images) == 1 else images
+    return {"text": text, "image": image} if text else image

@@ -1,0 +1,100 @@
+"""Make sure that rows of mixed tasks can be trained on, before the first step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from datasets import Dataset
+
+from st_vi.data.columns import bad_value
+from st_vi.data.images import open_images
+from st_vi.data.triplets import Report
+from st_vi.tasks import VIPOLYQWEN_TASKS, Task
+
+BadImage = Literal["error", "skip"]
+
+
+def check_task_rows(
+    dataset: Dataset, tasks: Sequence[Task] = VIPOLYQWEN_TASKS, bad_image: BadImage = "error"
+) -> tuple[Dataset, Report]:
+    """Check every row of mixed tasks: its task, texts, images and score.
+
+    Args:
+        dataset: Columns anchor, positive, task, and where there are any score, anchor_image, positive_image.
+        tasks: The known ones.
+        bad_image: A row with an image that cannot be read is an "error", or is left out ("skip") and counted.
+
+    Returns:
+        The rows that can be trained on, and the number of rows of each task and of those skipped.
+
+    Raises:
+        ValueError: A missing column, an unknown task, neither text nor image, a score that is missing or not in
+            [0, 1] on a task that needs one, or a bad image. Names column, row (from 0) and value.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from st_vi.data import check_task_rows
+        >>> rows = {"anchor": ["Trời mưa."], "positive": ["Có mưa."], "score": [4.5], "task": ["text_pair"]}
+        >>> check_task_rows(Dataset.from_dict(rows))
+        Traceback (most recent call last):
+        ValueError: column 'score', row 0: expected a score between 0 and 1, got 4.5
+    """
+    for name in ("anchor", "positive", "task"):
+        if name not in dataset.column_names:
+            raise ValueError(f"missing column {name!r}; the columns are {dataset.column_names}")
+    by_name = {task.name: task for task in tasks}
+    report, good = Report(dict.fromkeys(by_name, 0)), []
+    report["skipped for a bad image"] = 0
+    for number, row in enumerate(_undecoded(dataset)):
+        if row["task"] not in by_name:
+            bad_value("task", number, row["task"], f"expected one of {list(by_name)}")
+        _check_score(row, number, by_name[row["task"]])
+        try:
+            for column in ("anchor", "positive"):
+                _check_column(row, number, column)
+        except _BadImageError as error:
+            if bad_image == "error":
+                raise ValueError(f"{error} (bad_image='skip' leaves such rows out)") from error
+            report["skipped for a bad image"] += 1
+            continue
+        good.append(number)
+        report[row["task"]] += 1
+    rows = dataset if len(good) == len(dataset) else dataset.select(good)
+    return rows, Report({name: count for name, count in report.items() if count})
+
+
+class _BadImageError(ValueError):
+    pass
+
+
+def _undecoded(dataset: Dataset) -> Dataset:
+    """Image columns as bytes or paths, so that one broken image does not end the loop."""
+    from datasets import Image
+
+    for name, feature in dataset.features.items():
+        if isinstance(feature, Image):
+            dataset = dataset.cast_column(name, Image(decode=False))
+    return dataset
+
+
+def _check_score(row: Mapping[str, Any], number: int, task: Task) -> None:
+    score = row.get("score")
+    missing = score is None or (isinstance(score, float) and math.isnan(score))
+    if missing and not task.needs_score:
+        return
+    if missing or not isinstance(score, (int, float)) or not 0 <= score <= 1:
+        bad_value("score", number, score, "expected a score between 0 and 1")
+
+
+def _check_column(row: Mapping[str, Any], number: int, column: str) -> None:
+    text, field = row[column], f"{column}_image"
+    if text is not None and not isinstance(text, str):
+        bad_value(column, number, text, "expected text")
+    try:
+        images = open_images(row.get(field))
+    except ValueError as error:
+        raise _BadImageError(f"column {field!r}, row {number}: {error}") from error
+    if not images and not (text and text.strip()):
+        bad_value(column, number, text, "expected text or an image")

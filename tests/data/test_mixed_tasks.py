@@ -1,0 +1,183 @@
+"""Rows of mixed tasks: what becomes of them in a batch, in the stock trainer, and what stops them before."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from datasets import Image as ImageFeature
+from PIL import Image
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+
+from st_vi import DLELoss, MixedTaskCollator
+from st_vi.data import check_task_rows, sample_nli, sample_sts
+from st_vi.data.collator import model_input
+from st_vi.losses.embed import text_ids
+from tests.conftest import SENTENCES
+
+RED = Image.new("RGB", (8, 6), "red")
+
+
+def as_png(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def collate(rows, **settings):
+    return MixedTaskCollator(lambda inputs: {"inputs": inputs}, **settings)(rows)
+
+
+def row(task="instr", **fields):
+    return {"anchor": "Hỏi?", "positive": "Đáp.", "task": task} | fields
+
+
+def test_tasks_and_scores_become_labels():
+    label = collate([row("text_pair", score=0.25), row("vqa_multi", score=None), row("ocr")])["label"]
+    assert label[:, 0].tolist() == [0, 4, 2]
+    assert label[0, 1] == 0.25 and label[1:, 1].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("side", "anchor", "positive"),
+    [("anchor", "<instr> Hỏi?", "Đáp."), ("both", "<instr> Hỏi?", "<instr> Đáp."), ("none", "Hỏi?", "Đáp.")],
+)
+def test_prefix_sides(side, anchor, positive):
+    batch = collate([row()], prefix_side=side)
+    assert (batch["anchor_inputs"], batch["positive_inputs"]) == ([anchor], [positive])
+
+
+def test_prefix_dropout_drops_on_both_sides_together_and_follows_the_seed():
+    batches = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        batches.append(collate([row()] * 1000, prefix_side="both", prefix_dropout=0.3))
+    assert batches[0]["anchor_inputs"] == batches[1]["anchor_inputs"]
+    dropped = [text == "Hỏi?" for text in batches[0]["anchor_inputs"]]
+    assert dropped == [text == "Đáp." for text in batches[0]["positive_inputs"]]
+    assert 250 < sum(dropped) < 350
+    assert not any(text == "Hỏi?" for text in collate([row()] * 50)["anchor_inputs"])
+
+
+@pytest.mark.parametrize("form", ["pil", "path", "bytes", "arrow"])
+def test_images_in_every_form(form, tmp_path):
+    RED.save(tmp_path / "red.png")
+    value = {
+        "pil": RED,
+        "path": str(tmp_path / "red.png"),
+        "bytes": as_png(RED),
+        "arrow": {"bytes": as_png(RED), "path": None},
+    }[form]
+    made = model_input(row(anchor_image=value), "anchor", "<ocr>")
+    assert made["text"] == "<ocr> Hỏi?" and made["image"].tobytes() == RED.tobytes()
+
+
+def test_text_image_or_both():
+    assert model_input(row(anchor_image=RED, anchor=None), "anchor").size == (8, 6)
+    assert model_input(row(anchor_image=RED, anchor=""), "anchor", "<ocr>")["text"] == "<ocr>"
+    assert len(model_input(row(anchor_image=[RED, RED]), "anchor")["image"]) == 2
+    assert model_input(row(anchor_image=None), "anchor") == "Hỏi?"
+    with pytest.raises(ValueError, match="neither text nor image"):
+        model_input(row(anchor=""), "anchor")
+
+
+def test_bad_settings():
+    with pytest.raises(ValueError, match="prefix_side"):
+        collate([row()], prefix_side="left")
+    with pytest.raises(ValueError, match="prefix_dropout"):
+        collate([row()], prefix_dropout=1.5)
+    with pytest.raises(ValueError, match=r"unknown task\(s\).*'dịch'"):
+        collate([row("dịch")])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"task": "dịch"}, r"column 'task', row 1: expected one of .*got 'dịch'"),
+        ({"task": "text_pair", "score": None}, r"column 'score', row 1: expected a score between 0 and 1, got None"),
+        ({"task": "text_pair", "score": 4.5}, r"column 'score', row 1.*got 4.5"),
+        ({"task": "text_pair", "score": math.nan}, r"column 'score', row 1.*got nan"),
+        ({"positive": " "}, r"column 'positive', row 1: expected text or an image"),
+        ({"anchor_image": b"not a picture"}, r"column 'anchor_image', row 1: cannot read the image"),
+        ({"anchor_image": as_png(Image.new("RGB", (64, 64)))[:-30]}, r"column 'anchor_image', row 1: cannot read"),
+        ({"anchor_image": as_png(Image.new("RGB", (999, 1)))}, r"column 'anchor_image', row 1.*aspect ratio"),
+    ],
+)
+def test_bad_rows_are_named(fields, message):
+    good = row(score=1.0, anchor_image=as_png(RED))
+    with pytest.raises(ValueError, match=message):
+        check_task_rows(Dataset.from_list([good, good | fields]))
+
+
+def test_bad_images_can_be_skipped_and_are_counted():
+    rows = [row(anchor_image={"bytes": data, "path": None}) for data in (as_png(RED), b"broken", as_png(RED))]
+    features = Dataset.from_list(rows).features | {"anchor_image": ImageFeature()}
+    dataset = Dataset.from_list(rows, features=type(Dataset.from_list(rows).features)(features))
+    kept, report = check_task_rows(dataset, bad_image="skip")
+    assert len(kept) == 2 and report == {"instr": 2, "skipped for a bad image": 1}
+    assert kept[1]["anchor_image"].size == (8, 6)
+    with pytest.raises(ValueError, match="missing column 'task'"):
+        check_task_rows(dataset.remove_columns("task"))
+
+
+@pytest.fixture
+def rows():
+    """24 rows of three tasks, without pictures."""
+    sts, nli = sample_sts().select(range(8)), sample_nli().select(range(8))
+    texts = [
+        *(row("text_pair", anchor=r["sentence1"], positive=r["sentence2"], score=r["score"] / 5) for r in sts),
+        *(row("instr", anchor=r["premise"], positive=r["hypothesis"], score=math.nan) for r in nli),
+        *(row("vqa_multi", anchor=text, positive=text[::-1], score=math.nan) for text in SENTENCES),
+    ]
+    return Dataset.from_list(texts).select_columns(["anchor", "positive", "score", "task"])
+
+
+def trainer(model, dataset, loss, folder, **arguments):
+    defaults = {"max_steps": 4, "per_device_train_batch_size": 8, "logging_steps": 1, "learning_rate": 1e-3}
+    args = SentenceTransformerTrainingArguments(
+        folder, report_to="none", use_cpu=True, disable_tqdm=True, save_strategy="no", **defaults | arguments
+    )
+    collator = MixedTaskCollator(model.preprocess)
+    return SentenceTransformerTrainer(model, args, train_dataset=dataset, loss=loss, data_collator=collator)
+
+
+def test_the_stock_trainer_logs_every_component(tiny_model, rows, tmp_path):
+    check_task_rows(rows)
+    loss = DLELoss(tiny_model)
+    run = trainer(tiny_model, rows, loss, str(tmp_path))
+    before = [parameter.clone() for parameter in tiny_model[2].parameters()]
+    run.train()
+    assert any((old != new).any() for old, new in zip(before, tiny_model[2].parameters(), strict=True))
+    logs = [entry for entry in run.state.log_history if "loss" in entry]
+    names = [name for task in loss.tasks for name in task.components]
+    for entry in logs:
+        assert set(names) <= set(entry)
+        assert sum(float(entry[name]) for name in names) == pytest.approx(float(entry["loss"]), abs=1e-3)
+
+
+def test_a_data_set_for_each_task_gives_the_same_loss_on_the_same_rows(tiny_model, rows, tmp_path):
+    parts = DatasetDict({name: rows.filter(lambda r, n=name: r["task"] == n) for name in ("text_pair", "instr")})
+    losses = {name: DLELoss(tiny_model) for name in parts}
+    run = trainer(tiny_model, parts, losses, str(tmp_path))
+    run.train()
+    assert len([entry for entry in run.state.log_history if "loss" in entry]) == 4
+
+    collator, whole = MixedTaskCollator(tiny_model.preprocess), rows.select(range(16))
+
+    def components(dataset):
+        batch = collator(dataset.to_list())
+        columns = [
+            {key.removeprefix(f"{name}_"): value for key, value in batch.items() if key.startswith(f"{name}_")}
+            for name in ("anchor", "positive")
+        ]
+        ids = text_ids(columns)
+        with torch.no_grad():
+            embeddings = [tiny_model(column)["sentence_embedding"] for column in columns]
+        return DLELoss(tiny_model).compute_loss_from_embeddings(embeddings, batch["label"], ids)
+
+    mixed, single = components(whole), [components(part) for part in parts.values()]
+    for name, value in mixed.items():
+        torch.testing.assert_close(value, sum(part[name] for part in single) / 2, msg=name)  # 8 of 16 rows each
