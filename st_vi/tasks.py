@@ -57,7 +57,7 @@ class Task:
     @property
     def needs_score(self) -> bool:
         """Whether a row of this task is of no use without a score."""
-        return any(isinstance(term, (ScoreMSE, PairwiseRank)) for term in self.terms)
+        return any(getattr(term, "needs_score", False) for term in self.terms)
 
 
 def _pairs(term: Term) -> zip[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Losses for the stock `SentenceTransformerTrainer`, built from the terms in `st_vi.terms`."""
 
 from st_vi.losses.dle import DLELoss
+from st_vi.losses.monitor import DLEMonitor
 from st_vi.losses.supcon_nli import SupConNLILoss
 
-__all__ = ["DLELoss", "SupConNLILoss"]
+__all__ = ["DLELoss", "DLEMonitor", "SupConNLILoss"]

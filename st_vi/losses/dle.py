@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,10 +11,11 @@ from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
 from st_vi.losses.embed import gather_columns, text_ids
-from st_vi.tasks import VIPOLYQWEN_TASKS, Task
+from st_vi.tasks import VIPOLYQWEN_TASKS, Task, Term
 from st_vi.terms import PairBatch
 
 Negatives = Literal["task", "batch"]
+Observer = Callable[[str, Term, PairBatch, Tensor], None]
 
 
 class DLELoss(nn.Module):
@@ -75,6 +76,7 @@ class DLELoss(nn.Module):
         self.negatives = negatives
         self.mask_duplicates = mask_duplicates
         self.gather_across_devices = gather_across_devices
+        self.observer: Observer | None = None
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
         """Embed the columns and return the components of the loss."""
@@ -107,7 +109,13 @@ class DLELoss(nn.Module):
         loss = {}
         for task, pairs in zip(self.tasks, self._batches(embeddings, labels, ids, own), strict=True):
             for name, term in task.components.items():
-                loss[name] = zero if pairs is None else zero + getattr(term, "weight", 1.0) * term(pairs).sum() / rows
+                if pairs is None:
+                    loss[name] = zero
+                    continue
+                values = term(pairs)
+                loss[name] = zero + getattr(term, "weight", 1.0) * values.sum() / rows
+                if self.observer:
+                    self.observer(name, term, pairs, values.detach())
         return loss
 
     def _batches(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
@@ -45,6 +45,7 @@ class ScoreMSE:
 
     mapping: ScoreMapping = "affine"
     weight: float = 1.0
+    needs_score: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_mapping(self.mapping)
@@ -87,6 +88,7 @@ class PairwiseRank:
     margin: float = 0.05
     mapping: ScoreMapping = "affine"
     weight: float = 1.0
+    needs_score: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_mapping(self.mapping)
@@ -99,6 +101,13 @@ class PairwiseRank:
         scored = (~scores.isnan()).sum()
         rows = (hinge * ordered).sum(dim=1) * scored / ordered.sum().clamp(min=1)
         return pairs.own(rows)
+
+    @staticmethod
+    def in_order(pairs: PairBatch) -> tuple[Tensor, Tensor]:
+        """How many of the own rows' pairs of S have ŝ_i > ŝ_j, and how many there are."""
+        scores, cosine = pairs.known_scores, pairs.cosine
+        ordered = pairs.own(scores)[:, None] > scores
+        return (ordered & (pairs.own_cosine[:, None] > cosine)).sum(), ordered.sum()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from st_vi import DLELoss, MixedTaskCollator
 from st_vi.data import check_task_rows, sample_nli, sample_sts
 from st_vi.data.collator import model_input
+from st_vi.losses import DLEMonitor
 from st_vi.losses.embed import text_ids
 from tests.conftest import SENTENCES
 
@@ -148,6 +149,7 @@ def test_the_stock_trainer_logs_every_component(tiny_model, rows, tmp_path):
     check_task_rows(rows)
     loss = DLELoss(tiny_model)
     run = trainer(tiny_model, rows, loss, str(tmp_path))
+    run.add_callback(DLEMonitor(loss))
     before = [parameter.clone() for parameter in tiny_model[2].parameters()]
     run.train()
     assert any((old != new).any() for old, new in zip(before, tiny_model[2].parameters(), strict=True))
@@ -155,6 +157,7 @@ def test_the_stock_trainer_logs_every_component(tiny_model, rows, tmp_path):
     names = [name for task in loss.tasks for name in task.components]
     for entry in logs:
         assert set(names) <= set(entry)
+        assert any(name.startswith("dle/") for name in entry)
         assert sum(float(entry[name]) for name in names) == pytest.approx(float(entry["loss"]), abs=1e-3)
 
 

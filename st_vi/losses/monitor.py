@@ -1,0 +1,74 @@
+"""What the training log would otherwise hide about a loss of many tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from st_vi.losses.dle import DLELoss
+from st_vi.tasks import Term
+from st_vi.terms import PairBatch, PairwiseRank
+
+
+class DLEMonitor(TrainerCallback):
+    """Logs what each term of `DLELoss` was for the rows that had it.
+
+    The trainer averages the components over all steps and all rows, so that a rare task looks nearly solved. Here
+    every mean is over the rows of the task, without the weight of the term; for terms that need a score, over the
+    rows that had one. Beside a ranking loss stand the share of pairs in the right order (chance is 0.5), and the
+    loss of a model that finds all pairs equally similar, which is the margin.
+
+    Adds to each entry of the training log: ``dle/{component}``, and for ranking terms ``dle/{component}_in_order``
+    and ``dle/{component}_constant``. With several devices, figures are of the first one's rows.
+
+    Args:
+        *losses: The losses that the trainer uses, such as the values of ``loss={name: …}``.
+
+    Example:
+        >>> from st_vi import DLELoss
+        >>> from st_vi.losses import DLEMonitor
+        >>> loss = DLELoss(model=None)
+        >>> callbacks = [DLEMonitor(loss)]  # for SentenceTransformerTrainer(..., loss=loss, callbacks=callbacks)
+    """
+
+    def __init__(self, *losses: DLELoss) -> None:
+        self._totals: dict[str, tuple[Tensor, Tensor]] = {}
+        self._constants: dict[str, float] = {}
+        for loss in losses:
+            loss.observer = self._observe
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add the means since the last training log, and start anew."""
+        if not logs or "loss" not in logs:  # an evaluation, or the end of the training
+            return
+        figures = {f"dle/{name}": float(total / count) for name, (total, count) in self._totals.items() if count}
+        figures |= {f"dle/{name}_constant": margin for name, margin in self._constants.items()}
+        logs |= figures
+        state.log_history[-1] |= figures
+        self._totals.clear()
+        self._constants.clear()
+
+    def _observe(self, name: str, term: Term, pairs: PairBatch, values: Tensor) -> None:
+        if not torch.is_grad_enabled():
+            return
+        had = torch.ones_like(values, dtype=torch.bool)
+        if getattr(term, "needs_score", False):
+            had = ~pairs.own(pairs.known_scores).isnan()
+        self._add(name, values.sum(), had.sum())
+        if isinstance(term, PairwiseRank):
+            self._add(f"{name}_in_order", *PairwiseRank.in_order(pairs))
+            self._constants[name] = term.margin
+
+    def _add(self, name: str, total: Tensor, count: Tensor) -> None:
+        old_total, old_count = self._totals.get(name, (0, 0))
+        self._totals[name] = total + old_total, count + old_count
