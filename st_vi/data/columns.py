@@ -17,6 +17,15 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "question": ("question", "questions", "query"),
     "options": ("options", "choices"),
     "answer": ("answer", "answers", "correct", "label"),
+    "sentence1": ("sentence1", "text1", "anchor"),
+    "sentence2": ("sentence2", "text2", "positive"),
+    "score": ("score", "similarity", "label"),
+    "instruction": ("instruction", "prompt", "question"),
+    "input": ("input", "context"),
+    "output": ("output", "response", "answer"),
+    "image": ("image", "images", "image_path"),
+    "text": ("text", "transcription", "answer"),
+    "turns": ("turns", "conversations", "dialogue"),
 }
 
 

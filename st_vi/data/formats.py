@@ -1,0 +1,201 @@
+"""The five kinds of viPolyQwen training data as rows for `MixedTaskCollator`.
+
+Every function gives the columns anchor, positive and task; scored pairs also give `score`, and what has pictures
+gives `anchor_image`. `combine_rows` puts them together. Row by row they are checked by `check_task_rows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasets import Dataset, Features, Value, concatenate_datasets
+
+from st_vi.data.columns import bad_value, clean_text, find_columns
+
+READING_QUESTION = "Trong ảnh có chữ gì?"
+
+
+def scored_pairs_to_rows(
+    dataset: Dataset,
+    score_range: tuple[float, float],
+    columns: Mapping[str, str] | None = None,
+    task: str = "text_pair",
+) -> Dataset:
+    """Two texts and their similarity become anchor, positive and a score in [0, 1].
+
+    Args:
+        dataset: Rows with "sentence1", "sentence2" and "score".
+        score_range: The lowest and highest possible score, such as (0, 5) for STS; they become 0 and 1.
+        columns: Role to column name, where the names are not the usual ones.
+        task: Name of the task.
+
+    Raises:
+        ValueError: A missing column, text that is empty or no string, or a score that is missing or out of range.
+
+    Example:
+        >>> from st_vi.data import sample_sts
+        >>> from st_vi.data.formats import scored_pairs_to_rows
+        >>> rows = scored_pairs_to_rows(sample_sts(), score_range=(0, 5))
+        >>> rows.column_names, max(rows["score"])
+        (['anchor', 'positive', 'score', 'task'], 1.0)
+    """
+    low, high = score_range
+    if not low < high:
+        raise ValueError(f"score_range must be (lowest, highest), got {score_range}")
+    found = find_columns(dataset.column_names, ("sentence1", "sentence2", "score"), columns)
+    rows = []
+    for number, row in enumerate(dataset):
+        score = row[found["score"]]
+        if not isinstance(score, (int, float)) or not low <= score <= high:
+            bad_value(found["score"], number, score, f"expected a score between {low} and {high}")
+        first, second = (clean_text(row[found[role]], found[role], number) for role in ("sentence1", "sentence2"))
+        rows.append({"anchor": first, "positive": second, "score": (score - low) / (high - low), "task": task})
+    return Dataset.from_list(rows)
+
+
+def instructions_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None, task: str = "instr") -> Dataset:
+    """Instruction (with its input, where there is one) and output become anchor and positive.
+
+    Args:
+        dataset: Rows with "instruction", "output", and perhaps "input".
+        columns: Role to column name.
+        task: Name of the task.
+
+    Raises:
+        ValueError: A missing column, or an instruction or output that is empty or no string.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from st_vi.data.formats import instructions_to_rows
+        >>> rows = Dataset.from_dict({"instruction": ["Dịch sang tiếng Anh."], "input": ["mưa"], "output": ["rain"]})
+        >>> instructions_to_rows(rows)[0]
+        {'anchor': 'Dịch sang tiếng Anh. mưa', 'positive': 'rain', 'task': 'instr'}
+    """
+    found = find_columns(dataset.column_names, ("instruction", "input", "output"), columns, optional=("input",))
+    rows = []
+    for number, row in enumerate(dataset):
+        anchor = clean_text(row[found["instruction"]], found["instruction"], number)
+        if "input" in found and row[found["input"]]:
+            anchor += " " + clean_text(row[found["input"]], found["input"], number)
+        output = clean_text(row[found["output"]], found["output"], number)
+        rows.append({"anchor": anchor, "positive": output, "task": task})
+    return Dataset.from_list(rows)
+
+
+def ocr_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None, task: str = "ocr") -> Dataset:
+    """A picture with text becomes the anchor, its text (or the answer to a question about it) the positive.
+
+    Args:
+        dataset: Rows with "image", "text" (what is to be found), and perhaps "question".
+        columns: Role to column name.
+        task: Name of the task.
+
+    Returns:
+        Columns anchor (the question, or "Trong ảnh có chữ gì?"), anchor_image, positive, task.
+
+    Raises:
+        ValueError: A missing column, or text that is empty or no string.
+    """
+    found = find_columns(dataset.column_names, ("image", "text", "question"), columns, optional=("question",))
+    questions, texts = [], []
+    for number, row in enumerate(dataset.select_columns([found[role] for role in found if role != "image"])):
+        question = row[found["question"]] if "question" in found else None
+        questions.append(clean_text(question, found["question"], number) if question else READING_QUESTION)
+        texts.append(clean_text(row[found["text"]], found["text"], number))
+    return _with_image(dataset, found["image"], questions, texts, task)
+
+
+def vqa_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None, task: str = "vqa_single") -> Dataset:
+    """A picture and a question about it become the anchor, the answer the positive.
+
+    Args:
+        dataset: Rows with "image" (perhaps none in some), "question" and "answer".
+        columns: Role to column name.
+        task: Name of the task.
+
+    Raises:
+        ValueError: A missing column, or text that is empty or no string.
+    """
+    found = find_columns(dataset.column_names, ("image", "question", "answer"), columns)
+    texts = {
+        role: [clean_text(text, found[role], number) for number, text in enumerate(dataset[found[role]])]
+        for role in ("question", "answer")
+    }
+    return _with_image(dataset, found["image"], texts["question"], texts["answer"], task)
+
+
+def dialogues_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None, task: str = "vqa_multi") -> Dataset:
+    """A dialogue about a picture becomes one row a turn: earlier turns are context in the anchor.
+
+    The anchor of turn k is "Hỏi: q₁ Đáp: a₁ … Hỏi: q_k", the positive a_k: no answer stands in its own anchor.
+
+    Args:
+        dataset: Rows with "image" and "turns", a list of {"question", "answer"}.
+        columns: Role to column name.
+        task: Name of the task.
+
+    Raises:
+        ValueError: A missing column, no turns, or text that is empty or no string.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from st_vi.data.formats import dialogues_to_rows
+        >>> turns = [{"question": "Con gì?", "answer": "Con mèo."}, {"question": "Màu gì?", "answer": "Màu đen."}]
+        >>> rows = dialogues_to_rows(Dataset.from_dict({"image": ["a.png"], "turns": [turns]}))
+        >>> rows["anchor"][1], rows["positive"][1]
+        ('Hỏi: Con gì? Đáp: Con mèo. Hỏi: Màu gì?', 'Màu đen.')
+    """
+    found = find_columns(dataset.column_names, ("image", "turns"), columns)
+    numbers, anchors, answers = [], [], []
+    for number, turns in enumerate(dataset[found["turns"]]):
+        if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
+            bad_value(found["turns"], number, turns, "expected a list of turns")
+        context = ""
+        for turn in turns:
+            question, answer = (clean_text(turn.get(role), found["turns"], number) for role in ("question", "answer"))
+            context = f"{context} Hỏi: {question}".strip()
+            numbers.append(number)
+            anchors.append(context)
+            answers.append(answer)
+            context = f"{context} Đáp: {answer}"
+    return _with_image(dataset.select(numbers), found["image"], anchors, answers, task)
+
+
+def combine_rows(*datasets: Dataset) -> Dataset:
+    """One data set of all rows, with a missing score as NaN and a missing picture as None.
+
+    Columns: anchor, anchor_image and positive_image (where any set has them), positive, score, task: the model card
+    takes the first column for its widget, and compares values of a column, which None among numbers would break.
+
+    Example:
+        >>> from st_vi.data import sample_sts
+        >>> from st_vi.data.formats import combine_rows, instructions_to_rows, scored_pairs_to_rows
+        >>> from datasets import Dataset
+        >>> instructions = Dataset.from_dict({"instruction": ["Chào hỏi."], "output": ["Xin chào!"]})
+        >>> rows = combine_rows(instructions_to_rows(instructions), scored_pairs_to_rows(sample_sts(), (0, 5)))
+        >>> rows.column_names, rows["score"][0]
+        (['anchor', 'positive', 'score', 'task'], nan)
+    """
+    order = ("anchor", "anchor_image", "positive", "positive_image", "score", "task")
+    features: dict[str, Any] = {"score": Value("float64")}
+    for dataset in datasets:
+        features |= dataset.features
+    names = [name for name in order if name in features]
+    parts = []
+    for dataset in datasets:
+        columns = dataset.select_columns([name for name in names if name in dataset.column_names])
+        for name in names:
+            if name not in dataset.column_names:
+                empty = [float("nan") if name == "score" else None] * len(dataset)
+                columns = columns.add_column(name, empty, feature=features[name])
+        parts.append(columns.select_columns(names).cast(Features({name: features[name] for name in names})))
+    return concatenate_datasets(parts)
+
+
+def _with_image(dataset: Dataset, image: str, anchors: list[str], positives: list[str], task: str) -> Dataset:
+    """Keep the picture column as it is stored, undecoded, beside new texts."""
+    images = dataset.select_columns([image]).rename_column(image, "anchor_image")
+    texts = {"anchor": anchors, "positive": positives, "task": [task] * len(anchors)}
+    rows = concatenate_datasets([Dataset.from_dict(texts), images.flatten_indices()], axis=1)
+    return rows.select_columns(["anchor", "anchor_image", "positive", "task"])
