@@ -134,13 +134,14 @@ class DLELoss(nn.Module):
             members = of_task if self.negatives == "task" else torch.ones_like(of_task)
             # A score of another task's row orders nothing here.
             known = scores.masked_fill(~of_task, float("nan"))
+            to_train = (of_task & is_own)[members]
             yield PairBatch(
                 embeddings[0][members],
                 embeddings[1][members],
                 anchor_ids=ids[0][members] if ids else None,
                 candidate_ids=ids[1][members] if ids else None,
                 scores=known[members],
-                rows=(of_task & is_own)[members].nonzero().squeeze(1),
+                rows=None if to_train.all() else to_train.nonzero().squeeze(1),
                 same_anchor="mask" if self.mask_duplicates else "negative",
                 mask_duplicates=self.mask_duplicates,
             )

@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from st_vi import VIPOLYQWEN_TASKS, DLELoss, Task
-from st_vi.terms import CosineAlignment, InfoNCE, PairwiseRank, ScoreMSE
+from st_vi.terms import CosineAlignment, InfoNCE, PairwiseRank, ScoreMSE, pairs
 
 NAN = float("nan")
 LABELS = torch.tensor(
@@ -103,6 +103,13 @@ def test_repeated_texts_are_no_negatives(vectors):
     masked = loss.compute_loss_from_embeddings(three, LABELS[rows], same_answer)
     assert all(free[name] == loss.compute_loss_from_embeddings(three, LABELS[rows])[name] for name in names)
     assert masked["vqa_multi_info_nce"] < free["vqa_multi_info_nce"]
+
+
+def test_each_similarity_matrix_is_computed_once(vectors, monkeypatch):
+    sizes, cosines = [], pairs._cosines
+    monkeypatch.setattr(pairs, "_cosines", lambda *sides: sizes.append(len(sides[0])) or cosines(*sides))
+    DLELoss(None).compute_loss_from_embeddings(vectors, LABELS)
+    assert sizes == [3, 2, 2, 1, 3]  # one for each task, whatever the number of terms and directions
 
 
 def test_terms_have_names_and_weights(vectors):
