@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
-from st_vi.losses.embed import gather_columns, text_ids
+from st_vi.losses.embed import content_ids, gather_columns
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task, Term
 from st_vi.terms import PairBatch
 
@@ -81,7 +81,7 @@ class DLELoss(nn.Module):
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
         """Embed the columns and return the components of the loss."""
         columns = list(sentence_features)
-        ids = text_ids(columns) if self.mask_duplicates else None
+        ids = content_ids(columns) if self.mask_duplicates else None
         return self.compute_loss_from_embeddings(embed_columns(self.model, columns), labels, ids)
 
     def compute_loss_from_embeddings(
@@ -92,7 +92,7 @@ class DLELoss(nn.Module):
         Args:
             embeddings: Anchors and positives, (B, D) each.
             labels: (B, 2), task index and score.
-            ids: (B,) int a column, equal where texts are equal (`text_ids`); None takes all as different.
+            ids: (B,) int a column, equal where texts are equal (`content_ids`); None takes all as different.
         """
         if len(embeddings) != 2:
             raise ValueError(f"DLELoss needs an anchor and a positive column, got {len(embeddings)} column(s)")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from sentence_transformers.util import all_gather, get_rank
 from torch import Tensor
 from transformers.utils import logging
@@ -12,38 +14,45 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 
-def text_ids(columns: Sequence[Mapping[str, Tensor]]) -> list[Tensor] | None:
-    """One integer for each text of each column, equal where the token ids are equal.
+def content_ids(columns: Sequence[Mapping[str, Any]]) -> list[Tensor] | None:
+    """One integer for each input of each column, equal where text and pictures are equal.
 
-    Padding and its side play no role, so ids can be compared between columns and between devices. Call it
-    before the model runs: modules may change the attention mask in place.
+    Texts are compared by their token ids, pictures by their pixels as the model gets them. Padding and its side
+    play no role, so ids can be compared between columns and between devices. Call it before the model runs:
+    modules may change the attention mask in place.
 
     Args:
-        columns: Preprocessed text columns: ``input_ids`` and ``attention_mask`` (B, N), or flattened inputs
-            (1, total) with ``cu_seq_lens_q`` (B+1,).
+        columns: Preprocessed columns: ``input_ids`` and ``attention_mask`` (B, N), or flattened inputs (1, total)
+            with ``cu_seq_lens_q`` (B+1,); and as Qwen2-VL has pictures, ``pixel_values`` (patches, values),
+            ``image_grid_thw`` (pictures, 3) and ``num_images_per_sample`` (B,).
 
     Returns:
-        A (B,) int64 tensor a column. None, with a warning once, where a column holds anything but such text.
+        A (B,) int64 tensor a column. None, with a warning once, where a column holds anything else.
 
     Example:
         >>> import torch
-        >>> from st_vi.losses.embed import text_ids
+        >>> from st_vi.losses.embed import content_ids
         >>> left = {"input_ids": torch.tensor([[0, 5, 6]]), "attention_mask": torch.tensor([[0, 1, 1]])}
         >>> right = {"input_ids": torch.tensor([[5, 6, 0]]), "attention_mask": torch.tensor([[1, 1, 0]])}
-        >>> first, second = text_ids([left, right])
+        >>> first, second = content_ids([left, right])
         >>> bool(first == second)
         True
     """
-    ids = [_text_ids(column) for column in columns]
+    ids = [_content_ids(column) for column in columns]
     if any(column_ids is None for column_ids in ids):
         logger.warning_once("Equal inputs cannot be told apart in this batch: repeated texts stay negatives.")
         return None
     return ids
 
 
-def _text_ids(features: Mapping[str, Tensor]) -> Tensor | None:
+def _content_ids(features: Mapping[str, Any]) -> Tensor | None:
+    texts, pictures = _text_hashes(features), _picture_hashes(features)
+    return None if texts is None or pictures is None else texts + pictures
+
+
+def _text_hashes(features: Mapping[str, Any]) -> Tensor | None:
     tokens = features.get("input_ids")
-    if tokens is None or tokens.ndim != 2 or any(key.startswith("pixel_values") for key in features):
+    if tokens is None or tokens.ndim != 2:
         return None
     if "cu_seq_lens_q" in features:
         starts, lengths = features["cu_seq_lens_q"][:-1].long(), features["cu_seq_lens_q"].diff()
@@ -56,6 +65,27 @@ def _text_ids(features: Mapping[str, Tensor]) -> Tensor | None:
     mask = features["attention_mask"].long()
     position = mask.cumsum(dim=1) - 1
     return (_mix(tokens + _mix(position)) * mask).sum(dim=1)
+
+
+def _picture_hashes(features: Mapping[str, Any]) -> Tensor | int | None:
+    """(B,), 0 for an input without a picture."""
+    if "pixel_values_videos" in features:
+        return None
+    if features.get("pixel_values") is None:
+        return 0
+    pixels, grids, counts = (features.get(k) for k in ("pixel_values", "image_grid_thw", "num_images_per_sample"))
+    if grids is None or counts is None or pixels.ndim != 2:
+        return None
+    counts = counts.to(grids.device)
+    patches = grids.prod(dim=1)
+    rows = torch.arange(len(counts), device=grids.device)
+    row = rows.repeat_interleave(counts).repeat_interleave(patches)
+    starts = torch.zeros_like(counts).index_add(0, row, torch.ones_like(row)).cumsum(0)
+    position = torch.arange(len(row), device=row.device) - F.pad(starts, (1, 0))[row]
+    place = _mix(torch.arange(pixels.shape[1], device=pixels.device))
+    values = pixels.float().contiguous().view(torch.int32).long()
+    hashes = _mix(_mix(values + place).sum(dim=1) + _mix(position))
+    return torch.zeros_like(counts).index_add(0, row, hashes)
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
-from st_vi.losses.embed import gather_columns, text_ids
+from st_vi.losses.embed import content_ids, gather_columns
 from st_vi.terms import InfoNCE, PairBatch
 from st_vi.terms.pairs import SameAnchor
 
@@ -74,7 +74,7 @@ class SupConNLILoss(nn.Module):
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         """Embed the columns and return the mean loss of the rows."""
         columns = list(sentence_features)
-        ids = text_ids(columns)
+        ids = content_ids(columns)
         return self.compute_loss_from_embeddings(embed_columns(self.model, columns), labels, ids)
 
     def compute_loss_from_embeddings(
@@ -85,7 +85,7 @@ class SupConNLILoss(nn.Module):
         Args:
             embeddings: Anchors, positives and negatives, (B, D) each.
             labels: Weight of each row, (B,); None weighs all alike.
-            ids: (B,) int a column, equal where texts are equal (`text_ids`); None takes all as different.
+            ids: (B,) int a column, equal where texts are equal (`content_ids`); None takes all as different.
         """
         if len(embeddings) < 2:
             raise ValueError(f"SupConNLILoss needs an anchor and a positive column, got {len(embeddings)} column(s)")

@@ -16,7 +16,7 @@ from st_vi import DLELoss, MixedTaskCollator
 from st_vi.data import check_task_rows, sample_nli, sample_sts
 from st_vi.data.collator import model_input
 from st_vi.losses import DLEMonitor
-from st_vi.losses.embed import text_ids
+from st_vi.losses.embed import content_ids
 from tests.conftest import SENTENCES
 
 RED = Image.new("RGB", (8, 6), "red")
@@ -176,7 +176,7 @@ def test_a_data_set_for_each_task_gives_the_same_loss_on_the_same_rows(tiny_mode
             {key.removeprefix(f"{name}_"): value for key, value in batch.items() if key.startswith(f"{name}_")}
             for name in ("anchor", "positive")
         ]
-        ids = text_ids(columns)
+        ids = content_ids(columns)
         with torch.no_grad():
             embeddings = [tiny_model(column)["sentence_embedding"] for column in columns]
         return DLELoss(tiny_model).compute_loss_from_embeddings(embeddings, batch["label"], ids)

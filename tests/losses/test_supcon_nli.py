@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, MultipleNegativesRankingLoss
 
 from st_vi.losses import SupConNLILoss
-from st_vi.losses.embed import text_ids
+from st_vi.losses.embed import content_ids
 from tests.conftest import SENTENCES
 from tests.terms.test_contrastive import naive_direction
 from tests.terms.test_pairs import naive_masks
@@ -96,7 +96,7 @@ def test_matryoshka_wraps_it(tiny_model):
     loss = SupConNLILoss(tiny_model)
     value, grads = step(tiny_model, MatryoshkaLoss(tiny_model, loss, [32, 8]), REPEATED)
     embeddings = [tiny_model(tiny_model.preprocess(column))["sentence_embedding"] for column in REPEATED]
-    ids = text_ids([tiny_model.preprocess(column) for column in REPEATED])
+    ids = content_ids([tiny_model.preprocess(column) for column in REPEATED])
     expected = sum(loss.compute_loss_from_embeddings([e[:, :d] for e in embeddings], ids=ids) for d in (32, 8))
     torch.testing.assert_close(value, expected.detach())
     assert grads
@@ -105,10 +105,10 @@ def test_matryoshka_wraps_it(tiny_model):
 def test_text_ids_ignore_padding_and_tell_texts_apart(tiny_model):
     texts = [*SENTENCES, SENTENCES[0], " ".join(reversed(SENTENCES[0].split()))]
     tiny_model.tokenizer.padding_side = "left"
-    (left,) = text_ids([tiny_model.preprocess(texts)])
+    (left,) = content_ids([tiny_model.preprocess(texts)])
     tiny_model.tokenizer.padding_side = "right"
-    (right,) = text_ids([tiny_model.preprocess(texts)])
-    alone = torch.cat([text_ids([tiny_model.preprocess([text])])[0] for text in texts])
+    (right,) = content_ids([tiny_model.preprocess(texts)])
+    alone = torch.cat([content_ids([tiny_model.preprocess([text])])[0] for text in texts])
     assert torch.equal(left, right) and torch.equal(right, alone)
     assert (right[:, None] == right).sum() == len(texts) + 2  # the diagonal, and the one repeated text twice
 
@@ -117,12 +117,39 @@ def test_text_ids_of_flattened_inputs(tiny_model):
     rows = [tiny_model.tokenizer(text)["input_ids"] for text in SENTENCES]
     ends = torch.tensor([0, *(len(row) for row in rows)]).cumsum(0)
     flattened = {"input_ids": torch.tensor([[token for row in rows for token in row]]), "cu_seq_lens_q": ends}
-    assert torch.equal(text_ids([flattened])[0], text_ids([tiny_model.preprocess(SENTENCES)])[0])
+    assert torch.equal(content_ids([flattened])[0], content_ids([tiny_model.preprocess(SENTENCES)])[0])
 
 
-def test_inputs_that_cannot_be_compared_have_no_ids():
-    image = {"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": torch.ones(2, 3), "pixel_values": None}
-    assert text_ids([image]) is None
+def with_pictures(tiny_model, pictures):
+    """What Qwen2-VL's processor gives for rows with these pictures: all patches of all rows in one tensor."""
+    features = tiny_model.preprocess([SENTENCES[0]] * len(pictures))
+    flat = [picture for row in pictures for picture in row]
+    return features | {
+        "pixel_values": torch.cat(flat),
+        "image_grid_thw": torch.tensor([[1, 1, len(picture)] for picture in flat]),
+        "num_images_per_sample": torch.tensor([len(row) for row in pictures]),
+    }
+
+
+def test_pictures_are_part_of_what_is_compared(tiny_model):
+    a, b, c = torch.randn(4, 6), torch.randn(2, 6), torch.randn(4, 6)
+    rows = [[a], [], [a, b], [b, a], [a.flip(0)], [a], [c], [torch.cat([a, b])]]
+    (ids,) = content_ids([with_pictures(tiny_model, rows)])
+    same = ids[:, None] == ids
+    expected = torch.eye(8, dtype=torch.bool)
+    expected[0, 5] = expected[5, 0] = True
+    # One long picture and two that follow each other have the same patches: they differ by their tokens in a model.
+    expected[2, 7] = expected[7, 2] = True
+    assert torch.equal(same, expected)
+    (text,) = content_ids([tiny_model.preprocess([SENTENCES[0]])])
+    assert ids[1] == text[0]  # a row without a picture is what it is in a column without any
+
+
+def test_inputs_that_cannot_be_compared_have_no_ids(tiny_model):
+    text = tiny_model.preprocess(SENTENCES[:2])
+    assert content_ids([text, text | {"pixel_values": torch.ones(2, 3, 8, 8)}]) is None
+    assert content_ids([text | {"pixel_values_videos": torch.ones(2, 3)}]) is None
+    assert content_ids([{"input_ids": torch.ones(5)}]) is None
 
 
 def joint_loss(embeddings, ids, **settings):
