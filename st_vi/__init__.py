@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOME = {
     "AttentionPooling": "st_vi.modules",
     "MLPHead": "st_vi.modules",
+    "Qwen2VLTransformer": "st_vi.modules",
     "DLELoss": "st_vi.losses",
     "MixedTaskCollator": "st_vi.data",
     "Task": "st_vi.tasks",
@@ -20,7 +21,9 @@ _HOME = {
     "WordSegmentedTransformer": "st_vi.modules",
     "SupConNLILoss": "st_vi.losses",
     "build_viclsr": "st_vi.recipes",
+    "build_vipolyqwen": "st_vi.recipes",
     "train_viclsr": "st_vi.recipes",
+    "train_vipolyqwen": "st_vi.recipes",
     "export_stock": "st_vi.hub",
     "import_viclsr": "st_vi.hub",
     "load": "st_vi.hub",
@@ -32,23 +35,26 @@ __all__ = [
     "DLELoss",
     "MLPHead",
     "MixedTaskCollator",
+    "Qwen2VLTransformer",
     "SupConNLILoss",
     "Task",
     "WordSegmentedTransformer",
     "__version__",
     "build_viclsr",
+    "build_vipolyqwen",
     "export_stock",
     "import_viclsr",
     "load",
     "train_viclsr",
+    "train_vipolyqwen",
 ]
 
 if TYPE_CHECKING:
     from st_vi.data import MixedTaskCollator
     from st_vi.hub import export_stock, import_viclsr, load
     from st_vi.losses import DLELoss, SupConNLILoss
-    from st_vi.modules import AttentionPooling, MLPHead, WordSegmentedTransformer
-    from st_vi.recipes import build_viclsr, train_viclsr
+    from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer, WordSegmentedTransformer
+    from st_vi.recipes import build_viclsr, build_vipolyqwen, train_viclsr, train_vipolyqwen
     from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -12,6 +13,8 @@ from st_vi.data.columns import bad_value
 from st_vi.data.images import open_images
 from st_vi.data.triplets import Report
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
+
+logger = logging.getLogger(__name__)
 
 BadImage = Literal["error", "skip"]
 
@@ -24,7 +27,7 @@ def check_task_rows(
     Args:
         dataset: Columns anchor, positive, task, and where there are any score, anchor_image, positive_image.
         tasks: The known ones.
-        bad_image: A row with an image that cannot be read is an "error", or is left out ("skip") and counted.
+        bad_image: A row with an image that cannot be read is an "error", or is left out ("skip") with a warning.
 
     Returns:
         The rows that can be trained on, and the number of rows of each task and of those skipped.
@@ -61,6 +64,8 @@ def check_task_rows(
             continue
         good.append(number)
         report[row["task"]] += 1
+    if skipped := report["skipped for a bad image"]:
+        logger.warning(f"{skipped} of {len(dataset)} rows are left out: their images cannot be read")
     rows = dataset if len(good) == len(dataset) else dataset.select(good)
     return rows, Report({name: count for name, count in report.items() if count})
 

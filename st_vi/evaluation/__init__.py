@@ -3,5 +3,13 @@
 from st_vi.evaluation.nli_similarity import NLISimilarityEvaluator
 from st_vi.evaluation.nlu import NLUEvaluator
 from st_vi.evaluation.nlu_benchmarks import NLU_BENCHMARKS, NLUBenchmark, load_benchmark
+from st_vi.evaluation.task_retrieval import TaskRetrievalEvaluator
 
-__all__ = ["NLU_BENCHMARKS", "NLISimilarityEvaluator", "NLUBenchmark", "NLUEvaluator", "load_benchmark"]
+__all__ = [
+    "NLU_BENCHMARKS",
+    "NLISimilarityEvaluator",
+    "NLUBenchmark",
+    "NLUEvaluator",
+    "TaskRetrievalEvaluator",
+    "load_benchmark",
+]

@@ -18,13 +18,13 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoTokenizer, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from st_vi.data import check_triplets
 from st_vi.losses import SupConNLILoss
 from st_vi.modules import MLPHead, WordSegmentedTransformer
 from st_vi.modules.mlp_head import Activation
 from st_vi.modules.positions import usable_positions
+from st_vi.recipes.training import train
 
 
 def build_viclsr(
@@ -132,23 +132,15 @@ def train_viclsr(
         ValueError: Before any step, if a row cannot be trained on (`check_triplets`).
     """
     check_triplets(train_dataset)
-    if evaluator is None:
-        arguments = {"eval_strategy": "no"} | arguments
-    else:
-        arguments = {"load_best_model_at_end": True, "metric_for_best_model": _primary_metric(evaluator)} | arguments
-    trainer = SentenceTransformerTrainer(
-        model=model,
-        args=viclsr_training_arguments(output_dir, **arguments),
-        train_dataset=train_dataset,
-        loss=loss or SupConNLILoss(model),
+    loss = loss or SupConNLILoss(model)
+    return train(
+        model,
+        train_dataset,
+        output_dir,
+        loss,
+        viclsr_training_arguments,
+        arguments,
         evaluator=evaluator,
-        callbacks=list(callbacks),
+        resume=resume,
+        callbacks=callbacks,
     )
-    checkpoint = get_last_checkpoint(str(output_dir)) if resume and Path(output_dir).is_dir() else None
-    trainer.train(resume_from_checkpoint=checkpoint)
-    model.save_pretrained(str(output_dir))
-    return trainer
-
-
-def _primary_metric(evaluator: BaseEvaluator) -> str | None:
-    return evaluator.primary_metric and f"eval_{evaluator.primary_metric}"

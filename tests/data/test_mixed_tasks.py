@@ -51,16 +51,16 @@ def test_prefix_sides(side, anchor, positive):
     assert (batch["anchor_inputs"], batch["positive_inputs"]) == ([anchor], [positive])
 
 
-def test_prefix_dropout_drops_on_both_sides_together_and_follows_the_seed():
-    batches = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        batches.append(collate([row()] * 1000, prefix_side="both", prefix_dropout=0.3))
-    assert batches[0]["anchor_inputs"] == batches[1]["anchor_inputs"]
-    dropped = [text == "Hỏi?" for text in batches[0]["anchor_inputs"]]
-    assert dropped == [text == "Đáp." for text in batches[0]["positive_inputs"]]
+def test_prefix_dropout_drops_on_both_sides_of_the_same_rows_every_time():
+    rows = [row(anchor=f"Câu {i}.", positive=f"Đáp {i}.") for i in range(1000)]
+    batch = collate(rows, prefix_side="both", prefix_dropout=0.3)
+    dropped = [text.startswith("Câu") for text in batch["anchor_inputs"]]
+    assert dropped == [text.startswith("Đáp") for text in batch["positive_inputs"]]
     assert 250 < sum(dropped) < 350
-    assert not any(text == "Hỏi?" for text in collate([row()] * 50)["anchor_inputs"])
+    again = collate(rows[::-1], prefix_side="both", prefix_dropout=0.3)["anchor_inputs"]
+    assert again[::-1] == batch["anchor_inputs"]
+    assert not any(text.startswith("Câu") for text in collate(rows)["anchor_inputs"])
+    assert all(text.startswith("Câu") for text in collate(rows, prefix_dropout=1.0)["anchor_inputs"])
 
 
 @pytest.mark.parametrize("form", ["pil", "path", "bytes", "arrow"])

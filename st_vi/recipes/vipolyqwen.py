@@ -1,0 +1,168 @@
+"""viPolyQwen: one vector for text, image and both, from Qwen2-VL, trained by the Dynamic Loss Equilibrium."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from datasets import Dataset
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerModelCardData,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.base.modules import Module, Normalize
+from sentence_transformers.sentence_transformer.modules import Pooling
+from transformers import TrainerCallback
+
+from st_vi.data import MixedTaskCollator, check_task_rows
+from st_vi.data.collator import PrefixSide
+from st_vi.losses import DLELoss, DLEMonitor
+from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer
+from st_vi.recipes.training import train
+
+PoolingName = Literal["attention", "mean", "lasttoken"]
+HeadName = Literal["mlp", "linear"]
+
+
+def build_vipolyqwen(
+    base_model: str | Path,
+    embedding_dimension: int = 1024,
+    pooling: PoolingName = "attention",
+    head: HeadName | None = "mlp",
+    **transformer_kwargs: Any,
+) -> SentenceTransformer:
+    """An untrained viPolyQwen: Qwen2-VL, attention pooling, two-layer head, unit length.
+
+    Args:
+        base_model: A Qwen2-VL on the hub or in a folder; the paper's is "Qwen/Qwen2-VL-2B-Instruct".
+        embedding_dimension: Size of the embeddings. Without a head it is the backbone's own (1536 for 2B; the
+            paper says 2048), and this is not used.
+        pooling: "attention" as in the paper, or stock "mean" or "lasttoken" to compare with.
+        head: "mlp", LN(W₂·GELU(LN(W₁c))) as in the paper; "linear"; or None.
+        **transformer_kwargs: For `Qwen2VLTransformer`, such as `max_pixels` or `template`.
+
+    Returns:
+        A `SentenceTransformer` with a prompt for each task: ``encode(..., prompt_name="ocr")`` steers, no prompt
+        gives the general embedding.
+
+    Raises:
+        ValueError: `pooling` or `head` is none of the above, or the base model is no Qwen2-VL.
+        ImportError: The extra "vision" is not installed.
+
+    Example:
+        >>> from st_vi import build_vipolyqwen
+        >>> model = build_vipolyqwen("Qwen/Qwen2-VL-2B-Instruct")  # doctest: +SKIP
+        >>> model.encode({"image": "bien_bao.jpg", "text": "Biển báo này nghĩa là gì?"}).shape  # doctest: +SKIP
+        (1024,)
+    """
+    if pooling not in get_args(PoolingName):
+        raise ValueError(f"pooling must be one of {get_args(PoolingName)}, got {pooling!r}")
+    if head not in (*get_args(HeadName), None):
+        raise ValueError(f"head must be one of {get_args(HeadName)} or None, got {head!r}")
+    backbone = Qwen2VLTransformer(str(base_model), **transformer_kwargs)
+    width = backbone.get_embedding_dimension()
+    modules: list[Module] = [backbone, AttentionPooling(width) if pooling == "attention" else Pooling(width, pooling)]
+    if head == "mlp":
+        modules.append(MLPHead(width, embedding_dimension, num_layers=2, activation="gelu", layer_norm=True))
+    elif head == "linear":
+        modules.append(MLPHead(width, embedding_dimension, num_layers=1, activation="identity"))
+    model = SentenceTransformer(
+        modules=[*modules, Normalize()],
+        prompts=backbone.default_prompts(),
+        model_card_data=SentenceTransformerModelCardData(language="vi", tags=["st-vi", "vipolyqwen"]),
+    )
+    # The head and the pooling are made in fp32; the backbone may be in half precision.
+    return model.to(backbone.model.dtype)
+
+
+def vipolyqwen_training_arguments(output_dir: str | Path, **arguments: Any) -> SentenceTransformerTrainingArguments:
+    """Stock training arguments with the paper's settings (Section 5.2).
+
+    3 epochs of batches of 12 with 10 accumulated; AdamW with 2e-5, and 2e-6 for the vision tower; cosine schedule
+    with 10 % warm-up; weight decay 0.01; gradients clipped at 1.0; bf16 where the GPU has it. Accumulation adds no
+    negatives.
+
+    Args:
+        output_dir: Where checkpoints go.
+        **arguments: Any stock argument, over the defaults.
+
+    Example:
+        >>> from st_vi.recipes import vipolyqwen_training_arguments
+        >>> vipolyqwen_training_arguments("outputs").learning_rate_mapping
+        {'visual\\\\.': 2e-06}
+    """
+    defaults: dict[str, Any] = {
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 12,
+        "gradient_accumulation_steps": 10,
+        "learning_rate": 2e-5,
+        "learning_rate_mapping": {r"visual\.": 2e-6},
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.1,
+        "weight_decay": 0.01,
+        "max_grad_norm": 1.0,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        "logging_steps": 0.05,
+        "report_to": "none",
+        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+    }
+    return SentenceTransformerTrainingArguments(output_dir=str(output_dir), **defaults | arguments)
+
+
+def train_vipolyqwen(
+    model: SentenceTransformer,
+    train_dataset: Dataset,
+    output_dir: str | Path,
+    evaluator: BaseEvaluator | None = None,
+    loss: DLELoss | None = None,
+    prefix_side: PrefixSide = "anchor",
+    prefix_dropout: float = 0.0,
+    bad_image: Literal["error", "skip"] = "error",
+    resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    **arguments: Any,
+) -> SentenceTransformerTrainer:
+    """Train `model` in place on rows of mixed tasks with the stock trainer, and save it in `output_dir`.
+
+    Args:
+        model: From `build_vipolyqwen`, or any model that takes what the rows hold.
+        train_dataset: Columns anchor, positive, task, and where there are any score, anchor_image, positive_image.
+        output_dir: Where checkpoints and the trained model go.
+        evaluator: Run after every epoch; the model ends with the weights of the best one.
+        loss: Of this model; None is ``DLELoss(model)`` with the paper's tasks.
+        prefix_side: See `MixedTaskCollator`.
+        prefix_dropout: See `MixedTaskCollator`.
+        bad_image: A row with an unreadable image is an "error", or is left out ("skip"), counted in a warning.
+        resume: Go on from the last checkpoint in `output_dir`, where there is one.
+        callbacks: For the trainer, beside a `DLEMonitor`.
+        **arguments: As for `vipolyqwen_training_arguments`.
+
+    Returns:
+        The trainer, with its log in ``trainer.state.log_history``.
+
+    Raises:
+        ValueError: Before any step, if a row cannot be trained on (`check_task_rows`).
+    """
+    loss = loss or DLELoss(model)
+    train_dataset, _ = check_task_rows(train_dataset, loss.tasks, bad_image)
+    return train(
+        model,
+        train_dataset,
+        output_dir,
+        loss,
+        vipolyqwen_training_arguments,
+        arguments,
+        evaluator=evaluator,
+        data_collator=MixedTaskCollator(
+            model.preprocess, tasks=loss.tasks, prefix_side=prefix_side, prefix_dropout=prefix_dropout
+        ),
+        resume=resume,
+        callbacks=[DLEMonitor(loss), *callbacks],
+    )
