@@ -142,10 +142,13 @@ class Qwen2VLTransformer(Transformer):
         """Preprocess as the stock module does, with errors that name the input.
 
         Raises:
-            ValueError: An input is empty (no picture, and no text but blanks), cannot be read, or is a picture more
-                than 200 times as long as wide. The number given counts within the batch, and `encode` sorts its
-                inputs by length before it makes batches: the input itself is shown, too.
+            ValueError: A dict or conversation is empty (no picture, and no text but blanks), or a picture cannot be
+                read or is more than 200 times as long as wide. The number given counts within the batch, and
+                `encode` sorts its inputs by length before it makes batches: the input itself is shown, too.
         """
+        # As in other models, a blank text is its special tokens; the plain template would leave nothing at all.
+        end = self.tokenizer.pad_token
+        inputs = [end if isinstance(item, str) and not item.strip() else item for item in inputs]
         for number, item in enumerate(inputs):
             if _is_empty(item):
                 raise ValueError(f"{_name(number, item)} is empty: give a text, an image or both")

@@ -1,7 +1,7 @@
 """ViCLSR on real Vietnamese rows, beside its base and beside the stock loss.
 
-    python -m tests.benchmarks.viclsr                # train and measure everything, then write docs/benchmarks.md
-    python -m tests.benchmarks.viclsr --table-only   # write the table from the figures measured so far
+    python -m tests.benchmarks.viclsr                # train and measure everything, then update docs/benchmarks.md
+    python -m tests.benchmarks.viclsr --table-only   # update the table from the figures measured so far
 
 Every finished run is one line of a JSON Lines file, so an interrupted run goes on where it stopped.
 """
@@ -164,8 +164,16 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def update_docs(text: str, path: Path = Path("docs/benchmarks.md")) -> None:
+    """Put the table between its two marks in the page."""
+    begin, end = "<!-- viclsr: begin -->", "<!-- viclsr: end -->"
+    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+
+
 def main() -> None:
-    """Run what has no figures yet, then print the table."""
+    """Run what has no figures yet, then print the table and put it into the docs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("outputs/viclsr.jsonl"), help="figures measured so far")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -190,6 +198,8 @@ def main() -> None:
                     file.write(json.dumps(results[-1]) + "\n")
                 print(results[-1], flush=True)
     print(table(results))
+    if options.max_steps < 0:
+        update_docs(table(results))
 
 
 if __name__ == "__main__":

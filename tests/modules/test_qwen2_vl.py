@@ -333,7 +333,15 @@ def test_a_model_saved_as_plain_has_no_chat_template_left(tiny_qwen2_vl, tmp_pat
 # Bad input
 
 
-@pytest.mark.parametrize("empty", ["", "  ", {"text": "", "image": None}, {"text": " ", "image": []}, {}])
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_blank_text_is_the_end_of_text(plain, blank):
+    """Stock asks for the tokens of blank texts, when it describes the training data in a model card."""
+    features = plain.preprocess(["Nắng.", blank])
+    assert features["attention_mask"].sum(dim=1)[1] == 1
+    assert features["input_ids"][1][features["attention_mask"][1].bool()].tolist() == [plain.tokenizer.pad_token_id]
+
+
+@pytest.mark.parametrize("empty", [{"text": "", "image": None}, {"text": " ", "image": []}, {}])
 def test_empty_input_is_named(plain, empty):
     with pytest.raises(ValueError, match=r"input 1 of the batch.*empty"):
         plain.preprocess(["Nắng.", empty])

@@ -44,7 +44,7 @@ def rows():
     made = []
     for picture, colour in zip(pictures, COLOURS.values(), strict=True):
         made.append(("Màu gì?", picture, f"Màu {colour}.", math.nan, "vqa_single"))
-        made.append(("Đọc ảnh.", picture, f"Một nền {colour}.", math.nan, "ocr"))
+        made.append(("", picture, f"Một nền {colour}.", math.nan, "ocr"))
         made.append((f"Trời {colour}.", None, f"Bầu trời màu {colour}.", 0.9, "text_pair"))
         made.append((f"Áo {colour}.", None, "Tôi nghỉ học.", 0.1, "text_pair"))
     names = ("anchor", "anchor_image", "positive", "score", "task")
