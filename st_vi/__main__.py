@@ -40,6 +40,14 @@ class Activation(StrEnum):
     identity = "identity"
 
 
+class Pooling(StrEnum):
+    """How token embeddings become one vector."""
+
+    attention = "attention"
+    mean = "mean"
+    lasttoken = "lasttoken"
+
+
 class Protocol(StrEnum):
     """How a benchmark is run."""
 
@@ -130,10 +138,57 @@ def viclsr(
     typer.echo(f"Saved in {output}. Load it with st_vi.load({str(output)!r}).")
 
 
+@train_app.command()
+def vipolyqwen(
+    base: Annotated[str, typer.Option(help="a Qwen2-VL: a hub id or a folder")],
+    train: Annotated[list[str], typer.Option(help="rows of mixed tasks: .jsonl, .parquet or a hub id; repeatable")],
+    output: Annotated[Path, typer.Option(help="where checkpoints and the trained model go")],
+    evaluation: Annotated[list[str] | None, typer.Option("--eval", help="held-out rows of mixed tasks")] = None,
+    embedding_dimension: int = 1024,
+    pooling: Pooling = Pooling.attention,
+    max_pixels: Annotated[int, typer.Option(help="pixels an image, at most; 784 are one visual token")] = 512 * 28 * 28,
+    prefix_dropout: Annotated[float, typer.Option(min=0, max=1, help="share of rows without a prefix")] = 0.0,
+    skip_bad_images: Annotated[bool, typer.Option(help="leave out rows whose image cannot be read")] = False,
+    epochs: float = 3,
+    batch_size: int = 12,
+    accumulation: Annotated[int, typer.Option(help="batches a step; they add no negatives")] = 10,
+    learning_rate: float = 2e-5,
+    vision_learning_rate: float = 2e-6,
+    seed: int = 42,
+    resume: Annotated[bool, typer.Option(help="go on from the last checkpoint in --output")] = False,
+) -> None:
+    """Train viPolyQwen on rows with anchor, positive, task, and where there are any score and anchor_image."""
+    from st_vi.data import check_task_rows
+    from st_vi.recipes import build_vipolyqwen, train_vipolyqwen
+
+    bad_image = "skip" if skip_bad_images else "error"
+    rows, report = check_task_rows(_task_rows(train), bad_image=bad_image)
+    typer.echo(report)
+    evaluator = _task_evaluator(check_task_rows(_task_rows(evaluation), bad_image=bad_image)[0]) if evaluation else None
+    trainer = train_vipolyqwen(
+        build_vipolyqwen(base, embedding_dimension, pooling.value, max_pixels=max_pixels),
+        rows,
+        output,
+        evaluator=evaluator,
+        prefix_dropout=prefix_dropout,
+        resume=resume,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=learning_rate,
+        learning_rate_mapping={r"visual\.": vision_learning_rate},
+        seed=seed,
+    )
+    if evaluator:
+        _echo_metrics(trainer.evaluate())
+    typer.echo(f"Saved in {output}. Load it with st_vi.load({str(output)!r}).")
+
+
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="a hub id or a folder")],
     nli: Annotated[list[str] | None, typer.Option(help="NLI rows for triplet accuracy and Spearman")] = None,
+    rows: Annotated[list[str] | None, typer.Option(help="rows of mixed tasks for retrieval, image rows too")] = None,
     label: Labels = None,
     benchmark: Annotated[str | None, typer.Option(help="a benchmark of the ViCLSR paper, such as ViFactCheck")] = None,
     train: Annotated[str | None, typer.Option(help="its training rows, where they are not on the hub")] = None,
@@ -141,16 +196,18 @@ def evaluate(
     protocol: Protocol = Protocol.probe,
     seed: int = 42,
 ) -> None:
-    """Measure a model on NLI rows, on a benchmark, or on both. Prints one JSON object."""
-    if not nli and not benchmark:
-        raise ValueError("nothing to evaluate: give --nli or --benchmark")
-    from st_vi.data import read_rows
+    """Measure a model on NLI rows, on rows of mixed tasks, on a benchmark. Prints one JSON object."""
+    if not nli and not rows and not benchmark:
+        raise ValueError("nothing to evaluate: give --nli, --rows or --benchmark")
+    from st_vi.data import check_task_rows, read_rows
     from st_vi.evaluation import NLU_BENCHMARKS, NLUEvaluator, load_benchmark
     from st_vi.hub import load
 
     if benchmark and benchmark not in NLU_BENCHMARKS:
         raise ValueError(f"no benchmark {benchmark!r}; there are {', '.join(NLU_BENCHMARKS)}")
     evaluators = [_nli_evaluator(_nli_rows(nli, label))] if nli else []
+    if rows:
+        evaluators.append(_task_evaluator(check_task_rows(_task_rows(rows))[0]))
     if benchmark:
         config = NLU_BENCHMARKS[benchmark]
         sources = {"train": train, "test": test}
@@ -180,6 +237,32 @@ def _nli_rows(sources: list[str], labels: list[str] | None) -> Any:
             raise ValueError(f"{source}: {error}") from error
         parts.append(type(rows).from_dict(texts | {"label": canonical}))
     return concatenate_datasets(parts)
+
+
+def _task_rows(sources: list[str]) -> Any:
+    """Rows of all sources; a path of an image in a file is relative to that file."""
+    from st_vi.data import combine_rows, read_rows
+
+    parts = []
+    for source in sources:
+        rows = read_rows(source)
+        for column in ("anchor_image", "positive_image"):
+            if column in rows.column_names and rows.features[column].dtype == "string":
+                here = [path and str(Path(source).parent / path) for path in rows[column]]
+                rows = rows.remove_columns(column).add_column(column, here)
+        parts.append(rows)
+    return combine_rows(*parts)
+
+
+def _task_evaluator(rows: Any) -> Any:
+    from st_vi.data.collator import model_input
+    from st_vi.evaluation import TaskRetrievalEvaluator
+
+    anchors, positives = ([model_input(row, side) for row in rows] for side in ("anchor", "positive"))
+    names = {task: task for task in set(rows["task"])}
+    return TaskRetrievalEvaluator(
+        anchors, positives, rows["task"], rows["score"], prompt_names=names, show_progress_bar=True
+    )
 
 
 def _label_name(option: str) -> tuple[Any, str]:

@@ -7,11 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
 from st_vi.__main__ import app, main
 from st_vi.data import sample_nli
+from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
 def st_vi(*arguments):
@@ -57,6 +59,26 @@ def test_evaluate_a_benchmark_on_local_files(tiny_model, rows, tmp_path):
     assert metrics["ViFactCheck_probe_macro_f1"] > 0.4
 
 
+def test_train_and_evaluate_vipolyqwen(tmp_path):
+    base = save_tiny_qwen2_vl(tmp_path / "base")
+    lines = []
+    for colour, name in (("red", "đỏ"), ("blue", "xanh"), ("green", "lục"), ("black", "đen")):
+        Image.new("RGB", (56, 56), colour).save(tmp_path / f"{colour}.png")
+        picture = {"anchor": "Màu gì?", "anchor_image": f"{colour}.png", "positive": f"Màu {name}.", "task": "ocr"}
+        text = {"anchor": f"Áo {name}.", "positive": f"Cái áo màu {name}.", "score": 0.9, "task": "text_pair"}
+        lines += [json.dumps(picture), json.dumps(text)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    options = ("--base", base, "--train", tmp_path / "rows.jsonl", "--output", tmp_path / "model", "--epochs", 1)
+    more = ("--embedding-dimension", 16, "--batch-size", 4, "--accumulation", 1, "--max-pixels", 56 * 56)
+    result = st_vi("train", "vipolyqwen", *options, *more)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.split()[:4] == ["text_pair", "4", "ocr", "4"]
+
+    result = st_vi("evaluate", tmp_path / "model", "--rows", tmp_path / "rows.jsonl")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["ocr_chance"] == 0.25
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -83,4 +105,4 @@ def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, li
 def test_runs_as_a_module():
     result = subprocess.run([sys.executable, "-m", "st_vi", "evaluate", "x"], capture_output=True, text=True)
     assert result.returncode == 2
-    assert result.stderr.strip() == "error: nothing to evaluate: give --nli or --benchmark"
+    assert result.stderr.strip() == "error: nothing to evaluate: give --nli, --rows or --benchmark"

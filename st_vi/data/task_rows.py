@@ -30,7 +30,8 @@ def check_task_rows(
         bad_image: A row with an image that cannot be read is an "error", or is left out ("skip") with a warning.
 
     Returns:
-        The rows that can be trained on, and the number of rows of each task and of those skipped.
+        The rows that can be trained on, with paths and bytes of images as image columns, and the number of rows of
+        each task and of those skipped.
 
     Raises:
         ValueError: A missing column, an unknown task, neither text nor image, a score that is missing or not in
@@ -67,7 +68,7 @@ def check_task_rows(
     if skipped := report["skipped for a bad image"]:
         logger.warning(f"{skipped} of {len(dataset)} rows are left out: their images cannot be read")
     rows = dataset if len(good) == len(dataset) else dataset.select(good)
-    return rows, Report({name: count for name, count in report.items() if count})
+    return _typed(rows), Report({name: count for name, count in report.items() if count})
 
 
 class _BadImageError(ValueError):
@@ -81,6 +82,17 @@ def _undecoded(dataset: Dataset) -> Dataset:
     for name, feature in dataset.features.items():
         if isinstance(feature, Image):
             dataset = dataset.cast_column(name, Image(decode=False))
+    return dataset
+
+
+def _typed(dataset: Dataset) -> Dataset:
+    """Columns of paths as image columns: the stock model card takes strings for text, and stumbles over None."""
+    from datasets import Image
+
+    for name in ("anchor_image", "positive_image"):
+        feature = dataset.features.get(name)
+        if getattr(feature, "dtype", None) in ("string", "binary"):
+            dataset = dataset.cast_column(name, Image())
     return dataset
 
 
