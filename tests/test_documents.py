@@ -6,19 +6,30 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_python_blocks_run_in_order(tiny_base, tmp_path):
+    stands_for = {
+        "FacebookAI/xlm-roberta-large": tiny_base,
+        "Qwen/Qwen2-VL-2B-Instruct": save_tiny_qwen2_vl(tmp_path / "qwen"),
+        "pho.jpg": tmp_path / "pho.jpg",
+        "outputs/": f"{tmp_path}/",
+    }
+    Image.new("RGB", (112, 112), "brown").save(tmp_path / "pho.jpg")
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 3
     names: dict = {}
     for block in blocks:
-        code = block.replace("FacebookAI/xlm-roberta-large", str(tiny_base)).replace("outputs/", f"{tmp_path}/")
-        exec(compile(code, "README.md", "exec"), names)
-    assert names["embeddings"].shape == (3, 32)
+        for name, stand_in in stands_for.items():
+            block = block.replace(name, str(stand_in))
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["embeddings"].shape == (3, 1024)
 
 
 @pytest.mark.skipif(not (ROOT / ".ci").exists(), reason="not in a checkout")
