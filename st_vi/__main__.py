@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,44 +14,6 @@ train_app = typer.Typer(help="Train one of the systems.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 
 # The heavy imports stand inside the commands, so that --help answers at once.
-
-
-class Neutral(StrEnum):
-    """What to do with neutral rows."""
-
-    ignore = "ignore"
-    hard_negative = "hard_negative"
-    weak_positive = "weak_positive"
-
-
-class SameAnchor(StrEnum):
-    """What the positive of a row with the same anchor is."""
-
-    positive = "positive"
-    mask = "mask"
-    negative = "negative"
-
-
-class Activation(StrEnum):
-    """The activation of the head."""
-
-    tanh = "tanh"
-    identity = "identity"
-
-
-class Pooling(StrEnum):
-    """How token embeddings become one vector."""
-
-    attention = "attention"
-    mean = "mean"
-    lasttoken = "lasttoken"
-
-
-class Protocol(StrEnum):
-    """How a benchmark is run."""
-
-    probe = "probe"
-    finetune = "finetune"
 
 
 Labels = Annotated[list[str] | None, typer.Option("--label", help="value=name, such as 0=entailment; repeatable")]
@@ -90,12 +51,12 @@ def viclsr(
     ] = None,
     eval_size: Annotated[float, typer.Option(min=0, max=0.9, help="share of the anchors held out")] = 0.1,
     label: Labels = None,
-    neutral: Neutral = Neutral.ignore,
+    neutral: Literal["ignore", "hard_negative", "weak_positive"] = "ignore",
     drop_conflicts: Annotated[bool, typer.Option(help="drop texts labelled both ways instead of stopping")] = False,
-    activation: Activation = Activation.tanh,
+    activation: Literal["tanh", "identity"] = "tanh",
     temperature: float = 0.05,
     hard_negative_weight: float = 0.0,
-    same_anchor: SameAnchor = SameAnchor.positive,
+    same_anchor: Literal["positive", "mask", "negative"] = "positive",
     symmetric: bool = False,
     epochs: float = 3,
     batch_size: int = 512,
@@ -116,11 +77,11 @@ def viclsr(
     elif eval_size:
         sides = split_by_anchor(rows, eval_size, anchor="premise", seed=seed)
         rows, held_out = sides["train"], sides["test"]
-    triplets = nli_to_triplets(rows, neutral=neutral.value, conflict="drop" if drop_conflicts else "error", seed=seed)
+    triplets = nli_to_triplets(rows, neutral=neutral, conflict="drop" if drop_conflicts else "error", seed=seed)
     typer.echo(triplets.report)
 
-    model = build_viclsr(base, activation=activation.value, max_seq_length=max_length)
-    loss = SupConNLILoss(model, temperature, hard_negative_weight, same_anchor.value, symmetric=symmetric)
+    model = build_viclsr(base, activation=activation, max_seq_length=max_length)
+    loss = SupConNLILoss(model, temperature, hard_negative_weight, same_anchor, symmetric=symmetric)
     trainer = train_viclsr(
         model,
         triplets,
@@ -145,7 +106,7 @@ def vipolyqwen(
     output: Annotated[Path, typer.Option(help="where checkpoints and the trained model go")],
     evaluation: Annotated[list[str] | None, typer.Option("--eval", help="held-out rows of mixed tasks")] = None,
     embedding_dimension: int = 1024,
-    pooling: Pooling = Pooling.attention,
+    pooling: Literal["attention", "mean", "lasttoken"] = "attention",
     max_pixels: Annotated[int, typer.Option(help="pixels an image, at most; 784 are one visual token")] = 512 * 28 * 28,
     prefix_dropout: Annotated[float, typer.Option(min=0, max=1, help="share of rows without a prefix")] = 0.0,
     skip_bad_images: Annotated[bool, typer.Option(help="leave out rows whose image cannot be read")] = False,
@@ -166,7 +127,7 @@ def vipolyqwen(
     typer.echo(report)
     evaluator = _task_evaluator(check_task_rows(_task_rows(evaluation), bad_image=bad_image)[0]) if evaluation else None
     trainer = train_vipolyqwen(
-        build_vipolyqwen(base, embedding_dimension, pooling.value, max_pixels=max_pixels),
+        build_vipolyqwen(base, embedding_dimension, pooling, max_pixels=max_pixels),
         rows,
         output,
         evaluator=evaluator,
@@ -193,7 +154,7 @@ def evaluate(
     benchmark: Annotated[str | None, typer.Option(help="a benchmark of the ViCLSR paper, such as ViFactCheck")] = None,
     train: Annotated[str | None, typer.Option(help="its training rows, where they are not on the hub")] = None,
     test: Annotated[str | None, typer.Option(help="its test rows, where they are not on the hub")] = None,
-    protocol: Protocol = Protocol.probe,
+    protocol: Literal["probe", "finetune"] = "probe",
     seed: int = 42,
 ) -> None:
     """Measure a model on NLI rows, on rows of mixed tasks, on a benchmark. Prints one JSON object."""
@@ -212,7 +173,7 @@ def evaluate(
         config = NLU_BENCHMARKS[benchmark]
         sources = {"train": train, "test": test}
         splits = (read_rows(path) if path else load_benchmark(config, split=name) for name, path in sources.items())
-        evaluators.append(NLUEvaluator(config, *splits, protocol.value, seed=seed, show_progress_bar=True))
+        evaluators.append(NLUEvaluator(config, *splits, protocol, seed=seed, show_progress_bar=True))
     encoder = load(model)
     _echo_metrics({name: value for evaluator in evaluators for name, value in evaluator(encoder).items()})
 

@@ -66,12 +66,8 @@ def nli_to_triplets(
         ... }))
         >>> rows["triplets"][0]
         {'anchor': 'Trời đang mưa to.', 'positive': 'Bên ngoài có mưa.', 'negative': 'Trời khô ráo.'}
-        >>> print(rows.report)
-        rows read                2
-        entailment               1
-        contradiction            1
-        anchors                  1
-        triplets                 1
+        >>> rows.report  # print it for a table
+        {'rows read': 2, 'entailment': 1, 'contradiction': 1, 'anchors': 1, 'triplets': 1}
     """
     for name, value, choices in (
         ("neutral", neutral, Neutral),

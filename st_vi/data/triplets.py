@@ -25,9 +25,8 @@ class Report(dict[str, int]):
     """Counts by name, printed as a table.
 
     Example:
-        >>> print(Report({"rows read": 5010, "triplets": 1670}))
-        rows read  5,010
-        triplets   1,670
+        >>> str(Report({"rows read": 5010, "triplets": 1670})).splitlines()
+        ['rows read  5,010', 'triplets   1,670']
     """
 
     def __str__(self) -> str:
