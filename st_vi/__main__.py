@@ -54,6 +54,7 @@ def viclsr(
     neutral: Literal["ignore", "hard_negative", "weak_positive"] = "ignore",
     drop_conflicts: Annotated[bool, typer.Option(help="drop texts labelled both ways instead of stopping")] = False,
     activation: Literal["tanh", "identity"] = "tanh",
+    pooling: Literal["cls", "mean"] = "cls",
     temperature: float = 0.05,
     hard_negative_weight: float = 0.0,
     same_anchor: Literal["positive", "mask", "negative"] = "positive",
@@ -80,7 +81,7 @@ def viclsr(
     triplets = nli_to_triplets(rows, neutral=neutral, conflict="drop" if drop_conflicts else "error", seed=seed)
     typer.echo(triplets.report)
 
-    model = build_viclsr(base, activation=activation, max_seq_length=max_length)
+    model = build_viclsr(base, activation, max_length, pooling)
     loss = SupConNLILoss(model, temperature, hard_negative_weight, same_anchor, symmetric=symmetric)
     trainer = train_viclsr(
         model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from datasets import Dataset, DatasetDict
@@ -31,6 +31,7 @@ def build_viclsr(
     base_model: str | Path,
     activation: Activation = "tanh",
     max_seq_length: int = 256,
+    pooling: Literal["cls", "mean"] = "cls",
     segment_words: bool | None = None,
     **transformer_kwargs: Any,
 ) -> SentenceTransformer:
@@ -43,6 +44,7 @@ def build_viclsr(
             with "identity".
         max_seq_length: In tokens, as the model card's 256; less where the encoder has fewer positions (PhoBERT
             has 256).
+        pooling: "cls" as in the paper, or "mean", which kept retrieval higher in `docs/benchmarks.md`.
         segment_words: Join the syllables of each word first, as PhoBERT needs; None does so for PhoBERT only.
         **transformer_kwargs: For the stock `Transformer`, such as ``model_kwargs={"dtype": "bfloat16"}``.
 
@@ -50,7 +52,7 @@ def build_viclsr(
         A `SentenceTransformer` whose embeddings have the width of the encoder and length 1.
 
     Raises:
-        ValueError: The activation is not known.
+        ValueError: The activation or the pooling is not known.
         ImportError: Words are to be segmented and the extra "vi" is not installed.
 
     Example:
@@ -66,7 +68,7 @@ def build_viclsr(
     transformer.max_seq_length = min(max_seq_length, usable_positions(transformer.config))
     width = transformer.get_embedding_dimension()
     return SentenceTransformer(
-        modules=[transformer, Pooling(width, "cls"), MLPHead(width, width, activation=activation), Normalize()],
+        modules=[transformer, Pooling(width, pooling), MLPHead(width, width, activation=activation), Normalize()],
         model_card_data=SentenceTransformerModelCardData(language="vi", tags=["st-vi", "viclsr"]),
     )
 

@@ -97,9 +97,7 @@ def build(arm: Arm) -> SentenceTransformer:
     """The arm's model, untrained."""
     kwargs = {"model_kwargs": {"attn_implementation": "eager"}}  # in bf16 on a CPU, faster than SDPA's backward
     if arm.head:
-        model = build_viclsr(BASE, activation=arm.head, **kwargs)
-        model[1].pooling_mode = arm.pooling
-        return model
+        return build_viclsr(BASE, activation=arm.head, pooling=arm.pooling, **kwargs)
     transformer = Transformer(str(BASE), **kwargs)
     pooling = Pooling(transformer.get_embedding_dimension(), arm.pooling)
     return SentenceTransformer(modules=[transformer, pooling, Normalize()])

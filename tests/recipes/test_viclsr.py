@@ -41,6 +41,7 @@ def test_parts(tiny_base):
     assert model[1].pooling_mode == "cls" and model[2].activation == "tanh"
     assert model.max_seq_length == 64  # 66 positions, of which XLM-R leaves two unused
     assert build_viclsr(tiny_base, max_seq_length=16).max_seq_length == 16
+    assert build_viclsr(tiny_base, pooling="mean")[1].pooling_mode == "mean"
     embeddings = model.encode([" ".join(SENTENCES * 9)])  # far more than 64 tokens
     assert embeddings.shape == (1, 32) and abs((embeddings**2).sum() - 1) < 1e-5
 
