@@ -67,6 +67,8 @@ def viclsr(
     resume: Annotated[bool, typer.Option(help="go on from the last checkpoint in --output")] = False,
 ) -> None:
     """Train ViCLSR on NLI rows: entailment is the positive, contradiction the hard negative."""
+    from transformers import set_seed
+
     from st_vi.data import nli_to_triplets, split_by_anchor
     from st_vi.losses import SupConNLILoss
     from st_vi.recipes import build_viclsr, train_viclsr
@@ -81,6 +83,7 @@ def viclsr(
     triplets = nli_to_triplets(rows, neutral=neutral, conflict="drop" if drop_conflicts else "error", seed=seed)
     typer.echo(triplets.report)
 
+    set_seed(seed)  # of the head
     model = build_viclsr(base, activation, max_length, pooling)
     loss = SupConNLILoss(model, temperature, hard_negative_weight, same_anchor, symmetric=symmetric)
     trainer = train_viclsr(
@@ -120,6 +123,8 @@ def vipolyqwen(
     resume: Annotated[bool, typer.Option(help="go on from the last checkpoint in --output")] = False,
 ) -> None:
     """Train viPolyQwen on rows with anchor, positive, task, and where there are any score and anchor_image."""
+    from transformers import set_seed
+
     from st_vi.data import check_task_rows
     from st_vi.recipes import build_vipolyqwen, train_vipolyqwen
 
@@ -127,6 +132,7 @@ def vipolyqwen(
     rows, report = check_task_rows(_task_rows(train), bad_image=bad_image)
     typer.echo(report)
     evaluator = _task_evaluator(check_task_rows(_task_rows(evaluation), bad_image=bad_image)[0]) if evaluation else None
+    set_seed(seed)  # of pooling and head
     trainer = train_vipolyqwen(
         build_vipolyqwen(base, embedding_dimension, pooling, max_pixels=max_pixels),
         rows,

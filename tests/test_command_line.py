@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from st_vi.__main__ import app, main
 from st_vi.data import sample_nli
+from st_vi.hub import load
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
@@ -40,6 +41,10 @@ def test_train_then_evaluate(tiny_base, rows, tmp_path):
     result = st_vi("train", "viclsr", *options, "--eval-size", 0.3)
     assert result.exit_code == 0, result.output
     assert "triplets" in result.stdout and "eval_triplet_accuracy" in result.stdout
+
+    again = tmp_path / "again"
+    assert st_vi("train", "viclsr", *options[:4], "--output", again, *options[6:], "--eval-size", 0.3).exit_code == 0
+    assert (load(again).encode("Trời mưa.") == load(out).encode("Trời mưa.")).all()
 
     result = st_vi("evaluate", out, "--nli", rows)
     assert result.exit_code == 0, result.output
