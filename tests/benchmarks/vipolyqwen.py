@@ -4,7 +4,8 @@
 
 A small Qwen2-VL built from a config learns to read words, to answer questions on scenes and to match pictures with
 captions; text pairs are Vietnamese NLI with the scores 0, ½ and 1. Prints, for each task, the figures of the
-untrained model and of the trained one on test rows, beside chance. One line of a JSON Lines file a seed.
+untrained model and of the trained one on test rows, beside chance and beside a guess that sees no picture. One line of
+a JSON Lines file a seed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,19 @@ def measure(model: SentenceTransformer, kinds: dict[str, Dataset]) -> dict[str, 
     return figures
 
 
+def blind(train_rows: dict[str, Dataset], test_rows: dict[str, Dataset]) -> dict[str, float]:
+    """Share of test questions for which the commonest training answer to the same words is right: no picture seen."""
+    figures = {}
+    for kind in ("questions", "dialogues"):
+        answers: dict[str, Counter[str]] = defaultdict(Counter)
+        for question, answer in zip(train_rows[kind]["anchor"], train_rows[kind]["positive"], strict=True):
+            answers[question][answer] += 1
+        guesses = [(answers[question].most_common(1) or [("", 0)])[0][0] for question in test_rows[kind]["anchor"]]
+        right = [guess == answer for guess, answer in zip(guesses, test_rows[kind]["positive"], strict=True)]
+        figures[f"{kind}, blind recall@1"] = 100 * sum(right) / len(right)
+    return figures
+
+
 def run(seed: int, steps: int, count: int, test_count: int) -> dict[str, Any]:
     """Build, measure, train, measure."""
     train_rows, test_rows = rows_of("train", count, seed), rows_of("test", test_count, 1000 + seed)
@@ -95,7 +110,8 @@ def run(seed: int, steps: int, count: int, test_count: int) -> dict[str, Any]:
         after = measure(model, test_rows)
     size = sum(parameter.numel() for parameter in model.parameters())
     seconds = round(time.time() - started)
-    return {"seed": seed, "steps": steps, "parameters": size, "seconds": seconds, "before": before, "after": after}
+    facts = {"seed": seed, "steps": steps, "parameters": size, "seconds": seconds}
+    return facts | {"blind": blind(train_rows, test_rows), "before": before, "after": after}
 
 
 def main() -> None:
