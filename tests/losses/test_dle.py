@@ -87,7 +87,10 @@ def test_negatives_of_the_whole_batch(vectors):
     expected = (cross_entropy(s[rows], target, reduction="sum") + cross_entropy(s.T[rows], target, reduction="sum")) / 2
     components = DLELoss(None, negatives="batch").compute_loss_from_embeddings(vectors, LABELS)
     torch.testing.assert_close(components["instr_info_nce"], expected / 11)
-    # Scores and cosines are of the pair alone, whatever the candidates.
+    # Scores of other tasks order nothing, and what is of the pair alone does not depend on the candidates.
+    scored = LABELS.clone()
+    scored[LABELS[:, 0] != 0, 1] = 0.5
+    components = DLELoss(None, negatives="batch").compute_loss_from_embeddings(vectors, scored)
     by_task = DLELoss(None).compute_loss_from_embeddings(vectors, LABELS)
     for name in ("text_pair_score_mse", "text_pair_pairwise_rank", "instr_cosine_alignment"):
         torch.testing.assert_close(components[name], by_task[name], msg=name)
