@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.evaluation import BaseEvaluator
 
 
 def encode_distinct(
@@ -26,6 +27,17 @@ def when(epoch: int, steps: int) -> str:
     if epoch == -1:
         return ""
     return f" after epoch {epoch}" if steps == -1 else f" in epoch {epoch} after {steps} steps"
+
+
+def report(
+    evaluator: BaseEvaluator, model: SentenceTransformer, metrics: dict[str, float], path: Path | None, *when: int
+) -> dict[str, float]:
+    """What every stock evaluator does last: write the CSV line, prefix the metrics, store them in the card data."""
+    if path is not None:
+        append_csv(path, metrics, *when)
+    metrics = evaluator.prefix_name_to_metrics(metrics, evaluator.name)
+    evaluator.store_metrics_in_model_card_data(model, metrics, *when)
+    return metrics
 
 
 def append_csv(path: Path, metrics: Mapping[str, float], epoch: int, steps: int) -> None:

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.util import pairwise_cos_sim
 
-from st_vi.evaluation.common import append_csv, encode_distinct, when
+from st_vi.evaluation.common import encode_distinct, report, when
 
 logger = logging.getLogger(__name__)
 
@@ -108,11 +108,8 @@ class NLISimilarityEvaluator(BaseEvaluator):
         logger.info(
             f"NLISimilarityEvaluator on the {where}: {figures} ({len(self.labels)} rows, {len(self.triplets)} triplets)"
         )
-        if output_path is not None and self.write_csv:
-            append_csv(Path(output_path, self.csv_file), metrics, epoch, steps)
-        metrics = self.prefix_name_to_metrics(metrics, self.name)
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
+        path = Path(output_path, self.csv_file) if output_path is not None and self.write_csv else None
+        return report(self, model, metrics, path, epoch, steps)
 
     @property
     def description(self) -> str:

@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sklearn.metrics import accuracy_score, f1_score
 
-from st_vi.evaluation.common import append_csv, when
+from st_vi.evaluation.common import report, when
 from st_vi.evaluation.nlu_benchmarks import NLUBenchmark, canonical_dataset
 from st_vi.evaluation.nlu_protocols import finetune, probe
 
@@ -123,11 +123,8 @@ class NLUEvaluator(BaseEvaluator):
             f"NLUEvaluator ({self.protocol}) on the {self.benchmark.name} dataset{when(epoch, steps)}: {figures} "
             f"({len(self.train)} rows to train on, {len(truth)} to test)"
         )
-        if output_path is not None and self.write_csv:
-            append_csv(Path(output_path, self.csv_file), metrics, epoch, steps)
-        metrics = self.prefix_name_to_metrics(metrics, self.name)
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
+        path = Path(output_path, self.csv_file) if output_path is not None and self.write_csv else None
+        return report(self, model, metrics, path, epoch, steps)
 
     @property
     def description(self) -> str:

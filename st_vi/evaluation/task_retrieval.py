@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 from torch import Tensor
 
-from st_vi.evaluation.common import append_csv, when
+from st_vi.evaluation.common import report, when
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,8 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         if len(lengths) != 1 or not len(tasks):
             raise ValueError(f"anchors, positives, tasks, scores and options must have one length, got {lengths}")
         self.anchors, self.positives, self.tasks = list(anchors), list(positives), list(tasks)
-        self.scores = [float("nan") if score is None else float(score) for score in scores or [None] * len(tasks)]
+        known = scores if scores is not None else [None] * len(tasks)
+        self.scores = [float("nan") if score is None else float(score) for score in known]
         self.options = list(options) if options is not None else [None] * len(tasks)
         self.prompt_names = dict(prompt_names or {})
         self.name = name
@@ -98,11 +99,8 @@ class TaskRetrievalEvaluator(BaseEvaluator):
             shown = ", ".join(f"{figure} {value:.4f}" for figure, value in figures.items())
             logger.info(f"TaskRetrievalEvaluator on {task}{when(epoch, steps)}: {shown}")
         metrics["mean_recall@1"] = float(np.mean(recalls))
-        if output_path is not None and self.write_csv:
-            append_csv(Path(output_path, self.csv_file), metrics, epoch, steps)
-        metrics = self.prefix_name_to_metrics(metrics, self.name)
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
+        path = Path(output_path, self.csv_file) if output_path is not None and self.write_csv else None
+        return report(self, model, metrics, path, epoch, steps)
 
     def _task_figures(self, model: SentenceTransformer, task: str, rows: list[int]) -> dict[str, float]:
         # Texts are one candidate when they are equal; pictures are each their own.

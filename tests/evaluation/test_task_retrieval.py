@@ -23,7 +23,7 @@ def test_figures_against_a_loop(tiny_model):
     positives = [*nli["premise"][:15], *nli["premise"][:15], *sts["sentence2"]]  # 15 answers, each twice
     tasks = ["instr"] * 30 + ["text_pair"] * 20
     scores = [None] * 30 + [score / 5 for score in sts["score"]]
-    metrics = TaskRetrievalEvaluator(anchors, positives, tasks, scores, name="dev")(tiny_model)
+    metrics = TaskRetrievalEvaluator(anchors, positives, tasks, np.array(scores, dtype=float), name="dev")(tiny_model)
 
     for task in ("instr", "text_pair"):
         rows = [i for i, name in enumerate(tasks) if name == task]
