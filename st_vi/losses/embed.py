@@ -82,9 +82,11 @@ def _picture_hashes(features: Mapping[str, Any]) -> Tensor | int | None:
     row = rows.repeat_interleave(counts).repeat_interleave(patches)
     starts = torch.zeros_like(counts).index_add(0, row, torch.ones_like(row)).cumsum(0)
     position = torch.arange(len(row), device=row.device) - F.pad(starts, (1, 0))[row]
-    place = _mix(torch.arange(pixels.shape[1], device=pixels.device))
-    values = pixels.float().contiguous().view(torch.int32).long()
-    hashes = _mix(_mix(values + place).sum(dim=1) + _mix(position))
+    place = _mix(torch.arange(pixels.shape[1], device=pixels.device)) | 1
+    bits = pixels.float().contiguous().view(torch.int32)
+    # Some patches at a time: int64 copies of all of them would not fit into a cache, and cost more than the model.
+    patch_hashes = torch.cat([(some.long() * place).sum(dim=1) for some in bits.split(256)])
+    hashes = _mix(patch_hashes + _mix(position))
     return torch.zeros_like(counts).index_add(0, row, hashes)
 
 
