@@ -8,13 +8,13 @@ from pathlib import Path
 
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel, set_seed
+from transformers import set_seed
 
 from st_vi.data import nli_to_triplets, sample_nli
 from st_vi.evaluation import NLISimilarityEvaluator
 from st_vi.hub import load
+from st_vi.recipes.small_models import small_encoder
 from st_vi.recipes.viclsr import build_viclsr, train_viclsr
 
 SENTENCES = (
@@ -37,31 +37,6 @@ class DemoResult:
     figures: dict[str, tuple[float, float]]
     sentences: Sequence[str]
     similarities: Tensor
-
-
-def small_encoder(texts: Sequence[str], folder: str | Path, width: int = 256, layers: int = 1) -> None:
-    """Save an XLM-R of this width with random weights, and a BPE tokenizer trained on `texts`, in `folder`."""
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.BpeTrainer(vocab_size=4000, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    ends = [("<s>", 0), ("</s>", 2)]
-    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", "<s> $A </s> </s> $B </s>", ends)
-    roles = ("bos", "pad", "eos", "unk", "mask", "cls", "sep")
-    names = dict(zip((f"{role}_token" for role in roles), [*special, "<s>", "</s>"], strict=True))
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **names).save_pretrained(folder)
-    config = XLMRobertaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        intermediate_size=2 * width,
-        max_position_embeddings=130,
-        initializer_range=0.05,
-    )
-    XLMRobertaModel(config).save_pretrained(folder)
 
 
 def run_demo(output_dir: str | Path, epochs: int = 10, seed: int = 0) -> DemoResult:

@@ -29,8 +29,8 @@ from st_vi.data.render import word_rows
 from st_vi.data.scenes import caption_rows, scene_rows
 from st_vi.evaluation import TaskRetrievalEvaluator
 from st_vi.recipes import build_vipolyqwen, train_vipolyqwen
+from st_vi.recipes.small_models import small_qwen2_vl
 from tests.benchmarks.viclsr import DATA
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 SCORES = {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0}
 MODEL = {"vocab_size": 2000, "hidden_size": 128, "layers": 3, "vision_depth": 3}
@@ -101,7 +101,7 @@ def run(seed: int, steps: int, count: int, test_count: int) -> dict[str, Any]:
     train_rows, test_rows = rows_of("train", count, seed), rows_of("test", test_count, 1000 + seed)
     texts = [text for rows in train_rows.values() for side in ("anchor", "positive") for text in rows[side] if text]
     with tempfile.TemporaryDirectory() as folder:
-        save_tiny_qwen2_vl(Path(folder) / "base", sentences=texts, seed=seed, **MODEL)
+        small_qwen2_vl(texts, Path(folder) / "base", seed=seed, **MODEL)
         set_seed(seed)
         model = build_vipolyqwen(Path(folder) / "base", embedding_dimension=128, max_pixels=112 * 112)
         before, started = measure(model, test_rows), time.time()

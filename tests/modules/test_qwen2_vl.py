@@ -148,7 +148,7 @@ def test_prefixes_are_single_tokens_that_start_as_the_mean(tmp_path, spare_rows)
 
 
 def test_the_hidden_size_is_read_from_the_config(tmp_path):
-    path = save_tiny_qwen2_vl(tmp_path, hidden_size=96, layers=1, vision_depth=1)
+    path = save_tiny_qwen2_vl(tmp_path, width=96, layers=1, vision_layers=1)
     assert Qwen2VLTransformer(str(path)).get_embedding_dimension() == 96
 
 
