@@ -112,6 +112,8 @@ def vipolyqwen(
     embedding_dimension: int = 1024,
     pooling: Literal["attention", "mean", "lasttoken"] = "attention",
     max_pixels: Annotated[int, typer.Option(help="pixels an image, at most; 784 are one visual token")] = 512 * 28 * 28,
+    lora: Annotated[bool, typer.Option("--lora", help="train an adapter (PEFT) and not the whole backbone")] = False,
+    lora_rank: Annotated[int, typer.Option(min=1, help="with --lora; it mostly wants --learning-rate 2e-4")] = 16,
     prefix_dropout: Annotated[float, typer.Option(min=0, max=1, help="share of rows without a prefix")] = 0.0,
     skip_bad_images: Annotated[bool, typer.Option(help="leave out rows whose image cannot be read")] = False,
     epochs: float = 3,
@@ -126,15 +128,20 @@ def vipolyqwen(
     from transformers import set_seed
 
     from st_vi.data import check_task_rows
-    from st_vi.recipes import build_vipolyqwen, train_vipolyqwen
+    from st_vi.recipes import build_vipolyqwen, train_vipolyqwen, vipolyqwen_evaluator
+    from st_vi.recipes.lora import lora_config
 
+    adapter = lora_config(lora_rank) if lora else None
     bad_image = "skip" if skip_bad_images else "error"
     rows, report = check_task_rows(_task_rows(train), bad_image=bad_image)
     typer.echo(report)
-    evaluator = _task_evaluator(check_task_rows(_task_rows(evaluation), bad_image=bad_image)[0]) if evaluation else None
+    evaluator = None
+    if evaluation:
+        held_out, _ = check_task_rows(_task_rows(evaluation), bad_image=bad_image)
+        evaluator = vipolyqwen_evaluator(held_out, show_progress_bar=True)
     set_seed(seed)  # of pooling and head
     trainer = train_vipolyqwen(
-        build_vipolyqwen(base, embedding_dimension, pooling, max_pixels=max_pixels),
+        build_vipolyqwen(base, embedding_dimension, pooling, lora=adapter, max_pixels=max_pixels),
         rows,
         output,
         evaluator=evaluator,
@@ -170,12 +177,13 @@ def evaluate(
     from st_vi.data import check_task_rows, read_rows
     from st_vi.evaluation import NLU_BENCHMARKS, NLUEvaluator, load_benchmark
     from st_vi.hub import load
+    from st_vi.recipes import vipolyqwen_evaluator
 
     if benchmark and benchmark not in NLU_BENCHMARKS:
         raise ValueError(f"no benchmark {benchmark!r}; there are {', '.join(NLU_BENCHMARKS)}")
     evaluators = [_nli_evaluator(_nli_rows(nli, label))] if nli else []
     if rows:
-        evaluators.append(_task_evaluator(check_task_rows(_task_rows(rows))[0]))
+        evaluators.append(vipolyqwen_evaluator(check_task_rows(_task_rows(rows))[0], show_progress_bar=True))
     if benchmark:
         config = NLU_BENCHMARKS[benchmark]
         sources = {"train": train, "test": test}
@@ -220,17 +228,6 @@ def _task_rows(sources: list[str]) -> Any:
                 rows = rows.remove_columns(column).add_column(column, here)
         parts.append(rows)
     return combine_rows(*parts)
-
-
-def _task_evaluator(rows: Any) -> Any:
-    from st_vi.data.collator import model_input
-    from st_vi.evaluation import TaskRetrievalEvaluator
-
-    anchors, positives = ([model_input(row, side) for row in rows] for side in ("anchor", "positive"))
-    names = {task: task for task in set(rows["task"])}
-    return TaskRetrievalEvaluator(
-        anchors, positives, rows["task"], rows["score"], prompt_names=names, show_progress_bar=True
-    )
 
 
 def _label_name(option: str) -> tuple[Any, str]:

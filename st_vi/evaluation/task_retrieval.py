@@ -43,6 +43,10 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         show_progress_bar: Show the progress of encoding.
         write_csv: Add a line to a CSV file when an output path is given.
 
+    Attributes:
+        ranks: After a call, for each task the rank (1 is the best) of every row's positive, (rows,) float, in the
+            order of the rows: for intervals and for tests of significance.
+
     Raises:
         ValueError: Unequal lengths, or no rows.
 
@@ -84,6 +88,7 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         self.batch_size = batch_size
         self.show_progress_bar = show_progress_bar
         self.write_csv = write_csv
+        self.ranks: dict[str, Tensor] = {}
         self.csv_file = "task_retrieval_evaluation" + ("_" + name if name else "") + "_results.csv"
         self.primary_metric = f"{name}_mean_recall@1" if name else "mean_recall@1"
 
@@ -113,7 +118,7 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         right = torch.tensor([number[key] for key in keys])
         own = cosines.gather(1, right[:, None]).squeeze(1)
         # Its own column is one of those at least as near: rank 1 is the best.
-        ranks = (cosines >= own[:, None]).sum(dim=1).float()
+        ranks = self.ranks[task] = (cosines >= own[:, None]).sum(dim=1).float()
 
         figures = {f"recall@{k}": (ranks <= k).float().mean().item() for k in (1, 5, 10)}
         figures |= {"mrr": (1 / ranks).mean().item(), "mean_rank": ranks.mean().item(), "chance": 1 / len(candidates)}

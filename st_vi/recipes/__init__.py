@@ -1,7 +1,12 @@
 """Each system as model, training arguments, loss and evaluator."""
 
 from st_vi.recipes.viclsr import build_viclsr, train_viclsr, viclsr_training_arguments
-from st_vi.recipes.vipolyqwen import build_vipolyqwen, train_vipolyqwen, vipolyqwen_training_arguments
+from st_vi.recipes.vipolyqwen import (
+    build_vipolyqwen,
+    train_vipolyqwen,
+    vipolyqwen_evaluator,
+    vipolyqwen_training_arguments,
+)
 
 __all__ = [
     "build_viclsr",
@@ -9,5 +14,6 @@ __all__ = [
     "train_viclsr",
     "train_vipolyqwen",
     "viclsr_training_arguments",
+    "vipolyqwen_evaluator",
     "vipolyqwen_training_arguments",
 ]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerModelCardData,
@@ -20,10 +21,16 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import TrainerCallback
 
 from st_vi.data import MixedTaskCollator, check_task_rows
-from st_vi.data.collator import PrefixSide
-from st_vi.losses import DLELoss, DLEMonitor
+from st_vi.data.collator import PrefixSide, model_input
+from st_vi.evaluation import TaskRetrievalEvaluator
+from st_vi.losses import DLELoss, DLEMonitor, InfoNCEWarmUp
 from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer
+from st_vi.recipes.lora import add_lora, lora_config
 from st_vi.recipes.training import train
+from st_vi.tasks import Task
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 PoolingName = Literal["attention", "mean", "lasttoken"]
 HeadName = Literal["mlp", "linear"]
@@ -34,6 +41,7 @@ def build_vipolyqwen(
     embedding_dimension: int = 1024,
     pooling: PoolingName = "attention",
     head: HeadName | None = "mlp",
+    lora: LoraConfig | bool | None = None,
     **transformer_kwargs: Any,
 ) -> SentenceTransformer:
     """An untrained viPolyQwen: Qwen2-VL, attention pooling, two-layer head, unit length.
@@ -44,6 +52,12 @@ def build_vipolyqwen(
             paper says 2048), and this is not used.
         pooling: "attention" as in the paper, or stock "mean" or "lasttoken" to compare with.
         head: "mlp", LN(W₂·GELU(LN(W₁c))) as in the paper; "linear"; or None.
+        lora: True freezes the backbone and trains LoRA on its language model (`st_vi.recipes.lora.lora_config`) with
+            the prefixes' embeddings; or a config of your own. It is an argument of the model, not of the training:
+            it decides which weights there are, and a resumed training must build them alike. Pooling and head train
+            in full. Saved are these and the adapter, which needs `base_model` in the same place to be loaded again;
+            `st_vi.recipes.lora.merge_lora` makes a whole model of them. A loaded adapter is frozen, as in PEFT:
+            ``model.set_adapter("default")`` lets it train on.
         **transformer_kwargs: For `Qwen2VLTransformer`, such as `max_pixels` or `template`.
 
     Returns:
@@ -51,8 +65,9 @@ def build_vipolyqwen(
         gives the general embedding.
 
     Raises:
-        ValueError: `pooling` or `head` is none of the above, or the base model is no Qwen2-VL.
-        ImportError: The extra "vision" is not installed.
+        ValueError: `pooling` or `head` is none of the above, the base model is no Qwen2-VL, or LoRA is asked of one
+            without embedding rows for the prefixes.
+        ImportError: The extra "vision" is not installed, or "lora" for LoRA.
 
     Example:
         >>> from st_vi import build_vipolyqwen
@@ -64,20 +79,30 @@ def build_vipolyqwen(
         raise ValueError(f"pooling must be one of {get_args(PoolingName)}, got {pooling!r}")
     if head not in (*get_args(HeadName), None):
         raise ValueError(f"head must be one of {get_args(HeadName)} or None, got {head!r}")
-    backbone = Qwen2VLTransformer(str(base_model), **transformer_kwargs)
+    backbone = _backbone(str(base_model), lora, transformer_kwargs)
     width = backbone.get_embedding_dimension()
     modules: list[Module] = [backbone, AttentionPooling(width) if pooling == "attention" else Pooling(width, pooling)]
     if head == "mlp":
         modules.append(MLPHead(width, embedding_dimension, num_layers=2, activation="gelu", layer_norm=True))
     elif head == "linear":
         modules.append(MLPHead(width, embedding_dimension, num_layers=1, activation="identity"))
-    model = SentenceTransformer(
+    # Stock brings the modules after the backbone to its dtype. The whole is not cast: the backbone keeps its rotary
+    # frequencies in fp32, and rounded they would differ from those of the model when it is loaded again.
+    return SentenceTransformer(
         modules=[*modules, Normalize()],
         prompts=backbone.default_prompts(),
         model_card_data=SentenceTransformerModelCardData(language="vi", tags=["st-vi", "vipolyqwen"]),
     )
-    # The head and the pooling are made in fp32; the backbone may be in half precision.
-    return model.to(backbone.model.dtype)
+
+
+def _backbone(base_model: str, lora: LoraConfig | bool | None, kwargs: dict[str, Any]) -> Qwen2VLTransformer:
+    config = lora_config() if lora is True else lora  # before gigabytes are read: PEFT may be missing
+    backbone = Qwen2VLTransformer(base_model, **kwargs)
+    if config:
+        # Read again: the backbone's own configuration grows with its embeddings.
+        base, _ = backbone._load_config(base_model, "torch", dict(kwargs.get("config_kwargs") or {}))
+        add_lora(backbone, config, base.get_text_config().vocab_size)
+    return backbone
 
 
 def vipolyqwen_training_arguments(output_dir: str | Path, **arguments: Any) -> SentenceTransformerTrainingArguments:
@@ -118,12 +143,13 @@ def vipolyqwen_training_arguments(output_dir: str | Path, **arguments: Any) -> S
 
 def train_vipolyqwen(
     model: SentenceTransformer,
-    train_dataset: Dataset,
+    train_dataset: Dataset | DatasetDict,
     output_dir: str | Path,
     evaluator: BaseEvaluator | None = None,
     loss: DLELoss | None = None,
     prefix_side: PrefixSide = "anchor",
     prefix_dropout: float = 0.0,
+    info_nce_warm_up: float = 0.0,
     bad_image: Literal["error", "skip"] = "error",
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
@@ -134,11 +160,16 @@ def train_vipolyqwen(
     Args:
         model: From `build_vipolyqwen`, or any model that takes what the rows hold.
         train_dataset: Columns anchor, positive, task, and where there are any score, anchor_image, positive_image.
+            Of one data set, every batch mixes tasks; of a `DatasetDict`, a batch comes from one data set alone, so
+            that its rows all are negatives for one another where they are of one task. How often each is drawn is
+            the stock ``multi_dataset_batch_sampler``: in proportion to its rows, or in turn.
         output_dir: Where checkpoints and the trained model go.
         evaluator: Run after every epoch; the model ends with the weights of the best one.
         loss: Of this model; None is ``DLELoss(model)`` with the paper's tasks.
         prefix_side: See `MixedTaskCollator`.
         prefix_dropout: See `MixedTaskCollator`.
+        info_nce_warm_up: Share of the steps, from the first, with InfoNCE alone; see `InfoNCEWarmUp`. Not the
+            paper's; a model with random weights needs it.
         bad_image: A row with an unreadable image is an "error", or is left out ("skip"), counted in a warning.
         resume: Go on from the last checkpoint in `output_dir`, where there is one.
         callbacks: For the trainer, beside a `DLEMonitor`.
@@ -151,7 +182,7 @@ def train_vipolyqwen(
         ValueError: Before any step, if a row cannot be trained on (`check_task_rows`).
     """
     loss = loss or DLELoss(model)
-    train_dataset, _ = check_task_rows(train_dataset, loss.tasks, bad_image)
+    train_dataset = _checked(train_dataset, loss.tasks, bad_image)
     return train(
         model,
         train_dataset,
@@ -164,5 +195,56 @@ def train_vipolyqwen(
             model.preprocess, tasks=loss.tasks, prefix_side=prefix_side, prefix_dropout=prefix_dropout
         ),
         resume=resume,
-        callbacks=[DLEMonitor(loss), *callbacks],
+        callbacks=[DLEMonitor(loss), InfoNCEWarmUp(loss, info_nce_warm_up), *callbacks],
     )
+
+
+def _checked(
+    dataset: Dataset | DatasetDict, tasks: Sequence[Task], bad_image: Literal["error", "skip"]
+) -> Dataset | DatasetDict:
+    if not isinstance(dataset, DatasetDict):
+        return check_task_rows(dataset, tasks, bad_image)[0]
+    checked = DatasetDict()
+    for name, rows in dataset.items():
+        try:
+            checked[name] = check_task_rows(rows, tasks, bad_image)[0]
+        except ValueError as error:
+            raise ValueError(f"data set {name!r}: {error}") from error
+    return checked
+
+
+def vipolyqwen_evaluator(rows: Dataset | DatasetDict, **settings: Any) -> TaskRetrievalEvaluator:
+    """Retrieval and scores on held-out rows, with the prompt of their task, one corpus for each task.
+
+    Args:
+        rows: As for `train_vipolyqwen`, perhaps with a column `options` (the right answer may be among them). Of a
+            `DatasetDict`, every data set is a corpus of its own, under its name.
+        **settings: For `TaskRetrievalEvaluator`.
+
+    Raises:
+        ValueError: A data set of several tasks in a `DatasetDict`.
+
+    Example:
+        >>> from st_vi.recipes.generated import generated_rows
+        >>> from st_vi.recipes.vipolyqwen import vipolyqwen_evaluator
+        >>> evaluator = vipolyqwen_evaluator(generated_rows("test", 2, seed=0, kinds=["words", "questions"]))
+        >>> evaluator.prompt_names
+        {'words': 'ocr', 'questions': 'vqa_single'}
+    """
+    if isinstance(rows, Dataset):
+        tasks = np.array(rows["task"])
+        rows = DatasetDict({task: rows.select(np.flatnonzero(tasks == task)) for task in dict.fromkeys(rows["task"])})
+    columns: dict[str, list[Any]] = {"anchors": [], "positives": [], "tasks": [], "scores": [], "options": []}
+    prompts = {}
+    for name, part in rows.items():
+        if len(tasks := set(part["task"])) > 1:
+            raise ValueError(f"data set {name!r} has rows of several tasks, {sorted(tasks)}: one prompt each")
+        (prompts[name],) = tasks
+        for row in part:
+            columns["anchors"].append(model_input(row, "anchor"))
+            columns["positives"].append(model_input(row, "positive"))
+            columns["tasks"].append(name)
+            columns["scores"].append(row.get("score"))
+            wrong = [option for option in row.get("options") or () if option != row["positive"]]
+            columns["options"].append(wrong or None)
+    return TaskRetrievalEvaluator(**columns, prompt_names=prompts, **settings)
