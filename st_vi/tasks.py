@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -87,3 +87,19 @@ VIPOLYQWEN_TASKS: tuple[Task, ...] = (
     ),
 )
 """The five tasks of viPolyQwen, with its weights, margins and temperature T = 0.07; ŝ = (cos + 1)/2."""
+
+
+def keep_terms(tasks: Sequence[Task], *kinds: type) -> tuple[Task, ...]:
+    """The same tasks with only the terms of these kinds, for comparisons.
+
+    Raises:
+        ValueError: A task is left without a term.
+
+    Example:
+        >>> from st_vi import VIPOLYQWEN_TASKS
+        >>> from st_vi.tasks import keep_terms
+        >>> from st_vi.terms import InfoNCE
+        >>> [list(task.components) for task in keep_terms(VIPOLYQWEN_TASKS, InfoNCE)][:2]
+        [['text_pair_info_nce'], ['instr_info_nce']]
+    """
+    return tuple(replace(task, terms=tuple(term for term in task.terms if isinstance(term, kinds))) for task in tasks)

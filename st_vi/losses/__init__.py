@@ -3,5 +3,6 @@
 from st_vi.losses.dle import DLELoss
 from st_vi.losses.monitor import DLEMonitor
 from st_vi.losses.supcon_nli import SupConNLILoss
+from st_vi.losses.warm_up import InfoNCEWarmUp
 
-__all__ = ["DLELoss", "DLEMonitor", "SupConNLILoss"]
+__all__ = ["DLELoss", "DLEMonitor", "InfoNCEWarmUp", "SupConNLILoss"]

@@ -29,6 +29,9 @@ class InfoNCE:
         symmetric: Average with the same loss from positives to anchors (hard negatives take no part in it).
         hard_negative_weight: w, added to the logits of the row's own hard negatives. SimCSE's α is e^w.
         weight: Weight of the term in a task.
+        min_score: A row with a lower score gives 0: its pair is known to be no positive. viPolyQwen takes every
+            text pair for one, even those scored 0, and its ScoreMSE then pulls the other way; 0 does as it does. A
+            row without a score counts.
 
     Raises:
         ValueError: The temperature is not positive.
@@ -45,6 +48,7 @@ class InfoNCE:
     symmetric: bool = False
     hard_negative_weight: float = 0.0
     weight: float = 1.0
+    min_score: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -53,7 +57,11 @@ class InfoNCE:
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""
         loss = self._loss(pairs.forward)
-        return (loss + self._loss(pairs.backward)) / 2 if self.symmetric else loss
+        if self.symmetric:
+            loss = (loss + self._loss(pairs.backward)) / 2
+        if pairs.scores is None:
+            return loss
+        return loss * ~(pairs.own(pairs.scores) < self.min_score)
 
     def _loss(self, view: Direction) -> Tensor:
         logits = view.similarity / self.temperature + self.hard_negative_weight * view.hard

@@ -80,3 +80,15 @@ def test_nothing_to_contrast_gives_zero_with_a_gradient_of_zero():
 def test_temperature_must_be_positive():
     with pytest.raises(ValueError, match="temperature"):
         InfoNCE(temperature=0.0)
+
+
+def test_min_score_leaves_out_pairs_that_are_known_to_be_none():
+    torch.manual_seed(0)
+    a, p = (torch.randn(5, 4, requires_grad=True) for _ in range(2))
+    scores = torch.tensor([0.0, 0.5, 1.0, math.nan, 0.4])
+    gated = InfoNCE(0.1, symmetric=True, min_score=0.5)(PairBatch(a, p, scores=scores))
+    plain = InfoNCE(0.1, symmetric=True)(PairBatch(a, p, scores=scores))
+    assert torch.equal(gated, plain * torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0]))
+    assert torch.equal(plain, InfoNCE(0.1, symmetric=True)(PairBatch(a, p)))
+    gated.sum().backward()
+    assert p.grad[0].abs().sum() > 0  # still a negative for the others

@@ -1,0 +1,62 @@
+"""Begin with InfoNCE alone, and add the other terms when the model tells inputs apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from st_vi.losses.dle import DLELoss
+from st_vi.tasks import Task
+from st_vi.terms import InfoNCE
+
+
+class InfoNCEWarmUp(TrainerCallback):
+    """Sets the weight of every term but InfoNCE to 0 for the first part of the training.
+
+    For models with random weights, in whole or in the vision tower. The hardest negative's margin is smallest, but
+    for the margin itself, where all vectors are the same: a model that cannot yet tell anything apart is driven
+    there, and stays. (FaceNet, arXiv 1503.03832, Section 3.2, met the same and takes semi-hard negatives.) The
+    names of the loss components stay what they are, and a resumed training goes on where it was.
+
+    Source: this project's own; viPolyQwen begins with pretrained weights.
+
+    Args:
+        loss: That the trainer uses.
+        share: Of the training's steps, in [0, 1].
+
+    Raises:
+        ValueError: `share` is out of range.
+
+    Example:
+        >>> from st_vi import DLELoss
+        >>> from st_vi.losses import InfoNCEWarmUp
+        >>> loss = DLELoss(model=None)
+        >>> callbacks = [InfoNCEWarmUp(loss, share=0.4)]  # for SentenceTransformerTrainer(..., callbacks=callbacks)
+    """
+
+    def __init__(self, loss: DLELoss, share: float) -> None:
+        if not 0 <= share <= 1:
+            raise ValueError(f"share must lie between 0 and 1, got {share}")
+        self.loss = loss
+        self.share = share
+        self.all_terms = loss.tasks
+        self.info_nce_alone = tuple(_info_nce_alone(task) for task in loss.tasks)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Choose by the number of steps that are done."""
+        early = state.global_step < self.share * state.max_steps
+        self.loss.tasks = self.info_nce_alone if early else self.all_terms
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the loss as it was."""
+        self.loss.tasks = self.all_terms
+
+
+def _info_nce_alone(task: Task) -> Task:
+    return replace(task, terms=tuple(t if isinstance(t, InfoNCE) else replace(t, weight=0.0) for t in task.terms))

@@ -1,0 +1,71 @@
+"""`InfoNCEWarmUp` inside the stock trainer: which terms count when, and after a resume."""
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from st_vi import DLELoss
+from st_vi.losses import InfoNCEWarmUp
+from st_vi.recipes import train_vipolyqwen
+from tests.conftest import SENTENCES
+
+
+class Stop(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == 2
+
+
+@pytest.fixture
+def rows():
+    halves = [sentence.split(maxsplit=4) for sentence in SENTENCES]
+    columns = {"anchor": [" ".join(words[:4]) for words in halves], "positive": [words[4] for words in halves]}
+    return Dataset.from_dict(columns | {"task": ["ocr"] * len(SENTENCES)})
+
+
+SETTINGS = {
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 1,
+    "num_train_epochs": 1,
+    "logging_steps": 1,
+    "save_strategy": "steps",
+    "save_steps": 1,
+    "learning_rate_mapping": {},  # a model without a vision tower
+    "use_cpu": True,
+}
+
+
+def logged(trainer):
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def test_other_terms_join_after_the_share_of_steps(tiny_model, rows, tmp_path):
+    loss = DLELoss(tiny_model)
+    steps = logged(train_vipolyqwen(tiny_model, rows, tmp_path, loss=loss, info_nce_warm_up=0.5, **SETTINGS))
+    assert [step["ocr_hardest_negative_margin"] > 0 for step in steps] == [False, False, True, True]
+    assert [step["ocr_info_nce"] > 0 for step in steps] == [True] * 4
+    assert loss.tasks == DLELoss(tiny_model).tasks
+
+
+def test_a_resumed_training_goes_on_where_it_was(tiny_model, rows, tmp_path):
+    settings = SETTINGS | {"info_nce_warm_up": 0.75}
+    train_vipolyqwen(tiny_model, rows, tmp_path, callbacks=[Stop()], **settings)
+    steps = logged(train_vipolyqwen(tiny_model, rows, tmp_path, resume=True, **settings))[-2:]
+    assert [step["ocr_hardest_negative_margin"] > 0 for step in steps] == [False, True]
+
+
+def test_the_share_has_a_range():
+    with pytest.raises(ValueError, match="share"):
+        InfoNCEWarmUp(DLELoss(model=None), 1.5)
+
+
+def test_the_reason_the_margin_is_smallest_when_all_vectors_are_the_same():
+    loss = DLELoss(model=None)
+    labels = torch.tensor([[2.0, float("nan")]] * 8)
+    torch.manual_seed(0)
+    random = [torch.randn(8, 16) for _ in range(2)]
+    same = [torch.ones(8, 16)] * 2
+    margin = "ocr_hardest_negative_margin"
+    at_random, collapsed = (loss.compute_loss_from_embeddings(columns, labels)[margin] for columns in (random, same))
+    assert collapsed == pytest.approx(0.2, abs=1e-5)
+    assert at_random > 2 * collapsed
