@@ -10,7 +10,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
-from st_vi.losses.embed import content_ids, gather_columns
+from st_vi.losses.content import content_ids
+from st_vi.losses.embed import embed_distinct, gather_columns
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task, Term
 from st_vi.terms import PairBatch
 
@@ -35,6 +36,8 @@ class DLELoss(nn.Module):
         negatives: Where the negatives of a row come from: its "task", or the whole "batch".
         mask_duplicates: Texts that repeat are no negatives, see `PairBatch`; repeated anchors are left out.
         gather_across_devices: Take the rows of all devices as candidates.
+        merge_inputs: Embed every distinct input once, see `embed_distinct`: the same values and gradients, sooner.
+            False leaves it to stock, which has one forward for each column.
 
     Inputs:
         Columns anchor and positive; labels (B, 2): the index of the task, and a score in [0, 1] or NaN.
@@ -64,6 +67,7 @@ class DLELoss(nn.Module):
         negatives: Negatives = "task",
         mask_duplicates: bool = True,
         gather_across_devices: bool = False,
+        merge_inputs: bool = True,
     ) -> None:
         super().__init__()
         if negatives not in get_args(Negatives):
@@ -76,13 +80,17 @@ class DLELoss(nn.Module):
         self.negatives = negatives
         self.mask_duplicates = mask_duplicates
         self.gather_across_devices = gather_across_devices
+        self.merge_inputs = merge_inputs
         self.observer: Observer | None = None
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
         """Embed the columns and return the components of the loss."""
         columns = list(sentence_features)
-        ids = content_ids(columns) if self.mask_duplicates else None
-        return self.compute_loss_from_embeddings(embed_columns(self.model, columns), labels, ids)
+        ids = content_ids(columns) if self.mask_duplicates or self.merge_inputs else None
+        embeddings = (
+            embed_distinct(self.model, columns, ids) if self.merge_inputs else embed_columns(self.model, columns)
+        )
+        return self.compute_loss_from_embeddings(embeddings, labels, ids if self.mask_duplicates else None)
 
     def compute_loss_from_embeddings(
         self, embeddings: list[Tensor], labels: Tensor, ids: list[Tensor] | None = None
@@ -153,4 +161,5 @@ class DLELoss(nn.Module):
             "negatives": self.negatives,
             "mask_duplicates": self.mask_duplicates,
             "gather_across_devices": self.gather_across_devices,
+            "merge_inputs": self.merge_inputs,
         }

@@ -1,101 +1,154 @@
-"""Between preprocessed columns and loss terms: which inputs are the same, and every device's rows together."""
+"""Between preprocessed columns and loss terms: every distinct input embedded once, every device's rows together."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+import torch.distributed as dist
+from sentence_transformers.base.losses.merged_forward import _MERGING_DISABLED
 from sentence_transformers.util import all_gather, get_rank
-from torch import Tensor
-from transformers.utils import logging
+from torch import Tensor, nn
 
-logger = logging.get_logger(__name__)
+from st_vi.losses.inputs import Inputs
+
+# What one more forward and backward costs, in tokens. A CPU computes from the first token on: 11 ms against 0.19 ms
+# a token for a 4-layer encoder on one thread, and from 32 to 256 hardly matter for a small Qwen2-VL. A GPU has room
+# for some thousand tokens while it waits for kernels (an estimate, not measured).
+_CPU_OVERHEAD, _GPU_OVERHEAD = 64, 2048
+_MOST_TOKENS = 16384  # in one forward, so that the memory that one layer needs for a while is bounded
+_MOST_GROUPS = 16
 
 
-def content_ids(columns: Sequence[Mapping[str, Any]]) -> list[Tensor] | None:
-    """One integer for each input of each column, equal where text and pictures are equal.
+def embed_distinct(
+    model: nn.Module, columns: Sequence[Mapping[str, Any]], ids: Sequence[Tensor] | None = None
+) -> list[Tensor]:
+    """Embed all columns with one forward for every distinct input, those of like length together.
 
-    Texts are compared by their token ids, pictures by their pixels as the model gets them. Padding and its side
-    play no role, so ids can be compared between columns and between devices. Call it before the model runs:
-    modules may change the attention mask in place.
+    Equal inputs share one embedding, also across columns, and gradients add up over the places where it stands: the
+    same as embedding each. Only dropout differs, as repeats share one mask. Not so within a row: an anchor that is
+    its own positive (SimCSE) is embedded twice. Inputs of columns with other metadata (``modality``,
+    ``prompt_length``, ``task``) are never taken together. The columns are left as they are.
+
+    With several processes there are always as many forwards as columns, because sharded models (FSDP, ZeRO-3) and
+    DDP with ``broadcast_buffers`` communicate in every forward and wait forever for a process that has fewer of
+    them. Pictures come last: DDP with ``find_unused_parameters``, the trainer's default, takes parameters for
+    unused that the last forward does not use. A model with a *sharded* vision tower needs ``merge_inputs=False``
+    unless every forward of every process has pictures.
 
     Args:
-        columns: Preprocessed columns: ``input_ids`` and ``attention_mask`` (B, N), or flattened inputs (1, total)
-            with ``cu_seq_lens_q`` (B+1,); and as Qwen2-VL has pictures, ``pixel_values`` (patches, values),
-            ``image_grid_thw`` (pictures, 3) and ``num_images_per_sample`` (B,).
+        model: Called with features, gives ``sentence_embedding`` (inputs, D). May be wrapped (DDP, compiled).
+        columns: Preprocessed columns: ``input_ids`` and ``attention_mask`` (B, N), padded on one side; pictures as
+            Qwen2-VL has them (`content_ids`). With any other tensor, or padding on both sides, each column has its
+            own forward.
+        ids: (B,) int a column, equal where inputs are equal (`content_ids`); None takes all as different.
 
     Returns:
-        A (B,) int64 tensor a column. None, with a warning once, where a column holds anything else.
+        Embeddings (B, D), one tensor a column.
+
+    Raises:
+        What the model raises.
 
     Example:
         >>> import torch
-        >>> from st_vi.losses.embed import content_ids
-        >>> left = {"input_ids": torch.tensor([[0, 5, 6]]), "attention_mask": torch.tensor([[0, 1, 1]])}
-        >>> right = {"input_ids": torch.tensor([[5, 6, 0]]), "attention_mask": torch.tensor([[1, 1, 0]])}
-        >>> first, second = content_ids([left, right])
-        >>> bool(first == second)
-        True
+        >>> from st_vi.losses.content import content_ids
+        >>> from st_vi.losses.embed import embed_distinct
+        >>> def model(features):
+        ...     print(features["input_ids"].tolist())
+        ...     return {"sentence_embedding": features["input_ids"].sum(dim=1, keepdim=True)}
+        >>> anchors = {"input_ids": torch.tensor([[5, 6, 7], [8, 0, 0]])}
+        >>> positives = {"input_ids": torch.tensor([[8], [8]])}
+        >>> columns = [c | {"attention_mask": (c["input_ids"] > 0).long()} for c in (anchors, positives)]
+        >>> embed_distinct(model, columns, content_ids(columns))  # 8 twice: in row 1 it is its own positive
+        [[8, 0, 0], [8, 0, 0], [5, 6, 7]]
+        [tensor([[18], [ 8]]), tensor([[8], [8]])]
     """
-    ids = [_content_ids(column) for column in columns]
-    if any(column_ids is None for column_ids in ids):
-        logger.warning_once("Equal inputs cannot be told apart in this batch: repeated texts stay negatives.")
-        return None
-    return ids
+    # AdaptiveLayerLoss hands values from call to call in the columns themselves.
+    inputs = None if _MERGING_DISABLED.get() else Inputs.read(columns)
+    if inputs is None:
+        return [model(column)["sentence_embedding"] for column in columns]
+    representatives = _representatives(inputs, ids)
+    groups = _groups(inputs, sorted(set(representatives)), columns[0]["input_ids"].device)
+    embeddings = torch.cat([model(inputs.features(group))["sentence_embedding"] for group in groups])
+    place = {number: place for place, number in enumerate(number for group in groups for number in group)}
+    places = torch.tensor([place[number] for number in representatives], device=embeddings.device)
+    return list(embeddings[places].split(inputs.sizes))
 
 
-def _content_ids(features: Mapping[str, Any]) -> Tensor | None:
-    texts, pictures = _text_hashes(features), _picture_hashes(features)
-    return None if texts is None or pictures is None else texts + pictures
+def _representatives(inputs: Inputs, ids: Sequence[Tensor] | None) -> list[int]:
+    """For each input the number of the first one that is equal, and that may be embedded in its place."""
+    if ids is None:
+        return list(range(len(inputs.lengths)))
+    content = [number for column in ids for number in column.tolist()]
+    rows = [row for size in inputs.sizes for row in range(size)]
+    seen: Counter[tuple[Any, ...]] = Counter()
+    first: dict[tuple[Any, ...], int] = {}
+    result = []
+    for number, (row, *kind) in enumerate(zip(rows, content, inputs.metadata, strict=True)):
+        seen[(row, *kind)] += 1  # the second view of a text in its own row is another input
+        result.append(first.setdefault((seen[(row, *kind)], *kind), number))
+    return result
 
 
-def _text_hashes(features: Mapping[str, Any]) -> Tensor | None:
-    tokens = features.get("input_ids")
-    if tokens is None or tokens.ndim != 2:
-        return None
-    if "cu_seq_lens_q" in features:
-        starts, lengths = features["cu_seq_lens_q"][:-1].long(), features["cu_seq_lens_q"].diff()
-        text = torch.repeat_interleave(torch.arange(len(starts), device=tokens.device), lengths)
-        position = torch.arange(len(text), device=tokens.device) - starts[text]
-        hashes = _mix(tokens[0] + _mix(position))
-        return torch.zeros_like(starts).index_add(0, text, hashes)
-    if "attention_mask" not in features:
-        return None
-    mask = features["attention_mask"].long()
-    position = mask.cumsum(dim=1) - 1
-    return (_mix(tokens + _mix(position)) * mask).sum(dim=1)
+def _groups(inputs: Inputs, numbers: Sequence[int], device: torch.device) -> list[list[int]]:
+    """Which inputs to forward together."""
+    fixed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    overhead = _CPU_OVERHEAD if device.type == "cpu" else _GPU_OVERHEAD
+    if inputs.pad is None:
+        overhead = 0.5  # less than a token: no group may need padding, as nobody knows with what
+    starts = torch.tensor([0, *inputs.sizes[:-1]]).cumsum(0).tolist()
+    groups = []
+    for kind in dict.fromkeys(inputs.metadata):
+        members = sorted((n for n in numbers if inputs.metadata[n] == kind), key=lambda n: inputs.lengths[n])
+        lengths = [inputs.lengths[number] for number in members]
+        # There are as many different inputs: those of the first row.
+        count = sum(inputs.metadata[start] == kind for start in starts) if fixed else None
+        begin = 0
+        for end in cut(lengths, overhead, count):
+            most = end - begin if fixed else max(1, _MOST_TOKENS // lengths[end - 1])
+            groups += [members[i : min(i + most, end)] for i in range(begin, end, most)]
+            begin = end
+    return sorted(groups, key=lambda group: any(inputs.pictures[number] for number in group))
 
 
-def _picture_hashes(features: Mapping[str, Any]) -> Tensor | int | None:
-    """(B,), 0 for an input without a picture."""
-    if "pixel_values_videos" in features:
-        return None
-    if features.get("pixel_values") is None:
-        return 0
-    pixels, grids, counts = (features.get(k) for k in ("pixel_values", "image_grid_thw", "num_images_per_sample"))
-    if grids is None or counts is None or pixels.ndim != 2:
-        return None
-    counts = counts.to(grids.device)
-    patches = grids.prod(dim=1)
-    rows = torch.arange(len(counts), device=grids.device)
-    row = rows.repeat_interleave(counts).repeat_interleave(patches)
-    starts = torch.zeros_like(counts).index_add(0, row, torch.ones_like(row)).cumsum(0)
-    position = torch.arange(len(row), device=row.device) - F.pad(starts, (1, 0))[row]
-    place = _mix(torch.arange(pixels.shape[1], device=pixels.device)) | 1
-    bits = pixels.float().contiguous().view(torch.int32)
-    # Some patches at a time: int64 copies of all of them would not fit into a cache, and cost more than the model.
-    patch_hashes = torch.cat([(some.long() * place).sum(dim=1) for some in bits.split(256)])
-    hashes = _mix(patch_hashes + _mix(position))
-    return torch.zeros_like(counts).index_add(0, row, hashes)
+def cut(lengths: Sequence[int], overhead: float, count: int | None = None) -> list[int]:
+    """Cut ascending lengths into groups, each padded to its longest, for the fewest tokens in all.
 
+    Args:
+        lengths: Ascending, above 0.
+        overhead: What a group costs, in tokens.
+        count: How many groups, at most as many as lengths; None for as many as are cheapest.
 
-def _mix(x: Tensor) -> Tensor:
-    """Scramble int64 values one by one (the finaliser of SplitMix64; overflow wraps and is meant to)."""
-    x = x.long() * -7046029254386353131
-    x = (x ^ (x >> 30)) * -4658895280553007687
-    x = (x ^ (x >> 27)) * -7723592293110705685
-    return x ^ (x >> 31)
+    Returns:
+        Where each group ends.
+
+    Example:
+        >>> from st_vi.losses.embed import cut
+        >>> cut([5, 6, 6, 60, 64], overhead=10)  # 1 + 4 tokens of padding instead of 180
+        [3, 5]
+    """
+    # Equal lengths are cut only where there are too few others.
+    ends = {i for i in range(1, len(lengths)) if lengths[i] > lengths[i - 1]} | {0, len(lengths), *range(count or 0)}
+    at = torch.tensor(sorted(ends))
+    sizes = at - at[:, None]
+    tokens = sizes * torch.tensor([0, *lengths], dtype=torch.float64)[at]
+    tokens[sizes <= 0] = torch.inf
+    # least[j]: tokens of the first at[j] lengths in as many groups as there were rounds.
+    least = torch.full((len(at),), torch.inf, dtype=torch.float64)
+    least[0] = 0
+    totals, begins = [], []
+    for number in range(1, min(count or _MOST_GROUPS, len(at) - 1) + 1):
+        least, begin = (least[:, None] + tokens).min(dim=0)
+        totals.append(float(least[-1]) + overhead * number)
+        begins.append(begin)
+    number = count or totals.index(min(totals)) + 1
+    cuts, end = [], len(at) - 1
+    for begin in reversed(begins[:number]):
+        cuts.append(int(at[end]))
+        end = int(begin[end])
+    return cuts[::-1]
 
 
 def gather_columns(columns: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:

@@ -10,7 +10,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
-from st_vi.losses.embed import content_ids, gather_columns
+from st_vi.losses.content import content_ids
+from st_vi.losses.embed import embed_distinct, gather_columns
 from st_vi.terms import InfoNCE, PairBatch
 from st_vi.terms.pairs import SameAnchor
 
@@ -37,6 +38,8 @@ class SupConNLILoss(nn.Module):
         mask_duplicates: Leave out a candidate with the text of the row's own anchor or positive.
         symmetric: Average with the same loss from positives to anchors.
         gather_across_devices: Take the rows of all devices as candidates.
+        merge_inputs: Embed every distinct input once, see `embed_distinct`: the same values and gradients, sooner.
+            False leaves it to stock: one forward for the anchors, and one for the rest or for each other column.
 
     Inputs:
         Columns anchor, positive and n ≥ 0 negatives. A `score` column of floats, where there is one, holds the
@@ -63,6 +66,7 @@ class SupConNLILoss(nn.Module):
         mask_duplicates: bool = True,
         symmetric: bool = False,
         gather_across_devices: bool = False,
+        merge_inputs: bool = True,
     ) -> None:
         super().__init__()
         self.model = model
@@ -70,12 +74,16 @@ class SupConNLILoss(nn.Module):
         self.same_anchor = same_anchor
         self.mask_duplicates = mask_duplicates
         self.gather_across_devices = gather_across_devices
+        self.merge_inputs = merge_inputs
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         """Embed the columns and return the mean loss of the rows."""
         columns = list(sentence_features)
         ids = content_ids(columns)
-        return self.compute_loss_from_embeddings(embed_columns(self.model, columns), labels, ids)
+        embeddings = (
+            embed_distinct(self.model, columns, ids) if self.merge_inputs else embed_columns(self.model, columns)
+        )
+        return self.compute_loss_from_embeddings(embeddings, labels, ids)
 
     def compute_loss_from_embeddings(
         self, embeddings: list[Tensor], labels: Tensor | None = None, ids: list[Tensor] | None = None
@@ -123,6 +131,7 @@ class SupConNLILoss(nn.Module):
             "mask_duplicates": self.mask_duplicates,
             "symmetric": self.term.symmetric,
             "gather_across_devices": self.gather_across_devices,
+            "merge_inputs": self.merge_inputs,
         }
 
     @property

@@ -1,11 +1,11 @@
-"""viPolyQwen from random weights on generated pictures, disjoint compositions for training and test.
+"""viPolyQwen from random weights: on generated pictures, then on real Vietnamese rows.
 
     python -m tests.benchmarks.vipolyqwen --seeds 0 1 2
 
 A small Qwen2-VL built from a config learns to read words, to answer questions on scenes and to match pictures with
-captions; text pairs are Vietnamese NLI with the scores 0, ½ and 1. Prints, for each task, the figures of the
-untrained model and of the trained one on test rows, beside chance and beside a guess that sees no picture. One line of
-a JSON Lines file a seed.
+captions; text pairs are Vietnamese NLI with the scores 0, ½ and 1. No composition of the test rows is in the training
+rows. Then the same model goes on with real rows. Each seed's figures, before and after, are one line of a JSON Lines
+file, and the tables go into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -19,21 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import DatasetDict
 from sentence_transformers import SentenceTransformer
 from transformers import set_seed
 
-from st_vi.data import combine_rows, read_rows, split_by_anchor
-from st_vi.data.collator import model_input
-from st_vi.data.render import word_rows
-from st_vi.data.scenes import caption_rows, scene_rows
-from st_vi.evaluation import TaskRetrievalEvaluator
-from st_vi.recipes import build_vipolyqwen, train_vipolyqwen
+from st_vi.recipes import build_vipolyqwen, train_vipolyqwen, vipolyqwen_evaluator
+from st_vi.recipes.generated import generated_rows, texts_of
 from st_vi.recipes.small_models import small_qwen2_vl
-from tests.benchmarks.viclsr import DATA
+from tests.benchmarks.real_rows import real_rows, text_pairs
+from tests.benchmarks.tables import markdown, over_seeds, update_docs
 
-SCORES = {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0}
-MODEL = {"vocab_size": 2000, "hidden_size": 128, "layers": 3, "vision_depth": 3}
+MODEL = {"vocab_size": 4000, "width": 128, "layers": 2, "vision_width": 128, "vision_layers": 3}
+SIZE = 128
+MAX_PIXELS = 224 * 224
 TRAINING = {
     "per_device_train_batch_size": 48,
     "gradient_accumulation_steps": 1,
@@ -42,48 +40,32 @@ TRAINING = {
     "save_strategy": "no",
     "logging_steps": 50,
 }
+TRAIN_ROWS = {"words": 9000, "questions": 4000, "dialogues": 4000, "image_to_text": 3000, "text_to_image": 3000}
+"""Batches are drawn in proportion; 6,000 of the text pairs make a fifth of all."""
+TEXT_PAIRS = {"train": 6000, "test": 2000}
+FIGURES = ("recall@1", "chance", "mrr", "option_accuracy", "spearman")
 
 
-def text_pairs(split: str, count: int) -> Dataset:
-    """Vietnamese NLI as scored pairs; without real data, the shipped samples."""
-    source = DATA / "nli" / "xnli_vi.jsonl"
-    if not source.exists():
-        raise FileNotFoundError(f"no real data in {DATA}: set ST_VI_DATA")
-    sides = split_by_anchor(read_rows(source), test_size=0.2, anchor="premise")
-    rows = sides[split].shuffle(seed=0).select(range(min(count, len(sides[split]))))
-    scores = [SCORES[label] for label in rows["label"]]
-    columns = {"anchor": rows["premise"][:], "positive": rows["hypothesis"][:], "score": scores}
-    return Dataset.from_dict(columns | {"task": ["text_pair"] * len(rows)})
+def generated(split: str, seed: int, count: int | None = None) -> DatasetDict:
+    """Generated rows with real text pairs; `count` rows of each kind, or those of `TRAIN_ROWS`."""
+    rows = DatasetDict()
+    for kind, number in TRAIN_ROWS.items():
+        rows |= generated_rows(split, count or number, seed, [kind])
+    pairs = text_pairs(split).shuffle(seed=0)
+    rows["text_pairs"] = pairs.select(range(TEXT_PAIRS[split]))
+    return rows
 
 
-def rows_of(split: str, count: int, seed: int) -> dict[str, Dataset]:
-    """Rows by kind, `count` each."""
+def measure(model: SentenceTransformer, rows: DatasetDict) -> dict[str, dict[str, float]]:
+    """Figures of each kind, in percent."""
+    metrics = vipolyqwen_evaluator(rows, batch_size=64)(model)
     return {
-        "words": word_rows(split, count, seed),
-        "questions": scene_rows(split, count, seed, tasks=("vqa_single",)),
-        "dialogues": scene_rows(split, count, seed, tasks=("vqa_multi",)),
-        "image to text": caption_rows(split, count, seed, direction="image_to_text"),
-        "text to image": caption_rows(split, count, seed, direction="text_to_image"),
-        "text pairs": text_pairs(split, count),
+        kind: {name: 100 * metrics[f"{kind}_{name}"] for name in FIGURES if f"{kind}_{name}" in metrics}
+        for kind in rows
     }
 
 
-def measure(model: SentenceTransformer, kinds: dict[str, Dataset]) -> dict[str, float]:
-    """Every kind on its own corpus."""
-    figures: dict[str, float] = {}
-    for kind, rows in kinds.items():
-        anchors, positives = ([model_input(row, side) for row in rows] for side in ("anchor", "positive"))
-        scores = rows["score"] if "score" in rows.column_names else None
-        task = rows["task"][0]
-        evaluator = TaskRetrievalEvaluator(anchors, positives, [kind] * len(rows), scores, prompt_names={kind: task})
-        metrics = evaluator(model)
-        for name in ("recall@1", "chance", "mrr", "spearman"):
-            if f"{kind}_{name}" in metrics:
-                figures[f"{kind}, {name}"] = 100 * metrics[f"{kind}_{name}"]
-    return figures
-
-
-def blind(train_rows: dict[str, Dataset], test_rows: dict[str, Dataset]) -> dict[str, float]:
+def blind(train_rows: DatasetDict, test_rows: DatasetDict) -> dict[str, float]:
     """Share of test questions for which the commonest training answer to the same words is right: no picture seen."""
     figures = {}
     for kind in ("questions", "dialogues"):
@@ -92,43 +74,116 @@ def blind(train_rows: dict[str, Dataset], test_rows: dict[str, Dataset]) -> dict
             answers[question][answer] += 1
         guesses = [(answers[question].most_common(1) or [("", 0)])[0][0] for question in test_rows[kind]["anchor"]]
         right = [guess == answer for guess, answer in zip(guesses, test_rows[kind]["positive"], strict=True)]
-        figures[f"{kind}, blind recall@1"] = 100 * sum(right) / len(right)
+        figures[kind] = 100 * sum(right) / len(right)
     return figures
 
 
-def run(seed: int, steps: int, count: int, test_count: int) -> dict[str, Any]:
-    """Build, measure, train, measure."""
-    train_rows, test_rows = rows_of("train", count, seed), rows_of("test", test_count, 1000 + seed)
-    texts = [text for rows in train_rows.values() for side in ("anchor", "positive") for text in rows[side] if text]
+def option_chance(rows: DatasetDict) -> dict[str, float]:
+    """Chance of the right one among a row's own options."""
+    return {
+        kind: 100 * sum(1 / len(set(options)) for options in part["options"]) / len(part)
+        for kind, part in rows.items()
+        if "options" in part.column_names
+    }
+
+
+def train(model: SentenceTransformer, rows: DatasetDict, steps: int, seed: int, warm_up: float) -> int:
+    """Train in place; seconds."""
+    started = time.time()
+    arguments = TRAINING | {"max_steps": steps, "seed": seed, "use_cpu": not torch.cuda.is_available()}
     with tempfile.TemporaryDirectory() as folder:
-        small_qwen2_vl(texts, Path(folder) / "base", seed=seed, **MODEL)
+        train_vipolyqwen(model, rows, folder, info_nce_warm_up=warm_up, **arguments)
+    return round(time.time() - started)
+
+
+def run(seed: int, steps: int, real_steps: int) -> dict[str, Any]:
+    """Build, measure, train, measure; the same with real rows."""
+    made = {"train": generated("train", seed), "test": generated("test", 1000 + seed, count=200)}
+    real = {split: real_rows(split, seed) for split in ("train", "test")}
+    # Some training rows beside the test rows: what is learned by heart, and what is carried over.
+    learned = DatasetDict({f"{kind} (training rows)": real["train"][kind].select(range(88)) for kind in HEARD})
+    with tempfile.TemporaryDirectory() as folder:
+        small_qwen2_vl(texts_of(made["train"], real["train"]), folder, seed=seed, **MODEL)
         set_seed(seed)
-        model = build_vipolyqwen(Path(folder) / "base", embedding_dimension=128, max_pixels=112 * 112)
-        before, started = measure(model, test_rows), time.time()
-        arguments = TRAINING | {"max_steps": steps, "seed": seed, "use_cpu": not torch.cuda.is_available()}
-        train_vipolyqwen(model, combine_rows(*train_rows.values()), Path(folder) / "model", **arguments)
-        after = measure(model, test_rows)
-    size = sum(parameter.numel() for parameter in model.parameters())
-    seconds = round(time.time() - started)
-    facts = {"seed": seed, "steps": steps, "parameters": size, "seconds": seconds}
-    return facts | {"blind": blind(train_rows, test_rows), "before": before, "after": after}
+        model = build_vipolyqwen(folder, embedding_dimension=SIZE, max_pixels=MAX_PIXELS)
+    result: dict[str, Any] = {"seed": seed, "steps": steps, "real_steps": real_steps}
+    result["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    result["blind"] = blind(made["train"], made["test"])
+    result["option_chance"] = option_chance(made["test"]) | option_chance(real["test"])
+    result["untrained"] = measure(model, made["test"]) | measure(model, real["test"])
+    result["seconds"] = train(model, made["train"], steps, seed, warm_up=0.5)
+    result["trained"] = measure(model, made["test"])
+    result["before_real"] = measure(model, real["test"])
+    result["real_seconds"] = train(model, real["train"], real_steps, seed, warm_up=0.5)
+    result["trained"] |= measure(model, real["test"]) | measure(model, learned)
+    return result
+
+
+HEARD = ("driving questions", "instructions", "paragraphs")
+
+
+def generated_table(results: list[dict[str, Any]]) -> str:
+    """Recall@1 on generated rows, and Spearman on text pairs."""
+    rows = []
+    for kind in TRAIN_ROWS:
+        task = [kind.replace("_", " "), *(cell(results, state, kind, "recall@1") for state in ("untrained", "trained"))]
+        task.insert(1, cell(results, "trained", kind, "chance"))
+        blind_guess = over_seeds([result["blind"][kind] for result in results]) if kind in results[0]["blind"] else ""
+        own = cell(results, "trained", kind, "option_accuracy")
+        chance = over_seeds([r["option_chance"][kind] for r in results]) if own else ""
+        rows.append([*task, blind_guess, own, chance])
+    header = ["kind", "chance", "untrained", "trained", "blind", "among its own options", "chance of that"]
+    return markdown(header, rows)
+
+
+def real_table(results: list[dict[str, Any]]) -> str:
+    """Recall@1 on real rows."""
+    kinds = [kind for kind in results[0]["trained"] if kind not in TRAIN_ROWS and kind != "text_pairs"]
+    rows = []
+    for kind in kinds:
+        known = "training rows" not in kind
+        states = [cell(results, s, kind, "recall@1") if known else "" for s in ("untrained", "before_real")]
+        recall = cell(results, "trained", kind, "recall@1")
+        mrr = cell(results, "trained", kind, "mrr")
+        own = cell(results, "trained", kind, "option_accuracy")
+        rows.append([kind, cell(results, "trained", kind, "chance"), *states, recall, mrr, own])
+    header = ["rows", "chance", "untrained", "after generated rows", "after real rows", "MRR", "among its own options"]
+    return markdown(header, rows)
+
+
+def cell(results: list[dict[str, Any]], state: str, kind: str, figure: str) -> str:
+    """One figure over the seeds; empty where it does not apply."""
+    values = [result[state][kind][figure] for result in results if figure in result[state][kind]]
+    return over_seeds(values) if values else ""
+
+
+def pairs_line(results: list[dict[str, Any]]) -> str:
+    """The text pairs in a sentence."""
+    before, after = (cell(results, state, "text_pairs", "spearman") for state in ("untrained", "trained"))
+    return f"Spearman's correlation of the text pairs' cosine with their score: {before} untrained, {after} trained."
 
 
 def main() -> None:
-    """Run the seeds and print one line for each."""
+    """Run the seeds that have no figures yet, print the tables and put them into the docs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("outputs/vipolyqwen.jsonl"))
+    parser.add_argument("--results", type=Path, default=Path("outputs/vipolyqwen.jsonl"), help="figures so far")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--rows", type=int, default=4000, help="training rows of each kind")
-    parser.add_argument("--test-rows", type=int, default=200, help="test rows of each kind")
+    parser.add_argument("--steps", type=int, default=2000, help="on generated rows")
+    parser.add_argument("--real-steps", type=int, default=600, help="on real rows")
+    parser.add_argument("--table-only", action="store_true")
     options = parser.parse_args()
     options.results.parent.mkdir(parents=True, exist_ok=True)
-    for seed in options.seeds:
-        result = run(seed, options.steps, options.rows, options.test_rows)
+    results = [json.loads(line) for line in options.results.open()] if options.results.exists() else []
+    for seed in [] if options.table_only else options.seeds:
+        if any(result["seed"] == seed for result in results):
+            continue
+        results.append(run(seed, options.steps, options.real_steps))
         with options.results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result, ensure_ascii=False) + "\n")
-        print(json.dumps(result, ensure_ascii=False, indent=2), flush=True)
+            file.write(json.dumps(results[-1], ensure_ascii=False) + "\n")
+    text = "\n\n".join([generated_table(results), pairs_line(results), real_table(results)])
+    print(text)
+    if options.table_only or len(options.seeds) > 1:
+        update_docs("vipolyqwen", text)
 
 
 if __name__ == "__main__":

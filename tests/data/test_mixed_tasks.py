@@ -16,7 +16,7 @@ from st_vi import DLELoss, MixedTaskCollator
 from st_vi.data import check_task_rows, sample_nli, sample_sts
 from st_vi.data.collator import model_input
 from st_vi.losses import DLEMonitor
-from st_vi.losses.embed import content_ids
+from st_vi.losses.content import content_ids
 from tests.conftest import SENTENCES
 
 RED = Image.new("RGB", (8, 6), "red")

@@ -1,0 +1,99 @@
+"""Which inputs of a batch are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+def content_ids(columns: Sequence[Mapping[str, Any]]) -> list[Tensor] | None:
+    """One integer for each input of each column, equal where text and pictures are equal.
+
+    Texts are compared by their token ids, pictures by their pixels as the model gets them. Padding and its side
+    play no role, so ids can be compared between columns and between devices. Call it before the model runs:
+    modules may change the attention mask in place.
+
+    Args:
+        columns: Preprocessed columns: ``input_ids`` and ``attention_mask`` (B, N), or flattened inputs (1, total)
+            with ``cu_seq_lens_q`` (B+1,); and as Qwen2-VL has pictures, ``pixel_values`` (patches, values),
+            ``image_grid_thw`` (pictures, 3) and ``num_images_per_sample`` (B,).
+
+    Returns:
+        A (B,) int64 tensor a column. None, with a warning once, where a column holds anything else.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.losses.content import content_ids
+        >>> left = {"input_ids": torch.tensor([[0, 5, 6]]), "attention_mask": torch.tensor([[0, 1, 1]])}
+        >>> right = {"input_ids": torch.tensor([[5, 6, 0]]), "attention_mask": torch.tensor([[1, 1, 0]])}
+        >>> first, second = content_ids([left, right])
+        >>> bool(first == second)
+        True
+    """
+    ids = [_content_ids(column) for column in columns]
+    if any(column_ids is None for column_ids in ids):
+        logger.warning_once("Equal inputs cannot be told apart in this batch: repeated texts stay negatives.")
+        return None
+    return ids
+
+
+def _content_ids(features: Mapping[str, Any]) -> Tensor | None:
+    texts, pictures = _text_hashes(features), _picture_hashes(features)
+    return None if texts is None or pictures is None else texts + pictures
+
+
+def _text_hashes(features: Mapping[str, Any]) -> Tensor | None:
+    tokens = features.get("input_ids")
+    if tokens is None or tokens.ndim != 2:
+        return None
+    if "cu_seq_lens_q" in features:
+        starts, lengths = features["cu_seq_lens_q"][:-1].long(), features["cu_seq_lens_q"].diff()
+        text = torch.repeat_interleave(torch.arange(len(starts), device=tokens.device), lengths)
+        position = torch.arange(len(text), device=tokens.device) - starts[text]
+        hashes = _mix(tokens[0] + _mix(position))
+        return torch.zeros_like(starts).index_add(0, text, hashes)
+    if "attention_mask" not in features:
+        return None
+    mask = features["attention_mask"].long()
+    position = mask.cumsum(dim=1) - 1
+    return (_mix(tokens + _mix(position)) * mask).sum(dim=1)
+
+
+def _picture_hashes(features: Mapping[str, Any]) -> Tensor | int | None:
+    """(B,), 0 for an input without a picture."""
+    if "pixel_values_videos" in features:
+        return None
+    if features.get("pixel_values") is None:
+        return 0
+    pixels, grids, counts = (features.get(k) for k in ("pixel_values", "image_grid_thw", "num_images_per_sample"))
+    if grids is None or counts is None or pixels.ndim != 2:
+        return None
+    counts = counts.to(grids.device)
+    patches = grids.prod(dim=1)
+    rows = torch.arange(len(counts), device=grids.device)
+    row = rows.repeat_interleave(counts).repeat_interleave(patches)
+    starts = torch.zeros_like(counts).index_add(0, row, torch.ones_like(row)).cumsum(0)
+    position = torch.arange(len(row), device=row.device) - F.pad(starts, (1, 0))[row]
+    place = _mix(torch.arange(pixels.shape[1], device=pixels.device)) | 1
+    bits = pixels.float().contiguous().view(torch.int32)
+    # Some patches at a time: int64 copies of all of them would not fit into a cache, and cost more than the model.
+    patch_hashes = torch.cat([(some.long() * place).sum(dim=1) for some in bits.split(256)])
+    # The same patches can lie side by side or on top of each other: plain pictures of different shape.
+    shapes = (grids * _mix(torch.arange(3, device=grids.device))).sum(dim=1).repeat_interleave(patches)
+    hashes = _mix(patch_hashes + _mix(position) + _mix(shapes))
+    return torch.zeros_like(counts).index_add(0, row, hashes)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Scramble int64 values one by one (the finaliser of SplitMix64; overflow wraps and is meant to)."""
+    x = x.long() * -7046029254386353131
+    x = (x ^ (x >> 30)) * -4658895280553007687
+    x = (x ^ (x >> 27)) * -7723592293110705685
+    return x ^ (x >> 31)

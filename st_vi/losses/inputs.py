@@ -1,0 +1,135 @@
+"""The inputs of several columns as one table, from which any of them can be taken together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_TOKEN_KEYS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
+_PICTURE_KEYS = {"pixel_values", "image_grid_thw", "num_images_per_sample"}
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The T inputs of all columns, numbered column after column.
+
+    Attributes:
+        tokens: (T, N) each, as wide as the widest column.
+        left: Whether padding is on the left.
+        pad: The token that pads; None where nothing was padded.
+        lengths: Without padding.
+        pictures: Patches and grids of each input; None without.
+        metadata: Of each input, what is one value for its column.
+        sizes: Number of inputs of each column.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.losses.inputs import Inputs
+        >>> left = {"input_ids": torch.tensor([[5, 6, 7], [8, 0, 0]])}
+        >>> right = {"input_ids": torch.tensor([[9], [8]])}
+        >>> inputs = Inputs.read([c | {"attention_mask": (c["input_ids"] > 0).long()} for c in (left, right)])
+        >>> inputs.lengths, inputs.features([1, 2])["input_ids"].tolist()
+        ([3, 1, 1, 1], [[8], [9]])
+    """
+
+    tokens: dict[str, Tensor]
+    left: bool
+    pad: int | None
+    lengths: list[int]
+    pictures: list[tuple[Tensor, Tensor] | None]
+    metadata: list[frozenset[tuple[str, Any]]]
+    sizes: list[int]
+
+    @classmethod
+    def read(cls, columns: Sequence[Mapping[str, Any]]) -> Inputs | None:
+        """The inputs of these columns; None where one holds what cannot be put into other groups."""
+        metadata = [_metadata(column) for column in columns]
+        tokens_of = [{k: v for k, v in column.items() if k in _TOKEN_KEYS and v is not None} for column in columns]
+        if None in metadata or any(tokens.keys() != tokens_of[0].keys() for tokens in tokens_of):
+            return None
+        if not {"input_ids", "attention_mask"} <= tokens_of[0].keys():
+            return None
+        if any(v.ndim != 2 or v.shape != tokens["input_ids"].shape for tokens in tokens_of for v in tokens.values()):
+            return None
+        pictures = [_pictures(column) for column in columns]
+        masks = [tokens["attention_mask"].bool().cpu() for tokens in tokens_of]
+        left = any(not mask[:, 0].all() for mask in masks)
+        if None in pictures or (left and any(not mask[:, -1].all() for mask in masks)):
+            return None
+
+        # The tokenizer's padding, which XLM-R knows by its id: position ids count the tokens that are something else.
+        padding = [tokens["input_ids"].cpu()[~mask] for tokens, mask in zip(tokens_of, masks, strict=True)]
+        pad = next((int(tokens[0]) for tokens in padding if len(tokens)), None)
+        width = max(mask.shape[1] for mask in masks)
+        table = {
+            key: torch.cat(
+                [_widen(tokens[key], width, left, (pad or 0) * (key == "input_ids")) for tokens in tokens_of]
+            )
+            for key in tokens_of[0]
+        }
+        lengths = [_extents(mask.flip(1) if left else mask) for mask in masks]
+        return cls(
+            tokens=table,
+            left=left,
+            pad=pad,
+            lengths=[length for column in lengths for length in column],
+            pictures=[picture for column in pictures for picture in column],
+            metadata=[values for values, mask in zip(metadata, masks, strict=True) for _ in mask],
+            sizes=[len(mask) for mask in masks],
+        )
+
+    def features(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """What the model is called with for these inputs, with no more padding than they need."""
+        width = max(self.lengths[number] for number in numbers)
+        span = slice(-width, None) if self.left else slice(width)
+        index = torch.tensor(numbers, device=self.tokens["input_ids"].device)
+        features: dict[str, Any] = {key: values[:, span][index] for key, values in self.tokens.items()}
+        pictures = [self.pictures[number] for number in numbers]
+        if any(pictures):
+            patches, grids = zip(*filter(None, pictures), strict=True)
+            counts = [len(picture[1]) if picture else 0 for picture in pictures]
+            features |= {
+                "pixel_values": torch.cat(patches),
+                "image_grid_thw": torch.cat(grids),
+                "num_images_per_sample": torch.tensor(counts, device=index.device),
+            }
+        return features | dict(self.metadata[numbers[0]])
+
+
+def _metadata(column: Mapping[str, Any]) -> frozenset[tuple[str, Any]] | None:
+    """What is one value for the whole column; None if there are tensors nobody knows here, or values like lists."""
+    values = {key: value for key, value in column.items() if key not in _TOKEN_KEYS | _PICTURE_KEYS}
+    if isinstance(values.get("prompt_length"), Tensor):  # from a data loader: the same value once, or for every row
+        values["prompt_length"] = int(values["prompt_length"].flatten()[0])
+    try:
+        return None if any(isinstance(value, Tensor) for value in values.values()) else frozenset(values.items())
+    except TypeError:
+        return None
+
+
+def _pictures(column: Mapping[str, Any]) -> list[tuple[Tensor, Tensor] | None] | None:
+    """For each input its patches (patches, values) and grids (pictures, 3); None if they are not as in Qwen2-VL."""
+    pixels, grids, counts = (column.get(k) for k in ("pixel_values", "image_grid_thw", "num_images_per_sample"))
+    if pixels is None:
+        return [None] * len(column["input_ids"])
+    if grids is None or counts is None or pixels.ndim != 2:
+        return None
+    counts = counts.tolist()
+    patches = [int(of_input.prod(dim=1).sum()) for of_input in grids.cpu().split(counts)]
+    parts = zip(pixels.split(patches), grids.split(counts), strict=True)
+    return [part if count else None for part, count in zip(parts, counts, strict=True)]
+
+
+def _widen(values: Tensor, width: int, left: bool, fill: int) -> Tensor:
+    gap = width - values.shape[1]
+    return F.pad(values, (gap, 0) if left else (0, gap), value=fill) if gap else values
+
+
+def _extents(mask: Tensor) -> list[int]:
+    """Position after the last real token, at least 1."""
+    return (mask * torch.arange(1, mask.shape[1] + 1)).amax(dim=1).clamp(min=1).tolist()

@@ -1,0 +1,347 @@
+"""`embed_distinct` against one forward a column: the same values and gradients, from fewer and shorter inputs."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.losses import AdaptiveLayerLoss, MatryoshkaLoss
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch.nn.parallel import DistributedDataParallel
+
+from st_vi.losses import DLELoss, SupConNLILoss, embed
+from st_vi.losses.content import content_ids
+from st_vi.losses.embed import cut, embed_distinct
+from st_vi.losses.inputs import Inputs
+from st_vi.recipes import build_vipolyqwen
+from tests.conftest import SENTENCES
+from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+
+S = [sentence.rsplit(maxsplit=i)[0] for i, sentence in enumerate(SENTENCES)]  # of many lengths
+TEXTS = [
+    [S[0], S[0], S[1], S[2], S[0]],  # one anchor three times
+    [S[3], S[4], S[3], S[0], S[3]],  # one positive under two anchors; an anchor as a positive
+    [S[5], S[1], S[4], S[2], "mưa"],  # an anchor as its own negative
+]
+
+
+def picture(width, height, seed):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+WIDE, TALL = picture(84, 56, 0), picture(28, 56, 1)
+PICTURES = [
+    [
+        {"image": WIDE, "text": "Có mấy con mèo?"},
+        {"image": WIDE, "text": "Màu gì?"},
+        TALL,
+        {"image": [TALL, WIDE], "text": "Hai bức ảnh này khác nhau ở đâu?"},
+        "Trời mưa to nên đường phố ngập nước, xe cộ không đi lại được nữa.",
+    ],
+    ["Ba con.", "Đen.", {"image": [WIDE, TALL], "text": "Đen."}, "Ba con.", TALL],
+]
+
+
+@pytest.fixture(scope="module")
+def tiny_multimodal(tmp_path_factory):
+    torch.manual_seed(0)
+    path = save_tiny_qwen2_vl(tmp_path_factory.mktemp("tiny-qwen2-vl"))
+    return build_vipolyqwen(path, embedding_dimension=16, min_pixels=28 * 28, max_pixels=8 * 28 * 28).train()
+
+
+def step(model, embeddings):
+    """Values and gradients, with another weight for every number of every embedding."""
+    model.zero_grad()
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(e.shape, generator=generator, dtype=e.dtype) for e in embeddings]
+    sum((e * w).sum() for e, w in zip(embeddings, weights, strict=True)).backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return [e.detach() for e in embeddings], gradients
+
+
+def assert_same(first, second, tolerance):
+    for mine, theirs in zip(first[0], second[0], strict=True):
+        torch.testing.assert_close(mine, theirs, atol=tolerance, rtol=tolerance)
+    assert first[1].keys() == second[1].keys() and first[1]
+    for name, expected in second[1].items():
+        most = tolerance * max(1.0, float(expected.abs().max()))
+        torch.testing.assert_close(first[1][name], expected, atol=most, rtol=0, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def columns_of(model, columns, **kwargs):
+    return [model.preprocess(column, **kwargs) for column in columns]
+
+
+def embed_both(model, columns, **kwargs):
+    """Ours and the naive way, on features of their own."""
+    features = columns_of(model, columns, **kwargs)
+    ours = step(model, embed_distinct(model, features, content_ids(features)))
+    naive = step(model, [model(column)["sentence_embedding"] for column in columns_of(model, columns, **kwargs)])
+    return ours, naive
+
+
+@pytest.fixture
+def forwards():
+    """`watch(model)` gives a list to which every forward appends the shape of its input_ids."""
+    handles = []
+
+    def watch(model):
+        shapes = []
+        hook = model.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0]["input_ids"].shape)))
+        handles.append(hook)
+        return shapes
+
+    yield watch
+    for handle in handles:
+        handle.remove()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_texts_equal_the_naive_way(tiny_model, side, dtype):
+    tiny_model.to(dtype).tokenizer.padding_side = side
+    assert_same(*embed_both(tiny_model, TEXTS), 1e-10 if dtype is torch.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("prompt", [None, "<ocr> "])
+def test_pictures_equal_the_naive_way(tiny_multimodal, side, prompt):
+    tiny_multimodal.tokenizer.padding_side = side
+    # In double there is no more to see: Qwen2-VL computes its rotations and norms in fp32.
+    assert_same(*embed_both(tiny_multimodal, PICTURES, prompt=prompt), 1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_prompts_that_are_not_pooled(tiny_base, side):
+    model = SentenceTransformer(modules=[Transformer(str(tiny_base)), Pooling(32, "mean", include_prompt=False)])
+    model.double().tokenizer.padding_side = side
+    assert_same(*embed_both(model, TEXTS, prompt="Câu: "), 1e-10)
+
+
+def test_every_distinct_input_is_forwarded_once(tiny_model, forwards):
+    features = columns_of(tiny_model, TEXTS)
+    before = [{key: value.clone() for key, value in column.items() if key != "modality"} for column in features]
+    shapes = forwards(tiny_model)
+    embed_distinct(tiny_model, features, content_ids(features))
+    # Seven texts, and one of them once more as its row's own negative.
+    assert sum(rows for rows, _ in shapes) == len({text for column in TEXTS for text in column}) + 1
+    for column, old in zip(features, before, strict=True):
+        assert column.keys() == {*old, "modality"} and all(torch.equal(column[key], old[key]) for key in old)
+    shapes.clear()
+    embed_distinct(tiny_model, features)
+    assert sum(rows for rows, _ in shapes) == 15
+
+
+def test_little_padding_is_forwarded(tiny_model, forwards, monkeypatch):
+    monkeypatch.setattr(embed, "_CPU_OVERHEAD", 3)
+    columns = [[" ".join(SENTENCES), *S[:3]], [*S[3:6], "mưa"]]
+    features = columns_of(tiny_model, columns)
+    real, shapes = sum(int(column["attention_mask"].sum()) for column in features), forwards(tiny_model)
+    embeddings = embed_distinct(tiny_model, features, content_ids(features))
+    forwarded = sum(rows * width for rows, width in shapes)
+    before = sum(column["attention_mask"].numel() for column in features)
+    assert forwarded - real < (before - real) / 10
+    shapes.clear()
+    monkeypatch.setattr(embed, "_MOST_TOKENS", 24)
+    smaller = embed_distinct(tiny_model, features, content_ids(features))
+    assert all(rows * width <= 24 or rows == 1 for rows, width in shapes)
+    assert max(rows for rows, _ in shapes) == 2
+    for column, first, second in zip(features, embeddings, smaller, strict=True):
+        naive = tiny_model(column)["sentence_embedding"]
+        torch.testing.assert_close(first, naive, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(second, naive, atol=1e-5, rtol=1e-5)
+
+
+def test_two_views_of_a_row_have_dropout_of_their_own(tiny_model, forwards):
+    tiny_model[0].model.embeddings.dropout.p = 0.5
+    tiny_model.train()
+    features, shapes = columns_of(tiny_model, [[S[0], S[1], S[0]]] * 2), forwards(tiny_model)
+    first, second = embed_distinct(tiny_model, features, content_ids(features))
+    assert not torch.isclose(first, second).all(dim=1).any()
+    assert torch.equal(first[0], first[2]) and torch.equal(second[0], second[2])
+    assert sum(rows for rows, _ in shapes) == 4
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_columns_of_other_metadata_stay_apart(tiny_base, side, forwards):
+    model = SentenceTransformer(modules=[Transformer(str(tiny_base)), Pooling(32, "mean", include_prompt=False)])
+    model.double().tokenizer.padding_side = side
+
+    def features():
+        prompted, plain = model.preprocess(TEXTS[0], prompt="Câu: "), model.preprocess([f"Câu: {t}" for t in TEXTS[0]])
+        per_row = prompted | {"prompt_length": torch.full((5,), prompted["prompt_length"])}  # as from a data loader
+        return [prompted, plain, per_row]
+
+    columns, shapes = features(), forwards(model)
+    assert all(torch.equal(*pair) for pair in combinations(content_ids(columns), 2))  # the same tokens
+    ours = step(model, embed_distinct(model, columns, content_ids(columns)))
+    assert sum(rows for rows, _ in shapes) == 3 + 2 * 3  # the prompted columns are two views of each other
+    assert_same(ours, step(model, [model(column)["sentence_embedding"] for column in features()]), 1e-10)
+    with torch.no_grad():
+        assert not torch.isclose(ours[0][0], ours[0][1]).any(dim=1).all()
+
+
+def test_plain_pictures_of_other_shape_are_other_inputs(tiny_multimodal):
+    tiny_multimodal.tokenizer.padding_side = "right"
+    lying, standing = (Image.new("RGB", size, "red") for size in ((112, 28), (28, 112)))
+    ours, naive = embed_both(tiny_multimodal, [[lying, standing], ["đỏ", "đỏ"]])
+    assert not torch.allclose(naive[0][0][0], naive[0][0][1])
+    assert_same(ours, naive, 1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_nothing_is_padded_with_a_token_nobody_knows(tiny_model, side, forwards):
+    """Each column of one length: the padding token is nowhere to be seen, and XLM-R counts positions by it."""
+    tiny_model.double().tokenizer.padding_side = side
+    columns, shapes = [[S[0], S[0]], ["mưa", "mưa"], [S[4], S[4]]], forwards(tiny_model)
+    ours, naive = embed_both(tiny_model, columns)
+    assert len(shapes[:3]) == len({width for _, width in shapes[:3]}) == 3 and len(shapes) == 6
+    assert_same(ours, naive, 1e-10)
+
+
+def test_what_it_cannot_regroup_is_embedded_by_column(tiny_model, forwards):
+    text = tiny_model.preprocess(S[:2])
+    both_sides = {key: value.clone() for key, value in text.items() if key != "modality"}
+    both_sides["attention_mask"][0, 0] = both_sides["attention_mask"][1, -1] = 0
+    strange = [
+        text | {"pixel_values_videos": torch.ones(2, 3)},
+        text | {"pixel_values": torch.ones(2, 3, 8, 8)},
+        text | {"position_ids": torch.ones(2, 3)},
+        text | {"texts": ["a", "b"]},
+        {"input_ids": torch.ones(5), "offsets": torch.zeros(2)},
+        text | {"token_type_ids": torch.zeros_like(text["input_ids"])},
+        both_sides,
+        text | {"cu_seq_lens_q": torch.tensor([0, 3])},
+    ]
+    for column in strange:
+        assert Inputs.read([text, column]) is None
+    assert Inputs.read([text, text]) is not None
+    shapes = forwards(tiny_model)
+    features = [text, both_sides]
+    first, second = embed_distinct(tiny_model, features, content_ids(features))
+    assert shapes == [tuple(column["input_ids"].shape) for column in features]
+    assert torch.equal(first, text["sentence_embedding"]) and torch.equal(second, both_sides["sentence_embedding"])
+
+
+@pytest.mark.parametrize("overhead", [0.5, 3, 10, 1000])
+@pytest.mark.parametrize("count", [None, 1, 2, 3, 5])
+def test_cuts_are_the_cheapest_there_are(overhead, count):
+    generator = torch.Generator().manual_seed(0)
+    for size in (5, 6, 9):
+        lengths = sorted(torch.randint(1, 9, (size,), generator=generator).tolist())
+
+        def price(ends, lengths=lengths):
+            return sum(lengths[j - 1] * (j - i) + overhead for i, j in zip([0, *ends], ends, strict=False))
+
+        ways = [
+            [*ends, size]
+            for groups in ([count] if count else range(1, size + 1))
+            for ends in combinations(range(1, size), groups - 1)
+        ]
+        actual = cut(lengths, overhead, count)
+        assert actual in ways
+        assert price(actual) == min(map(price, ways))
+
+
+LABELS = torch.tensor([[0, 0.1], [0, 0.8], [1, float("nan")], [4, float("nan")], [4, float("nan")]])
+
+
+def loss_step(model, loss, columns, labels):
+    model.zero_grad()
+    value = loss(columns_of(model, columns), labels)
+    value = sum(value.values()) if isinstance(value, dict) else value
+    value.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return [value.detach()], gradients
+
+
+@pytest.mark.parametrize("wrap", ["alone", "matryoshka", "adaptive layers"])
+@pytest.mark.parametrize("kind", ["supcon", "dle"])
+def test_losses_are_the_same_with_and_without(tiny_model, kind, wrap):
+    if wrap == "adaptive layers":
+        tiny_model[0].model.config.output_hidden_states = True
+    results = []
+    for merge_inputs in (True, False):
+        if kind == "supcon":
+            loss, columns, labels = SupConNLILoss(tiny_model, merge_inputs=merge_inputs), TEXTS, None
+        else:
+            loss, columns, labels = DLELoss(tiny_model, merge_inputs=merge_inputs), TEXTS[:2], LABELS
+        assert loss.get_config_dict()["merge_inputs"] is merge_inputs
+        if wrap == "matryoshka":
+            if kind == "dle":
+                loss = Summed(loss)
+            loss = MatryoshkaLoss(tiny_model, loss, [32, 8])
+        elif wrap == "adaptive layers":
+            if kind == "dle":
+                pytest.skip("stock AdaptiveLayerLoss adds up scalars")
+            loss = AdaptiveLayerLoss(tiny_model, loss, kl_temperature=0)
+            random.seed(0)  # it draws the layer
+        results.append(loss_step(tiny_model, loss, columns, labels))
+    assert_same(*results, 1e-5)
+
+
+class Summed(torch.nn.Module):
+    """Stock MatryoshkaLoss adds up scalars; `DLELoss` gives a dict."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, features, labels):
+        return sum(self.loss(features, labels).values())
+
+
+@pytest.mark.parametrize("merge_inputs", [True, False])
+def test_repeats_that_count_as_negatives_are_merged_all_the_same(tiny_model, merge_inputs, forwards):
+    shapes = forwards(tiny_model)
+    loss = DLELoss(tiny_model, mask_duplicates=False, merge_inputs=merge_inputs)
+    actual = sum(loss(columns_of(tiny_model, TEXTS[:2]), LABELS).values())
+    embeddings = [tiny_model(column)["sentence_embedding"] for column in columns_of(tiny_model, TEXTS[:2])]
+    torch.testing.assert_close(actual, sum(loss.compute_loss_from_embeddings(embeddings, LABELS).values()))
+    assert sum(rows for rows, _ in shapes[:-2]) == (5 if merge_inputs else 10)
+
+
+# Rank 0 has two different texts of one length in each column, rank 1 has ten of all lengths.
+BY_RANK = [[[S[0]] * 4, ["mưa"] * 4, [S[2]] * 4], [S[:4], S[4:8], [S[2], "mưa", " ".join(SENTENCES), S[1]]]]
+
+
+def run_rank(rank, folder, base):
+    torch.set_num_threads(1)
+    timeout = timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timeout)
+    model = SentenceTransformer(modules=[Transformer(base), Pooling(32, "mean")], device="cpu").double()
+    shapes = []
+    model.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0]["input_ids"].shape)))
+    # Buffers are broadcast in every forward: a process with fewer of them would wait forever.
+    wrapped = DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=True)
+    loss = SupConNLILoss(wrapped, gather_across_devices=True)
+    for _ in range(2):  # DDP regroups its buckets after the first step
+        model.zero_grad()
+        loss([model.preprocess(column) for column in BY_RANK[rank]]).backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    torch.save((gradients, shapes), f"{folder}/rank{rank}")
+    dist.destroy_process_group()
+
+
+def test_two_processes_with_other_repeats_equal_the_joint_batch(tiny_base, tmp_path):
+    mp.spawn(run_rank, (str(tmp_path), str(tiny_base)), nprocs=2)
+    (first, few), (second, many) = (torch.load(tmp_path / f"rank{rank}") for rank in (0, 1))
+    assert len(few) == len(many) == 6  # two steps of as many forwards as columns
+    assert (sum(rows for rows, _ in few), sum(rows for rows, _ in many)) == (6, 20)
+    model = SentenceTransformer(modules=[Transformer(str(tiny_base)), Pooling(32, "mean")], device="cpu").double()
+    joint = [[*own, *others] for own, others in zip(*BY_RANK, strict=True)]
+    SupConNLILoss(model, merge_inputs=False)(columns_of(model, joint)).backward()
+    expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert first.keys() == second.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(first[name], gradient, atol=1e-6, rtol=1e-6, msg=name)
+        torch.testing.assert_close(second[name], gradient, atol=1e-6, rtol=1e-6, msg=name)
