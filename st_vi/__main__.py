@@ -1,4 +1,4 @@
-"""The command line: ``python -m st_vi demo | train viclsr | evaluate``."""
+"""The command line: ``python -m st_vi demo | train … | evaluate | ablate …``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import typer
 app = typer.Typer(help="Vietnamese embeddings for sentence-transformers.", no_args_is_help=True, add_completion=False)
 train_app = typer.Typer(help="Train one of the systems.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
+ablate_app = typer.Typer(help="Change one thing at a time, and measure.", no_args_is_help=True)
+app.add_typer(ablate_app, name="ablate")
 
 # The heavy imports stand inside the commands, so that --help answers at once.
 
@@ -21,10 +23,19 @@ Labels = Annotated[list[str] | None, typer.Option("--label", help="value=name, s
 
 @app.command()
 def demo(
+    system: Annotated[Literal["viclsr", "vipolyqwen"], typer.Option(help="text, or text and pictures")] = "viclsr",
     output: Annotated[Path, typer.Option(help="where the trained model goes")] = Path("outputs/demo"),
-    epochs: Annotated[int, typer.Option(min=1)] = 10,
+    epochs: Annotated[int, typer.Option(min=1, help="of viclsr")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="of vipolyqwen")] = 400,
 ) -> None:
-    """Train a small encoder on the shipped samples, evaluate, save, reload and encode. Downloads nothing."""
+    """Train a small model from random weights, evaluate, save, reload and encode. Downloads nothing."""
+    if system == "viclsr":
+        _demo_viclsr(output, epochs)
+    else:
+        _demo_vipolyqwen(output, steps)
+
+
+def _demo_viclsr(output: Path, epochs: int) -> None:
     from st_vi.recipes.demo import run_demo
 
     typer.echo("Training a small encoder, from random weights, on 300 premises with their hypotheses …", err=True)
@@ -39,6 +50,19 @@ def demo(
     typer.echo(f"Reloaded from {output / 'model'}; cosine similarities:")
     for number, (sentence, row) in enumerate(zip(result.sentences, result.similarities.tolist(), strict=True), 1):
         typer.echo(f"  {number}  " + "  ".join(f"{value:5.2f}" for value in row) + f"   {sentence}")
+
+
+def _demo_vipolyqwen(output: Path, steps: int) -> None:
+    from st_vi.recipes.demo_vipolyqwen import run_vision_demo
+
+    typer.echo("Training a small Qwen2-VL, from random weights, on pictures of coloured shapes …", err=True)
+    result = run_vision_demo(output, steps)
+    typer.echo(f"\n{'recall@1 on unseen scenes':<28}{'chance':>8}{'before':>8}{'after':>8}")
+    for name, (before, after, chance) in result.figures.items():
+        typer.echo(f"{name:<28}{100 * chance:>8.1f}{100 * before:>8.1f}{100 * after:>8.1f}")
+    typer.echo(f"\nReloaded from {output / 'model'}; cosine of the picture {output / 'scene.png'} with:")
+    for text, value in zip(result.texts, result.similarities.tolist(), strict=True):
+        typer.echo(f"  {value:5.2f}   {text}")
 
 
 @train_app.command()
@@ -157,6 +181,46 @@ def vipolyqwen(
     if evaluator:
         _echo_metrics(trainer.evaluate())
     typer.echo(f"Saved in {output}. Load it with st_vi.load({str(output)!r}).")
+
+
+@ablate_app.command("vipolyqwen")
+def ablate_vipolyqwen(
+    output: Annotated[Path, typer.Option(help="for results.jsonl, table.md and plot.html")] = Path("outputs/ablation"),
+    seeds: Annotated[int, typer.Option(min=1, help="0, 1, … up to this many")] = 3,
+    variant: Annotated[list[str] | None, typer.Option(help="only this one and the baseline; repeatable")] = None,
+    steps: Annotated[int, typer.Option(min=1)] = 600,
+    rows: Annotated[int, typer.Option(min=1, help="generated rows of each kind to train on")] = 3000,
+    test_rows: Annotated[int, typer.Option(min=1, help="generated rows of each kind to measure with")] = 200,
+    nli: Annotated[list[str] | None, typer.Option(help="NLI rows for text pairs, else shipped ones")] = None,
+    label: Labels = None,
+    base: Annotated[str | None, typer.Option(help="a pretrained Qwen2-VL, else a small random one")] = None,
+    train: Annotated[list[str] | None, typer.Option(help="rows of mixed tasks instead of generated ones")] = None,
+    evaluation: Annotated[list[str] | None, typer.Option("--eval", help="held-out rows, with --train")] = None,
+    table_only: Annotated[bool, typer.Option(help="no training: the figures so far")] = False,
+) -> None:
+    """Change one thing of viPolyQwen at a time: a table with intervals, and a plot. Goes on where it was stopped."""
+    from st_vi.data import check_task_rows, split_by_task
+    from st_vi.recipes.ablation import ablate, read_results
+    from st_vi.recipes.ablation_report import plot, recall, summarise, table
+    from st_vi.recipes.ablation_study import generated_study, study_of_rows
+
+    if bool(train) != bool(evaluation):
+        raise ValueError("--train and --eval come together")
+    results = output / "results.jsonl"
+    if not table_only:
+        if train:
+            sides = (split_by_task(check_task_rows(_task_rows(sources))[0]) for sources in (train, evaluation))
+            study = study_of_rows(*sides, output, steps, base)
+        else:
+            pairs = _nli_rows(nli, label) if nli else None
+            study = generated_study(output, steps, rows, test_rows, nli=pairs, base=base)
+        for result in ablate(study, results, range(seeds), variant):
+            typer.echo(f"{result['variant']}, seed {result['seed']}: recall@1 {recall(result):.1f}", err=True)
+    summaries = summarise(read_results(results))
+    (output / "table.md").write_text(table(summaries) + "\n", encoding="utf-8")
+    typer.echo(table(summaries))
+    plot(summaries).write_html(output / "plot.html")
+    typer.echo(f"Saved in {output}: results.jsonl, table.md, plot.html")
 
 
 @app.command()

@@ -12,7 +12,7 @@ from st_vi.data.formats import (
 )
 from st_vi.data.read import read_rows
 from st_vi.data.sample_sets import sample_nli, sample_sts
-from st_vi.data.split import split_by_anchor
+from st_vi.data.split import split_by_anchor, split_by_task
 from st_vi.data.task_rows import check_task_rows
 from st_vi.data.triplets import Triplets, check_triplets
 
@@ -33,5 +33,6 @@ __all__ = [
     "sample_sts",
     "scored_pairs_to_rows",
     "split_by_anchor",
+    "split_by_task",
     "vqa_to_rows",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
+import numpy as np
 from datasets import Dataset, DatasetDict
 
 from st_vi.data.columns import clean_texts, find_columns
@@ -45,3 +46,22 @@ def split_by_anchor(dataset: Dataset, test_size: float = 0.2, anchor: str | None
 def _uniform(text: str) -> float:
     """A number in [0, 1) that depends on the text alone."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) / 2**64
+
+
+def split_by_task(rows: Dataset) -> DatasetDict:
+    """One data set for each task, in the order in which tasks come up.
+
+    Raises:
+        ValueError: There is no column `task`.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from st_vi.data import split_by_task
+        >>> rows = Dataset.from_dict({"anchor": ["a", "b", "c"], "task": ["ocr", "instr", "ocr"]})
+        >>> {task: part["anchor"][:] for task, part in split_by_task(rows).items()}
+        {'ocr': ['a', 'c'], 'instr': ['b']}
+    """
+    if "task" not in rows.column_names:
+        raise ValueError(f"missing column 'task'; the columns are {rows.column_names}")
+    tasks = np.array(rows["task"][:])
+    return DatasetDict({task: rows.select(np.flatnonzero(tasks == task)) for task in dict.fromkeys(rows["task"])})

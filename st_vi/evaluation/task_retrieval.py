@@ -46,6 +46,7 @@ class TaskRetrievalEvaluator(BaseEvaluator):
     Attributes:
         ranks: After a call, for each task the rank (1 is the best) of every row's positive, (rows,) float, in the
             order of the rows: for intervals and for tests of significance.
+        cosines: Likewise, the cosine of every row's anchor and positive.
 
     Raises:
         ValueError: Unequal lengths, or no rows.
@@ -89,6 +90,7 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         self.show_progress_bar = show_progress_bar
         self.write_csv = write_csv
         self.ranks: dict[str, Tensor] = {}
+        self.cosines: dict[str, Tensor] = {}
         self.csv_file = "task_retrieval_evaluation" + ("_" + name if name else "") + "_results.csv"
         self.primary_metric = f"{name}_mean_recall@1" if name else "mean_recall@1"
 
@@ -116,7 +118,7 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         cosines = anchors @ self._encode(model, texts).T
         number = {key: index for index, key in enumerate(candidates)}
         right = torch.tensor([number[key] for key in keys])
-        own = cosines.gather(1, right[:, None]).squeeze(1)
+        own = self.cosines[task] = cosines.gather(1, right[:, None]).squeeze(1)
         # Its own column is one of those at least as near: rank 1 is the best.
         ranks = self.ranks[task] = (cosines >= own[:, None]).sum(dim=1).float()
 

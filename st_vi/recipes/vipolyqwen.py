@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from sentence_transformers import (
@@ -20,7 +19,7 @@ from sentence_transformers.base.modules import Module, Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import TrainerCallback
 
-from st_vi.data import MixedTaskCollator, check_task_rows
+from st_vi.data import MixedTaskCollator, check_task_rows, split_by_task
 from st_vi.data.collator import PrefixSide, model_input
 from st_vi.evaluation import TaskRetrievalEvaluator
 from st_vi.losses import DLELoss, DLEMonitor, InfoNCEWarmUp
@@ -232,8 +231,7 @@ def vipolyqwen_evaluator(rows: Dataset | DatasetDict, **settings: Any) -> TaskRe
         {'words': 'ocr', 'questions': 'vqa_single'}
     """
     if isinstance(rows, Dataset):
-        tasks = np.array(rows["task"])
-        rows = DatasetDict({task: rows.select(np.flatnonzero(tasks == task)) for task in dict.fromkeys(rows["task"])})
+        rows = split_by_task(rows)
     columns: dict[str, list[Any]] = {"anchors": [], "positives": [], "tasks": [], "scores": [], "options": []}
     prompts = {}
     for name, part in rows.items():

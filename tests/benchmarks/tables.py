@@ -1,23 +1,8 @@
-"""Figures over seeds as text, and tables put into the page of benchmarks."""
+"""Tables put into the page of benchmarks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-
-
-def over_seeds(values: Sequence[float], digits: int = 1) -> str:
-    """Mean ± standard deviation, or the one value."""
-    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{deviation}"
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def update_docs(name: str, text: str, path: Path = Path("docs/benchmarks.md")) -> None:

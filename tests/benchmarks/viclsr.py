@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
 from sentence_transformers import SentenceTransformer
@@ -31,8 +30,10 @@ from transformers import set_seed
 from st_vi.data import Triplets, nli_to_triplets, read_rows, split_by_anchor
 from st_vi.data.labels import canonical_labels
 from st_vi.evaluation import NLISimilarityEvaluator, NLUBenchmark, NLUEvaluator
+from st_vi.evaluation.tables import markdown, over_seeds
 from st_vi.losses import SupConNLILoss
 from st_vi.recipes import build_viclsr, train_viclsr
+from tests.benchmarks.tables import update_docs
 
 DATA = Path(os.environ.get("ST_VI_DATA", "../shared/data"))
 BASE = Path(os.environ.get("ST_VI_BASE", "../shared/models/vi-mini-base"))
@@ -149,25 +150,13 @@ def run(name: str, seed: int, rows: Any) -> dict[str, Any]:
 
 def table(results: list[dict[str, Any]]) -> str:
     """Mean ± standard deviation over seeds, one row an arm."""
-    lines = ["| model | seeds | " + " | ".join(FIGURES.values()) + " |", "|---" * (len(FIGURES) + 2) + "|"]
+    rows = []
     for name in ARMS:
         runs = [result for result in results if result["arm"] == name]
-        if not runs:
-            continue
-        cells = []
-        for figure in FIGURES:
-            values = [result[figure] for result in runs]
-            cells.append(f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""))
-        lines.append(f"| {name} | {len(runs)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def update_docs(text: str, path: Path = Path("docs/benchmarks.md")) -> None:
-    """Put the table between its two marks in the page."""
-    begin, end = "<!-- viclsr: begin -->", "<!-- viclsr: end -->"
-    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
-    _, _, after = rest.partition(end)
-    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+        if runs:
+            figures = [over_seeds([result[figure] for result in runs]) for figure in FIGURES]
+            rows.append([name, str(len(runs)), *figures])
+    return markdown(["model", "seeds", *FIGURES.values()], rows)
 
 
 def main() -> None:
@@ -197,7 +186,7 @@ def main() -> None:
                 print(results[-1], flush=True)
     print(table(results))
     if options.max_steps < 0:
-        update_docs(table(results))
+        update_docs("viclsr", table(results))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,113 @@
+"""The ablation: runs that differ in one thing, and figures against sums done by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from st_vi.__main__ import app
+from st_vi.recipes.ablation import BASELINE, VARIANTS, ablate, read_results
+from st_vi.recipes.ablation_report import plot, recall, summarise, table
+from st_vi.recipes.ablation_study import generated_study, study_of_rows
+from st_vi.terms import InfoNCE, PairwiseRank
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return generated_study(tmp_path_factory.mktemp("ablation"), steps=2, rows=8, test_rows=4)
+
+
+def test_every_variant_differs_from_the_baseline_in_one_thing():
+    for name, variant in VARIANTS.items():
+        changed = [field for field, value in vars(variant).items() if value != vars(VARIANTS[BASELINE])[field]]
+        assert len(changed) == {BASELINE: 0, "no prefix": 2}.get(name, 1), name
+
+
+def test_no_ranking_leaves_out_ranking_alone():
+    terms, all_terms = (VARIANTS[name].tasks[0].terms for name in ("no ranking", BASELINE))
+    assert [term for term in all_terms if term not in terms] == [PairwiseRank(margin=0.05, weight=1.0)]
+    assert {type(term) for task in VARIANTS["InfoNCE only"].tasks for term in task.terms} == {InfoNCE}
+
+
+def test_a_study_leaves_out_what_is_its_baseline_already(study):
+    assert "one learning rate" not in study.variants() and "vision tower at a tenth of the rate" in study.variants()
+    pretrained = study_of_rows(study.train_rows, study.test_rows, "unused", 1, base="Qwen/Qwen2-VL-2B-Instruct")
+    assert "one learning rate" in pretrained.variants()
+    assert not {"vision tower at a tenth of the rate", "no InfoNCE warm-up"} & set(pretrained.variants())
+    assert pretrained._rates(VARIANTS[BASELINE]) == {r"visual\.": pytest.approx(2e-6)}
+
+
+def test_runs_are_kept_and_not_run_again(study, tmp_path):
+    results = tmp_path / "results.jsonl"
+    first = list(ablate(study, results, seeds=[0], variants=["mean pooling"]))
+    assert [result["variant"] for result in first] == [BASELINE, "mean pooling"]
+    assert read_results(results) == first
+    written = results.read_text()
+    assert list(ablate(study, results, seeds=[0], variants=["mean pooling"])) == first
+    assert results.read_text() == written
+    with pytest.raises(ValueError, match="unknown variants"):
+        next(ablate(study, results, variants=["magic"]))
+
+
+def test_the_same_seed_gives_the_same_run(study, tmp_path):
+    one, two = (next(ablate(study, tmp_path / name, seeds=[3])) for name in ("one", "two"))
+    assert one == two
+
+
+def made_up(name, seed, words, captions, cosines):
+    hits = {"words": words, "captions": captions, "pairs": [0, 0, 0]}
+    return {
+        "variant": name,
+        "seed": seed,
+        "hits": hits,
+        "cosines": {"pairs": cosines},
+        "scores": {"pairs": [0, 0.5, 1]},
+    }
+
+
+RESULTS = [
+    made_up(BASELINE, 0, [1, 0, 0, 0], [1, 1], [0.1, 0.2, 0.3]),
+    made_up(BASELINE, 1, [0, 0, 0, 0], [1, 0], [0.3, 0.2, 0.1]),
+    made_up("mean pooling", 0, [1, 1, 0, 0], [0, 1], [0.1, 0.2, 0.3]),
+]
+
+
+def test_figures_by_hand():
+    baseline, mean_pooling = summarise(RESULTS)
+    assert recall(RESULTS[0]) == 62.5  # of 25 and 100: each data set weighs the same, and text pairs nothing
+    assert baseline.recalls == {0: 62.5, 1: 25.0} and baseline.difference is None
+    assert baseline.spearmans == {0: pytest.approx(100), 1: pytest.approx(-100)}
+    # Only seed 0 is common: words +25, captions −50.
+    assert mean_pooling.difference == -12.5
+    assert mean_pooling.by_kind == {"words": 50.0, "captions": 50.0}
+    low, high = mean_pooling.interval
+    assert low < -12.5 < high
+
+
+def test_the_interval_is_that_of_a_mean():
+    rng = np.random.default_rng(1)
+    ours, theirs = rng.integers(0, 2, 400), rng.integers(0, 2, 400)
+    both = {BASELINE: theirs.tolist(), "linear head": ours.tolist()}
+    _, changed = summarise([made_up(name, 0, hits, hits, [0, 1, 2]) for name, hits in both.items()])
+    error = 100 * np.std(ours - theirs) / np.sqrt(400) / np.sqrt(2)  # two data sets, resampled each for itself
+    half = (changed.interval[1] - changed.interval[0]) / 2
+    assert half == pytest.approx(1.96 * error, rel=0.1)
+
+
+def test_table_and_plot():
+    summaries = summarise(RESULTS)
+    lines = table(summaries).splitlines()
+    assert lines[2].startswith("| viPolyQwen | 2 | 43.8 ± 26.5 |  | 12.5 | 75.0 | 0.0 ± 141.4")
+    assert "| mean pooling | 1 | 50.0 | -12.5 [" in lines[3]
+    (trace,) = plot(summaries).data
+    assert list(trace.y) == ["mean pooling"] and list(trace.x) == [-12.5]
+
+
+def test_command(tmp_path):
+    options = ["--output", str(tmp_path), "--seeds", "1", "--steps", "1", "--rows", "4", "--test-rows", "3"]
+    result = CliRunner().invoke(app, ["ablate", "vipolyqwen", *options, "--variant", "linear head"])
+    assert result.exit_code == 0, result.output
+    assert "| linear head | 1 |" in (tmp_path / "table.md").read_text()
+    assert (tmp_path / "plot.html").stat().st_size > 1000
+    assert [json.loads(line)["variant"] for line in (tmp_path / "results.jsonl").open()] == [BASELINE, "linear head"]
