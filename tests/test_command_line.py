@@ -35,6 +35,14 @@ def test_demo_trains_saves_reloads_and_encodes(tmp_path):
     assert SentenceTransformer(str(tmp_path / "model"), trust_remote_code=True).encode("Xin chào").shape == (256,)
 
 
+def test_vision_demo_trains_saves_reloads_and_encodes(tmp_path):
+    result = st_vi("demo", "--system", "vipolyqwen", "--output", tmp_path, "--steps", 2)
+    assert result.exit_code == 0, result.output
+    assert "text_to_image" in result.stdout and "một hình tròn đỏ" in result.stdout
+    picture = Image.open(tmp_path / "scene.png")
+    assert SentenceTransformer(str(tmp_path / "model"), trust_remote_code=True).encode(picture).shape == (96,)
+
+
 def test_train_then_evaluate(tiny_base, rows, tmp_path):
     out = tmp_path / "model"
     options = ("--base", tiny_base, "--train", rows, "--output", out, "--epochs", 1, "--batch-size", 32)

@@ -5,8 +5,8 @@
 A small Qwen2-VL built from a config learns to read words, to answer questions on scenes and to match pictures with
 captions; text pairs are Vietnamese NLI with the scores 0, ½ and 1. No composition of the test rows is in the training
 rows. Words come first and alone: before a model tells any two of them apart its gradients are small, and in a mixture
-those of the other tasks, by which Adam divides, are not. Then the same model goes on with real rows. Each seed's figures, before and after, are one line of a JSON Lines
-file, and the tables go into docs/benchmarks.md.
+those of the other tasks, by which Adam divides, are not. Then the same model goes on with real rows. Each seed's
+figures, before and after, are one line of a JSON Lines file, and the tables go into docs/benchmarks.md.
 """
 
 from __future__ import annotations

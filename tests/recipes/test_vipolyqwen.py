@@ -13,6 +13,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from transformers import TrainerCallback
 
 from st_vi import build_vipolyqwen, load, train_vipolyqwen
+from st_vi.data import MixedTaskCollator, split_by_task
 from st_vi.evaluation import TaskRetrievalEvaluator
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -157,3 +158,25 @@ def test_bad_rows_stop_before_the_first_step(tiny_qwen, rows, tmp_path):
     with pytest.raises(ValueError, match="column 'score', row 0"):
         train_vipolyqwen(built(tiny_qwen), bad, tmp_path / "out", **SETTINGS)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dict_of_data_sets_trains_one_task_a_batch(tiny_qwen, rows, tmp_path):
+    seen = []
+    collate = MixedTaskCollator.__call__
+
+    def watch(self, features):
+        seen.append({row["task"] for row in features})
+        return collate(self, features)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MixedTaskCollator, "__call__", watch)
+        train_vipolyqwen(built(tiny_qwen), split_by_task(rows), tmp_path, **SETTINGS)
+    assert {task for tasks in seen for task in tasks} == {"vqa_single", "ocr", "text_pair"}
+    assert all(len(tasks) == 1 for tasks in seen)
+
+
+def test_a_bad_row_in_a_dict_names_its_data_set(tiny_qwen, rows, tmp_path):
+    parts = split_by_task(rows)
+    parts["text_pair"] = parts["text_pair"].map(lambda row: {"score": 3.0})
+    with pytest.raises(ValueError, match="data set 'text_pair': column 'score', row 0"):
+        train_vipolyqwen(built(tiny_qwen), parts, tmp_path / "out", **SETTINGS)
