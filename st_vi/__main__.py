@@ -1,4 +1,4 @@
-"""The command line: ``python -m st_vi demo | train … | evaluate | ablate …``."""
+"""The command line: ``python -m st_vi demo | train … | evaluate | encode | ablate …``."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def ablate_vipolyqwen(
     output: Annotated[Path, typer.Option(help="for results.jsonl, table.md and plot.html")] = Path("outputs/ablation"),
     seeds: Annotated[int, typer.Option(min=1, help="0, 1, … up to this many")] = 3,
     variant: Annotated[list[str] | None, typer.Option(help="only this one and the baseline; repeatable")] = None,
-    steps: Annotated[int, typer.Option(min=1)] = 600,
+    steps: Annotated[int, typer.Option(min=1)] = 800,
     rows: Annotated[int, typer.Option(min=1, help="generated rows of each kind to train on")] = 3000,
     test_rows: Annotated[int, typer.Option(min=1, help="generated rows of each kind to measure with")] = 200,
     nli: Annotated[list[str] | None, typer.Option(help="NLI rows for text pairs, else shipped ones")] = None,
@@ -255,6 +255,39 @@ def evaluate(
         evaluators.append(NLUEvaluator(config, *splits, protocol, seed=seed, show_progress_bar=True))
     encoder = load(model)
     _echo_metrics({name: value for evaluator in evaluators for name, value in evaluator(encoder).items()})
+
+
+@app.command()
+def encode(
+    model: Annotated[str, typer.Argument(help="a hub id or a folder")],
+    rows: Annotated[str, typer.Argument(metavar="INPUT", help="rows: .jsonl, .csv, .tsv, .parquet or a hub id")],
+    output: Annotated[Path, typer.Argument(help="a folder for Parquet files with id and embedding")],
+    column: Annotated[str, typer.Option(help="what to encode")] = "text",
+    keep: Annotated[list[str] | None, typer.Option(help="a column to copy; repeatable")] = None,
+    shard_rows: Annotated[int, typer.Option(min=1, help="rows a file")] = 10_000,
+    max_tokens: Annotated[int, typer.Option(min=1, help="tokens a batch, with padding")] = 4096,
+    prompt_name: Annotated[str | None, typer.Option(help="a prompt of the model, such as ocr")] = None,
+    precision: Literal["float32", "float16", "binary", "ubinary"] = "float32",
+    skip_bad_rows: Annotated[bool, typer.Option(help="leave out rows without an input instead of stopping")] = False,
+) -> None:
+    """Encode a corpus into Parquet files, one shard in memory at a time. Goes on where it was stopped."""
+    from st_vi.encoding import encode_corpus
+    from st_vi.hub import load
+
+    result = encode_corpus(
+        load(model),
+        rows,
+        output,
+        column,
+        keep=keep or (),
+        shard_rows=shard_rows,
+        max_tokens=max_tokens,
+        prompt_name=prompt_name,
+        precision=precision,
+        bad_row="skip" if skip_bad_rows else "error",
+        show_progress_bar=True,
+    )
+    typer.echo(f"{result} in {output}")
 
 
 def _nli_rows(sources: list[str], labels: list[str] | None) -> Any:
