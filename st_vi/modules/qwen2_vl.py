@@ -14,6 +14,7 @@ from transformers import PretrainedConfig
 from transformers.image_utils import SizeDict
 from transformers.utils import is_flash_attn_2_available, is_torchvision_available, is_vision_available
 
+from st_vi.modules.distinct_pictures import DistinctPictures
 from st_vi.modules.saved_module import declare_requirement
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Qwen2VLTransformer(Transformer):
       general embedding. `default_prompts` names one prompt for each prefix.
     - **Template.** "plain" is the vision tokens, then the text, nothing else; "chat" is the model's own template,
       with the input as the user's message.
+    - **Repeated pictures** in a batch go through the vision tower once.
     - **FlashAttention 2** is used where transformers finds it and the weights are in half precision, unless
       ``model_kwargs`` names another ``attn_implementation``. Inputs are always padded: Qwen2-VL's position ids do
       not allow the flattening that comes with it in stock.
@@ -131,6 +133,7 @@ class Qwen2VLTransformer(Transformer):
         )
         self._set_pixel_budget()
         self._add_prefixes()
+        DistinctPictures(self.model.visual)
         if "attn_implementation" not in (kwargs.get("model_kwargs") or {}):
             self._prefer_flash_attention()
 

@@ -1,0 +1,83 @@
+"""A picture that comes up several times goes through the vision tower once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+
+class DistinctPictures:
+    """Hooks around the vision tower of Qwen2-VL: equal pictures in, one of them computed, all of them out.
+
+    Many questions about one picture, or one picture as query and as candidate, cost one pass through the tower,
+    which is the larger part of the work. Values are those of the tower on all pictures, and gradients sum over the
+    copies. Pictures are equal where every pixel is.
+
+    Args:
+        tower: ``model.visual`` of a Qwen2-VL or Qwen2.5-VL.
+
+    Example:
+        >>> from st_vi.modules.distinct_pictures import distinct
+        >>> import torch
+        >>> red, blue = torch.ones(4, 6), torch.zeros(4, 6)  # four patches each
+        >>> distinct([red, blue, red])
+        ([0, 1], [0, 1, 0])
+    """
+
+    def __init__(self, tower: nn.Module) -> None:
+        self.places: list[int] | None = None  # of each picture, among the distinct ones; None: all are distinct
+        self.grids: Tensor | None = None
+        self.merge_size = tower.spatial_merge_size
+        tower.register_forward_pre_hook(self.before, with_kwargs=True)
+        tower.register_forward_hook(self.after)
+
+    def before(self, tower: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+        """Leave out the copies."""
+        self.places = None
+        if len(args) != 1 or set(kwargs) != {"grid_thw"}:  # positions computed beforehand are those of all pictures
+            return None
+        (patches,), grids = args, kwargs["grid_thw"]
+        pictures = patches.split(grids.prod(dim=1).tolist())
+        chosen, places = distinct(pictures, grids.tolist())
+        if len(chosen) == len(pictures):
+            return None
+        self.places, self.grids = places, grids[chosen]
+        return (torch.cat([pictures[number] for number in chosen]),), {"grid_thw": self.grids}
+
+    def after(self, tower: nn.Module, args: tuple, output: BaseModelOutputWithPooling) -> BaseModelOutputWithPooling:
+        """Put the copies back."""
+        if self.places is None:
+            return output
+        patches = self.grids.prod(dim=1)
+        output.last_hidden_state = self._repeated(output.last_hidden_state, patches)
+        output.pooler_output = self._repeated(output.pooler_output, patches // self.merge_size**2)
+        return output
+
+    def _repeated(self, rows: Tensor, sizes: Tensor) -> Tensor:
+        of_picture = rows.split(sizes.tolist())
+        return torch.cat([of_picture[place] for place in self.places])
+
+
+def distinct(pictures: list[Tensor], grids: list[list[int]] | None = None) -> tuple[list[int], list[int]]:
+    """Which pictures to compute, and for every picture its place among these.
+
+    Args:
+        pictures: Patches (patches, values) of each.
+        grids: (time, rows, columns) of each; pictures of another shape are others, whatever their patches.
+    """
+    chosen: list[int] = []
+    alike: dict[tuple, list[int]] = {}  # sum and shape to places; the sum saves comparing what is different anyway
+    places = []
+    sums = torch.stack([picture.sum(dtype=torch.float64) for picture in pictures]).tolist()
+    for number, picture in enumerate(pictures):
+        key = (sums[number], *(grids[number] if grids else picture.shape))
+        same = [place for place in alike.setdefault(key, []) if torch.equal(pictures[chosen[place]], picture)]
+        if not same:
+            same = [len(chosen)]
+            alike[key] += same
+            chosen.append(number)
+        places.append(same[0])
+    return chosen, places
