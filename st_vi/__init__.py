@@ -14,6 +14,8 @@ _HOME = {
     "AttentionPooling": "st_vi.modules",
     "MLPHead": "st_vi.modules",
     "Qwen2VLTransformer": "st_vi.modules",
+    "CachedDLELoss": "st_vi.losses",
+    "CachedSupConNLILoss": "st_vi.losses",
     "DLELoss": "st_vi.losses",
     "MixedTaskCollator": "st_vi.data",
     "Task": "st_vi.tasks",
@@ -32,6 +34,8 @@ _HOME = {
 __all__ = [
     "VIPOLYQWEN_TASKS",
     "AttentionPooling",
+    "CachedDLELoss",
+    "CachedSupConNLILoss",
     "DLELoss",
     "MLPHead",
     "MixedTaskCollator",
@@ -52,7 +56,7 @@ __all__ = [
 if TYPE_CHECKING:
     from st_vi.data import MixedTaskCollator
     from st_vi.hub import export_stock, import_viclsr, load
-    from st_vi.losses import DLELoss, SupConNLILoss
+    from st_vi.losses import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss
     from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer, WordSegmentedTransformer
     from st_vi.recipes import build_viclsr, build_vipolyqwen, train_viclsr, train_vipolyqwen
     from st_vi.tasks import VIPOLYQWEN_TASKS, Task

@@ -69,7 +69,7 @@ def embed_distinct(
     inputs = None if _MERGING_DISABLED.get() else Inputs.read(columns)
     if inputs is None:
         return [model(column)["sentence_embedding"] for column in columns]
-    representatives = _representatives(inputs, ids)
+    representatives = representatives(inputs, ids)
     groups = _groups(inputs, sorted(set(representatives)), columns[0]["input_ids"].device)
     embeddings = torch.cat([model(inputs.features(group))["sentence_embedding"] for group in groups])
     place = {number: place for place, number in enumerate(number for group in groups for number in group)}
@@ -77,7 +77,7 @@ def embed_distinct(
     return list(embeddings[places].split(inputs.sizes))
 
 
-def _representatives(inputs: Inputs, ids: Sequence[Tensor] | None) -> list[int]:
+def representatives(inputs: Inputs, ids: Sequence[Tensor] | None) -> list[int]:
     """For each input the number of the first one that is equal, and that may be embedded in its place."""
     if ids is None:
         return list(range(len(inputs.lengths)))

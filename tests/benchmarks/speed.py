@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.speed            # prints a Markdown table
     python -m tests.benchmarks.speed --runs 11  # more repeats, for a machine that does other things as well
+    python -m tests.benchmarks.speed --cached   # memory of the cached losses instead, which needs no repeats
 
 Both sides of a row have the same model and the same preprocessed rows, and take turns in one process; given are
 medians. Dropout is off, so that wherever both compute the same loss their gradients can be compared first.
@@ -10,6 +11,7 @@ medians. Dropout is off, so that wherever both compute the same loss their gradi
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import tempfile
@@ -31,7 +33,7 @@ from torch import Tensor
 from st_vi import VIPOLYQWEN_TASKS, MixedTaskCollator
 from st_vi.data import nli_to_triplets, read_rows
 from st_vi.data.scenes import scene_rows
-from st_vi.losses import DLELoss, SupConNLILoss
+from st_vi.losses import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss
 from st_vi.recipes import build_viclsr, build_vipolyqwen
 from st_vi.recipes.small_models import small_qwen2_vl
 from tests.benchmarks.viclsr import BASE, DATA
@@ -93,9 +95,9 @@ def scored_work(model: SentenceTransformer) -> Work:
     )
 
 
-def drawn_questions() -> list[dict[str, Any]]:
-    """Six questions about drawn scenes, 112 to 448 pixels wide."""
-    sizes = (112, 112, 168, 224, 336, 448)
+def drawn_questions(count: int = 6) -> list[dict[str, Any]]:
+    """Questions about drawn scenes, 112 to 448 pixels wide, every one with a picture of its own."""
+    sizes = itertools.islice(itertools.cycle((112, 112, 168, 224, 336, 448)), count)
     return [scene_rows("train", 1, seed, tasks=("vqa_single",), size=size)[0] for seed, size in enumerate(sizes)]
 
 
@@ -114,9 +116,9 @@ def driving_questions() -> list[dict[str, Any]]:
     ]
 
 
-def text_pairs() -> list[dict[str, Any]]:
-    """The first six pairs of XNLI."""
-    rows = read_rows(DATA / "nli" / "xnli_vi.jsonl").select(range(6))
+def text_pairs(count: int = 6) -> list[dict[str, Any]]:
+    """The first pairs of XNLI."""
+    rows = read_rows(DATA / "nli" / "xnli_vi.jsonl").select(range(count))
     return [
         {"task": "text_pair", "anchor": row["premise"], "positive": row["hypothesis"], "score": SCORES[row["label"]]}
         for row in rows
@@ -128,25 +130,36 @@ def picture(root: Path, name: str) -> Path:
     return root / name if (root / name).exists() else root / "images" / name
 
 
-def mixed_work(name: str, rows: list[dict[str, Any]]) -> Work:
-    """`DLELoss` on a small Qwen2-VL, with and without merged inputs."""
+def small_vipolyqwen(rows: list[dict[str, Any]]) -> SentenceTransformer:
+    """A viPolyQwen of random weights with the words of these rows."""
     texts = [row[side] for row in rows for side in ("anchor", "positive") if side in row]
     with tempfile.TemporaryDirectory() as folder:
         small_qwen2_vl(texts * 20, folder, **SMALL)
-        model = build_vipolyqwen(folder, embedding_dimension=128, max_pixels=448 * 448)
+        return build_vipolyqwen(folder, embedding_dimension=128, max_pixels=448 * 448)
+
+
+def mixed_batch(model: SentenceTransformer, rows: list[dict[str, Any]]) -> tuple[Features, Tensor]:
+    """Columns and labels as the trainer has them."""
     batch = MixedTaskCollator(model.preprocess)(rows)
-    features = [
+    columns = [
         {key.removeprefix(f"{side}_"): value for key, value in batch.items() if key.startswith(f"{side}_")}
         for side in ("anchor", "positive")
     ]
+    return columns, batch["label"]
+
+
+def mixed_work(name: str, rows: list[dict[str, Any]]) -> Work:
+    """`DLELoss` on a small Qwen2-VL, with and without merged inputs."""
+    model = small_vipolyqwen(rows)
+    features, labels = mixed_batch(model, rows)
     merged, plain = DLELoss(model), DLELoss(model, merge_inputs=False)
     return Work(
         name,
         "the same loss on stock's padded forwards",
         model,
         features,
-        lambda columns: sum(merged(columns, batch["label"]).values()),
-        lambda columns: sum(plain(columns, batch["label"]).values()),
+        lambda columns: sum(merged(columns, labels).values()),
+        lambda columns: sum(plain(columns, labels).values()),
         same=True,
     )
 
@@ -197,12 +210,106 @@ def measure(work: Work, runs: int) -> str:
     return f"| {work.name} | {work.against} | {ours:.3f} | {peer:.3f} | {peer / ours:.2f}× | {' | '.join(counted)} |"
 
 
+@dataclass(frozen=True)
+class Memory:
+    """One row of the table of memory: a cached loss on many rows, and the uncached one on the first few of them."""
+
+    name: str
+    model: SentenceTransformer
+    batch: Callable[[int], tuple[Features, Tensor | None]]  # of so many rows
+    uncached: Any
+    cached: Callable[[int], Any]  # of a number of tokens in a mini-batch
+
+
+def triplet_memory(model: SentenceTransformer, most: int) -> Memory:
+    """Triplets drawn from all, so that few texts repeat."""
+    columns = xnli(most, shuffled=True)
+    return Memory(
+        "triplets, SupConNLI",
+        model,
+        lambda count: ([model.preprocess(column[:count]) for column in columns], None),
+        SupConNLILoss(model),
+        lambda tokens: CachedSupConNLILoss(model, mini_batch_num_tokens=tokens),
+    )
+
+
+def mixed_memory(most: int) -> Memory:
+    """Questions about pictures and scored pairs by turns."""
+    rows = list(itertools.chain(*zip(drawn_questions(most // 2), text_pairs(most // 2), strict=True)))
+    model = small_vipolyqwen(rows)
+    return Memory(
+        "mixed rows, half with a picture, DLE on a small Qwen2-VL",
+        model,
+        lambda count: mixed_batch(model, rows[:count]),
+        DLELoss(model),
+        lambda tokens: CachedDLELoss(model, mini_batch_num_tokens=tokens),
+    )
+
+
+def peak_bytes(model: SentenceTransformer, loss: Any, columns: Features, labels: Tensor | None) -> int:
+    """The most that PyTorch held in one forward and backward, above what it held before: all but model and inputs.
+
+    Every allocation and release of PyTorch's allocator, added up: exact and repeatable, which the memory of the
+    process is not. It holds activations saved and passing, gradients, embeddings and copies of the inputs.
+    """
+    model.zero_grad(set_to_none=True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        value = loss([dict(column) for column in columns], labels)
+        (sum(value.values()) if isinstance(value, dict) else value).backward()
+        del value
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate(event.nbytes() for event in events))
+
+
+def input_bytes(columns: Features) -> int:
+    """Of the tensors of a batch."""
+    return sum(value.nbytes for column in columns for value in column.values() if isinstance(value, Tensor))
+
+
+def measure_memory(work: Memory, many: int, few: int) -> str:
+    """One row of the table; the mini-batches have the tokens of the few rows, or of those with a picture.
+
+    A picture's token needs more memory than a word's, and sorted by length, mini-batches of nothing else come about.
+    """
+    columns, labels = work.batch(few)
+    pictured = any("num_images_per_sample" in column for column in columns)
+    counts = [column.get("num_images_per_sample", torch.tensor([not pictured] * few)) > 0 for column in columns]
+    tokens = sum(int(c["attention_mask"][chosen].sum()) for c, chosen in zip(columns, counts, strict=True))
+    work.uncached(columns, labels)  # what is made once, such as the positions of a vision tower, is made before
+    uncached, uncached_inputs = peak_bytes(work.model, work.uncached, columns, labels), input_bytes(columns)
+    columns, labels = work.batch(many)
+    cached, inputs = peak_bytes(work.model, work.cached(tokens), columns, labels), input_bytes(columns)
+    parameters = sum(parameter.nbytes for parameter in work.model.parameters())
+    peaks, sizes = (f"{b / 2**20:.0f} | {a / 2**20:.0f}" for a, b in ((uncached, cached), (uncached_inputs, inputs)))
+    ratio = f"{cached / uncached:.2f}×"
+    return f"| {many} against {few} {work.name} | {tokens:,} | {peaks} | {ratio} | {sizes} | {parameters / 2**20:.0f} |"
+
+
+def print_memory(only: str) -> None:
+    """The table of memory."""
+    print(
+        "| rows | tokens in a mini-batch | cached, MiB | uncached, MiB | ratio | inputs of the cached, MiB | "
+        "of the uncached, MiB | parameters, MiB |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    many, few = 480, 12
+    for make in (lambda: triplet_memory(build_viclsr(BASE), many), lambda: mixed_memory(many)):
+        work = make()
+        if only in work.name:
+            print(measure_memory(work, many, few), flush=True)
+
+
 def main() -> None:
     """Measure everything and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="rows with this in their name")
     parser.add_argument("--runs", type=int, default=7, help="of each side, at least 5")
+    parser.add_argument("--cached", action="store_true", help="the memory of the cached losses")
     options = parser.parse_args()
+    if options.cached:
+        print_memory(options.only)
+        return
     model = build_viclsr(BASE)
     works = [
         mixed_work("12 mixed rows, DLE on a small Qwen2-VL; pictures of many sizes", drawn_questions() + text_pairs()),

@@ -1,0 +1,184 @@
+"""What makes a loss cached: stock's GradCache over the distinct inputs of a batch, in mini-batches of like length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.losses.gradcache import (
+    CachedLossMixin,
+    RandContext,
+    _validate_mini_batch_num_tokens,
+    has_static_embedding_input,
+)
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from st_vi.losses.content import content_ids
+from st_vi.losses.embed import representatives
+from st_vi.losses.inputs import Inputs
+
+
+class GradCache:
+    """Put in front of a loss with `compute_loss_from_embeddings`, it bounds the memory by that of a mini-batch.
+
+    The batch is embedded twice: without gradients, for the loss of the whole batch and its gradient at the
+    embeddings; and again when that gradient is carried back, one mini-batch after the other, with the same dropout.
+
+    Source: GradCache (Gao et al. 2021, arXiv 2101.06983), by stock's ``CachedLossMixin``. New here: where
+    `merge_inputs` says so, its "columns" are the distinct inputs of all columns, sorted by length.
+    """
+
+    uses_gradient_cache = True  # by which stock's wrappers know to decorate `calculate_loss`
+
+    def _set_mini_batches(self, size: int, num_tokens: int | None, show_progress_bar: bool) -> None:
+        if size < 1:
+            raise ValueError(f"mini_batch_size must be a positive integer, got {size}")
+        _validate_mini_batch_num_tokens(num_tokens)
+        model = getattr(self.model, "module", self.model)  # of DDP
+        if isinstance(model, SentenceTransformer) and has_static_embedding_input(model):
+            raise ValueError("the inputs of a StaticEmbedding cannot be cut into mini-batches: use the uncached loss")
+        self.mini_batch_size = size
+        self.mini_batch_num_tokens = num_tokens
+        self.show_progress_bar = show_progress_bar
+
+    def _cached(
+        self, sentence_features: Iterable[Mapping[str, Any]], labels: Tensor | None
+    ) -> tuple[Tensor, Tensor | list[Tensor]]:
+        """The loss, whose backward pass embeds again, and what `calculate_loss` made of the batch, without."""
+        columns = list(sentence_features)
+        ids = content_ids(columns)
+        inputs = Inputs.read(columns) if self.merge_inputs and _may_differ_in_forwards(self.model) else None
+        parts, order = (columns, None) if inputs is None else _sorted_parts(inputs, ids)
+        device = next(value.device.type for value in columns[0].values() if isinstance(value, Tensor))
+        step = _Step(self, ids, order, device)
+        return step.forward_cached(parts, labels), step.values
+
+    def calculate_loss(
+        self,
+        reps: list[list[Tensor]],
+        labels: Tensor | None = None,
+        *,
+        with_backward: bool = False,
+        ids: list[Tensor] | None = None,
+        order: list[Tensor] | None = None,
+    ) -> Tensor:
+        """The loss of the whole batch from embedded mini-batches; what stock's `MatryoshkaLoss` decorates.
+
+        Args:
+            reps: Mini-batches (b, D) of each column, or of each part where there is an `order`.
+            labels: As for `compute_loss_from_embeddings`.
+            with_backward: Carry the gradient of the sum back to `reps`, and return the values without it.
+            ids: As for `compute_loss_from_embeddings`.
+            order: For each column (B,) int, where its inputs stand among those of `reps`; None where they stand as
+                they do in the column.
+
+        Returns:
+            The loss, (); or one value for each component where the loss has several, (K,).
+        """
+        if order is None:
+            embeddings = [torch.cat(column) for column in reps]
+        else:
+            distinct = torch.cat([embedded for part in reps for embedded in part])
+            embeddings = [distinct[places] for places in order]
+        values = self.compute_loss_from_embeddings(embeddings, labels, ids)
+        if isinstance(values, dict):
+            values = torch.stack(list(values.values()))
+        if with_backward:
+            values.sum().backward()
+            values = values.detach()
+        return values
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Settings for the model card."""
+        return super().get_config_dict() | {
+            "mini_batch_size": self.mini_batch_size,
+            "mini_batch_num_tokens": self.mini_batch_num_tokens,
+        }
+
+    @property
+    def citation(self) -> str:
+        """BibTeX of the methods, for the model card."""
+        return f"""{getattr(super(), "citation", "").rstrip()}
+
+@misc{{gao2021scaling,
+    title = "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
+    author = "Luyu Gao and Yunyi Zhang and Jiawei Han and Jamie Callan",
+    year = "2021",
+    eprint = "2101.06983",
+    archivePrefix = "arXiv",
+    url = "https://arxiv.org/abs/2101.06983",
+}}
+"""
+
+
+class _Step(CachedLossMixin):
+    """One forward and backward of a cached loss: stock's, with what belongs to this batch alone."""
+
+    def __init__(self, loss: Any, ids: list[Tensor] | None, order: list[Tensor] | None, device: str) -> None:
+        self.loss = loss
+        self.model = loss.model
+        self.mini_batch_size = loss.mini_batch_size
+        self.mini_batch_num_tokens = loss.mini_batch_num_tokens
+        self.show_progress_bar = loss.show_progress_bar
+        self.batch = {"ids": ids, "order": order}
+        self.values: Tensor | None = None
+        # The second pass runs in backward, where the caller's autocast has ended. No cache: where it has not, some
+        # versions of torch would find the weights that the first pass cast without gradients.
+        self.autocast = {
+            "device_type": device,
+            "dtype": torch.get_autocast_dtype(device),
+            "enabled": torch.is_autocast_enabled(device),
+            "cache_enabled": False,
+        }
+
+    def calculate_loss(
+        self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
+    ) -> Tensor:
+        # Asked of the loss each time: a wrapper may have put its own in place.
+        self.values = self.loss.calculate_loss(reps, labels, with_backward=with_backward, **self.batch)
+        return self.values.sum()
+
+    def embed_minibatch(
+        self, sentence_feature: dict[str, Any], begin: int, end: int, **how: Any
+    ) -> tuple[Tensor, RandContext | None]:
+        if isinstance(sentence_feature, _Part):
+            sentence_feature = sentence_feature.inputs.features(sentence_feature.numbers[begin:end])
+            begin, end = 0, end - begin
+        with torch.autocast(**self.autocast):
+            return super().embed_minibatch(sentence_feature, begin, end, **how)
+
+
+class _Part(dict[str, Tensor]):
+    """Some inputs as stock's mixin takes a column; it reads the attention mask, to cut it into mini-batches."""
+
+    def __init__(self, inputs: Inputs, numbers: list[int]) -> None:
+        super().__init__(attention_mask=inputs.tokens["attention_mask"][numbers])
+        self.inputs = inputs
+        self.numbers = numbers
+
+
+def _sorted_parts(inputs: Inputs, ids: Sequence[Tensor] | None) -> tuple[list[_Part], list[Tensor]]:
+    """The distinct inputs by length, apart where they cannot be forwarded together; where each column has its own."""
+    representatives = representatives(inputs, ids)
+    kinds: dict[Any, list[int]] = {}
+    for number in sorted(set(representatives), key=lambda number: inputs.lengths[number]):
+        # Where nobody knows what to pad with, only inputs of one length go together.
+        length = inputs.lengths[number] if inputs.pad is None else None
+        kinds.setdefault((inputs.metadata[number], length), []).append(number)
+    parts = [_Part(inputs, numbers) for numbers in kinds.values()]
+    place = {number: place for place, number in enumerate(number for part in parts for number in part.numbers)}
+    places = torch.tensor([place[number] for number in representatives], device=parts[0]["attention_mask"].device)
+    return parts, list(places.split(inputs.sizes))
+
+
+def _may_differ_in_forwards(model: nn.Module) -> bool:
+    """Whether this process may have another number of mini-batches than the others.
+
+    Sharded models communicate in every forward. DDP does so once before and once after GradCache's many passes.
+    """
+    alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
+    return alone or isinstance(getattr(model, "_orig_mod", model), DistributedDataParallel)
