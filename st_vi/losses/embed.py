@@ -69,11 +69,11 @@ def embed_distinct(
     inputs = None if _MERGING_DISABLED.get() else Inputs.read(columns)
     if inputs is None:
         return [model(column)["sentence_embedding"] for column in columns]
-    representatives = representatives(inputs, ids)
-    groups = _groups(inputs, sorted(set(representatives)), columns[0]["input_ids"].device)
+    stands_for = representatives(inputs, ids)
+    groups = _groups(inputs, sorted(set(stands_for)), columns[0]["input_ids"].device)
     embeddings = torch.cat([model(inputs.features(group))["sentence_embedding"] for group in groups])
     place = {number: place for place, number in enumerate(number for group in groups for number in group)}
-    places = torch.tensor([place[number] for number in representatives], device=embeddings.device)
+    places = torch.tensor([place[number] for number in stands_for], device=embeddings.device)
     return list(embeddings[places].split(inputs.sizes))
 
 

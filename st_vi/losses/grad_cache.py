@@ -163,15 +163,15 @@ class _Part(dict[str, Tensor]):
 
 def _sorted_parts(inputs: Inputs, ids: Sequence[Tensor] | None) -> tuple[list[_Part], list[Tensor]]:
     """The distinct inputs by length, apart where they cannot be forwarded together; where each column has its own."""
-    representatives = representatives(inputs, ids)
+    stands_for = representatives(inputs, ids)
     kinds: dict[Any, list[int]] = {}
-    for number in sorted(set(representatives), key=lambda number: inputs.lengths[number]):
+    for number in sorted(set(stands_for), key=lambda number: inputs.lengths[number]):
         # Where nobody knows what to pad with, only inputs of one length go together.
         length = inputs.lengths[number] if inputs.pad is None else None
         kinds.setdefault((inputs.metadata[number], length), []).append(number)
     parts = [_Part(inputs, numbers) for numbers in kinds.values()]
     place = {number: place for place, number in enumerate(number for part in parts for number in part.numbers)}
-    places = torch.tensor([place[number] for number in representatives], device=parts[0]["attention_mask"].device)
+    places = torch.tensor([place[number] for number in stands_for], device=parts[0]["attention_mask"].device)
     return parts, list(places.split(inputs.sizes))
 
 

@@ -11,6 +11,52 @@ from torch import Tensor, nn
 from st_vi.modules.saved_module import SavedModule
 
 
+def attention_weights(tokens: Tensor, v: Tensor, belongs: Tensor) -> Tensor:
+    """The weights a = softmax(h_iᵀ v) of every head over the tokens that belong, in fp32 (of float64, in float64).
+
+    Args:
+        tokens: h, (B, N, D).
+        v: The context vectors, (H, D).
+        belongs: Which tokens take part, broadcast to (B, H, N). Where none does, all weights are zero.
+    """
+    scores = (tokens @ v.T).mT
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    return scores.masked_fill(~belongs, torch.finfo(scores.dtype).min).softmax(dim=-1) * belongs
+
+
+class WeightedMean(torch.autograd.Function):
+    """c = Σ_i a_i h_i of every head, and a; with g the gradient of c, those of h and v are
+
+        ∂h_i = a_i g + du_i v,   ∂v = Σ_i du_i h_i,   du_i = a_i (g·h_i − Σ_j a_j g·h_j)
+
+    where du is the gradient of the scores u through the softmax. Autograd would write a_i g and du_i v, each as large
+    as the tokens, and add them. Here they are one product, [a du] (N, 2H) by [g v] (2H, D), that is written once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, v: Tensor, belongs: Tensor) -> tuple[Tensor, Tensor]:
+        """From h (B, N, D), v (H, D) and `belongs` (B, 1, N) to c (B, H, D) and, without gradient, a (B, H, N)."""
+        a = attention_weights(tokens, v, belongs)
+        ctx.save_for_backward(tokens, v, belongs, a)
+        ctx.mark_non_differentiable(a)
+        return a.to(tokens.dtype) @ tokens, a
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """The gradients of h and v, from that of c."""
+        h, v, belongs, a = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is asked for, and the saved a does not know h and v
+            a = attention_weights(h, v, belongs)
+        da = (g @ h.mT).to(a.dtype)
+        du = (a * (da - (a * da).sum(dim=-1, keepdim=True))).to(h.dtype)
+        dh = dv = None
+        if ctx.needs_input_grad[0]:
+            dh = torch.cat([a.to(h.dtype), du], dim=1).mT @ torch.cat([g, v.expand(len(g), -1, -1)], dim=1)
+        if ctx.needs_input_grad[1]:
+            dv = (du @ h).sum(dim=0)
+        return dh, dv, None
+
+
 class AttentionPooling(SavedModule):
     """Weighted mean of the token embeddings h_i, with weights from a learned context vector v:
 
@@ -22,7 +68,8 @@ class AttentionPooling(SavedModule):
     Reads ``token_embeddings`` (B, N, D) and ``attention_mask`` (B, N), padded on either side; or flattened inputs,
     (1, total, D) with ``cu_seq_lens_q`` (B+1,). Writes ``sentence_embedding`` (B, num_heads·D) and, detached and
     in fp32, ``attention_weights``: (B, N) for one head, (B, num_heads, N) for more, with B = 1 and N = total for
-    flattened inputs. The softmax is in fp32. An input without a single token gives a zero vector.
+    flattened inputs. The softmax is in fp32. An input without a single token gives a zero vector. Autocast
+    changes nothing: as in stock mean pooling, the embedding has the dtype of the tokens.
 
     Args:
         embedding_dimension: D.
@@ -58,16 +105,19 @@ class AttentionPooling(SavedModule):
         """Pool the tokens of every input; see the class."""
         tokens = features["token_embeddings"]
         belongs = self._membership(features).unsqueeze(1)  # (B, 1, N): which tokens are whose
-        scores = (tokens @ self.attention_context_vector.to(tokens.dtype).T).float().mT  # (B or 1, H, N)
-        weights = scores.masked_fill(~belongs, torch.finfo(scores.dtype).min).softmax(dim=-1) * belongs
-        if "cu_seq_lens_q" in features:
-            # One product for all inputs: their weights are the rows of one matrix, zero at the tokens of others.
-            pooled = (weights.to(tokens.dtype).flatten(0, 1) @ tokens[0]).unflatten(0, weights.shape[:2])
-            weights = weights.sum(dim=0, keepdim=True)  # each token belongs to one input
-        else:
-            pooled = weights.to(tokens.dtype) @ tokens
+        v = self.attention_context_vector.to(tokens.dtype)
+        # Autocast would copy all tokens to a lower precision, to make a vector and two numbers a token of them.
+        with torch.autocast(tokens.device.type, enabled=False):
+            if "cu_seq_lens_q" in features:
+                # One product for all inputs: their weights are the rows of one matrix, zero at the tokens of others.
+                weights = attention_weights(tokens, v, belongs)
+                pooled = (weights.to(tokens.dtype).flatten(0, 1) @ tokens[0]).unflatten(0, weights.shape[:2])
+                weights = weights.sum(dim=0, keepdim=True)  # each token belongs to one input
+            else:
+                pooled, weights = WeightedMean.apply(tokens, v, belongs)
         features["sentence_embedding"] = pooled.flatten(1)
-        features["attention_weights"] = weights.detach().squeeze(1) if self.num_heads == 1 else weights.detach()
+        weights = weights.detach().float()
+        features["attention_weights"] = weights.squeeze(1) if self.num_heads == 1 else weights
         return features
 
     def _membership(self, features: dict[str, Any]) -> Tensor:

@@ -8,6 +8,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 
 from st_vi.modules import AttentionPooling
+from tests.benchmarks.pooling import ByAutograd, gradient_of, padded_tokens, peaks
 from tests.conftest import SENTENCES
 
 LENGTHS = [5, 1, 3, 4]
@@ -69,6 +70,116 @@ def test_equals_the_formula(rows, num_heads, layout):
     torch.testing.assert_close(mine, theirs)
 
 
+def with_gradients(pool, features, tokens=None):
+    """The embeddings, and the gradients of the tokens and of the context vectors under some gradient of theirs."""
+    tokens = features["token_embeddings"].detach().requires_grad_() if tokens is None else tokens
+    embedding = pool(features | {"token_embeddings": tokens})["sentence_embedding"]
+    return embedding, *torch.autograd.grad(
+        embedding, [tokens, pool.attention_context_vector], gradient_of(embedding), retain_graph=True
+    )
+
+
+@pytest.mark.parametrize("num_heads", [1, 3])
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_gradients_equal_those_of_the_formula(rows, num_heads, side, dtype):
+    pool, features = pooling(num_heads).to(dtype), padded(rows, side)
+    features["token_embeddings"] = features["token_embeddings"].to(dtype)
+    actual = with_gradients(pool, features)
+
+    tokens = features["token_embeddings"].double().requires_grad_()
+    mask = features["attention_mask"].bool()
+    exact = pool.double()  # the same numbers, rounded to `dtype` before
+    expected = by_formula(exact, [row[keep] for row, keep in zip(tokens, mask, strict=True)])
+    expected = (
+        expected,
+        *torch.autograd.grad(
+            expected, [tokens, exact.attention_context_vector], gradient_of(expected).to(dtype).double()
+        ),
+    )
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 1e-2}[dtype]
+    for mine, theirs in zip(actual, expected, strict=True):
+        assert mine.dtype == dtype
+        assert (mine.double() - theirs).norm() < tolerance * theirs.norm()
+
+
+@pytest.mark.parametrize("num_heads", [1, 3])
+def test_first_and_second_derivatives(rows, num_heads):
+    """By differences, with an input that is all padding, and with what needs a gradient one by one."""
+    pool, features = pooling(num_heads).double(), padded(rows)
+    features["attention_mask"][2] = 0
+
+    def embed(tokens, v):
+        return torch.func.functional_call(
+            pool, {"attention_context_vector": v}, features | {"token_embeddings": tokens}
+        )
+
+    def pooled(tokens, v):
+        return embed(tokens, v)["sentence_embedding"]
+
+    tokens = features["token_embeddings"].double().requires_grad_()
+    v = pool.attention_context_vector.detach().requires_grad_()
+    for inputs in ((tokens, v), (tokens.detach(), v), (tokens, v.detach())):
+        assert torch.autograd.gradcheck(pooled, inputs)
+        assert torch.autograd.gradgradcheck(pooled, inputs)
+    shown = embed(tokens, v)["attention_weights"]
+    assert shown.dtype == torch.float32 and not shown.requires_grad
+    assert not pooled(tokens.detach(), v.detach()).requires_grad
+
+
+def test_padding_gets_no_gradient(rows):
+    features = padded(rows, "left")
+    _, gradient, _ = with_gradients(pooling(2), features)
+    assert (gradient[features["attention_mask"] == 0] == 0).all()
+    assert (gradient[features["attention_mask"] == 1] != 0).any(dim=-1).all()
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled(rows, backend):
+    torch.compiler.reset()
+    pool, features = pooling(3), padded(rows)
+    expected, actual = with_gradients(pool, features), with_gradients(torch.compile(pool, backend=backend), features)
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_under_gradient_checkpointing(rows, reentrant):
+    pool, features = pooling(3), padded(rows)
+
+    def pooled(tokens):
+        return pool(features | {"token_embeddings": tokens})["sentence_embedding"]
+
+    def gradients(embed):
+        pool.zero_grad()
+        tokens = features["token_embeddings"].clone().requires_grad_()
+        embed(tokens).square().sum().backward()
+        return tokens.grad, pool.attention_context_vector.grad
+
+    def recomputed(tokens):
+        return torch.utils.checkpoint.checkpoint(pooled, tokens, use_reentrant=reentrant)
+
+    torch.testing.assert_close(gradients(recomputed), gradients(pooled), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layout", ["right", "flattened"])
+def test_autocast_changes_nothing(rows, layout):
+    pool = pooling(2)
+    features = padded(rows) if layout == "right" else flattened(rows)
+    expected = with_gradients(pool, features)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        tokens = features["token_embeddings"].detach().requires_grad_()
+        embedding = pool(features | {"token_embeddings": tokens})["sentence_embedding"]
+    actual = torch.autograd.grad(embedding, [tokens, pool.attention_context_vector], gradient_of(embedding))
+    torch.testing.assert_close((embedding, *actual), expected, rtol=0, atol=0)
+
+    half = tokens.detach().bfloat16().requires_grad_()  # as from a backbone under autocast, with fp32 weights here
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = with_gradients(pool, features, tokens=half)  # the backward under autocast, too
+    assert [tensor.dtype for tensor in rounded] == [torch.bfloat16, torch.bfloat16, torch.float32]
+    for mine, theirs in zip(rounded, expected, strict=True):
+        assert (mine - theirs).norm() < 0.02 * theirs.norm()
+
+
 @pytest.mark.parametrize("num_heads", [1, 2])
 def test_weights_are_shown(rows, num_heads):
     pool = pooling(num_heads)
@@ -117,21 +228,13 @@ def test_half_precision(rows, dtype, layout):
 
 
 def test_no_temporary_of_the_size_of_the_tokens():
-    """The largest tensor that is made is the weights or the result, never weights times tokens."""
-    pool, tokens = AttentionPooling(64, num_heads=2), torch.randn(8, 128, 64)
-    sizes = []
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            out = func(*args, **(kwargs or {}))
-            is_view = isinstance(out, torch.Tensor) and out.untyped_storage().data_ptr() == tokens.data_ptr()
-            if isinstance(out, torch.Tensor) and not is_view:
-                sizes.append(out.numel())
-            return out
-
-    with torch.no_grad(), Watch():
-        pool({"token_embeddings": tokens, "attention_mask": torch.ones(8, 128, dtype=torch.long)})
-    assert max(sizes) < tokens.numel() / 4
+    """The forward makes weights and results, never weights times tokens; the backward one gradient of the tokens."""
+    features = padded_tokens((8, 128, 64))
+    size = features["token_embeddings"].nbytes
+    in_forward, in_backward = peaks(AttentionPooling(64, num_heads=2), features)
+    assert 0 < in_forward < size / 4
+    assert size < in_backward < 1.5 * size
+    assert peaks(ByAutograd(64, num_heads=2), features)[1] > 2.5 * size  # so the measure sees temporaries
 
 
 def test_in_a_saved_model(tiny_base, tmp_path):

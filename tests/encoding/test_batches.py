@@ -1,0 +1,129 @@
+"""Batches by cost: the same vectors as one by one, within the budget, in the order of the inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import quantize_embeddings
+
+from st_vi import build_viclsr, build_vipolyqwen
+from st_vi.encoding import encode_by_cost
+from st_vi.encoding.batches import plan_batches, token_counts
+from tests.conftest import SENTENCES
+from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+
+TEXTS = [" ".join(SENTENCES[: 1 + i % 5]) if i % 7 == 0 else SENTENCES[i % 8][: 3 + i] for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def vipolyqwen(tmp_path_factory) -> SentenceTransformer:
+    base = save_tiny_qwen2_vl(tmp_path_factory.mktemp("tiny-qwen2-vl"))
+    return build_vipolyqwen(str(base), embedding_dimension=16, max_pixels=224 * 224)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory) -> list:
+    """Texts, pictures of several sizes, as objects and as files, and both."""
+    folder = tmp_path_factory.mktemp("pictures")
+    inputs: list = [TEXTS[0], *TEXTS[3:8]]
+    for number, size in enumerate([(56, 56), (300, 100), (90, 400), (224, 224)]):
+        path = folder / f"{number}.png"
+        picture = Image.effect_noise(size, 60 + number).convert("RGB")
+        picture.save(path)
+        inputs += [picture, {"image": str(path), "text": TEXTS[number]}, {"text": None, "image": picture}, str(path)]
+    inputs.append({"image": [inputs[6], inputs[10]], "text": "Hai bức ảnh."})
+    inputs.append(np.asarray(inputs[6]))  # of no kind that can be counted without preprocessing
+    return inputs
+
+
+def one_by_one(model, inputs, **kwargs):
+    return np.stack([model.encode(item, **kwargs) for item in inputs])
+
+
+def padded_tokens(model, call):
+    """The shapes of all batches that the model is given meanwhile."""
+    shapes = []
+    handle = model[0].register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0]["input_ids"].shape)))
+    call()
+    handle.remove()
+    return shapes
+
+
+def test_texts_equal_one_by_one_and_keep_the_budget(tiny_model):
+    result = encode_by_cost(tiny_model, TEXTS, max_tokens=100)
+    assert np.abs(result - one_by_one(tiny_model, TEXTS)).max() < 1e-5
+    shapes = padded_tokens(tiny_model, lambda: encode_by_cost(tiny_model, TEXTS, max_tokens=100))
+    assert sum(rows for rows, _ in shapes) == len(TEXTS) and len(shapes) > 3
+    assert all(rows * width <= 100 or rows == 1 for rows, width in shapes)
+
+
+@pytest.mark.parametrize("prompt_name", [None, "vqa_single"])
+def test_mixed_inputs_equal_one_by_one_and_keep_the_budget(vipolyqwen, mixed, prompt_name):
+    expected = one_by_one(vipolyqwen, mixed, prompt_name=prompt_name)
+    got = []
+    shapes = padded_tokens(
+        vipolyqwen, lambda: got.append(encode_by_cost(vipolyqwen, mixed, max_tokens=120, prompt_name=prompt_name))
+    )
+    assert np.abs(got[0] - expected).max() < 1e-5
+    assert sum(rows for rows, _ in shapes) == len(mixed) and len(shapes) > 3
+    assert all(rows * width <= 120 or rows == 1 for rows, width in shapes)
+
+
+@pytest.mark.parametrize("prompt", [None, "<ocr> "])
+def test_counts_are_those_of_preprocess(vipolyqwen, mixed, prompt):
+    exact = [int(vipolyqwen.preprocess([item], prompt=prompt)["attention_mask"].sum()) for item in mixed]
+    counts = token_counts(vipolyqwen, mixed, prompt)
+    textless = [not isinstance(item, str) and not (isinstance(item, dict) and item["text"]) for item in mixed]
+    for item, count, true, loose in zip(mixed, counts, exact, textless, strict=True):
+        if loose or str(item).endswith(".png"):
+            assert true <= count <= true + 2, item
+        else:
+            assert count == true, item
+
+
+def test_picture_is_not_decoded_to_be_counted(vipolyqwen, tmp_path):
+    path = tmp_path / "cut.png"
+    Image.effect_noise((300, 100), 50).convert("RGB").save(path)
+    whole = token_counts(vipolyqwen, [str(path)])
+    path.write_bytes(path.read_bytes()[:200])
+    assert token_counts(vipolyqwen, [str(path)]) == whole
+    with pytest.raises(ValueError, match=r"cut\.png"):
+        encode_by_cost(vipolyqwen, ["Chào.", str(path)])
+
+
+def test_no_batch_is_more_than_half_padding():
+    counts = [3, 100, 4, 3, 60, 3, 90, 5] * 10
+    batches = plan_batches(counts, 10_000)
+    assert sorted(i for batch in batches for i in batch) == list(range(80))
+    for batch in batches:
+        lengths = [counts[i] for i in batch]
+        assert 2 * min(lengths) >= max(lengths)
+
+
+def test_precision_takes_its_ranges_from_all(tiny_model):
+    expected = encode_by_cost(tiny_model, TEXTS)
+    for precision in ("int8", "binary"):
+        got = encode_by_cost(tiny_model, TEXTS, max_tokens=60, precision=precision)
+        stock = tiny_model.encode(TEXTS, precision=precision)
+        assert got.dtype == stock.dtype == np.int8 and got.shape == stock.shape
+        # Numbers at the edge of a step may fall on either side.
+        assert np.abs(got.astype(int) - stock).max() <= (1 if precision == "int8" else 0)
+    assert np.array_equal(
+        quantize_embeddings(expected, "binary"), encode_by_cost(tiny_model, TEXTS, precision="binary")
+    )
+
+
+def test_bad_arguments(tiny_model):
+    with pytest.raises(ValueError, match="max_tokens must be positive, got 0"):
+        encode_by_cost(tiny_model, TEXTS, max_tokens=0)
+    with pytest.raises(ValueError, match="'ocr' not found"):
+        encode_by_cost(tiny_model, TEXTS, prompt_name="ocr")
+    assert encode_by_cost(tiny_model, []).shape == (0, 32)
+
+
+def test_stock_encode_in_two_processes_equals_one(tiny_base):
+    model = build_viclsr(tiny_base)
+    apart = model.encode(TEXTS, device=["cpu", "cpu"], chunk_size=10)
+    assert np.abs(apart - model.encode(TEXTS, device="cpu")).max() < 1e-5
