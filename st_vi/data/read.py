@@ -36,7 +36,7 @@ def read_rows(source: str | Path, split: str = "train") -> Dataset:
         if not path.is_file():
             raise FileNotFoundError(f"no such file: {source}")
         if path.suffix in {".jsonl", ".json"}:
-            return _from_rows(list(_json_lines(path)), path)
+            return _from_rows(list(json_lines(path)), path)
         if path.suffix == ".parquet":
             return Dataset.from_parquet(str(path))
         for _ in _lines(path):  # name the line that is not UTF-8
@@ -54,7 +54,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start})") from error
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in _lines(path):
         if not line.strip():
             continue

@@ -19,7 +19,7 @@ from sentence_transformers.util import quantize_embeddings
 from tqdm.auto import tqdm
 
 from st_vi.data import read_rows
-from st_vi.data.read import _json_lines
+from st_vi.data.read import json_lines
 from st_vi.encoding.batches import MAX_TOKENS, encode_by_cost
 from st_vi.encoding.identity import model_identity, rows_identity
 
@@ -179,7 +179,7 @@ def _rows(rows: str | Path | Iterable[dict[str, Any]], columns: Sequence[str]) -
         if path.suffix in {".jsonl", ".json"}:
             if not path.is_file():
                 raise FileNotFoundError(f"no such file: {rows}")
-            return (row for _, row in _json_lines(path))  # `read_rows` would hold all of them
+            return (row for _, row in json_lines(path))  # `read_rows` would hold all of them
         rows = read_rows(rows)  # Arrow, mapped to a file
     names = getattr(rows, "column_names", None) or columns
     if missing := [name for name in columns if name not in names]:
