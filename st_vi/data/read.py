@@ -55,6 +55,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Objects of a JSON Lines file with the numbers of their lines, one at a time; blank lines are passed over."""
     for number, line in _lines(path):
         if not line.strip():
             continue

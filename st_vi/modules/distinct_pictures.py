@@ -19,6 +19,9 @@ class DistinctPictures:
     Args:
         tower: ``model.visual`` of a Qwen2-VL or Qwen2.5-VL.
 
+    Attributes:
+        enabled: False computes all pictures, as stock does.
+
     Example:
         >>> from st_vi.modules.distinct_pictures import distinct
         >>> import torch
@@ -28,6 +31,7 @@ class DistinctPictures:
     """
 
     def __init__(self, tower: nn.Module) -> None:
+        self.enabled = True
         self.places: list[int] | None = None  # of each picture, among the distinct ones; None: all are distinct
         self.grids: Tensor | None = None
         self.merge_size = tower.spatial_merge_size
@@ -37,7 +41,9 @@ class DistinctPictures:
     def before(self, tower: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         """Leave out the copies."""
         self.places = None
-        if len(args) != 1 or set(kwargs) != {"grid_thw"}:  # positions computed beforehand are those of all pictures
+        if (
+            not self.enabled or len(args) != 1 or set(kwargs) != {"grid_thw"}
+        ):  # positions computed beforehand are those of all pictures
             return None
         (patches,), grids = args, kwargs["grid_thw"]
         pictures = patches.split(grids.prod(dim=1).tolist())

@@ -133,7 +133,7 @@ class Qwen2VLTransformer(Transformer):
         )
         self._set_pixel_budget()
         self._add_prefixes()
-        DistinctPictures(self.model.visual)
+        self.distinct_pictures = DistinctPictures(self.model.visual)
         if "attn_implementation" not in (kwargs.get("model_kwargs") or {}):
             self._prefer_flash_attention()
 

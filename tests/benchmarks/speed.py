@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from torch import Tensor
 
 from st_vi import VIPOLYQWEN_TASKS, MixedTaskCollator
 from st_vi.data import nli_to_triplets, read_rows
-from st_vi.data.scenes import scene_rows
+from st_vi.data.scenes import draw, questions, scene
 from st_vi.losses import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss
 from st_vi.recipes import build_viclsr, build_vipolyqwen
 from st_vi.recipes.small_models import small_qwen2_vl
@@ -95,10 +96,15 @@ def scored_work(model: SentenceTransformer) -> Work:
     )
 
 
-def drawn_questions(count: int = 6) -> list[dict[str, Any]]:
-    """Questions about drawn scenes, 112 to 448 pixels wide, every one with a picture of its own."""
-    sizes = itertools.islice(itertools.cycle((112, 112, 168, 224, 336, 448)), count)
-    return [scene_rows("train", 1, seed, tasks=("vqa_single",), size=size)[0] for seed, size in enumerate(sizes)]
+def drawn_questions(count: int = 6, a_picture: int = 1) -> list[dict[str, Any]]:
+    """Questions about drawn scenes, 112 to 448 pixels wide, so many about each."""
+    rows = []
+    for seed, size in enumerate(itertools.islice(itertools.cycle((112, 112, 168, 224, 336, 448)), count // a_picture)):
+        shown = scene("train", seed)
+        for question in questions(shown)[:a_picture]:
+            text = {"task": "vqa_single", "anchor": question.wordings[0], "positive": question.answer}
+            rows.append(text | {"anchor_image": draw(shown, size)})
+    return rows
 
 
 def driving_questions() -> list[dict[str, Any]]:
@@ -153,15 +159,13 @@ def mixed_work(name: str, rows: list[dict[str, Any]]) -> Work:
     model = small_vipolyqwen(rows)
     features, labels = mixed_batch(model, rows)
     merged, plain = DLELoss(model), DLELoss(model, merge_inputs=False)
-    return Work(
-        name,
-        "the same loss on stock's padded forwards",
-        model,
-        features,
-        lambda columns: sum(merged(columns, labels).values()),
-        lambda columns: sum(plain(columns, labels).values()),
-        same=True,
-    )
+
+    def step(loss: DLELoss, columns: Features) -> Tensor:
+        model[0].distinct_pictures.enabled = loss is merged
+        return sum(loss(columns, labels).values())
+
+    against = "the same loss on stock's padded forwards"
+    return Work(name, against, model, features, partial(step, merged), partial(step, plain), same=True)
 
 
 def gradients(work: Work, step: Step) -> dict[str, Tensor]:
@@ -313,6 +317,7 @@ def main() -> None:
     model = build_viclsr(BASE)
     works = [
         mixed_work("12 mixed rows, DLE on a small Qwen2-VL; pictures of many sizes", drawn_questions() + text_pairs()),
+        mixed_work("12 mixed rows, the same; three questions a picture", drawn_questions(a_picture=3) + text_pairs()),
         mixed_work("12 mixed rows, the same; pictures of one size", driving_questions() + text_pairs()),
         triplet_work(model, "64 triplets in a row, SupConNLI", xnli(64, shuffled=False)),
         triplet_work(model, "64 triplets drawn from all, SupConNLI", xnli(64, shuffled=True)),

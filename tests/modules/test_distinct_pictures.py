@@ -35,7 +35,7 @@ def model(tmp_path):
 
 
 def plain(model):
-    """The same model without the hooks."""
+    """The same model as stock computes it."""
     without = copy.deepcopy(model)
     for hooks in (without[0].model.visual._forward_pre_hooks, without[0].model.visual._forward_hooks):
         assert len(hooks) == 1
@@ -64,6 +64,12 @@ def test_values_gradients_and_work(model):
     for (name, one), other in zip(model.named_parameters(), without.parameters(), strict=True):
         scale = max(1.0, float(other.grad.abs().max()))
         assert torch.allclose(one.grad, other.grad, atol=1e-5 * scale), name
+
+
+def test_the_switch(model):
+    model[0].distinct_pictures.enabled = False
+    _, patches = patches_seen(model, model.preprocess([RED, RED]))
+    assert patches == 2 * len(model.preprocess([RED])["pixel_values"])
 
 
 def test_after_a_batch_with_copies_one_without_is_right(model):
