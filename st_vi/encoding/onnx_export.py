@@ -1,0 +1,200 @@
+"""From a `SentenceTransformer` for text to a folder for `OnnxEncoder`; and its graph in 8 bits."""
+
+from __future__ import annotations
+
+import copy
+import json
+import unicodedata
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.util import fullname
+from torch import Tensor, nn
+
+from st_vi.encoding.onnx import CONFIG_FILE, MODEL_FILE, OnnxEncoder
+from st_vi.modules import WordSegmentedTransformer
+
+INT8_FILE = "model_int8.onnx"
+
+_ONE_FILE = 2**30  # bytes of weights; protobuf ends at twice that, and weights then lie beside the graph
+_SAMPLES = ["Xin chào!", "Hà Nội là thủ đô của Việt Nam.", unicodedata.normalize("NFD", "TIẾNG VIỆT có dấu"), ""]
+
+
+def export_onnx(model: SentenceTransformer, path: str | Path) -> Path:
+    """Write a text model as one ONNX graph with tokenizer and configuration, for `OnnxEncoder`.
+
+    The graph is all of the model, from token ids to the vector that ``encode`` gives: pooling, head and norm too, for
+    any number of texts of any length. It is run before this returns, and must give the vectors of the model. Weights
+    are written in float32, whatever they are in the model, which stays what it was; so does `truncate_dim`.
+
+    Needs ``pip install "st-vi[onnx]"``.
+
+    Args:
+        model: A `Transformer` or `WordSegmentedTransformer`, and any modules of sentence-transformers and `st_vi`
+            behind it that take no more than its tokens and the attention mask.
+        path: A folder, made where there is none.
+
+    Returns:
+        The file of the graph, ``path/model.onnx``. Weights of more than a gigabyte lie in ``model.onnx.data`` beside
+        it.
+
+    Raises:
+        ImportError: onnx, onnxscript or onnxruntime is not installed.
+        ValueError: The model takes more than text; a module is neither of sentence-transformers nor of `st_vi`, or
+            cannot be exported; or the graph gives other vectors than the model.
+
+    Example:
+        >>> from st_vi import build_viclsr
+        >>> from st_vi.encoding.onnx_export import export_onnx, quantize_onnx
+        >>> file = export_onnx(build_viclsr("vinai/phobert-base-v2"), "outputs/onnx")  # doctest: +SKIP
+        >>> quantize_onnx(file.parent)  # doctest: +SKIP
+        PosixPath('outputs/onnx/model_int8.onnx')
+    """
+    _check_modules(model)
+    _require_onnx()
+    model = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / MODEL_FILE
+    _export_graph(model, file)
+    model.tokenizer.save_pretrained(str(folder))
+    model[0].config.save_pretrained(str(folder))  # says which tokenizer it is
+    _save_config(model, folder / CONFIG_FILE)
+    _check_vectors(model, file)
+    return file
+
+
+def quantize_onnx(path: str | Path, file_name: str = INT8_FILE, **settings: Any) -> Path:
+    """Write an exported graph once more with weights of 8 bits, by onnxruntime's own dynamic quantisation.
+
+    Weights, those of the embedding included, are rounded once, those of a linear layer channel by channel;
+    activations as they come, so that no sentences are needed for calibration. How far vectors move depends on the
+    model: compare before use.
+
+    Args:
+        path: The folder that `export_onnx` wrote.
+        file_name: Of the new graph in it.
+        **settings: For ``onnxruntime.quantization.quantize_dynamic``, over the defaults ``weight_type=QInt8`` and
+            ``per_channel=True``. A CPU without VNNI may want ``reduce_range=True``.
+
+    Returns:
+        The file of the new graph, for ``OnnxEncoder(path, file_name=…)``.
+
+    Raises:
+        ImportError: onnx or onnxruntime is not installed.
+        FileNotFoundError: There is no exported graph.
+    """
+    _require_onnx()
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    source, target = Path(path, MODEL_FILE), Path(path, file_name)
+    if not source.is_file():
+        raise FileNotFoundError(f"{path} has no {MODEL_FILE}: export_onnx writes it")
+    defaults = {"weight_type": QuantType.QInt8, "per_channel": True}
+    quantize_dynamic(source, target, **defaults | settings)
+    return target
+
+
+class _ModuleError(ValueError):
+    """A module of the pipeline cannot be traced; it has a name here, and none in the errors of the exporter."""
+
+
+class _Pipeline(nn.Module):
+    """All modules of a model, from token ids (B, N) and their mask to embeddings (B, D)."""
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(model)
+        self.truncate_dim = model.truncate_dim
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        features: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        for part in self.parts:
+            try:
+                features = part(features)
+            except Exception as error:  # of many kinds, from a missing feature to a branch on values
+                raise _ModuleError(f"{fullname(part)} cannot be exported to ONNX: {error}") from error
+        return features["sentence_embedding"][:, : self.truncate_dim]
+
+
+def _check_modules(model: SentenceTransformer) -> None:
+    for module in model:
+        if not fullname(module).startswith(("sentence_transformers.", "st_vi.")):
+            raise ValueError(f"{fullname(module)} is a module neither of sentence-transformers nor of st_vi")
+        if not getattr(module, "include_prompt", True):
+            raise ValueError(f"{fullname(module)} leaves out the prompt's tokens, which the graph does not know")
+    if not isinstance(model[0], Transformer) or model[0].tokenizer is None or model.modalities != ["text"]:
+        raise ValueError(
+            f"only models for text that begin with a Transformer can be exported to ONNX; this one begins with "
+            f"{fullname(model[0])} and takes {', '.join(map(str, model.modalities))}"
+        )
+    if model[0].backend != "torch":
+        raise ValueError(f'load the model with backend="torch": {model[0].backend} is an export already')
+
+
+def _require_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError('ONNX needs onnx, onnxruntime and onnxscript: pip install "st-vi[onnx]"') from error
+
+
+def _export_graph(model: SentenceTransformer, file: Path) -> None:
+    pipeline = _Pipeline(model).eval()
+    features = model[0].preprocess(_SAMPLES[:2])  # of different lengths, or padding would not be traced
+    inputs = {name: features[name] for name in ("input_ids", "attention_mask")}
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.filterwarnings("ignore", "# The axis name")  # both inputs have the same axes
+            torch.onnx.export(
+                pipeline,
+                kwargs=inputs,
+                f=file,
+                dynamo=True,
+                input_names=list(inputs),
+                output_names=["sentence_embedding"],
+                dynamic_shapes=dict.fromkeys(inputs, axes),
+                external_data=size > _ONE_FILE,
+                verbose=False,
+            )
+    except Exception as error:
+        # The exporter's own error is pages long, and wraps the one that tells what is wrong.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, _ModuleError):
+            cause = cause.__cause__ or cause.__context__
+        modules = ", ".join(fullname(module) for module in model)
+        raise ValueError(str(cause or f"{modules} cannot be exported to ONNX: {error}")) from error
+
+
+def _save_config(model: SentenceTransformer, file: Path) -> None:
+    limit = model.max_seq_length
+    config = {
+        "max_seq_length": limit if limit and limit < 10**9 else None,  # transformers writes "no limit" as 10³⁰
+        "prompts": model.prompts,
+        "default_prompt_name": model.default_prompt_name,
+        "similarity_fn_name": model.similarity_fn_name,
+        "embedding_dimension": model.get_embedding_dimension(),
+        "segment_words": isinstance(model[0], WordSegmentedTransformer),
+    }
+    file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _check_vectors(model: SentenceTransformer, file: Path) -> None:
+    """Refuse a graph that is not the model: an operator may differ, or the module may prepare texts in another way."""
+    expected = model.encode(_SAMPLES, show_progress_bar=False)
+    found = OnnxEncoder(file.parent, threads=1).encode(_SAMPLES)
+    difference = np.abs(found - expected).max() / np.abs(expected).max()
+    if not difference < 1e-3:
+        for written in file.parent.glob(f"{file.name}*"):
+            written.unlink()
+        modules = ", ".join(fullname(module) for module in model)
+        raise ValueError(f"the graph's vectors differ from the model's by {difference:.1e} of the largest: {modules}")
