@@ -1,6 +1,32 @@
-"""Many inputs to vectors: batches by cost, and whole corpora to Parquet, on one machine or on many."""
+"""Many inputs to vectors: batches by cost, whole corpora to Parquet, on one machine or on many, without torch.
 
-from st_vi.encoding.batches import encode_by_cost
-from st_vi.encoding.corpus import EncodedCorpus, encode_corpus
+Names are imported on first use: `OnnxEncoder` runs where torch is not installed.
+"""
 
-__all__ = ["EncodedCorpus", "encode_by_cost", "encode_corpus"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "EncodedCorpus": "st_vi.encoding.corpus",
+    "OnnxEncoder": "st_vi.encoding.onnx",
+    "encode_by_cost": "st_vi.encoding.batches",
+    "encode_corpus": "st_vi.encoding.corpus",
+    "export_onnx": "st_vi.encoding.onnx_export",
+    "quantize_onnx": "st_vi.encoding.onnx_export",
+}
+
+__all__ = ["EncodedCorpus", "OnnxEncoder", "encode_by_cost", "encode_corpus", "export_onnx", "quantize_onnx"]
+
+if TYPE_CHECKING:
+    from st_vi.encoding.batches import encode_by_cost
+    from st_vi.encoding.corpus import EncodedCorpus, encode_corpus
+    from st_vi.encoding.onnx import OnnxEncoder
+    from st_vi.encoding.onnx_export import export_onnx, quantize_onnx
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
