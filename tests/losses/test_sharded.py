@@ -1,0 +1,52 @@
+"""Our losses under FSDP: weights in shards over two processes, gradients as of one process with the joint batch."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from st_vi import CachedSupConNLILoss, SupConNLILoss
+from tests.losses.test_embed import BY_RANK
+
+
+def encoder(base):
+    return SentenceTransformer(modules=[Transformer(base), Pooling(32, "mean")], device="cpu").double()
+
+
+def run_rank(rank, folder, base, loss_class):
+    torch.set_num_threads(1)
+    timeout = timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timeout)
+    model, mesh = encoder(base), init_device_mesh("cpu", (2,))
+    for layer in model[0].model.encoder.layer:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    loss = loss_class(model, gather_across_devices=True)
+    # The processes have different numbers of distinct inputs, and every forward gathers weights from both.
+    loss([model.preprocess(column) for column in BY_RANK[rank]]).backward()
+    gradients = {name: p.grad.full_tensor() for name, p in model.named_parameters() if p.grad is not None}
+    torch.save(gradients, f"{folder}/rank{rank}")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("loss_class", [SupConNLILoss, CachedSupConNLILoss])
+def test_two_processes_equal_the_joint_batch(loss_class, tiny_base, tmp_path):
+    mp.spawn(run_rank, (str(tmp_path), str(tiny_base), loss_class), nprocs=2)
+    model = encoder(str(tiny_base))
+    joint = [first + second for first, second in zip(*BY_RANK, strict=True)]
+    SupConNLILoss(model)([model.preprocess(column) for column in joint]).backward()
+    expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    for rank in range(2):
+        actual = torch.load(tmp_path / f"rank{rank}")
+        assert actual.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(actual[name], gradient, atol=1e-9, rtol=1e-9)
