@@ -161,7 +161,8 @@ def train_vipolyqwen(
         train_dataset: Columns anchor, positive, task, and where there are any score, anchor_image, positive_image.
             Of one data set, every batch mixes tasks; of a `DatasetDict`, a batch comes from one data set alone, so
             that its rows all are negatives for one another where they are of one task. How often each is drawn is
-            the stock ``multi_dataset_batch_sampler``: in proportion to its rows, or in turn.
+            the stock ``multi_dataset_batch_sampler``: in proportion to its rows, or in turn. (The paper gives no
+            proportions.)
         output_dir: Where checkpoints and the trained model go.
         evaluator: Run after every epoch; the model ends with the weights of the best one.
         loss: Of this model; None is ``DLELoss(model)`` with the paper's tasks.
@@ -182,6 +183,8 @@ def train_vipolyqwen(
     """
     loss = loss or DLELoss(model)
     train_dataset = _checked(train_dataset, loss.tasks, bad_image)
+    if not any("visual." in name for name, _ in model.named_parameters()):
+        arguments = {"learning_rate_mapping": {}} | arguments  # a text model has no tower to go slower with
     return train(
         model,
         train_dataset,

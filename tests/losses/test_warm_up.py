@@ -30,7 +30,6 @@ SETTINGS = {
     "logging_steps": 1,
     "save_strategy": "steps",
     "save_steps": 1,
-    "learning_rate_mapping": {},  # a model without a vision tower
     "use_cpu": True,
 }
 
