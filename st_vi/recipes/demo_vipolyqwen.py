@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
 from torch import Tensor
 from transformers import set_seed
 
@@ -16,6 +15,9 @@ from st_vi.hub import load
 from st_vi.recipes.generated import generated_rows, texts_of
 from st_vi.recipes.small_models import small_qwen2_vl
 from st_vi.recipes.vipolyqwen import build_vipolyqwen, train_vipolyqwen, vipolyqwen_evaluator
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 KINDS = ("questions", "image_to_text", "text_to_image")
 SMALL_MODEL: dict[str, Any] = {"vocab_size": 600, "width": 96, "layers": 2, "vision_width": 96, "vision_layers": 2}
