@@ -100,10 +100,10 @@ def encode_corpus(
         >>> model = SentenceTransformer(modules=[BoW(["xin", "chào"])])
         >>> rows = [{"text": "xin chào"}, {"text": "chào"}, {"text": "xin"}]
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     print(encode_corpus(model, rows, folder, shard_rows=2))
-        ...     print(encode_corpus(model, rows, folder, shard_rows=2))
-        3 rows in 2 shards
-        3 rows in 2 shards, 2 of them from an earlier run
+        ...     str(encode_corpus(model, rows, folder, shard_rows=2))
+        ...     str(encode_corpus(model, rows, folder, shard_rows=2))
+        '3 rows in 2 shards'
+        '3 rows in 2 shards, 2 of them from an earlier run'
     """
     _check_arguments(keep, shard_rows, precision, bad_row)
     source = _rows(rows, [column, *keep])

@@ -25,10 +25,8 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     Example:
         >>> from st_vi.evaluation.tables import markdown
-        >>> print(markdown(["model", "MRR"], [["base", "60.8"]]))
-        | model | MRR |
-        | --- | --- |
-        | base | 60.8 |
+        >>> markdown(["model", "MRR"], [["base", "60.8"]]).splitlines()
+        ['| model | MRR |', '| --- | --- |', '| base | 60.8 |']
     """
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

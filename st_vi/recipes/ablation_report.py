@@ -26,11 +26,11 @@ class Summary:
         name: In `VARIANTS`.
         recalls: By seed: recall@1, the mean over the data sets without scores.
         difference: Of that mean to the baseline's, over the seeds both have; None for the baseline itself.
-        interval: Of `difference`: 95 % bootstrap over pairs of the same test row. It holds the uncertainty of the
-            test rows, and of the seeds only what shows in them.
+        interval: Of `difference`: 95 % bootstrap over test rows, each with its mean over seeds. It holds the
+            uncertainty of the test rows, not that of the seeds.
         by_kind: Recall@1 of each data set without scores, mean over seeds.
         spearmans: By seed, the mean over the data sets with scores.
-        spearman_interval: 95 % bootstrap over test rows, all seeds together.
+        spearman_interval: 95 % bootstrap over test rows, the same for all seeds.
     """
 
     name: str
@@ -60,11 +60,11 @@ def _summary(name: str, runs: Mapping[int, Mapping[str, Any]], baseline: Mapping
     kinds = next(iter(hits.values()))
     difference = interval = None
     if name != BASELINE and (common := sorted(set(runs) & set(baseline))):
-        pairs = {kind: [hits[seed][kind] - _hits(baseline[seed])[kind] for seed in common] for kind in kinds}
-        # Every data set weighs the same, however many rows it has.
-        weighed = [100 * np.concatenate(differences) for differences in pairs.values()]
-        difference = float(np.mean([np.mean(values) for values in weighed]))
-        interval = _interval(weighed, lambda *values: np.mean([np.mean(kind) for kind in values]))
+        of_seed = [{kind: hits[seed][kind] - _hits(baseline[seed])[kind] for kind in kinds} for seed in common]
+        # Rows are what is resampled: all seeds are measured on the same ones, and are no further rows.
+        by_row = [100 * np.mean([differences[kind] for differences in of_seed], axis=0) for kind in kinds]
+        difference = _mean_of_means(*by_row)
+        interval = _interval(by_row, _mean_of_means)
     return Summary(
         name,
         {seed: recall(run) for seed, run in runs.items()},
@@ -76,9 +76,14 @@ def _summary(name: str, runs: Mapping[int, Mapping[str, Any]], baseline: Mapping
     )
 
 
+def _mean_of_means(*by_kind: np.ndarray) -> float:
+    """Every data set weighs the same, however many rows it has."""
+    return float(np.mean([np.mean(values) for values in by_kind]))
+
+
 def recall(run: Mapping[str, Any]) -> float:
     """Recall@1 in percent, the mean over the data sets without scores."""
-    return 100 * float(np.mean([np.mean(values) for values in _hits(run).values()]))
+    return 100 * _mean_of_means(*_hits(run).values())
 
 
 def _hits(run: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -93,15 +98,14 @@ def _spearman(run: Mapping[str, Any]) -> float:
 def _spearman_interval(runs: Sequence[Mapping[str, Any]]) -> Interval | None:
     if not runs[0]["scores"]:
         return None
-    rng, kinds = np.random.default_rng(0), list(runs[0]["scores"])
+    rng = np.random.default_rng(0)
 
     def resampled() -> float:
         values = []
-        for run in runs:
-            for kind in kinds:
-                rows = rng.integers(len(run["scores"][kind]), size=len(run["scores"][kind]))
-                columns = (np.array(run[column][kind])[rows] for column in ("cosines", "scores"))
-                values.append(spearmanr(*columns).statistic)
+        for kind, scores in runs[0]["scores"].items():
+            rows = rng.integers(len(scores), size=len(scores))  # the same for all seeds
+            for run in runs:
+                values.append(spearmanr(np.array(run["cosines"][kind])[rows], np.array(scores)[rows]).statistic)
         return 100 * float(np.mean(values))
 
     low, high = np.nanpercentile([resampled() for _ in range(500)], [2.5, 97.5])

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict
 from st_vi.data import split_by_anchor
 from st_vi.recipes.ablation import Study
 from st_vi.recipes.demo_vipolyqwen import SMALL_MODEL, SMALL_PIXELS, SMALL_TRAINING
-from st_vi.recipes.generated import generated_rows, nli_text_pairs, texts_of
+from st_vi.recipes.generated import first_rows, generated_rows, nli_text_pairs, texts_of
 from st_vi.recipes.small_models import small_qwen2_vl
 
 KINDS = ("questions", "dialogues", "image_to_text", "text_pairs")
@@ -41,8 +41,7 @@ def generated_study(
     if nli is not None:
         sides = split_by_anchor(nli, test_size=0.2, anchor="premise", seed=0)
         for side, part, count in (("train", train, rows), ("test", test, 5 * test_rows)):
-            pairs = nli_text_pairs(sides[side]).shuffle(seed=0)
-            part["text_pairs"] = pairs.select(range(min(count, len(pairs))))
+            part["text_pairs"] = first_rows(nli_text_pairs(sides[side]), count, seed=0)
     return study_of_rows(train, test, folder, steps, base)
 
 

@@ -61,14 +61,15 @@ def generated_rows(split: Split, count: int, seed: int, kinds: Sequence[str] | N
         "dialogues": lambda: scene_rows(split, count, seed, tasks=("vqa_multi",), options=True),
         "image_to_text": lambda: caption_rows(split, count, seed, direction="image_to_text"),
         "text_to_image": lambda: caption_rows(split, count, seed, direction="text_to_image"),
-        "text_pairs": lambda: _first(nli_text_pairs(sample_nli(split)), count, seed),
+        "text_pairs": lambda: first_rows(nli_text_pairs(sample_nli(split)), count, seed),
     }
     if unknown := set(kinds or ()) - set(makers):
         raise ValueError(f"unknown kinds {sorted(unknown)}; there are {', '.join(makers)}")
     return DatasetDict({name: make() for name, make in makers.items() if kinds is None or name in kinds})
 
 
-def _first(rows: Dataset, count: int, seed: int) -> Dataset:
+def first_rows(rows: Dataset, count: int, seed: int) -> Dataset:
+    """At most `count` rows, shuffled."""
     return rows.shuffle(seed=seed).select(range(min(count, len(rows))))
 
 

@@ -185,6 +185,7 @@ def train_vipolyqwen(
     train_dataset = _checked(train_dataset, loss.tasks, bad_image)
     if not any("visual." in name for name, _ in model.named_parameters()):
         arguments = {"learning_rate_mapping": {}} | arguments  # a text model has no tower to go slower with
+    warm_up = [InfoNCEWarmUp(loss, info_nce_warm_up)] if info_nce_warm_up else []
     return train(
         model,
         train_dataset,
@@ -197,7 +198,7 @@ def train_vipolyqwen(
             model.preprocess, tasks=loss.tasks, prefix_side=prefix_side, prefix_dropout=prefix_dropout
         ),
         resume=resume,
-        callbacks=[DLEMonitor(loss), InfoNCEWarmUp(loss, info_nce_warm_up), *callbacks],
+        callbacks=[DLEMonitor(loss), *warm_up, *callbacks],
     )
 
 

@@ -13,10 +13,7 @@ import argparse
 import importlib.metadata
 import json
 import os
-import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +30,7 @@ from st_vi.encoding.onnx_export import export_onnx, quantize_onnx
 from st_vi.evaluation.tables import markdown
 from st_vi.hub import load
 from st_vi.recipes import build_viclsr
+from tests.benchmarks.timing import cells, seconds_by_turns
 from tests.benchmarks.viclsr import BASE, DATA
 
 Encode = Callable[[list[str]], np.ndarray]
@@ -103,25 +101,8 @@ def measure(ways: dict[str, Encode], texts: list[str], runs: int) -> str:
     """Seconds of each way in turn, and the cosine of its vectors to those of torch in float32."""
     expected = ways[TORCH](texts)
     cosines = {name: cosine(encode(texts), expected) for name, encode in ways.items()}  # and warm
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(runs):
-        for name, encode in ways.items():
-            begun = time.perf_counter()
-            encode(texts)
-            seconds[name].append(time.perf_counter() - begun)
-            print(f"{name}: {seconds[name][-1]:.2f} s", file=sys.stderr, flush=True)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    rows = [
-        [
-            name,
-            f"{median:.2f}",
-            f"{min(seconds[name]):.2f} to {max(seconds[name]):.2f}",
-            f"{medians[TORCH] / median:.1f}×",
-            f"{cosines[name].min():.5f}",
-            f"{cosines[name].mean():.5f}",
-        ]
-        for name, median in medians.items()
-    ]
+    timed = cells(seconds_by_turns(ways, texts, runs), TORCH)
+    rows = [[name, *timed[name], f"{of.min():.5f}", f"{of.mean():.5f}"] for name, of in cosines.items()]
     header = [f"{len(texts):,} sentences", "seconds", "range", "faster", "least cosine", "mean cosine"]
     return markdown(header, rows)
 

@@ -36,6 +36,7 @@ from st_vi.encoding import encode_by_cost, encode_corpus
 from st_vi.evaluation.tables import markdown
 from st_vi.hub import load
 from st_vi.recipes import build_viclsr
+from tests.benchmarks.timing import cells, seconds_by_turns
 from tests.benchmarks.viclsr import BASE, DATA
 
 Encode = Callable[[list[str]], np.ndarray]
@@ -87,23 +88,8 @@ def speed(count: int, runs: int, max_tokens: list[int]) -> str:
     for name, encode in ways.items():
         if name.startswith("ViCLSR"):
             assert np.abs(encode(texts[:200]) - expected).max() < 1e-5, name
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(runs):
-        for name, encode in ways.items():
-            begun = time.perf_counter()
-            encode(texts)
-            seconds[name].append(time.perf_counter() - begun)
-            print(f"{name}: {seconds[name][-1]:.2f} s", file=sys.stderr, flush=True)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    rows = [
-        [
-            name,
-            f"{median:.2f}",
-            f"{min(seconds[name]):.2f} to {max(seconds[name]):.2f}",
-            f"{medians[CARD] / median:.1f}×",
-        ]
-        for name, median in medians.items()
-    ]
+    timed = cells(seconds_by_turns(ways, texts, runs), CARD)
+    rows = [[name, *timed[name]] for name in ways]
     return markdown([f"{len(texts):,} sentences", "seconds", "range", "faster than the card"], rows)
 
 

@@ -4,9 +4,9 @@
 
 A small Qwen2-VL built from a config learns to read words, to answer questions on scenes and to match pictures with
 captions; text pairs are Vietnamese NLI with the scores 0, ½ and 1. No composition of the test rows is in the training
-rows. Words come first and alone: before a model tells any two of them apart its gradients are small, and in a mixture
-those of the other tasks, by which Adam divides, are not. Then the same model goes on with real rows. Each seed's
-figures, before and after, are one line of a JSON Lines file, and the tables go into docs/benchmarks.md.
+rows. Words come first and alone: in a mixture from the first step (`--word-steps 0`) they were not learned. Then the
+same model goes on with real rows. Each seed's figures, before and after, are one line of a JSON Lines file, and the
+tables go into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -90,8 +90,10 @@ def option_chance(rows: DatasetDict) -> dict[str, float]:
 
 
 def train(model: SentenceTransformer, rows: DatasetDict, steps: int, seed: int, warm_up: float) -> int:
-    """Train in place; seconds."""
+    """Train in place; seconds. No steps are none (to stock, they are all epochs)."""
     started = time.time()
+    if not steps:
+        return 0
     arguments = TRAINING | {"max_steps": steps, "seed": seed, "use_cpu": not torch.cuda.is_available()}
     with tempfile.TemporaryDirectory() as folder:
         train_vipolyqwen(model, rows, folder, info_nce_warm_up=warm_up, **arguments)

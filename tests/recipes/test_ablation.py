@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from st_vi.__main__ import app
+from st_vi.recipes import ablation, vipolyqwen_evaluator
 from st_vi.recipes.ablation import BASELINE, VARIANTS, ablate, read_results
 from st_vi.recipes.ablation_report import plot, recall, summarise, table
 from st_vi.recipes.ablation_study import generated_study, study_of_rows
@@ -93,6 +94,47 @@ def test_the_interval_is_that_of_a_mean():
     error = 100 * np.std(ours - theirs) / np.sqrt(400) / np.sqrt(2)  # two data sets, resampled each for itself
     half = (changed.interval[1] - changed.interval[0]) / 2
     assert half == pytest.approx(1.96 * error, rel=0.1)
+
+
+def test_seeds_are_no_further_rows():
+    """Three runs that are alike say nothing more than one, so the intervals must not get narrower."""
+    rng = np.random.default_rng(2)
+    ours, theirs = (rng.integers(0, 2, 50).tolist() for _ in range(2))
+
+    def intervals(seeds):
+        both = {BASELINE: theirs, "linear head": ours}
+        runs = [made_up(name, seed, hits, hits, [0.3, 0.1, 0.2]) for name, hits in both.items() for seed in seeds]
+        _, changed = summarise(runs)
+        return [*changed.interval, *changed.spearman_interval]
+
+    assert intervals([0, 1, 2]) == pytest.approx(intervals([0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "terms", "prompts", "given"),
+    [
+        (BASELINE, 3, True, {"info_nce_warm_up": 0.5, "learning_rate_mapping": {}}),
+        ("no InfoNCE warm-up", 3, True, {"info_nce_warm_up": 0.0}),
+        ("vision tower at a tenth of the rate", 3, True, {"learning_rate_mapping": {r"visual\.": 1.5e-4}}),
+        ("no prefix", 3, False, {"prefix_side": "none"}),
+        ("InfoNCE only", 1, True, {}),
+    ],
+)
+def test_what_a_variant_trains_with_and_is_measured_with(study, monkeypatch, name, terms, prompts, given):
+    seen, measured = {}, {}
+    monkeypatch.setattr(ablation, "train_vipolyqwen", lambda *_, **arguments: seen.update(arguments))
+
+    def evaluator_of(rows, **settings):
+        evaluator = vipolyqwen_evaluator(rows, **settings)
+        measured["evaluator"] = evaluator
+        return evaluator
+
+    monkeypatch.setattr(ablation, "vipolyqwen_evaluator", evaluator_of)
+    study.run(name, seed=0)
+    assert len(seen["loss"].tasks[0].terms) == terms
+    assert bool(measured["evaluator"].prompt_names) is prompts
+    for key, value in given.items():
+        assert seen[key] == (pytest.approx(value) if isinstance(value, dict) else value)
 
 
 def test_table_and_plot():
