@@ -1,0 +1,53 @@
+"""What all explorers share: controls, a place for notices, and a figure for pages without a kernel."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets as w
+import plotly.graph_objects as go
+import plotly.io as pio
+
+
+class Explorer(w.VBox):
+    """A live widget in a notebook, and a plotly figure where there is no kernel (`_repr_mimebundle_`).
+
+    Args:
+        children: Widgets, from top to bottom; the place for notices comes first.
+        static: Makes the figure of the static twin, such as one with plotly's own slider.
+    """
+
+    def __init__(self, children: Sequence[w.Widget], static: Callable[[], go.Figure]) -> None:
+        self.notice = w.HTML()
+        self._static = static
+        super().__init__([self.notice, *children])
+
+    def show_notice(self, text: str = "") -> None:
+        """Say something in place; nothing takes the notice away."""
+        self.notice.value = (
+            '<div class="st-vi-notice" style="background:#fff3cd;color:#4d3800;padding:4px 8px;'
+            f'border-left:4px solid #e69f00">{html.escape(text)}</div>'
+            if text
+            else ""
+        )
+
+    def on_change(self, control: w.Widget, update: Callable[[], Any], names: str = "value") -> None:
+        """Call `update` when the control changes; what goes wrong is said in place, and the control stays alive."""
+        control.observe(lambda _: self.guarded(update), names)
+
+    def guarded(self, update: Callable[[], Any]) -> None:
+        """Call `update`; an error becomes a notice. A notice of an earlier call goes away first."""
+        self.show_notice()
+        try:
+            update()
+        except Exception as error:  # a traceback under a slider helps nobody
+            self.show_notice(str(error) or type(error).__name__)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        data = super()._repr_mimebundle_(**kwargs)
+        data["text/html"] = pio.to_html(
+            self._static(), include_plotlyjs=False, include_mathjax=False, full_html=False, auto_play=False
+        )
+        return data

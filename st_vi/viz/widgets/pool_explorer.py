@@ -1,0 +1,181 @@
+"""What the attention pooling of a model looks at in a text, and whether the embedding depends on it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import ipywidgets as w
+import plotly.graph_objects as go
+from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
+
+from st_vi.evaluation.attention import PooledText, Unit, effective_number, pool_texts, repool, units
+from st_vi.evaluation.faithfulness import cosine_drift, deletions, maskings
+from st_vi.evaluation.text_units import By, strip_diacritics
+from st_vi.viz.tokens import drift_table, highlight, temperature_bars, weight_bars
+from st_vi.viz.widgets.explorer import Explorer
+
+TEXT = "Sáng nay Hà Nội mưa rào nên phố Khâm Thiên ngập sâu, nhiều xe chết máy."
+TEMPERATURES = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0)
+
+
+class PoolExplorer(Explorer):
+    """Change a text, its prefix and the pooling temperature; delete a syllable and see how far the embedding moves.
+
+    Attention is not an explanation: the weight of each unit stands beside the drift, 1 − cos, of the embedding when
+    the text is encoded again without it. Outside a kernel, the bars come with a slider over the temperature.
+
+    Args:
+        model: With attention pooling; see `st_vi.evaluation.attention.pool_texts`.
+        text: To begin with.
+        prompts: Name to prefix; None for those of the model. The first is chosen to begin with.
+
+    Attributes:
+        view: The text as it is shown, a `PooledText`.
+        bars: The weights, a `FigureWidget`.
+
+    Raises:
+        ValueError: The model has no attention pooling, or its tokenizer gives no offsets.
+
+    Example:
+        >>> from st_vi.recipes.example_models import example_text_model
+        >>> from st_vi.viz.widgets.pool_explorer import PoolExplorer
+        >>> explorer = PoolExplorer(example_text_model(), text="Trời mưa to.")  # doctest: +SKIP
+    """
+
+    def __init__(self, model: SentenceTransformer, text: str = TEXT, prompts: Mapping[str, str] | None = None) -> None:
+        self.model = model
+        named = {name: prompt for name, prompt in (model.prompts if prompts is None else prompts).items() if prompt}
+        wide = {"description_width": "auto"}
+        self.text = w.Textarea(text, description="text", continuous_update=False, rows=2, layout={"width": "95%"})
+        self.prefix = w.Dropdown(
+            options=[*((f"{name}: {prompt!r}", prompt) for name, prompt in named.items()), ("none", "")],
+            description="prefix",
+            style=wide,
+        )
+        self.prefix_in_pool = w.Checkbox(True, description="prefix in pool", indent=False)
+        self.plain = w.Checkbox(False, description="strip diacritics", indent=False)
+        self.temperature = w.FloatLogSlider(
+            1.0, min=-1, max=1, step=0.05, description="temperature", style=wide, readout_format=".2f"
+        )
+        self.by = w.Dropdown(options=["syllable", "token"], description="unit")
+        self.delete = w.ToggleButtons(options=[("nothing", None)], description="delete", style={"button_width": "auto"})
+        self.tokens, self.summary, self.table = w.HTML(), w.HTML(), w.HTML()
+        self.bars = go.FigureWidget(weight_bars([]).update_layout(autosize=True))
+
+        rows = [
+            self.text,
+            w.HBox([self.prefix, self.prefix_in_pool, self.plain]),
+            w.HBox([self.temperature, self.by]),
+            self.delete,
+            self.tokens,
+            self.bars,
+            self.summary,
+            self.table,
+        ]
+        super().__init__(rows, self._static_twin)
+
+        (as_model,) = pool_texts(model, [text], prompt=self.prefix.value)
+        of_prefix = [kind == "prefix" for kind in as_model.read.kinds]
+        self.prefix_in_pool.value = bool(as_model.pooled[of_prefix].any()) or not any(of_prefix)
+        self._encode()
+        for control in (self.text, self.prefix, self.plain, self.by):
+            self.on_change(control, self._encode)
+        for control in (self.temperature, self.prefix_in_pool):
+            self.on_change(control, self._repool)
+        self.on_change(self.delete, self._show_deletion)
+        self.bars.data[0].on_click(self._clicked)
+
+    def _pooling(self) -> dict[str, Any]:
+        return {"temperature": self.temperature.value, "include_prompt": self.prefix_in_pool.value}
+
+    def _encode(self) -> None:
+        """The backbone runs: once for the text, and once for the texts without each of its units."""
+        text = strip_diacritics(self.text.value) if self.plain.value else self.text.value
+        (view,) = pool_texts(self.model, [text], prompt=self.prefix.value, **self._pooling())
+        self._show(view, deletions(self.model, view, _own(view, self.by.value)))
+        # Last, for it draws again where something was deleted.
+        self.delete.options = [("nothing", None), *((unit.text, i) for i, unit in enumerate(self.own))]
+
+    def _repool(self) -> None:
+        """What the backbone made is pooled in another way."""
+        view, *without = repool(self.model, [self.view, *self.without], **self._pooling())
+        self._show(view, without)
+
+    def _show(self, view: PooledText, without: list[PooledText]) -> None:
+        self.view, self.without = view, without
+        self.units, self.own = units(view, self.by.value), _own(view, self.by.value)
+        self.drifts = cosine_drift(view, without).tolist()
+        fresh = weight_bars(self.units)
+        with self.bars.batch_update():
+            self.bars.data[0].update(fresh.data[0].to_plotly_json())
+            self.bars.layout.xaxis.update(fresh.layout.xaxis.to_plotly_json())
+        masked = cosine_drift(view, maskings(self.model, view, self.own)).tolist()
+        self.table.value = drift_table(self.own, self.drifts, masked)
+        self._show_deletion()
+
+    def _show_deletion(self) -> None:
+        number = self.delete.value if self.delete.value in range(len(self.own)) else None
+        self.tokens.value = highlight(self.units, None if number is None else self.own[number])
+        lines = [self._about_weights(), self._about_drifts()]
+        if number is not None:
+            lines.append(self._about_deletion(number))
+        text = "<br>".join(html.escape(line) for line in lines if line)
+        self.summary.value = f'<div id="st-vi-pool" style="background:#fff;color:#1a1a1a;padding:8px">{text}</div>'
+        self.show_notice(self._limits())
+
+    def _about_weights(self) -> str:
+        count = float(effective_number(self.view.weights))
+        shares = {kind: self.view.share(kind) for kind in ("special", "prefix")}
+        return (
+            f"Effective number of tokens {count:.1f} of {len(self.view.weights)}. Share of the weight on special "
+            f"tokens {shares['special']:.1%}, on the prefix {shares['prefix']:.1%}."
+        )
+
+    def _about_drifts(self) -> str:
+        weights = [unit.weight for unit in self.own]
+        if len(weights) < 3 or min(len(set(weights)), len(set(self.drifts))) < 2:
+            return ""
+        correlation = spearmanr(weights, self.drifts).statistic
+        return (
+            f"Rank correlation of weight and drift over the {len(self.own)} units of this text: {correlation:.2f} "
+            "(1: what weighs most moves the embedding most; 0: the weights say nothing about it)."
+        )
+
+    def _about_deletion(self, number: int) -> str:
+        others = [drift for i, drift in enumerate(self.drifts) if i != number]
+        beside = f"{sum(others) / len(others):.3f} on average" if others else "there is none"
+        start, end = self.without[number].read.seen
+        return (
+            f"Without “{self.own[number].text}” (weight {self.own[number].weight:.3f}) the embedding drifts by "
+            f"{self.drifts[number]:.3f}; without a random other unit: {beside}. "
+            f"Encoded: “{self.without[number].read.text[start:end]}”"
+        )
+
+    def _limits(self) -> str:
+        if not self.text.value.strip():
+            return "The text is empty: the embedding is made of special tokens and the prefix alone."
+        if self.view.truncated:
+            start, end = self.view.read.seen
+            return (
+                f"The text is longer than the model's limit of {self.model.max_seq_length} tokens: what follows "
+                f"“…{self.view.read.text[max(start, end - 30) : end]}” is not read."
+            )
+        return ""
+
+    def _clicked(self, trace: Any, points: Any, state: Any) -> None:
+        if points.point_inds and (unit := self.units[points.point_inds[0]]) in self.own:
+            self.delete.value = self.own.index(unit)
+
+    def _static_twin(self) -> go.Figure:
+        states = {
+            temperature: units(repool(self.model, [self.view], temperature, self.view.include_prompt)[0], self.by.value)
+            for temperature in TEMPERATURES
+        }
+        return temperature_bars(states, title=f"Weights of the pooling: {html.escape(self.view.read.text[:60])}")
+
+
+def _own(view: PooledText, by: By) -> list[Unit]:
+    return [unit for unit in units(view, by) if unit.kind == "text"]

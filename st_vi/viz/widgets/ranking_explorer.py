@@ -1,0 +1,249 @@
+"""Which documents come first under which pooling, and what made the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import ipywidgets as w
+import numpy as np
+import plotly.graph_objects as go
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+
+from st_vi.evaluation.false_negatives import suspected_false_negatives, word_overlaps
+from st_vi.evaluation.flips import Flips, find_flips, margins_without_syllables, syllable_effects
+from st_vi.evaluation.rankings import (
+    RetrievalSet,
+    cosine_matrix,
+    document_ranks,
+    recall_at_k,
+    recall_difference,
+    relevant_ranks,
+    top_k_margins,
+)
+from st_vi.viz.ranks import rank_slopes, rank_slopes_by_pair, recall_bars
+from st_vi.viz.theme import COLOURS
+from st_vi.viz.widgets.explorer import Explorer
+from st_vi.viz.widgets.ranking_cards import flips_card, short, suspects_card, syllables_card, top_documents_card
+
+
+class RankingExplorer(Explorer):
+    """The same queries and documents under several poolings: who finds what, and which syllable it hangs on.
+
+    All texts are encoded once, in the beginning; afterwards a control answers from what is there. Only the syllables
+    of a chosen query are encoded anew, in one small batch for each of the two poolings.
+
+    Args:
+        models: Name of a pooling to its model.
+        queries: Q texts.
+        corpus: N different texts.
+        relevant: For each query the row of the one document that answers it.
+        variants: Name of a filter to another search of the same kind, such as queries without diacritics or a corpus
+            with negated distractors (`RetrievalSet.with_queries`, `.with_distractors`). One without queries is told.
+        prompt_name: Of the models' prompt for queries; documents are encoded without.
+        k: In the beginning.
+        batch_size: Texts a batch.
+        show_progress_bar: Show the progress of encoding.
+
+    Attributes:
+        slopes: Figure: ranks of all queries' relevant documents, or of the chosen query's first documents.
+        bars: Figure: recall@k of every pooling.
+        flips: What `find_flips` found for the two poolings.
+
+    Raises:
+        ValueError: No model, no query, or queries and documents that do not fit together.
+
+    Example:
+        >>> from sentence_transformers import SentenceTransformer
+        >>> from sentence_transformers.sentence_transformer.modules import BoW
+        >>> from st_vi.viz.widgets.ranking_explorer import RankingExplorer
+        >>> poolings = {"equal": BoW(["mưa", "nắng", "to"]), "rain": BoW(["mưa", "nắng", "to"], {"mưa": 9.0})}
+        >>> models = {name: SentenceTransformer(modules=[pooling], device="cpu") for name, pooling in poolings.items()}
+        >>> RankingExplorer(models, ["mưa nắng to"], ["nắng to", "mưa nắng"], [1], k=1, show_progress_bar=False).flips
+        Flips(only_a=[], only_b=[0])
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, SentenceTransformer],
+        queries: Sequence[str],
+        corpus: Sequence[str],
+        relevant: Sequence[int],
+        variants: Mapping[str, RetrievalSet] | None = None,
+        prompt_name: str | None = None,
+        k: int = 5,
+        batch_size: int = 32,
+        show_progress_bar: bool = True,
+    ) -> None:
+        if not models or not queries:
+            raise ValueError("there must be one model and one query at least")
+        self.models, self.prompt_name = dict(models), prompt_name
+        self.sets = {"all": RetrievalSet(queries, corpus, relevant), **(variants or {})}
+        self._encode(batch_size, show_progress_bar)
+        # One filter at a time: the matrices of all would be much memory.
+        self._matrices = lru_cache(maxsize=1)(self._cosines_and_overlaps)
+        names = list(models)
+        wide = {"style": {"description_width": "90px"}, "layout": w.Layout(width="auto")}
+        self.pooling_a = w.Dropdown(options=names, description="pooling A")
+        self.pooling_b = w.Dropdown(options=names, value=names[min(1, len(names) - 1)], description="pooling B")
+        self.filter = w.Dropdown(options=list(self.sets), description="filter")
+        self.k = w.IntSlider(k, 1, max(50, k), description="k")
+        self.margin = w.FloatSlider(0, min=0, max=0.5, step=0.01, description="margin")
+        self.query = w.Dropdown(options=[("all queries", None)], description="query", **wide)
+        self.only_flipped = w.Checkbox(False, description="only flipped queries", indent=False)
+        self.flips = Flips([], [])
+        self.slopes = go.FigureWidget(rank_slopes({"A": [], "B": []}, [], 1, {"a": [], "b": [], "relevant": []}))
+        self.bars = go.FigureWidget(recall_bars({}, k, chance=0.0, height=460))
+        self.slopes.layout.width, self.bars.layout.width = 640, 340
+        self.summary, self.details, self.suspects = w.HTML(), w.HTML(), w.HTML()
+        controls = [w.HBox([self.pooling_a, self.pooling_b, self.filter]), w.HBox([self.k, self.margin])]
+        cards = [self.summary, w.HBox([self.slopes, self.bars]), self.details, self.suspects]
+        super().__init__([*controls, self.only_flipped, self.query, *cards], self._static_figure)
+        self._choosing = False
+        for control in (self.pooling_a, self.pooling_b, self.filter, self.k, self.margin, self.only_flipped):
+            self.on_change(control, self.update)
+        self.on_change(self.query, lambda: None if self._choosing else self.update())
+        self.guarded(self.update)
+
+    def _encode(self, batch_size: int, show_progress_bar: bool) -> None:
+        """Every different text once a model: `self.embedded[pooling][filter]` is (queries, corpus)."""
+        queries, documents = (
+            list(dict.fromkeys(text for rows in self.sets.values() for text in getattr(rows, column)))
+            for column in ("queries", "corpus")
+        )
+        number = [{text: i for i, text in enumerate(texts)} for texts in (queries, documents)]
+        options = {"batch_size": batch_size, "show_progress_bar": show_progress_bar, "convert_to_tensor": True}
+        self.embedded: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}
+        for name, model in self.models.items():
+            asked = model.encode(queries, prompt_name=self.prompt_name, **options).float().cpu()
+            found = model.encode(documents, **options).float().cpu()
+            self.embedded[name] = {
+                key: (asked[[number[0][t] for t in rows.queries]], found[[number[1][t] for t in rows.corpus]])
+                for key, rows in self.sets.items()
+            }
+
+    def _cosines_and_overlaps(self, key: str) -> tuple[dict[str, Tensor], np.ndarray]:
+        rows = self.sets[key]
+        matrices = {name: cosine_matrix(*embedded[key]) for name, embedded in self.embedded.items()}
+        return matrices, word_overlaps(rows.corpus, rows.relevant)
+
+    def update(self) -> None:
+        """Draw everything anew, from what the controls say."""
+        rows, k, a, b = self.sets[self.filter.value], self.k.value, self.pooling_a.value, self.pooling_b.value
+        if not rows.queries:
+            self._refuse(f"no query passes the filter {self.filter.value!r}; choose another filter")
+        if k > len(rows.corpus):
+            self._refuse(f"k = {k} is more than the {len(rows.corpus)} documents of the corpus; choose a smaller k")
+        matrices, overlaps = self._matrices(self.filter.value)
+        ranks = {name: relevant_ranks(matrix, rows.relevant) for name, matrix in matrices.items()}
+        recalls = {name: recall_at_k(of_pooling, k) for name, of_pooling in ranks.items()}
+        colours = [{a: COLOURS[0], b: COLOURS[1]}.get(name, "#8c8c8c") for name in ranks]
+        bars = recall_bars(recalls, k, k / len(rows.corpus), colours)
+        if a == b:
+            only = "there is one pooling only" if len(ranks) == 1 else f"both poolings are {a}"
+            self._refuse(f"{only}: nothing to compare; two different poolings are needed", bars)
+        _redraw(self.bars, bars)
+
+        margins = [top_k_margins(matrices[name], rows.relevant, k) for name in (a, b)]
+        self.flips = find_flips(*margins, self.margin.value)
+        self._offer_queries(rows)
+        self.summary.value = flips_card(a, b, k, self.flips, recall_difference(ranks[a], ranks[b], k))
+        row = self.query.value
+        if row is None:
+            groups = {f"only {a} finds it": self.flips.only_a, f"only {b} finds it": self.flips.only_b}
+            title = "rank of the relevant document, a line for each query"
+            slopes = rank_slopes({a: ranks[a], b: ranks[b]}, rows.queries, k, groups, "other queries", title)
+            self.details.value = ""
+        else:
+            slopes = self._documents(rows, row, {name: matrices[name][row] for name in (a, b)})
+            self.details.value = self._causes(rows, row, matrices)
+        _redraw(self.slopes, slopes)
+        of = slice(None) if row is None else slice(row, row + 1)
+        suspects = suspected_false_negatives(
+            [matrix[of] for matrix in matrices.values()], rows.relevant[of], overlaps[of], self.margin.value, k=k
+        )
+        self.suspects.value = suspects_card(suspects, rows, first_query=row or 0)
+        if self.only_flipped.value and not self.flips.only_a + self.flips.only_b:
+            self.show_notice("no query is flipped at this k and margin; a smaller margin finds more")
+
+    def _refuse(self, why: str, bars: go.Figure | None = None) -> None:
+        """Take away what answers another question, and say why there is no answer."""
+        self.flips = Flips([], [])
+        for card in (self.summary, self.details, self.suspects):
+            card.value = ""
+        _redraw(self.slopes, rank_slopes({"A": [], "B": []}, []))
+        _redraw(self.bars, bars or recall_bars({}, self.k.value))
+        raise ValueError(why)
+
+    def _offer_queries(self, rows: RetrievalSet) -> None:
+        """All queries in the menu, or the flipped; the chosen one stays where it can."""
+        flipped = sorted(self.flips.only_a + self.flips.only_b)
+        offered = flipped if self.only_flipped.value else range(len(rows.queries))
+        options = [("all queries", None), *((f"{row}: {short(rows.queries[row], 110)}", row) for row in offered)]
+        chosen = self.query.value if self.query.value in offered else None
+        if options != list(self.query.options) or chosen != self.query.value:
+            self._choosing = True  # new options choose the first for a moment
+            self.query.options = options
+            self.query.value = chosen
+            self._choosing = False
+
+    def _documents(self, rows: RetrievalSet, row: int, scores: dict[str, Tensor]) -> go.Figure:
+        """Slopes of the documents that come first under one of the two."""
+        k, (a, b) = self.k.value, scores
+        ranks = {name: document_ranks(of_pooling[None])[0].numpy() for name, of_pooling in scores.items()}
+        right = rows.relevant[row]
+        first = np.flatnonzero(np.minimum(ranks[a], ranks[b]) <= max(k, 10))
+        shown = [right, *(document for document in first.tolist() if document != right)]
+        inside_a, inside_b = (ranks[name][shown] <= k for name in (a, b))
+        groups = {
+            f"first {k} under {a} only": (np.flatnonzero((inside_a & ~inside_b)[1:]) + 1).tolist(),
+            f"first {k} under {b} only": (np.flatnonzero((inside_b & ~inside_a)[1:]) + 1).tolist(),
+            "relevant document": [0],
+        }
+        texts = [rows.corpus[document] for document in shown]
+        title = f"documents for query {row}, a line each"
+        return rank_slopes({name: ranks[name][shown] for name in (a, b)}, texts, k, groups, "other documents", title)
+
+    def _causes(self, rows: RetrievalSet, row: int, matrices: dict[str, Tensor]) -> str:
+        """The syllables that part the two poolings, and what each puts first."""
+        names, k, key = (self.pooling_a.value, self.pooling_b.value), self.k.value, self.filter.value
+        query, right = rows.queries[row], rows.relevant[row]
+        first = {name: matrices[name][row].topk(min(k, 5)).indices.tolist() for name in names}
+        card = top_documents_card(first, rows.corpus, right)
+        if k == len(rows.corpus):  # everything is inside, whatever the query says
+            return card
+        margins = [
+            margins_without_syllables(self.models[name], query, self.embedded[name][key][1], right, k, self.prompt_name)
+            for name in names
+        ]
+        return syllables_card(query, syllable_effects(query, *margins), self._finder(row), k) + card
+
+    def _finder(self, row: int) -> str | None:
+        """The one pooling of the two that finds the query's document, if it is one."""
+        if row in self.flips.only_a:
+            return self.pooling_a.value
+        return self.pooling_b.value if row in self.flips.only_b else None
+
+    def _static_figure(self) -> go.Figure:
+        """All queries, with a button for each pair of poolings; with one pooling, its recall."""
+        rows, k = self.sets["all"], self.k.value
+        ranks = {
+            name: relevant_ranks(cosine_matrix(*embedded["all"]), rows.relevant)
+            for name, embedded in self.embedded.items()
+        }
+        if len(ranks) > 1:
+            return rank_slopes_by_pair(ranks, rows.queries, k)
+        return recall_bars({name: recall_at_k(of_pooling, k) for name, of_pooling in ranks.items()}, k)
+
+
+def _redraw(shown: go.FigureWidget, figure: go.Figure) -> None:
+    """Give a figure in the page what differs in another of its kind; traces that the other has not are hidden."""
+    with shown.batch_update():
+        for place, trace in enumerate(shown.data):
+            new = figure.data[place].to_plotly_json() if place < len(figure.data) else {}
+            trace.update({key: value for key, value in new.items() if key != "type"} | {"visible": bool(new)})
+        layout = figure.layout.to_plotly_json()
+        shown.layout.update({key: layout[key] for key in ("title", "xaxis", "yaxis", "shapes") if key in layout})
+        for old, new in zip(shown.layout.annotations, figure.layout.annotations, strict=False):
+            old.y = new.y

@@ -1,0 +1,117 @@
+"""`execute` runs a notebook and then a test's code in its kernel; `open_notebook` opens it in a real JupyterLab."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.notebooks.lab import chromium, running_lab
+
+ROOT = Path(__file__).parent.parent.parent
+CHROMIUM = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--no-first-run", "--disable-quic"),
+    *("--disable-sync", "--disable-background-networking", "--disable-component-update"),
+]
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
+def script_of(name: str | Path) -> Path:
+    """The source of a notebook; the path of a script elsewhere stands for itself."""
+    return name if isinstance(name, Path) else ROOT / "notebooks" / f"{name}.py"
+
+
+@pytest.fixture(scope="package")
+def kernel_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Offline; one thread; the checkout's own st_vi; example models are trained once for all tests."""
+    cache = os.environ.get("ST_VI_CACHE") or str(tmp_path_factory.mktemp("example-models"))
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
+    return {**offline, "OMP_NUM_THREADS": "1", "ST_VI_CACHE": cache, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def execute(kernel_environment: dict[str, str], tmp_path: Path) -> Callable[[str | Path, str], Any]:
+    """Run all cells of a notebook, then the code in the same kernel; returns the executed notebook."""
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    from nbformat.v4 import new_code_cell
+
+    from notebooks.pair import notebook_of
+
+    def run(name: str | Path, code: str = "") -> Any:
+        notebook = notebook_of(script_of(name))
+        notebook.cells.append(new_code_cell(code, id="test"))
+        client = nbclient.NotebookClient(
+            notebook,
+            timeout=180,  # seconds a cell
+            kernel_name="python3",
+            store_widget_state=False,  # five megabytes of script a figure
+            resources={"metadata": {"path": str(tmp_path)}},
+        )
+        try:
+            return client.execute(env={**os.environ, **kernel_environment})
+        except nbclient.exceptions.CellExecutionError as error:
+            plain = re.sub(r"\x1b\[[\d;]*m", "", str(error))
+            raise pytest.fail.Exception(plain, pytrace=False) from None
+
+    return run
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Any]:
+    """One Chromium for all tests, that resolves no name but localhost."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    path = chromium()
+    if path is None:
+        pytest.skip("no chromium on the PATH: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        only_here = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
+        browser = driver.chromium.launch(executable_path=path, args=[*CHROMIUM, only_here])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def lab(browser: Any, kernel_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One JupyterLab for all tests; after the browser, so that nothing starts where that is missing."""
+    pytest.importorskip("jupyterlab")
+    with running_lab(tmp_path_factory.mktemp("lab"), kernel_environment) as lab:
+        yield lab
+
+
+@pytest.fixture
+def open_notebook(request: pytest.FixtureRequest, browser: Any, lab: Any) -> Iterator[Callable[[str | Path], Any]]:
+    """Open a notebook and run its cells; the end of the test fails on whatever went wrong in page or kernel."""
+    from notebooks.pair import text_of
+    from tests.notebooks.driver import SCREENSHOTS, OpenNotebook
+
+    page = browser.new_page(viewport={"width": 1500, "height": 1200})
+    opened = []
+
+    def open_(name: str | Path) -> OpenNotebook:
+        script = script_of(name)
+        (lab.root / f"{script.stem}.ipynb").write_text(text_of(script), encoding="utf-8")  # Lab saves: on a copy
+        opened.append(OpenNotebook(page, lab, script.stem))
+        return opened[-1]
+
+    try:
+        yield open_
+        for notebook in opened:
+            notebook.finish()
+    finally:
+        if request.node.stash.get(FAILED, False) and page.url != "about:blank":
+            SCREENSHOTS.mkdir(exist_ok=True)
+            page.screenshot(path=SCREENSHOTS / f"{request.node.name}-failed.png")
+        page.close()
+        lab.tidy()

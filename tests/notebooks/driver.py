@@ -1,0 +1,232 @@
+"""Hands and eyes for a notebook in a real browser: move its controls, and see whether what is drawn has changed."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Locator, Page
+
+from tests.notebooks.lab import Lab
+
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+TRACEBACK = "Traceback (most recent call last)"
+FIGURE = ".jp-Notebook .js-plotly-plot"
+OUTPUT = ".jp-Notebook .jp-OutputArea-output"
+LIBRARY = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
+
+
+class OpenNotebook:
+    """A notebook in JupyterLab whose cells have all run.
+
+    Args:
+        page: A fresh page of a browser.
+        lab: The server that has the notebook.
+        name: Of the notebook, without its suffix.
+
+    Attributes:
+        wrong: What must not happen and did: requests off localhost, errors of the page, tracebacks of the kernel,
+            those of widget callbacks included.
+    """
+
+    def __init__(self, page: Page, lab: Lab, name: str) -> None:
+        self.page, self.name, self.wrong = page, name, []
+        page.on("request", lambda request: self._check_address(request.url))
+        page.on("pageerror", lambda error: self.wrong.append(f"error in the page: {error}"))
+        page.on("websocket", self._watch)
+        page.add_init_script(LIBRARY)
+        page.goto(f"{lab.url}/lab/tree/{name}.ipynb?token={lab.token}&reset")
+        page.wait_for_function("window.stVi && stVi.ready()", timeout=60_000)
+        self.evaluate("stVi.runAll()")
+        page.wait_for_function("!stVi.running", timeout=300_000)
+        self.check()
+        self._settle()
+
+    def _check_address(self, url: str) -> None:
+        if not re.match(r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|data:|blob:|about:|chrome", url):
+            self.wrong.append(f"request off localhost: {url}")
+
+    def _watch(self, socket: Any) -> None:
+        self._check_address(socket.url)
+        socket.on("framereceived", self._read)
+
+    def _read(self, frame: str | bytes) -> None:
+        text = frame.decode("utf-8", "replace") if isinstance(frame, bytes) else frame
+        if TRACEBACK in text and '"execute_reply"' not in text:
+            plain = re.sub(r"\\u001b\[[\d;]*m", "", text).replace("\\n", "\n").replace('", "', "\n")
+            self.wrong.append(plain[max(0, plain.index(TRACEBACK) - 300) :][:4000])
+
+    def check(self) -> None:
+        """Fail if something has gone wrong since the notebook was opened."""
+        assert not self.wrong, f"{self.name}:\n" + "\n\n".join(self.wrong)
+
+    def finish(self) -> None:
+        """Let everything under way come to its end, and fail if something went wrong."""
+        self.page.wait_for_timeout(200)
+        self._settle()
+        self.check()
+
+    def evaluate(self, script: str, argument: Any = None) -> Any:
+        """The value of a JavaScript expression, or of a function called with the argument."""
+        return self.page.evaluate(script, argument)
+
+    # What is to be seen
+
+    def data(self, figure: int, trace: int, key: str) -> Any:
+        """Plain numbers of a drawn trace, such as `data(0, 0, "marker.color")`."""
+        return self.evaluate("([figure, trace, key]) => stVi.data(figure, trace, key)", [figure, trace, key])
+
+    def text(self, selector: str) -> str:
+        """The visible text of the first element in the notebook for this CSS selector."""
+        return self.page.locator(f".jp-Notebook {selector}").first.inner_text()
+
+    @contextmanager
+    def changes(self, figure: int | None = None, selector: str | None = None, seconds: float = 20) -> Iterator[None]:
+        """Wait, at the end of the block, until something has changed in the page and come to rest.
+
+        The seconds from the beginning of the block to the last change are written down.
+
+        Args:
+            figure: Number of a plotly figure in the page: both its data and what is drawn must differ from before.
+            selector: Or of the first element for a CSS selector: its HTML must.
+            seconds: How long to wait before it is an error.
+        """
+        assert (figure is None) != (selector is None), "name either a figure or a selector"
+        look = self._look_at_figure(figure) if selector is None else self._look_at_element(selector)
+        self._settle()
+        before = last = look()
+        start = time.monotonic()
+        yield
+        while True:
+            self.check()
+            seen, now, idle = look(), time.monotonic(), self.evaluate("stVi.idle()")
+            if seen != last:
+                last, changed = seen, now
+            parts = [old != new for old, new in zip(before, seen, strict=True)]
+            if all(parts) and idle and now - changed > 0.3:  # the last step has arrived, not only the first
+                break
+            what = f"figure {figure} (data: {parts[0]}, drawing: {parts[-1]})" if selector is None else selector
+            assert now - start < seconds, f"{self.name}: no lasting change of {what} in {seconds:.0f} s"
+            self.page.wait_for_timeout(30)
+        self._write_down(figure if selector is None else selector, changed - start)
+
+    def _look_at_figure(self, figure: int) -> Callable[[], list]:
+        self.page.locator(FIGURE).nth(figure).wait_for(state="attached")
+        return lambda: self.evaluate("figure => [stVi.dataDigest(figure), stVi.drawnDigest(figure)]", figure)
+
+    def _look_at_element(self, selector: str) -> Callable[[], list]:
+        element = self.page.locator(f".jp-Notebook {selector}").first
+        element.wait_for(state="attached")
+        return lambda: [element.evaluate("element => element.innerHTML")]
+
+    def _write_down(self, what: int | str, seconds: float) -> None:
+        SCREENSHOTS.mkdir(exist_ok=True)
+        entry = {"notebook": self.name, "changed": what, "seconds": round(seconds, 2)}
+        with (SCREENSHOTS / "timings.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def _settle(self) -> None:
+        """Wait until the kernel is idle and nothing in the page has changed for a moment."""
+        look, last = "stVi.idle() ? stVi.digest() : null", None
+        for _ in range(300):
+            now = self.evaluate(look)
+            if now is not None and now == last:
+                return
+            last = now
+            self.page.wait_for_timeout(150)
+        raise AssertionError(f"{self.name}: the page does not come to rest")
+
+    # What a hand can do
+
+    def _control(self, kinds: str, description: str) -> Locator:
+        label = self.page.locator(".widget-label, .widget-label-basic", has_text=_exactly(description))
+        controls = self.page.locator(f".jp-Notebook :is({kinds})")
+        found = controls.filter(has=label).or_(
+            controls.and_(self.page.locator("button", has_text=_exactly(description)))
+        )
+        found = found.filter(visible=True).first
+        found.scroll_into_view_if_needed()
+        return found
+
+    def slide(self, description: str, key: str = "ArrowRight", presses: int = 1, handle: int = 0) -> None:
+        """Move a slider with the keyboard; `handle` 1 is the upper end of a range."""
+        control = self._control(".widget-slider", description).locator(".noUi-handle").nth(handle)
+        control.focus()
+        for _ in range(presses):
+            self.page.keyboard.press(key)
+
+    def toggle(self, description: str) -> None:
+        """Click a check box or a toggle button."""
+        control = self._control(".widget-checkbox, .widget-toggle-button", description)
+        box = control.locator("input")
+        (box if box.count() else control).click()
+
+    def select(self, description: str, option: str) -> None:
+        """Choose in a dropdown, a list, toggle buttons or radio buttons."""
+        control = self._control(".widget-dropdown, .widget-select, .widget-toggle-buttons, .widget-radio", description)
+        menu = control.locator("select")
+        if menu.count():
+            menu.select_option(label=option)
+        else:
+            control.locator("button, .widget-radio-box label").filter(has_text=_exactly(option)).first.click()
+
+    def fill(self, description: str, text: str) -> None:
+        """Write in a text field, in place of what was there."""
+        field = self._control(".widget-text, .widget-textarea", description).locator("input, textarea").first
+        field.fill(text)
+        field.press("Tab")
+
+    def click_text(self, text: str) -> None:
+        """Click what bears exactly this text in an output: a button, a token."""
+        outside_drawings = self.page.locator(":not(svg *)")
+        self.page.locator(OUTPUT).get_by_text(text, exact=True).and_(outside_drawings).filter(
+            visible=True
+        ).first.click()
+
+    def click_at(self, figure: int, x: float, y: float) -> None:
+        """Click in a figure; fractions of the plot area from its upper left corner."""
+        self._move(figure, x, y)
+        self.page.wait_for_timeout(200)  # plotly learns what is under the mouse with a delay
+        self.page.mouse.down()
+        self.page.mouse.up()
+
+    def lasso(self, figure: int, points: Sequence[tuple[float, float]]) -> None:
+        """Draw a closed line in a figure whose drag mode is "lasso"; fractions as in `click_at`."""
+        self._move(figure, *points[0])
+        self.page.mouse.down()
+        for x, y in [*points[1:], points[0]]:
+            self._move(figure, x, y, steps=12)
+        self.page.mouse.up()
+
+    def _move(self, figure: int, x: float, y: float, steps: int = 1) -> None:
+        area = self.page.locator(FIGURE).nth(figure).locator(".nsewdrag").first
+        area.scroll_into_view_if_needed()
+        box = area.bounding_box()
+        self.page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=steps)
+
+    def theme(self, name: str) -> None:
+        """Turn JupyterLab "dark" or "light"."""
+        self.evaluate("name => stVi.setTheme(name)", f"JupyterLab {name.title()}")
+        self.page.wait_for_function("name => stVi.theme() === name", arg=f"JupyterLab {name.title()}")
+        self._settle()
+
+    def screenshot(self, name: str, selector: str | None = None) -> Path:
+        """A picture of the whole notebook, or of one element, in the folder for screenshots."""
+        SCREENSHOTS.mkdir(exist_ok=True)
+        path, size = SCREENSHOTS / f"{self.name}-{name}.png", self.page.viewport_size
+        height = int(self.evaluate("stVi.toTop()")) + 60
+        self.page.set_viewport_size({"width": size["width"], "height": min(height, 12_000)})
+        self.page.wait_for_timeout(300)
+        self.evaluate("stVi.toTop()")
+        self.page.locator(f".jp-Notebook {selector}" if selector else ".jp-NotebookPanel").first.screenshot(path=path)
+        self.page.set_viewport_size(size)
+        return path
+
+
+def _exactly(text: str) -> re.Pattern:
+    return re.compile(rf"^\s*{re.escape(text)}\s*$")

@@ -1,0 +1,54 @@
+// What the tests ask of a page of JupyterLab; `jupyterapp` is there because the server was told to expose it.
+window.stVi = {
+  panel: () => window.jupyterapp?.shell.currentWidget,
+  kernel: () => stVi.panel()?.sessionContext?.session?.kernel,
+  ready: () => Boolean(document.querySelector(".jp-Notebook .jp-CodeCell") && stVi.idle()),
+  idle: () => stVi.kernel()?.status === "idle" && stVi.kernel()?.connectionStatus === "connected",
+  toTop() {
+    document.querySelectorAll(".jp-Notebook, .jp-Notebook .jp-WindowedPanel-outer").forEach((part) => (part.scrollTop = 0));
+    return [...document.querySelectorAll(".jp-Notebook .jp-Cell")].at(-1).getBoundingClientRect().bottom;
+  },
+
+  // no promise goes to the tests: the browser may forget one that nothing in the page holds
+  runAll() {
+    jupyterapp.shell.collapseLeft();
+    stVi.running = true;
+    jupyterapp.commands.execute("notebook:run-all-cells").finally(() => (stVi.running = false));
+  },
+  setTheme(theme) {
+    jupyterapp.commands.execute("apputils:change-theme", { theme });
+  },
+  theme: () => document.body.dataset.jpThemeName,
+
+  figure: (number) => document.querySelectorAll(".jp-Notebook .js-plotly-plot")[number],
+  // typed arrays as plain ones; nothing private of plotly, and not what the mouse itself has selected
+  plain: (key, value) =>
+    key.startsWith("_") || key === "uid" || key === "selectedpoints" || typeof value === "function" ? undefined
+    : ArrayBuffer.isView(value) ? Array.from(value) : value,
+  data(figure, trace, key) {
+    const value = key.split(".").reduce((part, name) => part?.[name], stVi.figure(figure)._fullData[trace]);
+    return value === undefined ? null : JSON.parse(JSON.stringify(value, stVi.plain));
+  },
+  hash(text) {
+    let hash = 2166136261;
+    for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 16777619);
+    return hash >>> 0;
+  },
+  dataDigest(number) {
+    const { _fullData, layout } = stVi.figure(number);
+    const { title, shapes, annotations, images } = layout;
+    return stVi.hash(JSON.stringify([_fullData, title, shapes, annotations, images], stVi.plain));
+  },
+  // the SVG without what the mouse leaves in it, and what WebGL has painted
+  drawnDigest(number) {
+    const drawings = [...stVi.figure(number).querySelectorAll("svg.main-svg")].map((svg) => {
+      const copy = svg.cloneNode(true);
+      copy.querySelectorAll(".hoverlayer, .zoomlayer, .selectionlayer").forEach((layer) => layer.remove());
+      return copy.innerHTML;
+    });
+    const canvases = [...stVi.figure(number).querySelectorAll("canvas")].map((canvas) => canvas.toDataURL());
+    return stVi.hash(drawings.join() + canvases.join());
+  },
+  digest: () =>
+    [...document.querySelectorAll(".jp-Notebook .js-plotly-plot")].map((_, i) => [stVi.dataDigest(i), stVi.drawnDigest(i)]).join(),
+};

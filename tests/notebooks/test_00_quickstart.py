@@ -1,0 +1,34 @@
+"""The quick start runs, its figures are what it says, and its matrix can be switched."""
+
+from __future__ import annotations
+
+CHECKS = """
+assert bool((after == model.encode(sentences)).all())
+assert len(sentences) == 9 and set(triplets["triplets"]["anchor"]).isdisjoint(rows["test"]["premise"])
+for metric, value in figures["train, after"].items():
+    assert value > figures["train, before"][metric] + 0.2
+
+one, other = cosines["before"], cosines["after"]
+assert abs(other[0][1] - float(after[0] @ after[1])) < 1e-5
+margins = [sum(z[row][row + 1] - z[row][row + 2] for row in (0, 3, 6)) for z in (one, other)]
+assert margins[1] > margins[0] + 0.1
+assert list(figure.data[0].z[0]) == other[0]
+assert polyglot.encode(question).shape == (128,)
+"""
+
+
+def test_what_it_computes(execute):
+    notebook = execute("00_quickstart", CHECKS)
+    assert len([cell for cell in notebook.cells if cell.cell_type == "code"]) - 1 <= 10
+
+
+def test_in_the_browser(open_notebook):
+    notebook = open_notebook("00_quickstart")
+    after = notebook.data(0, 0, "z")
+    for name in ("before", "after"):
+        with notebook.changes(figure=0):
+            notebook.page.locator(".updatemenu-button", has_text=name).click()
+        assert (notebook.data(0, 0, "z") == after) == (name == "after")
+    notebook.screenshot("after")
+    notebook.theme("dark")
+    notebook.screenshot("dark")

@@ -1,0 +1,75 @@
+"""The notebook's numbers hold, masks change what they should, and every control changes what is drawn."""
+
+from __future__ import annotations
+
+CHECKS = """
+assert (learned["recall@1"] > 10 * learned["chance"]).all() and (learned["recall@10"] > 50 * learned["chance"]).all()
+assert abs(view.image + view.text + view.special - 1) < 1e-5
+encoded = model.encode(scene, prompt_name=prompt, convert_to_tensor=True)
+assert float((encoded - view.embedding).abs().max()) < 1e-5
+assert explorer.effect.similarity > 0.5 and len(falls) == 16
+assert [len(each.maps) for each in views.values()] == [1, 1, 2]
+
+before = explorer.similarities.data[0].x[0]
+explorer._clicked([[0, 0]])
+explorer._selected([0, 1, 4, 5])  # the circle
+assert len(explorer.masked) == 4 and len(explorer.similarities.data[0].x) == 4
+assert explorer.similarities.data[0].x[1] < before
+explorer.picture.value = "oblong"
+assert len(explorer.map.data[0].z[0]) > len(explorer.map.data[0].z) and not explorer.masked
+explorer.budget.value = 224 * 224
+assert len(explorer.map.data[0].z) > 3
+explorer.picture.value = "writing"
+explorer.text.value = "Trong ảnh viết gì?"
+assert explorer.masses.data[1].x[0] > 0
+explorer.query.value = ""
+assert "empty" in explorer.notice.value
+"""
+
+
+def test_what_it_computes(execute):
+    notebook = execute("02_image_patches", CHECKS)
+    assert len([cell for cell in notebook.cells if cell.cell_type == "code"]) - 1 <= 8
+
+
+def test_in_the_browser(open_notebook):
+    """Figures: 0 the map, 1 similarities, 2 masses, 3 resolutions, 4 the bars of the last cell."""
+    notebook = open_notebook("02_image_patches")
+    notebook.screenshot("before")
+    whole = notebook.data(0, 0, "z")
+    with notebook.changes(figure=1):
+        notebook.click_at(0, 0.3, 0.3)  # the middle of a patch has no priority over its rest
+    assert [[z is not None for z in row] for row in notebook.data(0, 1, "z")] == [
+        [(row, column) == (1, 1) for column in range(4)] for row in range(4)
+    ]
+    with notebook.changes(figure=1):
+        notebook.lasso(0, [(0.02, 0.02), (0.48, 0.02), (0.48, 0.48), (0.02, 0.48)])
+    assert sum(z is not None for row in notebook.data(0, 1, "z") for z in row) == 4
+    assert len(notebook.data(1, 0, "x")) == 4
+    notebook.screenshot("masked")
+    with notebook.changes(figure=0):
+        notebook.click_text("clear mask")
+    assert notebook.data(0, 0, "z") == whole
+
+    with notebook.changes(figure=0):
+        notebook.slide("opacity", "ArrowLeft", presses=4)
+    with notebook.changes(figure=0):
+        notebook.slide("colour range", "ArrowLeft", presses=4, handle=1)
+    with notebook.changes(figure=0):
+        notebook.select("picture", "oblong")
+    with notebook.changes(figure=0):
+        notebook.select("pixel budget", "at most 64 patches")
+    assert len(notebook.data(0, 0, "z")) == 5 and len(notebook.data(0, 0, "z.0")) == 11
+    with notebook.changes(figure=1):
+        notebook.lasso(0, [(0.05, 0.3), (0.95, 0.3), (0.95, 0.7), (0.05, 0.7)])
+    notebook.screenshot("oblong")
+    with notebook.changes(figure=1):
+        notebook.fill("query", "Một hình vuông vàng.")
+    with notebook.changes(figure=2):
+        notebook.fill("text", "Hình vuông có màu gì?")
+    with notebook.changes(figure=3):
+        notebook.select("picture", "writing")
+    with notebook.changes(selector=".st-vi-notice"):
+        notebook.fill("query", "")
+    notebook.theme("dark")
+    notebook.screenshot("dark")

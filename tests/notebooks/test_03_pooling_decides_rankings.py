@@ -1,0 +1,67 @@
+"""The rankings answer to every control, in the kernel and in the page."""
+
+from __future__ import annotations
+
+CHECKS = """
+from st_vi.evaluation.rankings import RetrievalSet
+
+assert len(queries) == 100 and len(corpus) == 300 and rows["label"].count("contradiction") == 100
+assert len(set(relevant)) == 100 and not set("ơđạ").intersection("".join(variants["diacritics"].queries))
+assert not explorer.notice.value
+drawn = [len(trace.x) // 3 for trace in explorer.slopes.data]
+assert sum(drawn[:3]) == 100 and drawn[1:3] == [len(explorer.flips.only_a), len(explorer.flips.only_b)]
+assert drawn[1] and drawn[2], "no flips to look at"
+
+before = list(explorer.bars.data[0].y)
+explorer.k.value = 10
+assert all(new >= old for new, old in zip(explorer.bars.data[0].y, before)) and list(explorer.bars.data[0].y) != before
+explorer.only_flipped.value = True
+assert len(explorer.query.options) == 1 + len(explorer.flips.only_a) + len(explorer.flips.only_b)
+explorer.query.value = explorer.query.options[1][1]
+assert 'id="st-vi-syllables"' in explorer.details.value
+explorer.filter.value = "negation"
+assert not explorer.notice.value
+assert "text/html" in explorer._repr_mimebundle_()
+
+# A model of one's own: the pooling alone is exchanged.
+others = {"its own": model, "mean": repooled(model, "mean"), "last token": repooled(model, "lasttoken")}
+assert others["mean"][0] is model[0] and others["mean"][2] is model[2]
+own = RankingExplorer(others, queries[:10], corpus, relevant[:10], prompt_name=prompt_name, show_progress_bar=False)
+assert not own.notice.value and len(own.bars.data[0].y) == 3
+"""
+
+
+def test_callbacks(execute):
+    execute("03_pooling_decides_rankings", CHECKS)
+
+
+def test_in_the_browser(open_notebook):
+    notebook = open_notebook("03_pooling_decides_rankings")
+    notebook.screenshot("all-queries")
+    with notebook.changes(figure=1):
+        notebook.slide("k", "ArrowRight", presses=3)
+    with notebook.changes(selector="#st-vi-flips"):
+        notebook.slide("margin", "ArrowRight", presses=2)
+    with notebook.changes(figure=0):
+        notebook.slide("margin", "Home")
+    with notebook.changes(figure=0):
+        notebook.select("pooling B", "lasttoken")
+    with notebook.changes(figure=0):
+        notebook.select("pooling B", "mean")
+    for name in ("diacritics", "number", "negation", "all"):
+        with notebook.changes(figure=0):
+            notebook.select("filter", name)
+    notebook.toggle("only flipped queries")
+    notebook.page.wait_for_timeout(1000)
+    menu = notebook._control(".widget-dropdown", "query").locator("option")
+    with notebook.changes(figure=0):
+        notebook.select("query", menu.nth(1).inner_text())
+    with notebook.changes(selector="#st-vi-syllables"):
+        notebook.select("query", menu.nth(2).inner_text())
+    notebook.screenshot("one-query")
+    notebook.theme("dark")
+    notebook.screenshot("dark")
+    with notebook.changes(figure=0):
+        notebook.select("pooling B", "attention")
+    assert "nothing to compare" in notebook.text(".st-vi-notice")
+    notebook.screenshot("notice")

@@ -1,0 +1,52 @@
+"""The notebook tests see what goes wrong: a dead control, a traceback, a request to the outside, a failing cell."""
+
+from __future__ import annotations
+
+import pytest
+
+SCRIPT = """
+# %%
+import ipywidgets as w
+import plotly.graph_objects as go
+
+alive, dead = w.Checkbox(description="alive"), w.Checkbox(description="dead")
+broken = w.Button(description="broken")
+figure = go.FigureWidget(go.Scattergl(x=[0, 1], y=[0, 1], mode="markers"))
+alive.observe(lambda change: figure.data[0].update(y=[1, 0]), "value")
+broken.on_click(lambda _: 1 / 0)
+w.VBox([alive, dead, broken, figure])
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "99_trouble.py"
+    path.write_text(SCRIPT, encoding="utf-8")
+    return path
+
+
+def test_code_that_fails_in_the_kernel_fails_the_test(execute, script):
+    execute(script, "assert list(figure.data[0].y) == [0, 1]")
+    with pytest.raises(pytest.fail.Exception, match="ZeroDivisionError"):
+        execute(script, "1 / 0")
+
+
+def test_what_goes_wrong_in_the_browser_is_seen(open_notebook, script):
+    notebook = open_notebook(script)
+    with pytest.raises(AssertionError, match=r"no lasting change of figure 0 \(data: False"):  # noqa: SIM117
+        with notebook.changes(figure=0, seconds=2):
+            notebook.toggle("dead")
+    with notebook.changes(figure=0):
+        notebook.toggle("alive")
+    assert notebook.data(0, 0, "y") == [1, 0]
+    notebook.check()
+    notebook.click_text("broken")
+    notebook.evaluate("fetch('https://example.org/').catch(() => 0)")
+    for _ in range(200):
+        if len(notebook.wrong) > 1:
+            break
+        notebook.page.wait_for_timeout(50)
+    wrong = "\n".join(notebook.wrong)
+    assert "ZeroDivisionError" in wrong
+    assert "request off localhost: https://example.org/" in wrong
+    notebook.wrong.clear()
