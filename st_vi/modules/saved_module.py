@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,7 +31,8 @@ class SavedModule(Module):
 def declare_requirement(module_path: str) -> None:
     """Write ``"requirements": {"st-vi": …}`` into the saved model's `config_sentence_transformers.json`.
 
-    sentence-transformers checks it before it imports any module, and names the missing package with a pip hint.
+    sentence-transformers checks it before it imports any module, and names the missing package with a pip hint. Several
+    processes may save the same model in the same folder: with transformers 5.23 the trainer does in all of them.
 
     Args:
         module_path: The folder in which the module is being saved, inside the model's folder. A module that is
@@ -40,7 +42,12 @@ def declare_requirement(module_path: str) -> None:
     for parent in (folder, folder.parent):  # the first module is saved in the model's folder itself
         config_path = parent / "config_sentence_transformers.json"
         if config_path.is_file():
-            config = json.loads(config_path.read_text(encoding="utf-8"))
+            try:
+                config = json.loads(config_path.read_text(encoding="utf-8"))
+            except json.JSONDecodeError:  # another process is just writing it, and will declare this after that
+                return
             config.setdefault("requirements", {})["st-vi"] = ">=0.1"
-            config_path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+            finished = config_path.with_name(f"{config_path.name}.{os.getpid()}")
+            finished.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+            finished.replace(config_path)  # at once, so that nobody reads half of it
             return

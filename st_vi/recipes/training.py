@@ -65,5 +65,6 @@ def train(
     )
     checkpoint = get_last_checkpoint(str(output_dir)) if resume and Path(output_dir).is_dir() else None
     trainer.train(resume_from_checkpoint=checkpoint)
-    model.save_pretrained(str(output_dir))
+    if trainer.args.should_save:  # of several processes, the first
+        model.save_pretrained(str(output_dir))
     return trainer
