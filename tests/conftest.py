@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything reads it: a test that wants the network shall fail at once
+if "ST_VI_CACHE" not in os.environ:  # example models are trained once for all tests, by the code as it is now
+    os.environ["ST_VI_CACHE"] = tempfile.mkdtemp(prefix="st-vi-cache-")
+    atexit.register(shutil.rmtree, os.environ["ST_VI_CACHE"], ignore_errors=True)
 
 import pytest
 import torch

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from st_vi.evaluation.gradients import GradientShare, gradient_shares, relative_penalty
 from st_vi.evaluation.neighbours import nearest_neighbours, neighbourhood_overlap
-from st_vi.evaluation.pull import GradientShare, gradient_shares, relative_penalty
 from st_vi.evaluation.vectors import CHUNK, blocks, checked, unit_chunks
 
 __all__ = [

@@ -13,7 +13,7 @@ from sentence_transformers import (
     SentenceTransformerTrainingArguments,
 )
 from sentence_transformers.base.data_collator import BaseDataCollator
-from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvaluator
 from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -33,7 +33,8 @@ def train(
 ) -> SentenceTransformerTrainer:
     """Train `model` in place with the stock trainer, and save it in `output_dir`.
 
-    With an evaluator, it is run after every epoch, and the model ends with the weights of the best one.
+    With an evaluator, it is run after every epoch, and the model ends with the weights of the best one. Without a
+    primary metric, as of `GeometryEvaluator`, there is no best one, and the model ends with the last.
 
     Args:
         model: The model to train.
@@ -52,8 +53,9 @@ def train(
     """
     schedule: dict[str, Any] = {"eval_strategy": "no"}
     if evaluator is not None:
-        metric = evaluator.primary_metric and f"eval_{evaluator.primary_metric}"
-        schedule = {"load_best_model_at_end": True, "metric_for_best_model": metric}
+        is_sequence = isinstance(evaluator, SequentialEvaluator)  # says so only after its first call
+        metric = "sequential_score" if is_sequence else evaluator.primary_metric
+        schedule = {"load_best_model_at_end": True, "metric_for_best_model": f"eval_{metric}"} if metric else {}
     trainer = SentenceTransformerTrainer(
         model=model,
         args=training_arguments(output_dir, **schedule | dict(arguments)),

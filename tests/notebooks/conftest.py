@@ -33,11 +33,10 @@ def script_of(name: str | Path) -> Path:
 
 
 @pytest.fixture(scope="package")
-def kernel_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Offline; one thread; the checkout's own st_vi; example models are trained once for all tests."""
-    cache = os.environ.get("ST_VI_CACHE") or str(tmp_path_factory.mktemp("example-models"))
+def kernel_environment() -> dict[str, str]:
+    """Offline; one thread; the checkout's own st_vi. Where example models are kept, it has from `tests.conftest`."""
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
-    return {**offline, "OMP_NUM_THREADS": "1", "ST_VI_CACHE": cache, "PYTHONPATH": str(ROOT)}
+    return {**offline, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture

@@ -131,14 +131,13 @@ class OpenNotebook:
             file.write(json.dumps(entry) + "\n")
 
     def _settle(self) -> None:
-        """Wait until the kernel is idle and nothing in the page has changed for a moment."""
-        look, last = "stVi.idle() ? stVi.digest() : null", None
-        for _ in range(300):
-            now = self.evaluate(look)
-            if now is not None and now == last:
+        """Wait until the kernel is idle, all widgets are there, and no figure has changed for a moment."""
+        seen: list[str | None] = []
+        for _ in range(400):
+            seen = [*seen[-2:], self.evaluate("stVi.digest()")]
+            if len(seen) == 3 and seen[0] and len(set(seen)) == 1:
                 return
-            last = now
-            self.page.wait_for_timeout(150)
+            self.page.wait_for_timeout(120)
         raise AssertionError(f"{self.name}: the page does not come to rest")
 
     # What a hand can do

@@ -49,6 +49,19 @@ window.stVi = {
     const canvases = [...stVi.figure(number).querySelectorAll("canvas")].map((canvas) => canvas.toDataURL());
     return stVi.hash(drawings.join() + canvases.join());
   },
-  digest: () =>
-    [...document.querySelectorAll(".jp-Notebook .js-plotly-plot")].map((_, i) => [stVi.dataDigest(i), stVi.drawnDigest(i)]).join(),
+  // a widget comes in when its code has loaded; until then its place is empty, or has plotly's empty axes in it
+  complete() {
+    const view = '.jp-Notebook .jp-OutputArea-output[data-mime-type*="widget-view"]';
+    const places = [...document.querySelectorAll(`${view}, ${view} .lm-Widget:not(.jupyter-widgets, [class*="jp-"])`)];
+    const figures = [...document.querySelectorAll(".jp-Notebook .js-plotly-plot")];
+    const drawn = (plot) => plot._fullData && plot.querySelector(".main-svg");
+    const waits = (plot) => plot.data?.length === 0 && plot.layout.xaxis?.tickvals?.length === 0;
+    return places.every((place) => place.childElementCount) && figures.every((plot) => drawn(plot) && !waits(plot));
+  },
+  // null while something is under way
+  digest() {
+    if (!stVi.idle() || !stVi.complete()) return null;
+    const figures = [...document.querySelectorAll(".jp-Notebook .js-plotly-plot")];
+    return figures.map((_, number) => [stVi.dataDigest(number), stVi.drawnDigest(number)]).join() + ".";
+  },
 };

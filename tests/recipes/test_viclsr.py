@@ -6,12 +6,12 @@ import pytest
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvaluator
 from transformers import PhobertTokenizer, RobertaConfig, RobertaModel, TrainerCallback
 
 from st_vi import SupConNLILoss, build_viclsr, load, train_viclsr
 from st_vi.data import nli_to_triplets, sample_nli
-from st_vi.evaluation import NLISimilarityEvaluator
+from st_vi.evaluation import GeometryEvaluator, NLISimilarityEvaluator
 from tests.conftest import SENTENCES
 
 SETTINGS = {
@@ -80,13 +80,22 @@ class BestIsStepThree(BaseEvaluator):
         return {"liked": float(steps == 3)}
 
 
-def test_the_best_checkpoint_brings_its_head_back(tiny_base, triplets, tmp_path):
-    evaluator = BestIsStepThree()
+@pytest.mark.parametrize("in_sequence", [False, True])
+def test_the_best_checkpoint_brings_its_head_back(tiny_base, triplets, tmp_path, in_sequence):
+    judge = BestIsStepThree()
+    evaluator = SequentialEvaluator([GeometryEvaluator(SENTENCES), judge]) if in_sequence else judge
     model = built(tiny_base)
     steps = {"eval_strategy": "steps", "eval_steps": 3}
     train_viclsr(model, triplets, tmp_path, evaluator=evaluator, **SETTINGS | steps)
-    for name, value in evaluator.head.items():
+    for name, value in judge.head.items():
         assert torch.equal(model[2].state_dict()[name], value)
+
+
+def test_an_evaluator_that_judges_nothing_picks_no_checkpoint(tiny_base, triplets, tmp_path):
+    model = built(tiny_base)
+    trainer = train_viclsr(model, triplets, tmp_path, evaluator=GeometryEvaluator(SENTENCES), **SETTINGS)
+    assert any("eval_uniformity" in entry for entry in trainer.state.log_history)
+    assert trainer.state.best_model_checkpoint is None
 
 
 def test_training_learns_its_rows_and_the_card_says_how(tiny_base, triplets, tmp_path):

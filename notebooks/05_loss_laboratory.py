@@ -1,0 +1,136 @@
+# %% [markdown]
+# # Loss laboratory
+#
+# viPolyQwen's loss is a sum of terms: InfoNCE pulls a pair together and pushes all other rows away, ScoreMSE wants the
+# cosine that a person gave, PairwiseRank the right order, and so on. Which of them moves the embeddings, and where to?
+# Here the real `DLELoss` trains a few points on a sphere, and you can turn every knob while it does.
+
+# %%
+MODEL = None  # or a folder or a name on the hub
+LOG = None  # or the trainer_state.json of a training with st_vi, or the checkpoint folder that has it
+
+# %% [markdown]
+# ## The laboratory
+#
+# Each circle is an anchor, each diamond a positive, and a line ties the two of a pair. Points of one colour are
+# *twins*: rows that mean the same, but that a batch takes for negatives of each other. Grey rows have no twin.
+#
+# - Press **Play** (▶), or **Step**. Alignment falls as pairs meet; uniformity falls as they spread: see the path.
+# - **temperature**: the lower, the more of the push goes to the nearest negatives (lower right). The nearest negative
+#   of a row with a twin is soon that twin: the red part is push that is wrong. Watch tolerance, the cosine of twins.
+# - **tell the loss which they are** leaves twins out of the negatives, as `mask_duplicates` does for equal texts.
+# - **λ** and the switches: *share of the gradient* is how strongly a term pulls. *Share of the step*, in pale, is how
+#   much of that goes where the sum of all goes. A term below zero is overruled by the others.
+# - **batch size**: fewer rows, fewer negatives, and twins meet less often. *false negatives* is the share of rows that
+#   have a twin.
+# - **terms of task** takes terms, weights and margins of one of viPolyQwen's tasks. **Reset** starts again.
+
+# %%
+from st_vi.viz.widgets.loss_laboratory import LossLaboratory
+
+explorer = LossLaboratory()
+explorer
+
+# %% [markdown]
+# These points are free: no model connects them, so one pair learns nothing from another, and a step can put a point
+# anywhere. And a sphere is crowded: in hundreds of dimensions there is room for all negatives, and uniformity comes
+# near −4. What carries over is who pulls, how hard, and at whom.
+#
+# ## A real training
+#
+# The same terms in the log of a training, here of a small model on the similarity pairs that ship with st_vi: a few
+# steps, to have a log. `DLEMonitor` writes each term as its mean over the rows that had it, without its weight, and
+# `GeometryEvaluator` measures held-out rows on the way.
+
+# %%
+from contextlib import redirect_stdout
+from io import StringIO
+
+from datasets import Dataset, disable_progress_bars
+
+from st_vi.data import sample_sts
+from st_vi.evaluation.geometry_evaluator import GeometryEvaluator
+from st_vi.recipes import train_vipolyqwen
+from st_vi.recipes.example_models import example_text_model
+
+disable_progress_bars()
+
+
+def scored_pairs(split):
+    rows = sample_sts(split)
+    scores = [score / 5 for score in rows["score"]]
+    columns = {"anchor": rows["sentence1"], "positive": rows["sentence2"], "score": scores}
+    return Dataset.from_dict({**columns, "task": ["text_pair"] * len(rows)})
+
+
+held_out, log, student = scored_pairs("test"), LOG, None
+if log is None:
+    same = held_out.filter(lambda score: score >= 0.8, input_columns="score")
+    student = example_text_model("attention", trained=False)
+    with redirect_stdout(StringIO()):  # the log is drawn below
+        trainer = train_vipolyqwen(
+            student,
+            scored_pairs("train"),
+            "outputs/loss_laboratory",
+            evaluator=GeometryEvaluator(same["anchor"], same["positive"]),
+            num_train_epochs=10,
+            per_device_train_batch_size=28,
+            gradient_accumulation_steps=1,
+            learning_rate=5e-4,
+            logging_steps=1,
+            eval_strategy="steps",
+            eval_steps=4,
+            eval_on_start=True,
+            save_strategy="no",
+            load_best_model_at_end=False,
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+    log = trainer.state.log_history
+
+# %%
+from st_vi.viz.dynamics import gradient_share_bars, loss_components, read_log
+
+components = loss_components(log)
+components
+
+# %% [markdown]
+# The dotted line is the ranking loss of a model that finds all pairs equally similar. It is low from the start, so look
+# at the share of pairs in the right order below it. The training loss alone would hide both.
+#
+# ## The path of that training
+#
+# Alignment is of the held-out pairs with a high score. Random weights put all texts close together, so the small model
+# begins in the lower right corner: near its partners, and near everything else. Its training spreads the texts, and
+# held-out pairs drift apart with the rest, since so few rows teach little about others. A training that you want ends
+# further down.
+
+# %%
+from st_vi.viz.plane import alignment_uniformity_plane
+
+measured = [entry for entry in read_log(log) if "eval_alignment" in entry]
+path = [(entry["eval_alignment"], entry["eval_uniformity"]) for entry in measured]
+plane = alignment_uniformity_plane({"start": path[0]}, path) if path else None
+plane
+
+# %% [markdown]
+# ## Who pulls in a real batch
+#
+# The gradient of each term at the embeddings of the held-out pairs: of `MODEL`, or of the small model just trained. A
+# term whose loss is small can pull harder than one whose loss is large, and one that pulls hard can pull against the
+# rest.
+
+# %%
+import torch
+
+from st_vi import DLELoss, load
+from st_vi.evaluation.geometry import gradient_shares
+
+model = load(MODEL) if MODEL else student or example_text_model("attention")
+sides = [model.encode(held_out[side], convert_to_tensor=True).clone() for side in ("anchor", "positive")]
+sides = [side.float().cpu().requires_grad_() for side in sides]
+labels = torch.tensor([[0.0, score] for score in held_out["score"]])
+terms = DLELoss(model).compute_loss_from_embeddings(sides, labels)
+terms = {name.removeprefix("text_pair_"): value for name, value in terms.items() if name.startswith("text_pair_")}
+shares = gradient_shares(terms, sides)
+gradient_share_bars(shares, title="Gradient of the held-out pairs, by term")

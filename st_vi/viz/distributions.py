@@ -1,0 +1,142 @@
+"""Distributions of embeddings: how similar pairs are, and over how many dimensions the vectors spread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from plotly.subplots import make_subplots
+from torch import Tensor
+
+from st_vi.viz.theme import COLOURS, styled
+
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+BELOW = {"orientation": "v", "x": 0, "xanchor": "left", "y": -0.3, "yanchor": "top"}
+"""Long names, one below the other, and none beside the plot."""
+SMALLEST = 1e-6
+"""Singular values below this part of the largest are rounding errors, and not drawn."""
+
+
+def similarity_histogram(groups: Mapping[str, Tensor], title: str = "", bins: int = 50) -> go.Figure:
+    """Cosines of several groups of pairs, such as positives, hard negatives and random pairs, over each other.
+
+    Each group is drawn as the share of its own pairs, so that groups of any size compare; the legend has the mean
+    and the number of pairs. The axis is the same for all figures, [−1, 1], so that before and after compare too.
+
+    Args:
+        groups: Cosines, (pairs,), by the name of the group.
+        title: Above the figure.
+        bins: Of equal width over [−1, 1].
+
+    Raises:
+        ValueError: No groups, a group without pairs, NaN, or a value outside [−1, 1].
+
+    Example:
+        >>> import torch
+        >>> from st_vi.viz.distributions import similarity_histogram
+        >>> figure = similarity_histogram({"entailment": torch.tensor([0.9, 0.7]), "random": torch.tensor([0.1])})
+        >>> [trace.name for trace in figure.data]
+        ['entailment: mean 0.80, 2 pairs', 'random: mean 0.10, 1 pair']
+    """
+    if not groups:
+        raise ValueError("there is no group of pairs to draw")
+    figure = go.Figure()
+    for number, (name, cosines) in enumerate(groups.items()):
+        values = _cosines(name, cosines)
+        counts, edges = np.histogram(values, bins=bins, range=(-1, 1))
+        colour = COLOURS[number % len(COLOURS)]
+        figure.add_scatter(
+            x=(edges[:-1] + edges[1:]) / 2,
+            y=counts / len(values),
+            name=f"{name}: mean {values.mean():.2f}, {len(values):,} {'pair' if len(values) == 1 else 'pairs'}",
+            mode="lines",
+            line={"shape": "hvh", "color": colour, "width": 2, "dash": DASHES[number % len(DASHES)]},
+            fill="tozeroy",
+            fillcolor=f"rgba({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))}, 0.12)",
+            hovertemplate="cosine %{x:.2f}: %{y:.1%}<extra></extra>",
+        )
+    figure.update_xaxes(title="cosine", range=[-1, 1])
+    figure.update_yaxes(title="share of the pairs", rangemode="tozero", tickformat=".0%")
+    return styled(figure, title).update_layout(legend=BELOW)
+
+
+def _cosines(name: str, cosines: Tensor) -> np.ndarray:
+    values = torch.as_tensor(cosines).detach().double().flatten().cpu().numpy()
+    if not len(values):
+        raise ValueError(f"the group {name!r} has no pairs")
+    if not (np.abs(values) <= 1 + 1e-3).all():  # NaN is not below either; rounding may exceed 1 a little
+        raise ValueError(f"the group {name!r} must hold cosines in [-1, 1], got {values.min()} to {values.max()}")
+    return values.clip(-1, 1)
+
+
+def spectrum(singular_values: Mapping[str, Tensor], title: str = "") -> go.Figure:
+    """How fast the singular values of embeddings fall, on a log axis, and how many dimensions that amounts to.
+
+    Each curve is divided by its largest value. The legend has the effective rank, exp of the entropy of σ/Σσ (Roy
+    and Vetterli 2007): all directions alike give their number, one strong direction gives 1. A curve that drops
+    early is a space that has collapsed into few directions.
+
+    Args:
+        singular_values: (dimensions,) by name, such as `st_vi.evaluation.geometry.singular_values` gives them.
+        title: Above the figure.
+
+    Raises:
+        ValueError: No values, or negative or NaN ones.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.viz.distributions import spectrum
+        >>> spectrum({"before": torch.ones(8)}).data[0].name
+        'before: effective rank 8.0'
+    """
+    if not singular_values:
+        raise ValueError("there are no singular values to draw")
+    figure = go.Figure()
+    for number, (name, values) in enumerate(singular_values.items()):
+        values = torch.as_tensor(values).detach().double().flatten().cpu()
+        if not len(values) or not (values >= 0).all():
+            raise ValueError(f"{name}: singular values are numbers from 0 on, and there must be one at least")
+        values = values.sort(descending=True).values
+        relative = values / values[0] if values[0] > 0 else values
+        rank = torch.special.entr(values / values.sum()).sum().exp().item() if values[0] > 0 else 0.0
+        drawn = relative[relative > SMALLEST]
+        figure.add_scatter(
+            x=np.arange(1, len(drawn) + 1),
+            y=drawn.numpy(),
+            name=f"{name}: effective rank {rank:.1f}",
+            mode="lines",
+            line={"color": COLOURS[number % len(COLOURS)], "width": 2, "dash": DASHES[number % len(DASHES)]},
+            hovertemplate="direction %{x}: %{y:.3g} of the largest<extra></extra>",
+        )
+    figure.update_xaxes(title="direction, the strongest first", rangemode="tozero")
+    figure.update_yaxes(title="singular value / largest", type="log", exponentformat="power", dtick=1)
+    return styled(figure, title).update_layout(legend=BELOW)
+
+
+def beside(figures: Sequence[go.Figure], width: int = 980) -> go.Figure:
+    """Figures beside each other in one, each with its own axes and legend: a page loads one instead of many.
+
+    Args:
+        figures: With one pair of axes each, such as those of `similarity_histogram` and `spectrum`.
+        width: Of all together, in pixels.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.viz.distributions import beside, spectrum
+        >>> figure = spectrum({"before": torch.ones(2)})
+        >>> [trace.xaxis for trace in beside([figure, figure]).data]
+        ['x', 'x2']
+    """
+    titles = [figure.layout.title.text for figure in figures]
+    whole = styled(make_subplots(1, len(figures), subplot_titles=titles, horizontal_spacing=0.09), height=430)
+    for number, figure in enumerate(figures, start=1):
+        whole.add_traces(figure.data, rows=1, cols=number)
+        whole.update_xaxes(figure.layout.xaxis.to_plotly_json(), row=1, col=number)
+        whole.update_yaxes(figure.layout.yaxis.to_plotly_json(), row=1, col=number)
+        name = "legend" if number == 1 else f"legend{number}"
+        whole.update_traces(legend=name, row=1, col=number)
+        left = whole.layout["xaxis" if number == 1 else f"xaxis{number}"].domain[0]
+        whole.update_layout({name: {**BELOW, "x": left - 0.03, "font": {"size": 11}}})
+    return whole.update_layout(width=width, margin_t=36, margin_b=130)

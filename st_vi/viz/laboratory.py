@@ -1,0 +1,162 @@
+"""A small training on one sheet: the points, their path, the losses, who pulls and at whom; live or as a film."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import log10
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from st_vi.losses.free_points import FreePoints, Moment
+from st_vi.tasks import Term
+from st_vi.viz.dynamics import component_traces, penalty_traces, share_traces
+from st_vi.viz.plane import plane_traces
+from st_vi.viz.sphere import sphere_layout, sphere_traces
+from st_vi.viz.theme import COLOURS, styled
+
+Traces = list[dict[str, Any]]
+Point = tuple[float, float]
+PLACES = ((1, 1), (1, 2), (1, 3), (2, 2), (2, 3))
+TITLES = (
+    "anchors ●, positives ◆, twins in one colour",
+    "alignment and uniformity",
+    "weighted loss of each batch",
+    "share of gradient (pale: of the step)",
+    "push on negatives (red: on twins)",
+)
+MOMENTS = (0, 1, 2, 4, 8, 15, 25, 40, 60, 90, 120, 160, 200)
+
+
+def panels(
+    points: FreePoints, moment: Moment, history: Sequence[Mapping[str, Any]], path: Sequence[Point]
+) -> list[Traces]:
+    """The traces of the five panels.
+
+    Args:
+        points: In 2 or 3 dimensions.
+        moment: What they look like.
+        history: Components of the loss up to now, see `loss_components`.
+        path: (alignment, uniformity) up to now.
+    """
+    shares = [
+        trace | {"marker": {"color": COLOURS[: len(moment.shares)], "opacity": opacity}}  # the colours of the losses
+        for trace, opacity in zip(share_traces(moment.shares), (1.0, 0.4), strict=True)
+    ]
+    return [
+        sphere_traces(points.points, points.classes),
+        plane_traces({}, path),
+        component_traces(history),
+        shares,
+        penalty_traces(moment.mass),
+    ]
+
+
+def laboratory(drawn: Sequence[Traces], dimension: int = 3, height: int = 580) -> go.Figure:
+    """The five panels in one figure, the points at the left.
+
+    One, because a page loads plotly anew for every live figure, and gives up on those that take it too long.
+
+    Args:
+        drawn: From `panels`.
+        dimension: Of the points.
+        height: In pixels.
+    """
+    points = {"type": "scene" if dimension == 3 else "xy", "rowspan": 2}
+    figure = make_subplots(
+        2,
+        3,
+        specs=[[points, {}, {}], [None, {}, {}]],
+        subplot_titles=TITLES,
+        column_widths=[0.38, 0.31, 0.31],
+        vertical_spacing=0.22,
+        horizontal_spacing=0.07,
+    )
+    for traces, (row, column) in zip(drawn, PLACES, strict=True):
+        for trace in traces:
+            figure.add_trace(trace, row=row, col=column)
+    figure.update_layout(sphere_layout(dimension))
+    figure.update_xaxes(title="uniformity", row=1, col=2)
+    figure.update_yaxes(title="alignment", row=1, col=2)
+    figure.update_xaxes(title="step", row=1, col=3)
+    figure.update_yaxes(type="log", dtick=1, row=1, col=3)
+    figure.update_xaxes(tickangle=0, tickfont={"size": 10}, row=2, col=2)
+    figure.update_xaxes(title="rank of the negative", row=2, col=3)
+    styled(figure, height=height)
+    figure.update_annotations(font={"size": 13})
+    # Bars of different offset groups stand side by side, others on one another.
+    return figure.update_layout(showlegend=False, barmode="relative", margin={"l": 16, "t": 32, "b": 60})
+
+
+def replay(
+    points: FreePoints,
+    terms: Sequence[Term],
+    batch_size: int,
+    moments: Sequence[int] = MOMENTS,
+    spare_twins: bool = False,
+) -> go.Figure:
+    """Train the points, and show these moments one by one with plotly's own slider: for pages without a kernel.
+
+    Args:
+        points: In 2 or 3 dimensions; they are trained on.
+        terms: Of the loss, see `FreePoints.step`.
+        batch_size: Rows a step.
+        moments: Numbers of steps, rising.
+        spare_twins: See `FreePoints.look`.
+
+    Example:
+        >>> from st_vi.losses.free_points import ALL_TERMS, FreePoints
+        >>> from st_vi.viz.laboratory import replay
+        >>> figure = replay(FreePoints(rows=6), ALL_TERMS, batch_size=4, moments=(0, 1, 2))
+        >>> [frame.name for frame in figure.frames]
+        ['0', '1', '2']
+    """
+    points.draw(batch_size)
+    history: list[dict[str, float]] = []
+    path: list[Point] = []
+    frames = []
+    for number in moments:
+        while points.steps < number:
+            points.step(terms, spare_twins)
+        seen = points.look(terms, spare_twins)
+        history.append(entry(seen, number))
+        path.append((seen.alignment, seen.uniformity))
+        frames.append(panels(points, seen, history, list(path)))
+    film = laboratory(frames[0], points.points.shape[-1], height=670)
+    film.frames = [
+        go.Frame(name=str(number), data=[trace for traces in drawn for trace in traces])
+        for number, drawn in zip(moments, frames, strict=True)
+    ]
+    _fix_axes(film, frames, moments)
+    move = {"frame": {"duration": 0, "redraw": True}, "mode": "immediate", "transition": {"duration": 0}}
+    steps = [{"label": frame.name, "method": "animate", "args": [[frame.name], move]} for frame in film.frames]
+    slider = {"steps": steps, "currentvalue": {"prefix": "step "}, "y": -0.14, "pad": {"t": 10}}
+    return film.update_layout(sliders=[slider], margin={"b": 150})
+
+
+def entry(moment: Moment, step: int) -> dict[str, float]:
+    """What a trainer would log of this moment."""
+    return {"step": step, **{f"dle/{name}": value for name, value in moment.components.items()}}
+
+
+def _fix_axes(film: go.Figure, frames: list[list[Traces]], moments: Sequence[int]) -> None:
+    """A film does not fit its axes to every frame: they must hold the whole of it from the start."""
+    _, path, components, _, _ = frames[-1]
+    film.update_xaxes(range=_around(path[0]["x"]), row=1, col=2)
+    film.update_yaxes(range=_around(path[0]["y"]), row=1, col=2)
+    losses = [value for trace in components for value in trace["y"] if value > 0]
+    film.update_xaxes(range=[-1, moments[-1] + 1], row=1, col=3)
+    if losses:
+        film.update_yaxes(range=_around([log10(max(min(losses), 1e-3)), log10(max(losses))]), row=1, col=3)
+    film.update_yaxes(range=_around([0, 1, *_bars(drawn[3] for drawn in frames)]), row=2, col=2)
+    film.update_yaxes(range=[0, 1], row=2, col=3)
+
+
+def _bars(drawn: Iterable[Traces]) -> list[float]:
+    return [value for traces in drawn for trace in traces for value in trace["y"]]
+
+
+def _around(values: Sequence[float]) -> list[float]:
+    gap = 0.05 * (max(values) - min(values)) + 0.01
+    return [min(values) - gap, max(values) + gap]

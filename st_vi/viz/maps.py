@@ -1,0 +1,222 @@
+"""Maps of embeddings: all dimensions squeezed into two, and drawn so that every point can be read."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from st_vi.viz.projection import Projection, project
+from st_vi.viz.theme import COLOURS, SEQUENTIAL, styled
+
+__all__ = ["Projection", "project", "scatter", "side_by_side"]
+
+SYMBOLS = {
+    "circle": "●",
+    "square": "■",
+    "diamond": "◆",
+    "triangle-up": "▲",
+    "cross": "✚",
+    "x": "✖",
+    "triangle-down": "▼",
+    "star": "★",
+    "triangle-right": "►",
+}
+"""Plotly's symbols, and letters that look like them. Not as many as there are colours, so that pairs repeat late."""
+REST = ("#b5b5b5", "circle")
+FIXED_LEGEND = {"itemclick": False, "itemdoubleclick": False}
+"""The entries are traces without points: a click on them would do nothing."""
+MOST_LABELS = 20
+"""More labels than this cannot be told apart; the rarest are grey."""
+
+
+def scatter(
+    points: np.ndarray | Projection,
+    labels: Sequence[Any] | None = None,
+    texts: Sequence[str] | None = None,
+    title: str = "",
+    limit: int = 20_000,
+    shown: Sequence[str] | None = None,
+    shares: Sequence[float] | None = None,
+) -> go.Figure:
+    """A map: one point a row, its text under the mouse, a colour and a symbol a label.
+
+    The first trace holds all points, in the order of the rows; the traces after it are entries of the legend.
+
+    Args:
+        points: (N, 2), or what `project` gives.
+        labels: N names.
+        texts: N texts; long ones are wrapped and cut.
+        title: Above the figure.
+        limit: Of more points than this a sample is drawn, the same every time, and the title says so.
+        shown: Labels that get a colour, the others are grey; None is all, or the 20 most frequent.
+        shares: N numbers in [0, 1] to colour by, in place of the labels.
+
+    Raises:
+        ValueError: Labels, texts or shares are not as many as the points.
+
+    Example:
+        >>> import numpy as np
+        >>> from st_vi.viz.maps import scatter
+        >>> figure = scatter(np.eye(2), labels=["mưa", "nắng"], texts=["Trời mưa.", "Trời nắng."])
+        >>> [trace.name for trace in figure.data]
+        ['points', 'mưa', 'nắng']
+    """
+    projection = points if isinstance(points, Projection) else Projection(np.asarray(points))
+    rows = sample_rows(len(projection.points), limit)
+    figure = go.Figure([point_trace(projection.points, rows, labels, texts, shown, shares)])
+    figure.add_traces([] if shares is not None else legend_traces(labels, shown))
+    if len(rows) < len(projection.points):
+        title = f"{title} ({len(rows):,} of {len(projection.points):,} points)".strip()
+    return with_axes(styled(figure, title, height=430), projection)
+
+
+def with_axes(figure: go.Figure, projection: Projection) -> go.Figure:
+    """The figure with axes that fit the projection, in place: one scale for both; numbers where they mean something."""
+    figure.update_layout(legend=FIXED_LEGEND)
+    figure.update_xaxes(title=projection.axes[0], showticklabels=bool(projection.axes[0]), zeroline=False)
+    figure.update_yaxes(title=projection.axes[1], showticklabels=bool(projection.axes[1]), zeroline=False)
+    figure.update_yaxes(scaleanchor="x")
+    return figure
+
+
+def sample_rows(count: int, limit: int) -> np.ndarray:
+    """Which rows are drawn: all, or a sample of them that is the same every time, in order."""
+    return np.arange(count) if count <= limit else np.sort(np.random.default_rng(0).permutation(count)[:limit])
+
+
+def looks_of(labels: Sequence[Any], shown: Sequence[str] | None = None) -> dict[str, tuple[str, str]]:
+    """Colour and symbol of the labels in colour, no two alike, and of the "others" if there are any."""
+    count = Counter(map(str, labels))
+    names = [name for name, _ in count.most_common()] if shown is None else list(map(str, shown))
+    symbols = list(SYMBOLS)
+    looks = {
+        name: (COLOURS[number % len(COLOURS)], symbols[number % len(symbols)])
+        for number, name in enumerate(names[:MOST_LABELS])
+    }
+    return looks | ({"others": REST} if count.keys() - looks.keys() else {})
+
+
+def marker_style(
+    rows: np.ndarray,
+    labels: Sequence[Any] | None = None,
+    shown: Sequence[str] | None = None,
+    shares: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """The marker of a trace that draws these rows; see `scatter`."""
+    if shares is not None:
+        shares = np.asarray(shares, dtype=float)
+        bar = {"title": {"text": "share"}, "thickness": 12, "len": 0.8}
+        scale = {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": shares.max() or 1, "showscale": True, "colorbar": bar}
+        return {"color": shares[rows], "symbol": "circle", "size": 7, **scale}
+    if labels is None:
+        return {"color": COLOURS[0], "symbol": "circle", "size": 7, "showscale": False}
+    looks = looks_of(labels, shown)
+    drawn = [looks.get(str(labels[row]), REST) for row in rows]
+    return {
+        "color": [colour for colour, _ in drawn],
+        "symbol": [symbol for _, symbol in drawn],
+        "size": [4 if look == REST else 8 for look in drawn],
+        "showscale": False,
+    }
+
+
+def point_trace(
+    points: np.ndarray,
+    rows: np.ndarray,
+    labels: Sequence[Any] | None = None,
+    texts: Sequence[str] | None = None,
+    shown: Sequence[str] | None = None,
+    shares: Sequence[float] | None = None,
+) -> go.Scattergl:
+    """One trace with the points of these rows; see `scatter`."""
+    for name, column in {"labels": labels, "texts": texts, "shares": shares}.items():
+        if column is not None and len(column) != len(points):
+            raise ValueError(f"there must be one of {name} for each point, got {len(column)} for {len(points)} points")
+    look = {"opacity": 0.6, "line": {"width": 0.5, "color": "#333333"}}
+    return go.Scattergl(
+        x=points[rows, 0],
+        y=points[rows, 1],
+        mode="markers",
+        name="points",
+        marker=look | marker_style(rows, labels, shown, shares),
+        text=[hover(row, texts, labels) for row in rows],
+        hovertemplate="%{text}<extra></extra>",
+        showlegend=False,
+    )
+
+
+def legend_traces(labels: Sequence[Any] | None, shown: Sequence[str] | None = None) -> list[go.Scattergl]:
+    """Traces without points, one for each label that has a colour, and one for the grey rest."""
+    looks = {} if labels is None else looks_of(labels, shown)
+    return [
+        go.Scattergl(
+            x=[None], y=[None], mode="markers", name=name, marker={"color": colour, "symbol": symbol, "size": 9}
+        )
+        for name, (colour, symbol) in looks.items()
+    ]
+
+
+def hover(row: int, texts: Sequence[str] | None, labels: Sequence[Any] | None) -> str:
+    """What stands under the mouse: text and label as they are, never as markup."""
+    parts = [] if texts is None else textwrap.wrap(textwrap.shorten(str(texts[row]), 300, placeholder=" …"), 60)
+    parts += [] if labels is None else [f"[{labels[row]}]"]
+    # plotly knows few entities, and &quot; is none of them
+    return "<br>".join(html.escape(part, quote=False) for part in parts) or f"row {row}"
+
+
+def side_by_side(
+    states: Mapping[str, Mapping[str, Projection]],
+    labels: Sequence[Any] | None = None,
+    texts: Sequence[str] | None = None,
+    shown: Sequence[str] | None = None,
+    limit: int = 5_000,
+) -> go.Figure:
+    """Maps beside each other, and plotly's own buttons that change between the states of all; needs no kernel.
+
+    Args:
+        states: For the name of every button, such as "PCA", the projections by name, such as "before" and "after".
+        labels: N names.
+        texts: N texts.
+        shown: See `scatter`.
+        limit: See `scatter`; lower, because such a figure is stored with a page.
+    """
+    first = next(iter(states.values()))
+    rows = sample_rows(len(next(iter(first.values())).points), limit)
+    figure = make_subplots(1, len(first), subplot_titles=list(first), horizontal_spacing=0.08)
+    for number, projection in enumerate(first.values()):
+        figure.add_trace(point_trace(projection.points, rows, labels, texts, shown), 1, number + 1)
+    figure.add_traces(legend_traces(labels, shown))
+    styled(figure, height=480).update_layout(legend=FIXED_LEGEND, margin_t=80)
+    for key, value in _axes_of(first).items():
+        figure.layout[key] = value
+    for number in range(1, len(first) + 1):
+        figure.update_yaxes(scaleanchor=f"x{number}", zeroline=False, row=1, col=number)
+    if len(states) > 1:
+        buttons = [
+            {"label": name, "method": "update", "args": _arguments(state, rows)} for name, state in states.items()
+        ]
+        place = {"x": 0, "y": 1.1, "xanchor": "left", "yanchor": "bottom"}
+        figure.update_layout(updatemenus=[{"type": "buttons", "direction": "right", "buttons": buttons, **place}])
+    return figure
+
+
+def _arguments(state: Mapping[str, Projection], rows: np.ndarray) -> list[Any]:
+    """Of plotly's "update": coordinates of the traces, titles of the axes, numbers of the traces."""
+    places = [np.round(projection.points[rows].astype(float), 4).T.tolist() for projection in state.values()]
+    return [{"x": [x for x, _ in places], "y": [y for _, y in places]}, _axes_of(state), list(range(len(state)))]
+
+
+def _axes_of(state: Mapping[str, Projection]) -> dict[str, Any]:
+    return {
+        f"{letter}axis{'' if number == 1 else number}.{key}": value
+        for number, projection in enumerate(state.values(), start=1)
+        for letter, title in zip("xy", projection.axes, strict=True)
+        for key, value in {"title.text": title, "showticklabels": bool(title)}.items()
+    }

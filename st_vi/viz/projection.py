@@ -1,0 +1,144 @@
+"""Embeddings in the plane, by PCA or UMAP."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+Method = Literal["pca", "umap"]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Embeddings in the plane.
+
+    Attributes:
+        points: (N, 2).
+        method: What made them; not what was asked for where that was not possible.
+        notice: Why, in that case.
+        axes: Titles of the axes; empty where an axis has no meaning.
+    """
+
+    points: np.ndarray
+    method: Method = "pca"
+    notice: str = ""
+    axes: tuple[str, str] = ("", "")
+
+
+def project(
+    embeddings: Tensor | np.ndarray,
+    method: Method = "pca",
+    cache: str | Path | None = None,
+    seed: int = 0,
+    n_neighbors: int = 15,
+    min_dist: float = 0.1,
+) -> Projection:
+    """Embeddings as points in the plane, with PCA (linear, fast) or UMAP (McInnes et al. 2018, arXiv 1802.03426).
+
+    Distances on a UMAP map mean nothing, only who is next to whom does; and that not always. UMAP takes seconds, so
+    its coordinates are worth keeping. Where it cannot be had, PCA takes its place and the notice says why.
+
+    Args:
+        embeddings: (N, D).
+        method: "pca", or "umap" with the cosine as its metric.
+        cache: A folder for the coordinates of UMAP; None keeps none.
+        seed: Of UMAP.
+        n_neighbors: Of UMAP: how many neighbours count as near.
+        min_dist: Of UMAP: how close points may lie.
+
+    Raises:
+        ValueError: Not (N, D), no rows, NaN or infinite values, or another method.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.viz.maps import project
+        >>> project(torch.tensor([[0.0, 0.0, 3.0], [0.0, 0.0, -3.0], [1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])).axes
+        ('PC 1 (90 % of the variance)', 'PC 2 (10 %)')
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}")
+    rows = as_rows(embeddings)
+    if method == "pca":
+        return _pca(rows)
+    # Points that are all the same would become a cloud that means nothing.
+    distinct = len(np.unique(rows, axis=0))
+    if distinct <= n_neighbors:
+        return _pca(rows, f"UMAP needs more than {n_neighbors} different points, got {distinct}: this is PCA.")
+    parameters = {"n_neighbors": n_neighbors, "min_dist": min_dist, "metric": "cosine", "random_state": seed}
+    key = hashlib.sha256(repr((rows.shape, sorted(parameters.items()))).encode() + rows.tobytes()).hexdigest()
+    try:
+        path = None if cache is None else Path(cache) / f"umap-{key[:32]}.npz"
+        return Projection(_kept(path, len(rows), lambda: _umap(rows, parameters)), "umap")
+    except ImportError:
+        return _pca(rows, 'umap-learn is not installed: this is PCA. For UMAP: pip install "st-vi[notebooks]"')
+
+
+def as_rows(embeddings: Tensor | np.ndarray, name: str = "embeddings") -> np.ndarray:
+    """The embeddings as a float32 array (N, D), N ≥ 1.
+
+    Raises:
+        ValueError: Another shape, no rows, or NaN or infinite values.
+    """
+    rows = torch.as_tensor(embeddings).detach().float().cpu().numpy()
+    if rows.ndim != 2 or not rows.size:
+        raise ValueError(f"{name} must have the shape (N, D) with at least one row, got {rows.shape}")
+    wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(wrong):
+        raise ValueError(f"{name}: {len(wrong)} rows hold NaN or infinite values, the first of them is row {wrong[0]}")
+    return np.ascontiguousarray(rows)
+
+
+def _pca(rows: np.ndarray, notice: str = "") -> Projection:
+    points = np.zeros((len(rows), 2), dtype=np.float32)
+    if (rows == rows[0]).all():
+        same = "All points are equal." if len(rows) > 1 else "There is one point."
+        return Projection(points, "pca", f"{notice} {same}".strip())
+    pca = PCA(min(2, *rows.shape), random_state=0)
+    found = pca.fit_transform(rows)
+    points[:, : found.shape[1]] = found
+    first, second = (*pca.explained_variance_ratio_, 0.0)[:2]
+    axes = (f"PC 1 ({100 * first:.0f} % of the variance)", f"PC 2 ({100 * second:.0f} %)")
+    return Projection(points, "pca", notice, axes)
+
+
+def _umap(rows: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
+    from umap import UMAP  # seconds, and only who asks for it pays them
+
+    bar = {"disable": False, "desc": f"UMAP of {len(rows):,} points"}
+    return UMAP(**parameters, n_jobs=1, tqdm_kwds=bar).fit_transform(rows)
+
+
+def _kept(path: Path | None, count: int, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The points in the file; made and written where it is absent or damaged."""
+    if path is None:
+        return make()
+    try:
+        with np.load(path) as file:
+            points = file["points"]
+        if points.shape == (count, 2):
+            return points
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass
+    points = make()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
+            np.savez(file, points=points)
+        os.replace(file.name, path)  # never half a file under the name that others look for
+    except OSError as error:
+        logger.warning(f"the coordinates of UMAP could not be kept: {error}")
+    return points

@@ -1,0 +1,101 @@
+"""Pairs of points on a circle or a sphere, each anchor tied to its positive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import plotly.graph_objects as go
+import torch
+from torch import Tensor
+
+from st_vi.viz.theme import COLOURS, styled
+
+ALONE = "#8a8a8a"
+
+
+def sphere_points(points: Tensor, classes: Sequence[int] | Tensor, title: str = "The points") -> go.Figure:
+    """Anchors (circles) and positives (diamonds) with a line between the two of a pair.
+
+    Args:
+        points: (2, rows, 2) or (2, rows, 3), unit vectors: anchors and positives.
+        classes: One a row. Rows of one class share a colour; rows that are alone are grey.
+        title: Above the figure.
+
+    Returns:
+        A figure with the traces outline, pairs, anchors, positives.
+
+    Raises:
+        ValueError: Neither two nor three dimensions.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.viz.sphere import sphere_points
+        >>> figure = sphere_points(torch.eye(3)[:2].expand(2, 2, 3), classes=[0, 0])
+        >>> [trace.name for trace in figure.data], figure.data[2].type
+        (['outline', 'pairs', 'anchors', 'positives'], 'scatter3d')
+    """
+    dimension = points.shape[-1]
+    if dimension not in (2, 3):
+        raise ValueError(f"only 2 or 3 dimensions can be drawn, got {dimension}; project the points first")
+    figure = go.Figure(sphere_traces(points, classes))
+    figure.update_layout(sphere_layout(dimension))
+    return styled(figure, title)
+
+
+def sphere_layout(dimension: int) -> dict[str, Any]:
+    """Axes that are not seen and do not move; a reader's turn of the sphere is kept."""
+    hidden = {"visible": False, "range": [-1.1, 1.1]}
+    if dimension == 2:
+        return {"xaxis": hidden | {"scaleanchor": "y"}, "yaxis": hidden}
+    camera = {"eye": {"x": 1.15, "y": 1.15, "z": 0.45}}
+    scene = {"xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "camera": camera, "dragmode": "orbit"}
+    scene |= {"aspectmode": "cube"}
+    return {"scene": scene, "uirevision": "kept"}
+
+
+def sphere_traces(points: Tensor, classes: Sequence[int] | Tensor) -> list[dict[str, Any]]:
+    """The traces of the figure alone: cheap enough for every step of a training."""
+    dimension = points.shape[-1]
+    gap = torch.full_like(points[:1], torch.nan)
+    ties = torch.cat([points, gap]).transpose(0, 1).flatten(0, 1)  # anchor, positive, gap, anchor, …
+    kind = {"type": "scatter" if dimension == 2 else "scatter3d"}
+    line = kind | {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
+    marker = {"color": _colours([int(name) for name in classes]), "size": 9 if dimension == 2 else 5}
+    rows = [f"row {row}" for row in range(points.shape[1])]
+    dots = kind | {"mode": "markers", "text": rows, "hoverinfo": "text+name"}
+    return [
+        line | _axes(_outline(dimension)) | {"name": "outline", "line": {"color": "#d0d0d0", "width": 1}},
+        line | _axes(ties) | {"name": "pairs", "line": {"color": "#a8a8a8", "width": 2}},
+        dots | _axes(points[0]) | {"name": "anchors", "marker": marker | {"symbol": "circle"}},
+        dots | _axes(points[1]) | {"name": "positives", "marker": marker | {"symbol": "diamond"}},
+    ]
+
+
+def _axes(values: Tensor) -> dict[str, list[float | None]]:
+    """Columns as x, y and z; NaN is a gap in a line."""
+    rounded = values.detach().double().T.tolist()
+    columns = [[None if v != v else round(v, 4) for v in column] for column in rounded]
+    return dict(zip("xyz", columns, strict=False))
+
+
+def _colours(classes: list[int]) -> list[str]:
+    shared = sorted({name for name in classes if classes.count(name) > 1})
+    palette = [colour for colour in COLOURS if colour != "#000000"]
+    return [palette[shared.index(name) % len(palette)] if name in shared else ALONE for name in classes]
+
+
+@cache
+def _outline(dimension: int) -> Tensor:
+    """The circle; or the sphere's circles of latitude and of longitude."""
+    turn = torch.linspace(0, 2 * torch.pi, 49)
+    sine, cosine, gap = turn.sin(), turn.cos(), torch.full((1, dimension), torch.nan)
+    if dimension == 2:
+        return torch.stack([cosine, sine], dim=1)
+    circles = []
+    for angle in torch.linspace(-torch.pi / 3, torch.pi / 3, 5):
+        circles += [torch.stack([cosine * angle.cos(), sine * angle.cos(), angle.sin().expand(49)], dim=1), gap]
+    for angle in torch.linspace(0, torch.pi, 7)[:-1]:
+        circles += [torch.stack([cosine * angle.cos(), cosine * angle.sin(), sine], dim=1), gap]
+    return torch.cat(circles)

@@ -1,0 +1,230 @@
+"""The space of a model before and after: maps, neighbours, similarities, spectra and the figures of both."""
+
+from __future__ import annotations
+
+import html
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import ipywidgets as w
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from torch import Tensor
+
+from st_vi.evaluation import geometry
+from st_vi.viz.distributions import beside, similarity_histogram, spectrum
+from st_vi.viz.maps import Projection, project, side_by_side
+from st_vi.viz.projection import Method, as_rows
+from st_vi.viz.tables import summary_table
+from st_vi.viz.widgets.explorer import Explorer
+from st_vi.viz.widgets.linked_maps import LinkedMaps
+from st_vi.viz.widgets.live import LiveFigure
+
+CAUTION = {
+    "pca": "PCA shows the two directions of the largest variance, for each map its own; the axes say how much that is. "
+    "Points that lie together here can be far apart in the directions that are not shown.",
+    "umap": "UMAP tries to keep who is next to whom, and nothing else. The distance between two groups, the size of a "
+    "group and the empty space mean nothing, it can tear a group or make one out of noise, and another seed gives "
+    "another map. Every figure in the table is computed from the full vectors, not from the map.",
+}
+MOST_COLOURED = 4
+"""So many labels are in colour at first; more at a time are hard to read."""
+
+
+class GeometryExplorer(Explorer):
+    """Two embeddings of the same inputs, such as before and after training: linked maps and what can be measured.
+
+    The maps are made once, when the explorer is (UMAP takes seconds, with a progress bar; `cache` keeps it); the
+    controls only choose among them.
+
+    Args:
+        before: (N, D).
+        after: (N, E), the same inputs.
+        texts: N texts, for what the mouse and the table show.
+        labels: N names to colour by, such as topics.
+        modality: N names such as "text" and "image": the distance between their centres is shown, and a colour.
+        pairs: Groups of pairs (row, row) whose cosines are compared, such as entailment and contradiction. Without,
+            pairs with the same and with different labels. Random pairs are always there.
+        k: Neighbours at first.
+        methods: Maps to make, of "pca" and "umap".
+        names: What "before" and "after" are called.
+        cache: A folder for the coordinates of UMAP.
+        seed: Of UMAP and of the random pairs.
+
+    Attributes:
+        linked: The `LinkedMaps`.
+        method: Which maps: "pca" or "umap".
+        colour: Colour by "labels", "overlap" or "modality".
+        shown: Which labels are in colour.
+        k: How many neighbours count, for overlap and table.
+        overlap: For each row the share of its k neighbours that it has kept, (N,).
+        similarities: The figures with the cosines of the pairs, one a space.
+        spectrum: The figure with the singular values of both.
+        summary: The table.
+
+    Raises:
+        ValueError: Columns of unequal length, NaN or infinite values, or a row number that does not exist.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.viz.widgets.geometry_explorer import GeometryExplorer
+        >>> x = torch.randn(20, 4, generator=torch.manual_seed(0))
+        >>> explorer = GeometryExplorer(x, x @ torch.diag(torch.tensor([1.0, 1, 0, 0])), methods=("pca",))
+        >>> explorer.k.value = 19  # all others are neighbours, before and after
+        >>> explorer.overlap.mean()
+        tensor(1.)
+    """
+
+    def __init__(
+        self,
+        before: Tensor,
+        after: Tensor,
+        texts: Sequence[str] | None = None,
+        labels: Sequence[Any] | None = None,
+        modality: Sequence[str] | None = None,
+        pairs: Mapping[str, Sequence[tuple[int, int]]] | None = None,
+        k: int = 10,
+        methods: Sequence[Method] = get_args(Method),
+        names: tuple[str, str] = ("before", "after"),
+        cache: str | Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.vectors = {
+            name: torch.from_numpy(as_rows(x, name)) for name, x in zip(names, (before, after), strict=True)
+        }
+        self.count = len(self.vectors[names[0]])
+        for name, column in {names[1]: after, "texts": texts, "labels": labels, "modality": modality}.items():
+            if column is not None and len(column) != self.count:
+                raise ValueError(f"{name} has {len(column)} rows, but {names[0]} has {self.count}")
+        self.columns = {
+            name: None if column is None else [str(value) for value in column]
+            for name, column in {"labels": labels, "modality": modality}.items()
+        }
+        self.overlap = torch.zeros(self.count)
+        self.projections: dict[str, dict[str, Projection]] = {
+            method: {name: project(x, method, cache, seed) for name, x in self.vectors.items()} for method in methods
+        }
+        self._make_controls(methods, k)
+        self.linked = LinkedMaps(self.projections[methods[0]], texts, self.columns["labels"], shown=self.shown.value)
+        self.caution, self.summary = w.HTML(), w.HTML()
+        groups = self._groups(pairs, seed)
+        self.similarities = [
+            similarity_histogram({group: _cosines(x, rows) for group, rows in groups.items()}, f"cosines {name}")
+            for name, x in self.vectors.items()
+            if groups
+        ]
+        self.spectrum = spectrum({name: _spectrum(x) for name, x in self.vectors.items()}, "spectrum")
+        figures = LiveFigure(beside([*self.similarities, self.spectrum]))
+        controls = w.HBox([w.VBox([self.method, self.colour, self.k]), self.shown])
+        super().__init__([controls, self.caution, self.linked, self.summary, figures], self._twin)
+        for control, update in {
+            self.method: self._place,
+            self.colour: self._paint,
+            self.shown: self._paint,
+            self.k: self._measure,
+        }.items():
+            self.on_change(control, update)
+        self._measure()
+        self._warn()
+        self.shown.disabled = labels is None
+
+    def _make_controls(self, methods: Sequence[Method], k: int) -> None:
+        names = [name for name, _ in Counter(self.columns["labels"] or []).most_common()]
+        by = [name for name, column in self.columns.items() if column is not None] + ["overlap"] * (self.count > 1)
+        most = max(1, min(50, self.count - 1))
+        self.method = w.Dropdown(options=[(method.upper(), method) for method in methods], description="map")
+        self.colour = w.Dropdown(options=by or ["nothing"], description="colour by")
+        self.k = w.IntSlider(min(k, most), 1, most, description="neighbours", continuous_update=False)
+        self.k.disabled = self.count < 2
+        self.shown = w.SelectMultiple(options=names, value=names[:MOST_COLOURED], rows=6, description="labels")
+
+    def _place(self) -> None:
+        self.linked.place(self.projections[self.method.value])
+        self._warn()
+
+    def _warn(self) -> None:
+        maps = self.projections[self.method.value]
+        self.caution.value = (
+            '<div class="st-vi-caution" style="background:#eef4fa;color:#1a1a1a;padding:4px 8px">'
+            + "".join(f"<b>{html.escape(f'{name}: {m.notice}')}</b><br>" for name, m in maps.items() if m.notice)
+            + "<br>".join(html.escape(CAUTION[method]) for method in dict.fromkeys(m.method for m in maps.values()))
+            + "</div>"
+        )
+
+    def _paint(self) -> None:
+        self.shown.disabled = self.colour.value != "labels"
+        if self.colour.value == "overlap":
+            self.linked.colour(shares=self.overlap.tolist())
+        elif self.colour.value == "labels":
+            self.linked.colour(self.columns["labels"], self.shown.value)
+        else:
+            self.linked.colour(self.columns.get(self.colour.value))
+
+    def _measure(self) -> None:
+        k = self.k.value
+        if self.count > 1:
+            before, after = self.vectors.values()
+            self.overlap = geometry.neighbourhood_overlap(before, after, k)
+            self.linked.set_neighbours({name: geometry.nearest_neighbours(x, k) for name, x in self.vectors.items()})
+        if self.colour.value == "overlap":
+            self._paint()
+        self.summary.value = summary_table(list(self.vectors), self._figures(k))
+
+    def _figures(self, k: int) -> list[tuple[str, str, list[float]]]:
+        """Name, meaning, and the number for each space; one number where it is of both."""
+        if self.count < 2:
+            return []
+        spaces = list(self.vectors.values())
+        by_chance = f"share of the {k} nearest neighbours that are the same; by chance {k / (self.count - 1):.2g}"
+        rows = [
+            ("kept neighbours", by_chance, [self.overlap.mean()]),
+            ("mean cosine", "of all pairs; far above 0, all vectors share a cone", map(geometry.mean_cosine, spaces)),
+            ("uniformity", "lower is more even, 0 is collapse", map(geometry.uniformity, spaces)),
+            ("effective rank", "directions in use, weighted by their strength", map(geometry.effective_rank, spaces)),
+        ]
+        kinds = list(dict.fromkeys(self.columns["modality"] or []))
+        for one, other in itertools.combinations(kinds, 2):
+            sides = [torch.tensor([kind == side for kind in self.columns["modality"]]) for side in (one, other)]
+            if all(side.sum() > 1 for side in sides):
+                gaps = [geometry.modality_gap(x[sides[0]], x[sides[1]]) for x in spaces]
+                rows.append((f"gap {one} – {other}", "distance of the two centres, 0 to 2", gaps))
+        return [(name, meaning, [float(value) for value in values]) for name, meaning, values in rows]
+
+    def _groups(self, pairs: Mapping[str, Sequence[tuple[int, int]]] | None, seed: int) -> dict[str, Tensor]:
+        """Pairs of rows (M, 2) by name, without groups that are empty."""
+        random = random_pairs(self.count, 2000, seed)
+        groups = {name: torch.as_tensor(rows).reshape(-1, 2).long() for name, rows in (pairs or {}).items()}
+        for name, rows in groups.items():
+            if len(rows) and not (rows.min() >= 0 and rows.max() < self.count):
+                raise ValueError(f"pairs {name!r} name rows from {rows.min()} to {rows.max()}; there are {self.count}")
+        if pairs is None and self.columns["labels"] is not None:
+            labels = np.asarray(self.columns["labels"])
+            same = torch.from_numpy(labels[random[:, 0]] == labels[random[:, 1]])
+            groups = {"same label": random[same], "other label": random[~same]}
+        return {name: rows for name, rows in {**groups, "random": random}.items() if len(rows)}
+
+    def _twin(self) -> go.Figure:
+        states = {method.upper(): maps for method, maps in self.projections.items()}
+        return side_by_side(states, self.columns["labels"], self.linked.texts, self.shown.value or None)
+
+
+def random_pairs(count: int, number: int, seed: int) -> Tensor:
+    """Pairs (number, 2) of different rows; none where there is only one row."""
+    rng = np.random.default_rng(seed)
+    if count < 2:
+        return torch.empty(0, 2, dtype=torch.long)
+    first = rng.integers(count, size=number)
+    return torch.from_numpy(np.stack([first, (first + rng.integers(1, count, size=number)) % count], axis=1))
+
+
+def _cosines(x: Tensor, pairs: Tensor) -> Tensor:
+    return torch.cosine_similarity(x[pairs[:, 0]], x[pairs[:, 1]], dim=1)
+
+
+def _spectrum(x: Tensor) -> Tensor:
+    """The singular values; one zero where all vectors are the same and rounding is all that is left."""
+    return geometry.singular_values(x) if len(x) > 1 and geometry.effective_rank(x) else torch.zeros(1)

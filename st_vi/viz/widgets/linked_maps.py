@@ -1,0 +1,219 @@
+"""Maps of the same rows in several spaces, side by side: what is picked in one is picked in all."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from torch import Tensor
+
+from st_vi.viz.maps import (
+    Projection,
+    marker_style,
+    point_trace,
+    sample_rows,
+    side_by_side,
+    with_axes,
+)
+from st_vi.viz.tables import kept_share, legend, neighbour_table
+from st_vi.viz.theme import COLOURS, styled
+from st_vi.viz.widgets.explorer import Explorer
+from st_vi.viz.widgets.live import LiveFigure
+
+NEIGHBOUR_SYMBOLS = ("circle-open", "square-open", "diamond-open")
+LISTED = 8
+"""So many picked rows are written out."""
+
+
+class LinkedMaps(Explorer):
+    """Lasso, click or find rows in one map, and see them in all, with their neighbours in each space.
+
+    A lasso picks rows; a click picks one, and marks its neighbours in both maps and lists them; a double click lets
+    go. In every figure, trace 0 holds all points, trace 1 the picked ones, and one trace follows for the neighbours
+    in each space. (The picked rows are a trace of their own, because plotly lets the lasso that was drawn in a figure
+    override a selection from Python.)
+
+    Args:
+        maps: For each name, such as "before" and "after", a projection or points (N, 2) of the same N rows.
+        texts: N texts.
+        labels: N names to colour by.
+        neighbours: For each name, the rows of the nearest neighbours in that space, (N, k), nearest first.
+        shown: Labels in colour; see `st_vi.viz.maps.scatter`.
+        limit: More points than this are sampled, with a notice.
+
+    Attributes:
+        maps: The figures, in the order of the names.
+        legend: What colours and symbols mean, once for all maps.
+        find: Picks the rows whose text contains what is written here.
+        table: What is picked, and its neighbours.
+        picked: The picked rows.
+
+    Raises:
+        ValueError: No maps, more than three, or columns of unequal length.
+
+    Example:
+        >>> import numpy as np
+        >>> from st_vi.viz.widgets.linked_maps import LinkedMaps
+        >>> linked = LinkedMaps({"before": np.eye(2), "after": -np.eye(2)}, texts=["Trời mưa.", "Trời nắng."])
+        >>> linked.find.value = "mưa"
+        >>> [figure.data[1].x[0] for figure in linked.maps]
+        [np.float64(1.0), np.float64(-1.0)]
+    """
+
+    def __init__(
+        self,
+        maps: Mapping[str, Projection | np.ndarray],
+        texts: Sequence[str] | None = None,
+        labels: Sequence[Any] | None = None,
+        neighbours: Mapping[str, Tensor | np.ndarray] | None = None,
+        shown: Sequence[str] | None = None,
+        limit: int = 20_000,
+    ) -> None:
+        if not 1 <= len(maps) <= len(NEIGHBOUR_SYMBOLS):
+            raise ValueError(f"there must be one to {len(NEIGHBOUR_SYMBOLS)} maps, got {len(maps)}")
+        self.projections = _projections(maps)
+        self.count = len(next(iter(self.projections.values())).points)
+        for name, column in {
+            **{f"map {name!r}": p.points for name, p in self.projections.items()},
+            "texts": texts,
+        }.items():
+            if column is not None and len(column) != self.count:
+                raise ValueError(f"{name} has {len(column)} rows, the first map has {self.count}")
+        self.texts = [f"row {row}" for row in range(self.count)] if texts is None else list(map(str, texts))
+        self.labels, self.shown, self.shares = labels, shown, None
+        self.neighbours: dict[str, np.ndarray] = {}
+        self.picked = np.empty(0, dtype=int)
+        self.drawn = sample_rows(self.count, limit)
+        self.maps = [self._figure(name) for name in self.projections]
+        self.find = w.Text(description="find text", placeholder="part of a text", continuous_update=False)
+        self.legend, self.table = w.HTML(legend(labels, shown)), w.HTML()
+        beside = w.Box(self.maps, layout=w.Layout(flex_flow="row wrap"))
+        super().__init__([self.find, beside, self.legend, self.table], self._twin)
+        self.on_change(self.find, self._find)
+        self.set_neighbours(neighbours or {})
+        if len(self.drawn) < self.count:
+            self.show_notice(f"{len(self.drawn):,} of {self.count:,} points are drawn, the same in every map.")
+
+    def place(self, maps: Mapping[str, Projection | np.ndarray]) -> None:
+        """Move all points to other places, such as those of another method."""
+        self.projections = _projections(maps)
+        for figure, projection in zip(self.maps, self.projections.values(), strict=True):
+            with figure.batch_update():
+                figure.data[0].update(x=projection.points[self.drawn, 0], y=projection.points[self.drawn, 1])
+                with_axes(figure, projection)
+        self.pick(self.picked)
+
+    def colour(
+        self,
+        labels: Sequence[Any] | None = None,
+        shown: Sequence[str] | None = None,
+        shares: Sequence[float] | None = None,
+    ) -> None:
+        """Colour all points anew; see `st_vi.viz.maps.scatter` for the arguments."""
+        self.labels, self.shown, self.shares = labels, shown, shares
+        for figure in self.maps:
+            figure.data[0].update(marker=marker_style(self.drawn, labels, shown, shares))
+        self.legend.value = legend(None if shares is not None else labels, shown)
+        self.pick(self.picked)
+
+    def set_neighbours(self, neighbours: Mapping[str, Tensor | np.ndarray]) -> None:
+        """Use other lists of neighbours, (N, k) for the name of each map; none hides them."""
+        unknown = set(neighbours) ^ set(self.projections) if neighbours else set()
+        if unknown:
+            raise ValueError(f"neighbours must be of the maps {list(self.projections)}, got {list(neighbours)}")
+        self.neighbours = {name: np.asarray(torch.as_tensor(rows).cpu()) for name, rows in neighbours.items()}
+        self.pick(self.picked)
+
+    def pick(self, rows: Sequence[int] | np.ndarray) -> None:
+        """Show these rows in all maps; one row is shown with its neighbours."""
+        self.picked = rows = np.asarray(rows, dtype=int)
+        near = [lists[rows[0]] if len(rows) == 1 else rows[:0] for lists in self.neighbours.values()]
+        for figure, projection in zip(self.maps, self.projections.values(), strict=True):
+            points = projection.points
+            with figure.batch_update():
+                marker = marker_style(rows, self.labels, self.shown, self.shares)
+                marker |= {"size": np.asarray(marker["size"]) + 2, "showscale": False}
+                figure.data[1].update(x=points[rows, 0], y=points[rows, 1], marker=marker)
+                for trace, close in zip(figure.data[2:], near, strict=False):
+                    trace.update(x=points[close, 0], y=points[close, 1], showlegend=bool(len(close)))
+        self.table.value = self._described()
+
+    def _figure(self, name: str) -> LiveFigure:
+        projection = self.projections[name]
+        base = point_trace(projection.points, self.drawn, self.labels, self.texts, self.shown)
+        base.update(_undimmed(base.marker.opacity))
+        figure = with_axes(styled(go.Figure([base, *_overlays(self.projections)]), name, height=440), projection)
+        figure.update_layout(
+            width=480,
+            dragmode="lasso",
+            newselection_line_color="rgba(0,0,0,0)",
+            legend={"x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},  # beside the title: moves no axis
+        )
+        figure = LiveFigure(figure)
+        base = figure.data[0]
+        base.on_selection(lambda trace, points, state: self._clicked(points.point_inds))
+        base.on_deselect(lambda trace, points: self.guarded(lambda: self.pick([])))
+        # a click on another trace is reported to this one too, without points
+        base.on_click(lambda trace, points, state: points.point_inds and self._clicked(points.point_inds[:1]))
+        return figure
+
+    def _clicked(self, numbers: Sequence[int]) -> None:
+        self.guarded(lambda: self.pick(self.drawn[np.asarray(numbers, dtype=int)]))
+
+    def _find(self) -> None:
+        wanted = self.find.value.strip().casefold()
+        found = [row for row, text in enumerate(self.texts) if wanted in text.casefold()] if wanted else []
+        self.pick(found)
+        if wanted and not found:
+            raise LookupError(f"No text contains “{self.find.value.strip()}”.")
+
+    def _described(self) -> str:
+        if not len(self.picked):
+            words = "Draw a line around points, click one, or write a part of a text in “find text”."
+        elif len(self.picked) == 1 and self.neighbours:
+            words = neighbour_table(self.picked[0], self.texts, self.neighbours)
+        else:
+            words = self._list()
+        return f'<div class="st-vi-picked" style="background:#fff;color:#1a1a1a;padding:6px 8px">{words}</div>'
+
+    def _list(self) -> str:
+        shares = [kept_share(row, self.neighbours) for row in self.picked] if self.neighbours else []
+        head = f"<b>{len(self.picked):,} picked</b>"
+        if shares:
+            head += f"; of their neighbours {np.mean(shares):.0%} are the same in both spaces"
+        lines = [html.escape(self.texts[row]) for row in self.picked[:LISTED]]
+        lines = [f"{line} ({share:.0%})" for line, share in zip(lines, shares, strict=False)] if shares else lines
+        lines += [f"… and {len(self.picked) - LISTED:,} more"] if len(self.picked) > LISTED else []
+        return head + '<ul style="margin:4px 0">' + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
+
+    def _twin(self) -> go.Figure:
+        return side_by_side({"map": self.projections}, self.labels, self.texts, self.shown)
+
+
+def _projections(maps: Mapping[str, Projection | np.ndarray]) -> dict[str, Projection]:
+    return {name: m if isinstance(m, Projection) else Projection(np.asarray(m)) for name, m in maps.items()}
+
+
+def _overlays(names: Sequence[str] | Mapping[str, Any]) -> list[go.Scattergl]:
+    """The picked rows, and for each space the neighbours in it; not dimmed by a lasso, and not under the mouse."""
+    shared = {"x": [], "y": [], "mode": "markers", "hoverinfo": "skip", "showlegend": False, **_undimmed(1)}
+    picked = go.Scattergl(**shared, name="picked", marker={"size": 11, "line": {"width": 1.5, "color": "#000000"}})
+    near = [
+        go.Scattergl(
+            **shared,
+            name=f"nearest {name}",
+            marker={"size": 13 + 4 * number, "symbol": symbol, "color": colour, "line": {"width": 2, "color": colour}},
+        )
+        for number, (name, symbol, colour) in enumerate(zip(names, NEIGHBOUR_SYMBOLS, COLOURS, strict=False))
+    ]
+    return [picked, *near]
+
+
+def _undimmed(opacity: float) -> dict[str, Any]:
+    """A trace in which a lasso makes no difference between its points; the picked ones are a trace of their own."""
+    return {state: {"marker": {"opacity": opacity}} for state in ("selected", "unselected")}

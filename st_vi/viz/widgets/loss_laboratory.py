@@ -1,0 +1,180 @@
+"""A training small enough to watch: turn a weight, a temperature or a batch size, and see what the loss does."""
+
+from __future__ import annotations
+
+import html
+
+import ipywidgets as w
+import plotly.graph_objects as go
+
+from st_vi.losses.free_points import ALL_TERMS, FreePoints, Moment, adjusted
+from st_vi.tasks import VIPOLYQWEN_TASKS, Task, Term
+from st_vi.viz.laboratory import Traces, entry, laboratory, panels, replay
+from st_vi.viz.widgets.explorer import Explorer
+from st_vi.viz.widgets.live import LiveFigure
+
+WIDTH = 1120
+MOST_STEPS = 1000
+
+
+class LossLaboratory(Explorer):
+    """A few pairs of points on a sphere, trained live with the real `DLELoss` and its terms; see `FreePoints`.
+
+    Play and Step train on random batches. Every other control acts at once: the gradients, the mass of the negatives
+    and the next step are those of the new setting. Only another share of false negatives, and Reset, start again.
+
+    Args:
+        rows: Number of pairs.
+        dimension: 3 is a sphere, 2 a circle, where points cannot pass each other.
+        seed: Of the points, the scores and the batches.
+        interval: Milliseconds between two steps of Play.
+
+    Attributes:
+        points: The `FreePoints` in training.
+        history: An entry for each moment, as in a trainer's ``log_history``.
+        path: (alignment, uniformity) of each moment.
+        figure: All panels; see `laboratory`.
+
+    Example:
+        >>> from st_vi.viz.widgets.loss_laboratory import LossLaboratory
+        >>> laboratory = LossLaboratory(rows=8)
+        >>> laboratory.step.click()
+        >>> laboratory.points.steps
+        1
+    """
+
+    def __init__(self, rows: int = 24, dimension: int = 3, seed: int = 0, interval: int = 250) -> None:
+        self._make = lambda twins: FreePoints(rows, dimension, twins, seed)
+        self._make_controls(rows, interval)
+        self._start()
+        moment = self._look()
+        self.figure = LiveFigure(laboratory(self._panels(moment), dimension).update_layout(width=WIDTH))
+        self._say(moment)
+        self.state.layout.width = "100%"
+        super().__init__([*self._panel(), self.state, self.figure], self._film)
+        self._connect()
+
+    def _make_controls(self, rows: int, interval: int) -> None:
+        wide = {"style": {"description_width": "110px"}, "layout": w.Layout(width="400px")}
+        self.task = w.Dropdown(options=[task.name for task in VIPOLYQWEN_TASKS], description="terms of task", **wide)
+        self.switches = {name: w.Checkbox(True, description=name, indent=False) for name in _kinds()}
+        self.weights = {name: w.FloatSlider(1, min=0, max=5, step=0.25, description="λ " + name) for name in _kinds()}
+        for switch, weight in zip(self.switches.values(), self.weights.values(), strict=True):
+            switch.layout.width, weight.layout.width, weight.style.description_width = "190px", "400px", "180px"
+        self.temperature = w.FloatLogSlider(
+            0.07, min=-2, max=0, step=0.05, description="temperature", readout_format=".3f", **wide
+        )
+        self.batch_size = w.IntSlider(min(16, rows), min=2, max=rows, description="batch size", **wide)
+        self.false_negatives = w.FloatSlider(0.5, min=0, max=1, step=0.1, description="false negatives", **wide)
+        self.spare = w.Checkbox(False, description="tell the loss which they are", indent=False)
+        self.play = w.Play(0, min=0, max=MOST_STEPS, interval=interval, show_repeat=False)
+        self.step, self.reset = w.Button(description="Step"), w.Button(description="Reset")
+        self.state = w.HTML()
+        self._take_task()
+
+    def _panel(self) -> list[w.Widget]:
+        terms = [w.HBox([self.switches[name], self.weights[name]]) for name in _kinds()]
+        sliders = [self.temperature, self.batch_size, self.false_negatives, self.spare]
+        side_by_side = w.Layout(flex_flow="row wrap")  # where there is room
+        buttons = w.HBox([self.play, self.step, self.reset])
+        return [w.HBox([w.VBox([self.task, *terms]), w.VBox([buttons, *sliders])], layout=side_by_side)]
+
+    def _connect(self) -> None:
+        for control in (*self.switches.values(), *self.weights.values(), self.temperature, self.spare):
+            self.on_change(control, self._refresh)
+        self.on_change(self.task, self._take_task)
+        self.on_change(self.batch_size, self._draw)
+        self.on_change(self.false_negatives, self._restart)
+        self.on_change(self.play, self._tick)
+        self.step.on_click(lambda _: self.guarded(self._advance))
+        self.reset.on_click(lambda _: self.guarded(self._reset))
+
+    # What the controls do
+
+    def _terms(self) -> tuple[Term, ...]:
+        terms = {type(term).__name__: term for term in (*ALL_TERMS, *_task(self.task.value).terms)}
+        weights = {name: weight.value * self.switches[name].value for name, weight in self.weights.items()}
+        return adjusted(tuple(terms.values()), self.temperature.value, weights)
+
+    def _take_task(self) -> None:
+        weights = {type(term).__name__: term.weight for term in _task(self.task.value).terms}
+        for name in _kinds():
+            self.weights[name].value = weights.get(name, 1.0)
+            self.switches[name].value = name in weights
+
+    def _tick(self) -> None:
+        if self.play.value:
+            self._advance()  # one step a message: a slow kernel trains slowly, and falls behind with nothing
+        elif self.points.steps:  # the player's own stop button
+            self._restart()
+
+    def _reset(self) -> None:
+        self.play.playing = False
+        self._restart()
+        self.play.value = 0
+
+    def _restart(self) -> None:
+        self._start()
+        self._refresh()
+
+    def _start(self) -> None:
+        self.points, self.history, self.path = self._make(self.false_negatives.value), [], []
+        self.points.draw(self.batch_size.value)
+        self._write_down(self._look())
+
+    def _draw(self) -> None:
+        self.points.draw(self.batch_size.value)
+        self._refresh()
+
+    def _advance(self) -> None:
+        self.points.step(self._terms(), self.spare.value)
+        moment = self._look()
+        self._write_down(moment)
+        self._refresh(moment)
+
+    def _look(self) -> Moment:
+        return self.points.look(self._terms(), self.spare.value)
+
+    def _write_down(self, moment: Moment) -> None:
+        self.history.append(entry(moment, self.points.steps))
+        self.path.append((moment.alignment, moment.uniformity))
+
+    # What there is to see
+
+    def _panels(self, moment: Moment) -> list[Traces]:
+        return panels(self.points, moment, self.history, self.path)
+
+    def _refresh(self, moment: Moment | None = None) -> None:
+        moment = moment or self._look()
+        new = [trace for traces in self._panels(moment) for trace in traces]
+        with self.figure.batch_update():
+            for old, values in zip(self.figure.data, new, strict=True):
+                old.update(values)
+        self._say(moment)
+        if not any(term.weight for term in self._terms()):
+            self.show_notice("All terms are off, so nothing pulls: switch one on, or raise its λ.")
+
+    def _film(self) -> go.Figure:
+        points, terms = self._make(self.false_negatives.value), self._terms()
+        return replay(points, terms, self.batch_size.value, spare_twins=self.spare.value)
+
+    def _say(self, moment: Moment) -> None:
+        figures = {
+            "step": f"{self.points.steps}",
+            "alignment": f"{moment.alignment:.2f}",
+            "uniformity": f"{moment.uniformity:.2f}",
+            "tolerance (cosine of twins)": "no twins" if moment.tolerance is None else f"{moment.tolerance:.2f}",
+            "nearest positive is right": f"{moment.found:.0%}",
+        }
+        words = " · ".join(f"{html.escape(name)} <b>{html.escape(value)}</b>" for name, value in figures.items())
+        self.state.value = (
+            f'<div id="st-vi-laboratory" style="background:#f2f2f2;color:#1a1a1a;padding:4px 8px">{words}</div>'
+        )
+
+
+def _kinds() -> list[str]:
+    return [type(term).__name__ for term in ALL_TERMS]
+
+
+def _task(name: str) -> Task:
+    return next(task for task in VIPOLYQWEN_TASKS if task.name == name)
