@@ -61,7 +61,10 @@ def test_in_the_browser(open_notebook):
         notebook.select("pixel budget", "at most 64 patches")
     assert len(notebook.data(0, 0, "z")) == 5 and len(notebook.data(0, 0, "z.0")) == 11
     with notebook.changes(figure=1):
-        notebook.lasso(0, [(0.05, 0.3), (0.95, 0.3), (0.95, 0.7), (0.05, 0.7)])
+        notebook.lasso(0, [(0.02, 0.02), (0.3, 0.02), (0.3, 0.45), (0.02, 0.45)])
+    with notebook.changes(figure=1):
+        notebook.lasso(0, [(0.05, 0.3), (0.95, 0.3), (0.95, 0.7), (0.05, 0.7)])  # begins inside of the last one
+    assert notebook.data(0, 1, "z.0.0") == notebook.data(0, 1, "z.2.8") == 1
     notebook.screenshot("oblong")
     with notebook.changes(figure=1):
         notebook.fill("query", "Một hình vuông vàng.")
