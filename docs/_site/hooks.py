@@ -1,0 +1,106 @@
+"""What the site has beyond plain MkDocs; named in mkdocs.yml, and no part of the site itself.
+
+The notebooks become pages under *Look inside*, every page knows its twin in the other language, and the social card is
+drawn. ``ST_VI_DOCS_NOTEBOOKS=0`` shows the notebooks without running them, for quick writing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.nav import Navigation
+from mkdocs.structure.pages import Page
+from notebook_pages import FailingCell, NotebookPage, executed, page_of, plain, scripts
+from social_card import social_card
+
+logger = logging.getLogger("mkdocs.hooks.st_vi")
+
+FOLDER = "look-inside"
+PLOTLY = "assets/plotly.min.js"
+LANGUAGES = {"en": "English", "vi": "Tiếng Việt"}
+
+pages: dict[str, NotebookPage] = {}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Run the notebooks, or fetch what they gave the last time, and add their pages to the navigation."""
+    run = os.environ.get("ST_VI_DOCS_NOTEBOOKS", "1") != "0"
+    pages.clear()
+    for script in scripts():
+        try:
+            notebook = executed(script, logger.info) if run else plain(script)
+        except FailingCell as error:
+            raise PluginError(str(error)) from None
+        name = script.stem[3:].replace("_", "-")  # without its number
+        pages[f"{FOLDER}/{name}.md"] = page_of(notebook, script, run)
+    for entry in config.nav or []:
+        for children in entry.values() if isinstance(entry, dict) else ():
+            if f"{FOLDER}/index.md" in children:
+                children[:] = [child for child in children if child not in pages] + list(pages)
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages of the notebooks, their pictures, plotly and the social card."""
+    for uri, page in pages.items():
+        files.append(File.generated(config, uri, content=page.markdown))
+        for name, picture in page.pictures.items():
+            files.append(File.generated(config, f"{uri.removesuffix('.md')}/{name}", content=picture))
+    if any(page.has_figures for page in pages.values()):
+        source = Path(find_spec("plotly").origin).parent / "package_data" / "plotly.min.js"
+        files.append(File.generated(config, PLOTLY, abs_src_path=str(source)))
+    files.append(File.generated(config, "assets/card.png", content=social_card(config.site_description)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """List the notebooks where the page asks for it; say which page needs plotly."""
+    if page.file.src_uri == f"{FOLDER}/index.md":
+        items = [f"| [{one.title}]({uri.rpartition('/')[2]}) | {one.summary} |" for uri, one in pages.items()]
+        return markdown.replace("<!-- notebooks -->", "\n".join(["| notebook | begins with |", "|---|---|", *items]))
+    notebook = pages.get(page.file.src_uri)
+    if notebook:
+        page.meta["description"] = notebook.summary
+        page.meta["script"] = PLOTLY if notebook.has_figures else ""
+    return markdown
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Put the outputs of a notebook where its Markdown has left a place for them."""
+    notebook = pages.get(page.file.src_uri)
+    if notebook is None:
+        return html
+    return re.sub(r'<div data-output="(\d+)"></div>', lambda match: notebook.outputs[int(match[1])], html)
+
+
+def on_page_context(context: dict[str, Any], page: Page, config: MkDocsConfig, nav: Navigation) -> dict[str, Any]:
+    """Let the language switch lead to the same page in the other language, and set the language of this one."""
+    config.theme["language"] = "vi" if page.url.startswith("vi/") else "en"
+    config.extra["alternate"] = alternates(page.url.removeprefix("vi/"), {file.url for file in context["pages"]})
+    return context
+
+
+def alternates(url: str, known: set[str]) -> list[dict[str, str]]:
+    """Where the language switch leads to: the same page, or the front page of a language that does not have it.
+
+    Args:
+        url: Of a page, in English.
+        known: The addresses of all pages.
+    """
+    if "vi/" not in known:
+        return []
+    links = {"en": url if url in known else "", "vi": f"vi/{url}" if f"vi/{url}" in known else "vi/"}
+    return [{"name": name, "link": links[language] or "./", "lang": language} for language, name in LANGUAGES.items()]
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Take out the links for which the theme's script fetches sitemaps that are not there; the switch is enough."""
+    return re.sub(r'<link rel="alternate"[^>]*>\s*', "", output)

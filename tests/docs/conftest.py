@@ -1,0 +1,61 @@
+"""What the pages of the documentation find when their code runs: an empty folder, and small stand-ins for the hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from st_vi import build_viclsr
+from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("vi/*.md")])
+
+RUN, NO_RUN, OUTPUT, SHELL = "python", "{.python .no-run}", "{.text .output}", "bash"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its code, and the line of the page on which it begins."""
+
+    page: Path
+    line: int
+    code: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+    def compiled(self, code: str | None = None):
+        """Compiled so that a traceback names the line of the page."""
+        padded = "\n" * (self.line - 1) + (self.code if code is None else code)
+        return compile(padded, str(self.page), "exec", dont_inherit=True)
+
+
+def blocks(page: Path, kind: str) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for match in re.finditer(rf"^```{re.escape(kind)}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        yield Block(page, text.count("\n", 0, match.start()) + 2, match[1])
+
+
+@pytest.fixture(scope="session")
+def stands_for(tiny_base, tmp_path_factory) -> dict[str, str]:
+    return {
+        "FacebookAI/xlm-roberta-large": str(tiny_base),
+        "Qwen/Qwen2-VL-2B-Instruct": str(save_tiny_qwen2_vl(tmp_path_factory.mktemp("qwen"))),
+    }
+
+
+@pytest.fixture
+def workplace(tiny_base, tmp_path, monkeypatch) -> Path:
+    """The current folder, with what a page may take as given: a picture, and two models that were saved before."""
+    Image.new("RGB", (112, 112), "brown").save(tmp_path / "pho.jpg")
+    for saved in ("outputs/demo/model", "outputs/viclsr"):
+        build_viclsr(tiny_base).save_pretrained(str(tmp_path / saved))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,0 +1,201 @@
+"""A built site and a browser: serve it, walk its pages, and see what is drawn."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+FIGURE = ".js-plotly-plot"
+
+# How many marks are to be seen; axes, legends and controls are none. WebGL paints them all on one canvas.
+MARKS = """figure => {
+  const empty = ({width, height}) => Object.assign(document.createElement("canvas"), {width, height}).toDataURL();
+  const painted = [...figure.querySelectorAll("canvas")].filter(canvas => canvas.toDataURL() !== empty(canvas));
+  const shapes = figure.querySelectorAll(".trace path, .trace rect, .trace image, .point path, .hm image, .im image");
+  const boxes = [...shapes].map(mark => mark.getBoundingClientRect());
+  const {width, height} = figure.getBoundingClientRect();
+  return {width, height, marks: painted.length + boxes.filter(box => Math.max(box.width, box.height) > 1).length};
+}"""
+
+# What is drawn, without the controls themselves.
+DRAWN = """figure => {
+  const drawings = [...figure.querySelectorAll("svg.main-svg")].map(svg => {
+    const copy = svg.cloneNode(true);
+    copy.querySelectorAll(".menulayer, .hoverlayer, .slider-container").forEach(layer => layer.remove());
+    return copy.innerHTML;
+  });
+  return drawings.join() + [...figure.querySelectorAll("canvas")].map(canvas => canvas.toDataURL()).join();
+}"""
+
+CHOICES = """(figure, number) =>
+  figure._fullLayout.updatemenus.filter(menu => menu.visible && menu.type === "dropdown")[number].buttons.length"""
+
+READY = """() =>
+  [...document.querySelectorAll(".plotly-graph-div")].every(figure => figure.querySelector(".main-svg"))"""
+
+TIMES = """() => {
+  const [page] = performance.getEntriesByType("navigation");
+  return {interactive: page.domInteractive / 1000, loaded: page.loadEventEnd / 1000};
+}"""
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a folder on localhost, with a slash at its end, until the block is left."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@dataclass
+class Visit:
+    """What a page did in the browser.
+
+    Attributes:
+        wrong: Errors of the page, failed requests, and requests to another host.
+        figures: Width, height and number of marks of each figure.
+        dead: Controls of figures that changed nothing.
+        controls: How many controls of figures there are.
+        times: Seconds to interactive and to the load event.
+        overflow: How many pixels the page is wider than a phone.
+    """
+
+    wrong: list[str] = field(default_factory=list)
+    figures: list[dict[str, float]] = field(default_factory=list)
+    dead: list[str] = field(default_factory=list)
+    controls: int = 0
+    times: dict[str, float] = field(default_factory=dict)
+    overflow: int = 0
+
+
+def visit(browser: Any, address: str, root: str) -> Visit:
+    """Open a page as on a desk and as on a phone, and use every slider and button of its figures.
+
+    Args:
+        browser: Of playwright.
+        address: Of the page.
+        root: Of the site.
+    """
+    seen = Visit()
+    with opened(browser, address, root, seen.wrong) as page:
+        seen.times = page.evaluate(TIMES)
+        for number, figure in enumerate(page.locator(FIGURE).all()):
+            seen.figures.append(figure.evaluate(MARKS))
+            for name, moves in controls(figure):
+                seen.controls += 1
+                if not any(changes(page, figure, move) for move in moves):
+                    seen.dead.append(f"{name} of figure {number}")
+    with opened(browser, address, root, seen.wrong, width=375, height=800) as page:
+        seen.overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    return seen
+
+
+@contextmanager
+def opened(
+    browser: Any, address: str, root: str, wrong: list[str], width: int = 1300, height: int = 1000, **options: Any
+) -> Iterator[Any]:
+    """A page whose figures are drawn; what goes wrong meanwhile is added to the list."""
+    page = browser.new_page(viewport={"width": width, "height": height}, **options)
+    page.on("request", lambda one: one.url.startswith((root, "data:", "blob:")) or wrong.append(f"request: {one.url}"))
+    page.on("response", lambda one: one.status >= 400 and wrong.append(f"{one.status}: {one.url}"))
+    page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+    page.on("console", lambda one: one.type == "error" and wrong.append(f"console: {one.text}"))
+    try:
+        page.goto(address, wait_until="load")
+        page.wait_for_function(READY, timeout=60_000)
+        page.wait_for_timeout(300)
+        yield page
+    finally:
+        page.close()
+
+
+def controls(figure: Any) -> Iterator[tuple[str, list[Any]]]:
+    """The sliders and menus of a figure: a name, and ways of moving each, one of which has to change something."""
+    for number, rail in enumerate(figure.locator(".slider-rail-touch-rect").all()):
+        yield f"slider {number}", [functools.partial(_press, rail, part) for part in (0.02, 0.5, 0.98)]
+    for number, header in enumerate(figure.locator(".updatemenu-header-group > .updatemenu-header").all()):
+        count = figure.evaluate(CHOICES, number)
+        yield f"menu {number}", [functools.partial(_choose, figure, header, choice) for choice in range(count)]
+    buttons = figure.locator(".updatemenu-button").all()
+    if buttons:
+        yield "buttons", [button.click for button in buttons]
+
+
+def _press(rail: Any, part: float) -> None:
+    box = rail.bounding_box()
+    rail.click(position={"x": box["width"] * part, "y": box["height"] / 2}, force=True)
+
+
+def _choose(figure: Any, header: Any, choice: int) -> None:
+    header.click()
+    figure.locator(".updatemenu-dropdown-button").nth(choice).click()
+
+
+def changes(page: Any, figure: Any, move: Any, seconds: float = 2) -> bool:
+    """Whether something else is drawn after the move."""
+    before = figure.evaluate(DRAWN)
+    move()
+    for _ in range(int(seconds / 0.1)):
+        page.wait_for_timeout(100)
+        if figure.evaluate(DRAWN) != before:
+            return True
+    return False
+
+
+class Links(HTMLParser):
+    """Where a page leads to, what it can be entered at, and its text.
+
+    Args:
+        path: Of an HTML file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.anchors: set[str] = set()
+        self.head: list[str] = []
+        self._in_head = False
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = dict(attributes)
+        self._in_head = tag == "head" or (self._in_head and tag != "body")
+        self.anchors |= {value for name in ("id", "name") if (value := values.get(name))}
+        found = [value for name in ("href", "src") if (value := values.get(name))]
+        self.links += found
+        self.head += found if self._in_head else []
+
+
+def dead_links(folder: Path) -> list[str]:
+    """Links of the site to pages, files and anchors that it does not have, as ``page -> link``."""
+    pages = {path: Links(path) for path in sorted(folder.rglob("*.html"))}
+    dead = []
+    for path, page in pages.items():
+        here = "http://site/" + path.relative_to(folder).as_posix()
+        for link in dict.fromkeys(page.links):
+            parts = urlsplit(urljoin(here, link))
+            if parts.netloc != "site" or parts.scheme != "http":
+                continue
+            target = folder / unquote(parts.path).lstrip("/")
+            target = target / "index.html" if target.is_dir() else target
+            anchor = unquote(parts.fragment)
+            if not target.is_file() or (anchor and target in pages and anchor not in pages[target].anchors):
+                dead.append(f"{path.relative_to(folder)} -> {link}")
+    return dead

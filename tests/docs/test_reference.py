@@ -1,0 +1,86 @@
+"""Every public name is in the reference, and its docstring says what a user asks first."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import zlib
+
+import pytest
+
+import st_vi
+from tests.docs.conftest import DOCS, PAGES, ROOT, RUN, blocks
+
+REFERENCE = "\n".join(page.read_text(encoding="utf-8") for page in sorted((DOCS / "reference").glob("*.md")))
+SHOWN = set(re.findall(r"^::: (\S+)", REFERENCE, re.MULTILINE))
+
+ROOMS = sorted(
+    name
+    for name in (f"st_vi.{module.name}" for module in pkgutil.iter_modules(st_vi.__path__) if module.ispkg)
+    if hasattr(importlib.import_module(name), "__all__")
+)
+PUBLIC = [(room, name) for room in ["st_vi", *ROOMS] for name in importlib.import_module(room).__all__]
+OBJECTS = {f"{room}.{name}": getattr(importlib.import_module(room), name) for room, name in PUBLIC}
+DOCUMENTED = {path: value for path, value in OBJECTS.items() if inspect.isclass(value) or inspect.isfunction(value)}
+
+AS_ANOTHER = re.compile(r"^As `(\w+)`", re.MULTILINE)  # arguments are told there
+
+# Records that functions return, and nobody makes.
+RETURNED = {"st_vi.data.Triplets", "st_vi.encoding.EncodedCorpus", "st_vi.terms.Direction"}
+
+# What they take is in their first sentence.
+ONE_ARGUMENT = {"st_vi.data.combine_rows", "st_vi.data.split_by_task"}
+
+
+def used_on_pages() -> set[str]:
+    """Names that code which runs on a page of the documentation makes use of."""
+    trees = (ast.parse(block.code) for page in PAGES for block in blocks(page, RUN))
+    return {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def test_every_room_has_its_reference():
+    assert {"st_vi.terms", "st_vi.losses", "st_vi.data"} <= set(ROOMS)
+    assert not set(ROOMS) - SHOWN
+
+
+@pytest.mark.parametrize("name", st_vi.__all__)
+def test_the_front_page_of_the_reference_names_what_st_vi_names(name):
+    table = (DOCS / "reference" / "index.md").read_text(encoding="utf-8")
+    assert re.search(rf"`{name}`", table)
+
+
+@pytest.mark.parametrize("path", DOCUMENTED)
+def test_docstring_begins_with_a_sentence(path):
+    first = (inspect.getdoc(DOCUMENTED[path]) or "").split("\n\n")[0].strip()
+    assert first and first[-1] in ".:", f"{path}: {first!r}"
+
+
+@pytest.mark.parametrize("path", sorted(set(DOCUMENTED) - RETURNED - ONE_ARGUMENT))
+def test_docstring_tells_the_arguments(path):
+    value, doc = DOCUMENTED[path], inspect.getdoc(DOCUMENTED[path])
+    if inspect.signature(value).parameters:
+        assert re.search(r"^(Args|Attributes):$", doc, re.MULTILINE) or AS_ANOTHER.search(doc)
+
+
+@pytest.mark.parametrize("path", sorted(set(DOCUMENTED) - RETURNED))
+def test_there_is_an_example(path):
+    """In the docstring, where pytest runs it, or on a page."""
+    example = re.search(r"^Example:\n\s+>>> ", inspect.getdoc(DOCUMENTED[path]), re.MULTILINE)
+    assert example or path.rpartition(".")[2] in used_on_pages(), f"{path} has no example"
+
+
+def test_the_site_shows_every_public_name(tmp_path, monkeypatch):
+    """Built without running the notebooks; `objects.inv` lists what the pages show."""
+    monkeypatch.setenv("ST_VI_DOCS_NOTEBOOKS", "0")
+    pytest.importorskip("mkdocstrings", reason='pip install "st-vi[docs]"')
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=False))
+    entries = zlib.decompress((tmp_path / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode().splitlines()
+    shown = {entry.split()[0] for entry in entries}
+    assert not {f"{room}.{name}" for room, name in PUBLIC if room != "st_vi"} - shown
+    assert all((tmp_path / page).is_file() for page in ("index.html", "start/index.html", "search/search_index.json"))

@@ -1,0 +1,226 @@
+"""The site as it is published: built strictly, with its notebooks run, and every page walked in a real browser."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.docs.conftest import ROOT
+from tests.docs.site import FIGURE, Links, Visit, dead_links, opened, served, visit
+from tests.notebooks.conftest import browser  # noqa: F401
+
+RECORDS = ROOT / ".cache" / "site"  # times and screenshots, for a person to look at
+NOTEBOOKS = sorted(path.stem[3:].replace("_", "-") for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
+
+
+@dataclass(frozen=True)
+class Site:
+    """A built site that is being served."""
+
+    folder: Path
+    root: str
+    seconds: float
+
+    def pages(self) -> list[str]:
+        """Their addresses below the root."""
+        files = sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.html"))
+        return [file.removesuffix("index.html") for file in files]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    pytest.importorskip("mkdocs", reason='pip install "st-vi[docs]"')
+    pytest.importorskip("nbclient", reason='pip install "st-vi[docs]"')
+    folder, start = tmp_path_factory.mktemp("site"), time.monotonic()
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "ST_VI_DOCS_NOTEBOOKS": "1", "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    with served(folder) as root:
+        yield Site(folder, root, time.monotonic() - start)
+
+
+@pytest.fixture(scope="module")
+def visits(site, browser) -> dict[str, Visit]:  # noqa: F811
+    """Every page, once."""
+    seen = {page: visit(browser, site.root + page, site.root) for page in site.pages()}
+    size = sum(path.stat().st_size for path in site.folder.rglob("*") if path.is_file())
+    record = {"build_seconds": site.seconds, "site_megabytes": size / 1e6}
+    record["pages"] = {page: asdict(one) for page, one in seen.items()}
+    write_record("site.json", json.dumps(record, indent=1).encode())
+    return seen
+
+
+def write_record(name: str, content: bytes) -> None:
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    (RECORDS / ".gitignore").write_text("*\n", encoding="utf-8")
+    (RECORDS / name).write_bytes(content)
+
+
+def test_no_dead_link_or_anchor(site):
+    assert not dead_links(site.folder)
+
+
+def test_dead_links_are_found(tmp_path):
+    (tmp_path / "there.html").write_text('<h1 id="top">A</h1>')
+    (tmp_path / "index.html").write_text('<a href="there.html#top"></a><a href="there.html#end"></a><img src="a.png">')
+    assert dead_links(tmp_path) == ["index.html -> there.html#end", "index.html -> a.png"]
+
+
+def test_the_head_names_no_other_host(site):
+    heads = {path: Links(path).head for path in site.folder.rglob("*.html")}
+    assert all(heads.values())
+    assert not [link for links in heads.values() for link in links if re.match(r"(https?:)?//", link)]
+
+
+def test_no_error_and_no_request_to_another_host(visits):
+    assert not {page: one.wrong for page, one in visits.items() if one.wrong}
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_has_a_page_with_figures(name, visits):
+    assert visits[f"look-inside/{name}/"].figures
+
+
+def test_every_figure_has_visible_marks(visits):
+    figures = [(page, figure) for page, one in visits.items() for figure in one.figures]
+    assert not [found for found in figures if min(found[1].values()) < 1 or found[1]["height"] < 100]
+
+
+def test_sliders_and_buttons_are_alive_without_a_kernel(visits):
+    assert not {page: one.dead for page, one in visits.items() if one.dead}
+    assert sum(one.controls for one in visits.values()) >= len(NOTEBOOKS) / 2
+
+
+def test_plotly_is_there_once_and_loaded_only_where_it_is_needed(site, visits):
+    assert [path.name for path in site.folder.rglob("*plotly*.js")] == ["plotly.min.js"]
+    asking = {page for page in visits if "plotly.min.js" in text_of(site, page)}
+    assert asking == {page for page, one in visits.items() if one.figures}
+
+
+def text_of(site: Site, page: str) -> str:
+    path = site.folder / page
+    return (path / "index.html" if path.is_dir() else path).read_text(encoding="utf-8")
+
+
+def test_a_phone_never_scrolls_sideways(visits):
+    assert not {page: one.overflow for page, one in visits.items() if one.overflow > 0}
+
+
+def test_pages_are_soon_interactive(visits):
+    """A wide bound: the machine may be busy. The record has the figures."""
+    assert max(one.times["interactive"] for one in visits.values()) < 10
+
+
+@pytest.mark.parametrize("query", ["hà nội", "ha noi", "Hà Nội", "HA NOI"])
+def test_search_finds_vietnamese_with_and_without_diacritics(query, site, browser):  # noqa: F811
+    wrong: list[str] = []
+    with opened(browser, site.root, site.root, wrong) as page:
+        page.locator("[data-md-component=search-query]").click()
+        page.keyboard.type(query, delay=20)
+        first = page.locator(".md-search-result__item:first-child")
+        first.filter(has_text="Hà Nội").wait_for(timeout=20_000)  # results come while one types
+        assert first.locator("mark", has_text="Nội").count()
+        assert "Missing" not in first.inner_text()
+        found = [link.get_attribute("href") for link in page.locator("a.md-search-result__link").all()]
+        assert any("look-inside/where-does-the-pool-look/" in link for link in found)
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", ["front page", "reference", "notebook"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1300, 375])
+def test_light_and_dark(name, scheme, width, site, browser):  # noqa: F811
+    page = {"front page": "", "reference": "reference/modules/", "notebook": f"look-inside/{NOTEBOOKS[1]}/"}[name]
+    with opened(browser, site.root + page, site.root, [], width, 1000, color_scheme=scheme) as page:
+        write_record(f"{name}-{scheme}-{width}.png".replace(" ", "-"), page.screenshot(full_page=True))
+        colour = "element => getComputedStyle(element).backgroundColor.match(/[0-9.]+/g).slice(0, 3).map(Number)"
+        assert (sum(page.locator("body").evaluate(colour)) > 380) == (scheme == "light")
+        if name == "notebook":  # figures have dark ink
+            card = page.locator(".st-vi-card", has=page.locator(FIGURE)).first
+            assert sum(card.evaluate(colour)) > 700
+
+
+def test_the_language_switch_leads_to_the_same_page(site):
+    translated = [page for page in site.pages() if page.startswith("vi/")]
+    if not translated:
+        pytest.skip("no page is translated yet")
+    for page in translated:
+        assert '<html lang="vi"' in text_of(site, page)
+        other = page.removeprefix("vi/")
+        assert re.search(r'hreflang="vi"', text_of(site, other)), other
+
+
+def test_social_card(site):
+    from PIL import Image
+
+    with Image.open(site.folder / "assets" / "card.png") as card:
+        assert card.size == (1200, 630)
+    assert all("og:image" in text_of(site, page) for page in site.pages())
+
+
+@pytest.fixture
+def notebook_pages(monkeypatch, tmp_path):
+    """The module that makes pages of notebooks, with an empty cache."""
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_site")
+    monkeypatch.setenv("ST_VI_CACHE", str(tmp_path))
+    return importlib.import_module("notebook_pages")
+
+
+def test_a_failing_cell_is_named(notebook_pages, tmp_path):
+    pytest.importorskip("ipykernel")
+    script = tmp_path / "07_wrong.py"
+    script.write_text("# %% [markdown]\n# # Wrong\n\n# %%\nlength = len(7)\n")
+    with pytest.raises(notebook_pages.FailingCell, match=r"(?s)07_wrong\.py.*length = len\(7\).*TypeError"):
+        notebook_pages.executed(script)
+
+
+def test_a_notebook_runs_once(notebook_pages, tmp_path):
+    pytest.importorskip("ipykernel")
+    script, count = tmp_path / "07_counts.py", tmp_path / "count"
+    script.write_text(f"# %% [markdown]\n# # Counts\n\n# %%\nopen({str(count)!r}, 'a').write('x')\n")
+    first, second = notebook_pages.executed(script), notebook_pages.executed(script)
+    assert first.cells[1].outputs == second.cells[1].outputs and count.read_text() == "x"
+    script.write_text(script.read_text() + "# and a change\n")
+    notebook_pages.executed(script)
+    assert count.read_text() == "xx"
+
+
+def test_what_a_page_shows_of_a_notebook(notebook_pages):
+    output = importlib.import_module("nbformat.v4").new_output
+    outputs = [
+        output("stream", name="stdout", text="5 %\r10 %\n"),
+        output("stream", name="stderr", text="a warning"),
+        output("display_data", {"text/plain": "5 %", "application/vnd.jupyter.widget-view+json": {}}),
+        output("stream", name="stdout", text="<b>\n" * 100),
+        output("display_data", {"text/html": "<div><progress value='3'></progress> 3/5</div>"}),
+        output("display_data", {"image/png": "aGk="}),
+        output("display_data", {"text/html": '<div><table border="1" class="dataframe"><tr><td>1</table></div>'}),
+        output("display_data", {"application/vnd.plotly.v1+json": {"data": [{"y": [1]}], "layout": {"width": 860}}}),
+    ]
+    script = ROOT / "notebooks" / "00_quickstart.py"
+    notebook = notebook_pages.plain(script)
+    code = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    code.outputs = outputs
+    page = notebook_pages.page_of(notebook, script)
+    text, picture, table, figure = page.outputs
+    assert "<code>10 %\n&lt;b&gt;\n" in text and "62 more lines" in text
+    assert page.pictures == {"0.png": b"hi"} and 'src="0.png"' in picture
+    assert "<table><tr><td>1" in table
+    assert page.has_figures and "Plotly.newPlot" in figure and "860" not in figure and "cdn" not in figure
+    assert (
+        "not run" not in page.markdown and "without running" in notebook_pages.page_of(notebook, script, False).markdown
+    )
