@@ -52,7 +52,7 @@ embeddings = [model.encode(sentences, convert_to_tensor=True, show_progress_bar=
 # ## Look around
 #
 # - **Lasso** some points in one map, and see where they are in the other. **Click** one, or write a part of it in
-#   *find text*: its nearest neighbours before and after stand in the table, what stayed is bold.
+#   *find text*: its nearest neighbours before and after stand in the table, what stayed is bold. *let go* ends it.
 # - **labels**: choose the topics that are in colour; with Ctrl several.
 # - **map**: UMAP is fitted once, here, and kept. It takes about half a minute.
 # - **colour by** *overlap*: yellow points have kept their neighbours, blue ones have got new ones.

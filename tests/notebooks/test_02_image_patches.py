@@ -12,7 +12,7 @@ assert [len(each.maps) for each in views.values()] == [1, 1, 2]
 
 before = explorer.similarities.data[0].x[0]
 explorer._clicked([[0, 0]])
-explorer._selected([0, 1, 4, 5])  # the circle
+explorer.map.plotly_relayout({"selections": [{"type": "path", "path": "M0,0L160,0L160,160L0,160Z"}]})  # the circle
 assert len(explorer.masked) == 4 and len(explorer.similarities.data[0].x) == 4
 assert explorer.similarities.data[0].x[1] < before
 explorer.picture.value = "oblong"
@@ -72,7 +72,8 @@ def test_in_the_browser(open_notebook):
         notebook.fill("text", "Hình vuông có màu gì?")
     with notebook.changes(figure=3):
         notebook.select("picture", "writing")
-    with notebook.changes(selector=".st-vi-notice"):
+    with notebook.changes(figure=1):
         notebook.fill("query", "")
+    assert "empty" in notebook.text(".st-vi-notice")
     notebook.theme("dark")
     notebook.screenshot("dark")

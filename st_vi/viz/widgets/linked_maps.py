@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
+from st_vi.viz.lasso import inside
 from st_vi.viz.maps import (
     Projection,
     marker_style,
@@ -33,10 +34,8 @@ LISTED = 8
 class LinkedMaps(Explorer):
     """Lasso, click or find rows in one map, and see them in all, with their neighbours in each space.
 
-    A lasso picks rows; a click picks one, and marks its neighbours in both maps and lists them; a double click lets
-    go. In every figure, trace 0 holds all points, trace 1 the picked ones, and one trace follows for the neighbours
-    in each space. (The picked rows are a trace of their own, because plotly lets the lasso that was drawn in a figure
-    override a selection from Python.)
+    A lasso picks rows; a click picks one, and marks its neighbours in both maps and lists them. In every figure,
+    trace 0 holds all points, trace 1 the picked ones, and one trace follows for the neighbours in each space.
 
     Args:
         maps: For each name, such as "before" and "after", a projection or points (N, 2) of the same N rows.
@@ -44,12 +43,13 @@ class LinkedMaps(Explorer):
         labels: N names to colour by.
         neighbours: For each name, the rows of the nearest neighbours in that space, (N, k), nearest first.
         shown: Labels in colour; see `st_vi.viz.maps.scatter`.
-        limit: More points than this are sampled, with a notice.
+        limit: More points than this are sampled, the same in every map, and the title says so.
 
     Attributes:
         maps: The figures, in the order of the names.
         legend: What colours and symbols mean, once for all maps.
         find: Picks the rows whose text contains what is written here.
+        release: Lets go of what is picked.
         table: What is picked, and its neighbours.
         picked: The picked rows.
 
@@ -91,13 +91,13 @@ class LinkedMaps(Explorer):
         self.drawn = sample_rows(self.count, limit)
         self.maps = [self._figure(name) for name in self.projections]
         self.find = w.Text(description="find text", placeholder="part of a text", continuous_update=False)
+        self.release = w.Button(description="let go")
         self.legend, self.table = w.HTML(legend(labels, shown)), w.HTML()
         beside = w.Box(self.maps, layout=w.Layout(flex_flow="row wrap"))
-        super().__init__([self.find, beside, self.legend, self.table], self._twin)
+        super().__init__([w.HBox([self.find, self.release]), beside, self.legend, self.table], self._twin)
         self.on_change(self.find, self._find)
+        self.release.on_click(lambda _: self.guarded(self._let_go))
         self.set_neighbours(neighbours or {})
-        if len(self.drawn) < self.count:
-            self.show_notice(f"{len(self.drawn):,} of {self.count:,} points are drawn, the same in every map.")
 
     def place(self, maps: Mapping[str, Projection | np.ndarray]) -> None:
         """Move all points to other places, such as those of another method."""
@@ -147,23 +147,38 @@ class LinkedMaps(Explorer):
         projection = self.projections[name]
         base = point_trace(projection.points, self.drawn, self.labels, self.texts, self.shown)
         base.update(_undimmed(base.marker.opacity))
-        figure = with_axes(styled(go.Figure([base, *_overlays(self.projections)]), name, height=440), projection)
+        some = f" ({len(self.drawn):,} of {self.count:,} points)" if len(self.drawn) < self.count else ""
+        figure = styled(go.Figure([base, *_overlays(self.projections)]), name + some, height=440)
+        with_axes(figure, projection)
         figure.update_layout(
             width=480,
             dragmode="lasso",
-            newselection_line_color="rgba(0,0,0,0)",
             legend={"x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},  # beside the title: moves no axis
         )
         figure = LiveFigure(figure)
-        base = figure.data[0]
-        base.on_selection(lambda trace, points, state: self._clicked(points.point_inds))
-        base.on_deselect(lambda trace, points: self.guarded(lambda: self.pick([])))
+        figure.layout.on_change(lambda layout, _: self.guarded(lambda: self._lasso(name, figure)), "selections")
         # a click on another trace is reported to this one too, without points
-        base.on_click(lambda trace, points, state: points.point_inds and self._clicked(points.point_inds[:1]))
+        figure.data[0].on_click(lambda _, points, state: self.guarded(lambda: self._click(points.point_inds)))
         return figure
 
-    def _clicked(self, numbers: Sequence[int]) -> None:
-        self.guarded(lambda: self.pick(self.drawn[np.asarray(numbers, dtype=int)]))
+    def _lasso(self, name: str, figure: LiveFigure) -> None:
+        """Pick what was drawn around, and take the line away: the mouse does not reach the points below it.
+
+        Plotly also has an event for this; it gets lost where the mouse moves on before the kernel has answered.
+        """
+        lines = figure.layout.selections
+        if lines:
+            points = self.projections[name].points[self.drawn]
+            figure.layout.selections = []
+            self.pick(self.drawn[np.any([inside(points, line) for line in lines], axis=0)])
+
+    def _click(self, numbers: Sequence[int]) -> None:
+        if numbers:
+            self.pick(self.drawn[numbers[:1]])
+
+    def _let_go(self) -> None:
+        self.find.value = ""
+        self.pick([])
 
     def _find(self) -> None:
         wanted = self.find.value.strip().casefold()

@@ -26,8 +26,11 @@ def linked(points):
     return LinkedMaps(points, texts=TEXTS, labels=list("aabbc"), neighbours=NEAR)
 
 
-def lasso(linked, figure, numbers):
-    linked.maps[figure].data[0]._dispatch_on_selection(Points(point_inds=numbers), None)
+def lasso(linked, figure, rows):
+    """As the page reports it; a small box around each of the rows."""
+    places = list(linked.projections.values())[figure].points[rows]
+    boxes = [{"type": "rect", "x0": x - 1e-4, "x1": x + 1e-4, "y0": y - 1e-4, "y1": y + 1e-4} for x, y in places]
+    linked.maps[figure].plotly_relayout({"selections": boxes})
 
 
 def click(linked, figure, numbers):
@@ -73,17 +76,29 @@ def test_click_on_another_trace_changes_nothing(linked):
     assert list(linked.picked) == [3]
 
 
-def test_double_click_lets_go(linked):
-    lasso(linked, 0, [1, 3])
-    linked.maps[0].data[0]._dispatch_on_deselect(Points(point_inds=[]))
-    assert not len(linked.picked)
+def test_lasso_in_the_coordinates_of_the_map(linked, points):
+    line = "M" + "L".join(f"{x},{y}" for x, y in [(-9, 9), (0, 9), (0, -9), (-9, -9)]) + "Z"
+    linked.maps[1].plotly_relayout({"selections": [{"type": "path", "path": line}]})
+    assert linked.picked.tolist() == np.flatnonzero(points["after"][:, 0] < 0).tolist()
+
+
+def test_line_of_the_lasso_does_not_stay(linked):
+    lasso(linked, 0, [1])
+    assert not linked.maps[0].layout.selections
+    assert list(linked.picked) == [1]
+
+
+def test_let_go(linked):
+    linked.find.value = "mưa"
+    linked.release.click()
+    assert (linked.find.value, len(linked.picked)) == ("", 0)
     assert all(not len(shown.data[1].x) for shown in linked.maps)
     assert "Draw a line around points" in linked.table.value
 
 
 def test_empty_lasso(linked):
     lasso(linked, 0, [1])
-    lasso(linked, 0, [])
+    linked.maps[0].plotly_relayout({"selections": [{"type": "rect", "x0": 98, "x1": 99, "y0": 98, "y1": 99}]})
     assert not len(linked.picked)
 
 
@@ -105,8 +120,8 @@ def test_find(linked):
 def test_sample_is_the_same_in_both(points):
     points = {name: np.random.default_rng(i).normal(size=(50, 2)) for i, name in enumerate(points)}
     linked = LinkedMaps(points, limit=10)
-    assert "10 of 50 points are drawn" in linked.notice.value
-    lasso(linked, 0, [7])
+    assert [shown.layout.title.text for shown in linked.maps] == ["before (10 of 50 points)", "after (10 of 50 points)"]
+    click(linked, 0, [7])
     for shown, places in zip(linked.maps, points.values(), strict=True):
         assert len(shown.data[0].x) == 10
         np.testing.assert_array_equal(drawn(shown.data[1])[0], places[linked.drawn[7]])

@@ -1,0 +1,245 @@
+"""Pictures under the weights of their patches."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+import torch
+from plotly.subplots import make_subplots
+from torch import Tensor
+
+from st_vi.viz.pictures import under
+from st_vi.viz.theme import COLOURS, SEQUENTIAL, styled
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def patch_map(
+    picture: Image.Image,
+    weights: Tensor,
+    masked: Collection[tuple[int, int]] = (),
+    *,
+    opacity: float = 0.55,
+    colour_range: tuple[float, float] | None = None,
+    title: str = "",
+) -> go.Figure:
+    """A picture under a heat map of the weights of its patches.
+
+    The axes count the pixels of the picture, and stay with it. Trace 0 is the heat map, whose hover shows row,
+    column and weight; trace 1 the masked patches, in the picture's mean colour; trace 2 the centres of all patches
+    from left to right and top to bottom, invisible: plotly offers a lasso only where it has points to catch.
+
+    Args:
+        picture: As given to the model.
+        weights: (rows, columns).
+        masked: Rows and columns.
+        opacity: Of the heat map, in [0, 1].
+        colour_range: Weights of the lowest and the highest colour; None is 0 and the largest weight.
+        title: Above the figure.
+
+    Example:
+        >>> import torch
+        >>> from PIL import Image
+        >>> from st_vi.viz.patches import patch_map
+        >>> figure = patch_map(Image.new("RGB", (640, 400)), torch.rand(14, 23))
+        >>> figure.data[0].dx, figure.layout.xaxis.range
+        (27.8260869565..., (0, 640))
+    """
+    heat, covers = _traces(picture, weights, masked, opacity, colour_range)
+    rows, columns = weights.shape
+    centres = go.Scatter(
+        x=[heat.x0 + heat.dx * column for _ in range(rows) for column in range(columns)],
+        y=[heat.y0 + heat.dy * row for row in range(rows) for _ in range(columns)],
+        mode="markers",
+        marker={"color": "rgba(0, 0, 0, 0)"},  # with an opacity of 0, a lasso would not catch them
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    figure = styled(go.Figure([heat, covers, centres]), title, height=430)
+    figure.update_layout(
+        images=[under(picture, "x", "y")],
+        margin={"l": 8, "r": 8, "b": 8},
+        dragmode="lasso",
+        newselection={"line": {"color": "rgba(0,0,0,0)"}},  # a line would stay where patches are long unmasked
+    )
+    _fix_axes(figure, picture)
+    return figure
+
+
+def with_opacity_slider(figure: go.Figure, steps: int = 11) -> go.Figure:
+    """A `patch_map` with plotly's own slider for the opacity of the heat map; works without a kernel.
+
+    Args:
+        figure: Changed in place.
+        steps: From 0 to 1, both included.
+    """
+    levels = [step / (steps - 1) for step in range(steps)]
+    now = min(range(steps), key=lambda step: abs(levels[step] - figure.data[0].opacity))
+    figure.data[0].opacity = levels[now]
+    figure.update_layout(
+        sliders=[
+            {
+                "active": now,
+                "currentvalue": {"prefix": "opacity "},
+                "steps": [
+                    {"label": f"{level:.1f}", "method": "restyle", "args": [{"opacity": [level]}, [0]]}
+                    for level in levels
+                ],
+            }
+        ],
+        height=figure.layout.height + 90,
+        margin_b=90,
+    )
+    return figure
+
+
+def resolutions_side_by_side(
+    picture: Image.Image, maps: Mapping[str, Tensor], *, opacity: float = 0.55, title: str = ""
+) -> go.Figure:
+    """The same picture under maps of several resolutions.
+
+    Every map has a colour range of its own, from 0 to its largest weight: the more patches, the less has each.
+
+    Args:
+        picture: As given to the model.
+        maps: Name, such as the pixel budget, to weights (rows, columns).
+        opacity: Of the heat maps, in [0, 1].
+        title: Above the figure.
+
+    Raises:
+        ValueError: There is no map.
+    """
+    if not maps:
+        raise ValueError("there is no map to show: give at least one")
+    names = [f"{name}<br>{w.shape[0]} × {w.shape[1]} = {w.numel()} patches" for name, w in maps.items()]
+    figure = make_subplots(1, len(maps), subplot_titles=names, horizontal_spacing=0.02)
+    for number, weights in enumerate(maps.values(), start=1):
+        heat, _ = _traces(picture, weights, (), opacity, None)
+        heat.showscale = False
+        figure.add_trace(heat, row=1, col=number)
+        _fix_axes(figure, picture, number)
+        suffix = "" if number == 1 else str(number)
+        figure.add_layout_image(under(picture, f"x{suffix}", f"y{suffix}"))
+    styled(figure, title, height=300)
+    figure.update_layout(margin={"l": 8, "r": 8, "t": 90 if title else 52, "b": 8})
+    return figure
+
+
+def mass_bars(masses: Mapping[str, Mapping[str, float]], title: str = "") -> go.Figure:
+    """Stacked bars: how much of the pool is pictures, text and special tokens.
+
+    Args:
+        masses: Name of an input to names of its parts to their sums of weights, the same parts for all.
+        title: Above the figure.
+
+    Example:
+        >>> from st_vi.viz.patches import mass_bars
+        >>> figure = mass_bars({"scene": {"image": 0.75, "text": 0.25}})
+        >>> [(bar.name, bar.x) for bar in figure.data]
+        [('image', (0.75,)), ('text', (0.25,))]
+    """
+    parts = list(next(iter(masses.values()), {}))
+    bars = [
+        go.Bar(
+            name=part,
+            y=list(masses),
+            x=[mass[part] for mass in masses.values()],
+            orientation="h",
+            marker_color=COLOURS[number],
+            hovertemplate="%{y}: " + part + " %{x:.3f}<extra></extra>",
+        )
+        for number, part in enumerate(parts)
+    ]
+    figure = styled(go.Figure(bars), title, height=150 + 30 * len(masses))
+    legend = {"y": 0, "yref": "container", "yanchor": "bottom", "traceorder": "normal"}
+    figure.update_layout(barmode="stack", legend=legend, margin={"b": 64})
+    figure.update_xaxes(range=[0, 1], title="")
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    return figure
+
+
+def similarity_bars(
+    similarities: Mapping[str, float], random: Sequence[float] | Tensor = (), title: str = ""
+) -> go.Figure:
+    """Cosines with a query, and as a last bar the mean of random masks with their least and largest.
+
+    Args:
+        similarities: Name to cosine; all but the first are shown with their difference to the first.
+        random: Cosines of random masks; none leaves the last bar out.
+        title: Above the figure.
+
+    Example:
+        >>> from st_vi.viz.patches import similarity_bars
+        >>> similarity_bars({"as it is": 0.8, "painted": 0.5}).data[0].text
+        ('0.800', '0.500 (-0.300)')
+    """
+    bars, spread = dict(similarities), go.Scatter(x=[], y=[], mode="markers", marker_color="#1a1a1a", hoverinfo="skip")
+    if len(random):
+        cosines = torch.as_tensor(random)
+        mean = bars["random patches painted"] = float(cosines.mean())
+        ends = {"array": [float(cosines.max()) - mean], "arrayminus": [mean - float(cosines.min())]}
+        spread.update(x=[mean], y=["random patches painted"], error_x={"symmetric": False, **ends})
+    values = list(bars.values())
+    bar = go.Bar(
+        y=list(bars),
+        x=values,
+        orientation="h",
+        marker_color=["#8da9c4", "#f0a878", "#f3cf85", "#c4c4c4"][: len(values)],  # light, under dark words
+        text=[f"{x:.3f}" + (f" ({x - values[0]:+.3f})" if number else "") for number, x in enumerate(values)],
+        textposition="inside",
+        insidetextanchor="start",
+        textfont={"color": "#1a1a1a"},
+        hovertemplate="%{y}: %{x:.4f}<extra></extra>",
+    )
+    figure = styled(go.Figure([bar, spread]), title, height=230)
+    figure.update_layout(uniformtext={"mode": "show", "minsize": 12}, showlegend=False)
+    figure.update_xaxes(range=[-1 if min(values, default=0) < 0 else 0, 1])
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    return figure
+
+
+def _traces(
+    picture: Image.Image,
+    weights: Tensor,
+    masked: Collection[tuple[int, int]],
+    opacity: float,
+    colour_range: tuple[float, float] | None,
+) -> tuple[go.Heatmap, go.Heatmap]:
+    """The weights, and above them the masked patches."""
+    (rows, columns), (width, height) = weights.shape, picture.size
+    across, down = width / columns, height / rows
+    place = {"x0": across / 2, "dx": across, "y0": down / 2, "dy": down}
+    low, high = colour_range or (0.0, float(weights.max()))
+    heat = go.Heatmap(
+        **place,
+        z=weights.tolist(),
+        zmin=low,
+        zmax=high,
+        opacity=opacity,
+        colorscale=SEQUENTIAL,
+        colorbar={"title": "weight", "thickness": 12},
+        customdata=[[(row, column) for column in range(columns)] for row in range(rows)],
+        hovertemplate="row %{customdata[0]}, column %{customdata[1]}<br>weight %{z:.4f}<extra></extra>",
+    )
+    mean = "rgb({}, {}, {})".format(*picture.convert("RGB").resize((1, 1), resample=4).getpixel((0, 0)))  # 4: box
+    covers = go.Heatmap(
+        **place,
+        z=[[1.0 if (row, column) in masked else None for column in range(columns)] for row in range(rows)],
+        colorscale=[[0, mean], [1, mean]],
+        showscale=False,
+        hoverinfo="skip",
+        xgap=1,
+        ygap=1,
+    )
+    return heat, covers
+
+
+def _fix_axes(figure: go.Figure, picture: Image.Image, column: int = 1) -> None:
+    """Axes that show the picture and nothing else, upright and undistorted."""
+    suffix = "" if column == 1 else str(column)
+    shared = {"visible": False, "constrain": "domain", "fixedrange": True}
+    figure.layout[f"xaxis{suffix}"].update(range=[0, picture.width], **shared)
+    figure.layout[f"yaxis{suffix}"].update(range=[picture.height, 0], scaleanchor=f"x{suffix}", scaleratio=1, **shared)

@@ -1,0 +1,253 @@
+"""Which patches of a picture the attention pooling looks at, and what the embedding owes to them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import ipywidgets as w
+import plotly.graph_objects as go
+import torch
+from PIL import Image, ImageOps
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+
+from st_vi.evaluation.patch_masks import mask_patches
+from st_vi.evaluation.patches import Patch, PatchView, patches_within, pixel_budget, view_patches
+from st_vi.viz.patches import mass_bars, patch_map, resolutions_side_by_side, similarity_bars, with_opacity_slider
+from st_vi.viz.pictures import corners, is_transparent, readable
+from st_vi.viz.widgets.explorer import Explorer
+
+TOKEN_PIXELS = 28 * 28
+"""Of a visual token of Qwen2-VL."""
+WIDTH = 1080
+"""Of all figures together, in pixels."""
+TRANSPARENT = "This picture is transparent in places: it is shown, and encoded, on white."
+NO_QUERY = "The query is empty: there is nothing to compare the picture with."
+
+
+class PatchExplorer(Explorer):
+    """Mask patches of a picture by click or lasso, and see what becomes of its similarity to a text.
+
+    A weight is no proof of importance: beside the map stand the cosines with the query before and after the patches
+    are painted in the picture's mean colour and all is encoded again, after they are only left out of the pool, and
+    after as many random patches are painted. A click on a masked patch brings it back. Outside a kernel, the map
+    comes with a slider for its opacity.
+
+    Args:
+        model: Over a `Qwen2VLTransformer`, with attention pooling.
+        pictures: Name to picture, at least one.
+        text: Beside the picture, to begin with.
+        query: A text to compare with, to begin with.
+        prompt_name: Of the prompt for the picture; the query has none.
+        budgets: In pixels, from small to large, shown side by side; None is a quarter of the model's own budget,
+            half of it and all of it. The model's own is added where it is missing. A picture is scaled down to a
+            budget, never up.
+
+    Attributes:
+        effect: What is shown, a `MaskEffect`.
+        masked: Rows and columns of the masked patches, a set.
+        map: The overlay, a `FigureWidget`; `similarities`, `masses` and `resolutions` are the other figures.
+
+    Raises:
+        ValueError: The model reads no pictures or has no attention pooling; or there is no picture, or the first
+            cannot be read.
+
+    Example:
+        >>> from st_vi.data.scenes import draw, scene
+        >>> from st_vi.recipes.example_vision_model import example_vision_model
+        >>> from st_vi.viz.widgets.patch_explorer import PatchExplorer
+        >>> pictures = {"scene": draw(scene("test", 0), size=224)}
+        >>> PatchExplorer(example_vision_model(), pictures, query="Một hình tròn đỏ.")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        pictures: Mapping[str, Image.Image],
+        text: str = "",
+        query: str = "",
+        *,
+        prompt_name: str | None = None,
+        budgets: Sequence[int] | None = None,
+    ) -> None:
+        if not pictures:
+            raise ValueError("there is no picture: give at least one")
+        self.model, self.pictures, self.prompt_name = model, dict(pictures), prompt_name
+        self.masked: set[Patch] = set()
+        self.name = next(iter(pictures))
+        self.shown = readable(self.name, self.pictures[self.name])
+        view_patches(model, self.shown, text, prompt_name=prompt_name)  # what is wrong with the model is said at once
+        self._masked_at = own = model[0].max_pixels
+        self.budgets = sorted({own, *(budgets or (own // 4, own // 2))})
+        self._make_controls(text, query, own)
+        super().__init__([], self._static_twin)
+        self.map = self.similarities = self.masses = self.resolutions = None
+        self._encode()
+        beside = w.HBox([self.map, w.VBox([self.similarities, self.masses])])
+        rows = [
+            w.HBox([self.picture, self.upload, self.budget, self.clear]),
+            *(self.text, self.query, w.HBox([self.opacity, self.colour_range]), beside, self.resolutions),
+        ]
+        self.children = (self.notice, *rows)
+        self._listen()
+
+    def _make_controls(self, text: str, query: str, budget: int) -> None:
+        auto, wide = {"description_width": "auto"}, {"width": "95%"}
+        self.picture = w.Dropdown(options=list(self.pictures), description="picture", style=auto)
+        self.upload = w.FileUpload(accept="image/*", description="upload")
+        named = [(f"at most {_patches(pixels)} patches", pixels) for pixels in self.budgets]
+        self.budget = w.Dropdown(options=named, value=budget, description="pixel budget", style=auto)
+        self.clear = w.Button(description="clear mask")
+        self.text = w.Text(text, description="text", continuous_update=False, layout=wide)
+        self.query = w.Text(query, description="query", continuous_update=False, layout=wide)
+        self.opacity = w.FloatSlider(0.55, min=0, max=1, step=0.05, description="opacity", style=auto)
+        self.colour_range = w.FloatRangeSlider(
+            value=(0, 1), min=0, max=1, step=0.05, description="colour range", style=auto
+        )
+
+    def _listen(self) -> None:
+        self.on_change(self.upload, self._upload)
+        for control in (self.picture, self.text):
+            self.on_change(control, self._encode)
+        for control in (self.budget, self.query):
+            self.on_change(control, self._look)
+        for control in (self.opacity, self.colour_range):
+            self.on_change(control, self._colour)
+        self.clear.on_click(lambda _: self.guarded(lambda: self._mask(set())))
+        self.map.data[0].on_click(lambda trace, points, state: self.guarded(lambda: self._clicked(points.point_inds)))
+        # A lasso is read from the layout: plotly's on_selection loses events that a hover follows.
+        self.map.layout.on_change(lambda *_: self._lassoed(), "selections")
+
+    # What the controls do
+
+    def _upload(self) -> None:
+        if not self.upload.value:
+            return
+        name, content = self.upload.value[0]["name"], bytes(self.upload.value[0]["content"])
+        try:
+            picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise ValueError(f"{name} cannot be read as a picture: {error}") from error
+        readable(name, picture)
+        again = self.picture.value == name
+        self.pictures = {name: picture, **{other: old for other, old in self.pictures.items() if other != name}}
+        self.picture.options = list(self.pictures)  # chooses the first
+        if again:
+            self._encode()
+
+    def _encode(self) -> None:
+        """Another picture or text: everything anew. Nothing changes where the picture cannot be encoded."""
+        name = self.picture.value
+        picture, views = readable(name, self.pictures[name]), {}
+        for pixels in self.budgets:
+            with pixel_budget(self.model, pixels):
+                views[pixels] = self._view(picture)
+        if name != self.name:
+            self.masked = set()
+        self.name, self.shown, self.views = name, picture, views
+        maps = {f"{pixels:,} pixels": view.maps[0] for pixels, view in views.items()}
+        panels = resolutions_side_by_side(picture, maps, opacity=self.opacity.value)
+        self.resolutions = _drawn(self.resolutions, panels, WIDTH)
+        self._look()
+
+    def _view(self, picture: Image.Image) -> PatchView:
+        try:
+            return view_patches(self.model, picture, self.text.value, prompt_name=self.prompt_name)
+        except ValueError as error:  # the processor knows the picture by its number only
+            raise ValueError(f"{self.picture.value}: {str(error).rpartition(': ')[2]}") from error
+
+    def _look(self) -> None:
+        """Compare the picture, as it is and masked, with the query."""
+        view = self.views[self.budget.value]
+        if self.budget.value != self._masked_at:
+            self.masked = set()  # patches of another grid
+        self._masked_at = self.budget.value
+        blank = not self.query.value.strip()
+        query = (
+            torch.zeros_like(view.embedding) if blank else self.model.encode(self.query.value, convert_to_tensor=True)
+        )
+        settings = {"text": self.text.value, "prompt_name": self.prompt_name, "draws": 5 if self.masked else 1}
+        with pixel_budget(self.model, self.budget.value):
+            self.effect = mask_patches(self.model, self.shown, sorted(self.masked), query, self.text.value, **settings)
+        self._show()
+        self.show_notice(" ".join([NO_QUERY] * blank + [TRANSPARENT] * is_transparent(self.pictures[self.name])))
+
+    def _mask(self, masked: set[Patch]) -> None:
+        self.masked = masked
+        self._look()
+
+    def _clicked(self, places: Sequence[Sequence[int]]) -> None:
+        if places:
+            self._mask(self.masked ^ {(int(places[0][0]), int(places[0][1]))})
+
+    def _lassoed(self) -> None:
+        drawn = self.map.to_dict()["layout"].get("selections")
+        if not drawn:
+            return
+        self.map.plotly_relayout({"selections": []})  # invisible as it is, it would catch the mouse of the next one
+        found = patches_within(corners(drawn[-1]), self.shown.size, tuple(self._weights().shape))
+        if found - self.masked:
+            self.guarded(lambda: self._mask(self.masked | found))
+
+    # What is drawn
+
+    def _show(self) -> None:
+        """Draw what `_look` has found."""
+        effect, count = self.effect, len(self.masked)
+        rows, columns = self._weights().shape
+        title = f"{self.name}: {rows} × {columns} patches" + (f", {count} masked" if count else "")
+        self.map = _drawn(self.map, self._overlay(title), WIDTH // 2)
+        cosines, masses = {"as it is": effect.similarity}, {"as it is": _mass(effect.whole)}
+        if count:
+            cosines |= {"painted": effect.painted_similarity, "out of the pool": effect.unpooled_similarity}
+            masses["painted"] = _mass(effect.painted)
+        random = effect.random_similarities if count else ()
+        bars = similarity_bars(cosines, random, "Cosine with the query")
+        self.similarities = _drawn(self.similarities, bars, WIDTH // 2)
+        self.masses = _drawn(self.masses, mass_bars(masses, "What is pooled"), WIDTH // 2)
+
+    def _weights(self) -> Tensor:
+        return (self.effect.painted if self.masked else self.effect.whole).maps[0]
+
+    def _range(self) -> tuple[float, float]:
+        """Lowest and highest weight of the colours; of one weight alone there would be no scale."""
+        (low, high), largest = self.colour_range.value, float(self._weights().max())
+        return low * largest, max(high, low + 0.01) * largest
+
+    def _overlay(self, title: str) -> go.Figure:
+        looks = {"opacity": self.opacity.value, "colour_range": self._range()}
+        return patch_map(self.shown, self._weights(), self.masked, title=title, **looks)
+
+    def _colour(self) -> None:
+        low, high = self._range()
+        with self.map.batch_update():
+            self.map.data[0].update(opacity=self.opacity.value, zmin=low, zmax=high)
+        with self.resolutions.batch_update():
+            for heat in self.resolutions.data:
+                heat.opacity = self.opacity.value
+
+    def _static_twin(self) -> go.Figure:
+        return with_opacity_slider(self._overlay(self.map.layout.title.text))
+
+
+def _patches(pixels: int) -> int:
+    return max(1, pixels // TOKEN_PIXELS)
+
+
+def _mass(view: PatchView) -> dict[str, float]:
+    return {"image": view.image, "text": view.text, "special tokens": view.special}
+
+
+def _drawn(shown: go.FigureWidget | None, fresh: go.Figure, width: int) -> go.FigureWidget:
+    """A new live figure, or the one that is shown with traces and axes of the fresh one; callbacks stay."""
+    fresh.update_layout(width=width)
+    if shown is None:
+        return go.FigureWidget(fresh)  # complete: inside a box, a page can lose what is added to it before it is shown
+    layout = fresh.to_plotly_json()["layout"]
+    kept = ("title", "images", "annotations", "height")
+    with shown.batch_update():
+        for old, new in zip(shown.data, fresh.data, strict=True):
+            old.update({key: value for key, value in new.to_plotly_json().items() if key != "type"}, overwrite=True)
+        shown.layout.update({key: layout[key] for key in layout if key in kept or "axis" in key}, overwrite=True)
+    return shown
