@@ -88,7 +88,8 @@ explorer
 #
 # Mask every patch alone: does the one with the largest weight also move the similarity most? The rank correlation is
 # over the patches of one picture: 1 means that the weights name what the similarity needs, 0 that they say nothing
-# about it. **Attention is not an explanation.**
+# about it. **Attention is not an explanation**: look at the sign, too. With the example model, painting a patch with a
+# large weight may even bring the picture closer to its own caption.
 
 # %%
 from scipy.stats import spearmanr

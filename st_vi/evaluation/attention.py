@@ -106,7 +106,7 @@ def pool_texts(
         >>> [unit.text for unit in units(view)]  # doctest: +SKIP
         ['<s>', 'cặp', 'câu:', 'Trời', 'mưa', 'to.', '</s>']
     """
-    before, pooling, _ = _around_pooling(model)
+    before, pooling, _ = around_pooling(model)
     prompt = model._resolve_prompt(prompt, prompt_name)
     model.eval()
     views = []
@@ -152,7 +152,7 @@ def repool(
         raise ValueError(f"temperature must be above 0, got {temperature}")
     if not views:
         return []
-    _, pooling, after = _around_pooling(model)
+    _, pooling, after = around_pooling(model)
     weights, pooled = [], []
     for number, view in enumerate(views):
         a, c = _pool(view, pooling, temperature, include_prompt, leave_out[number] if leave_out else ())
@@ -188,7 +188,12 @@ def _pool(
     return a.mean(dim=0).float().cpu(), (a.to(tokens.dtype) @ tokens).flatten()
 
 
-def _around_pooling(model: SentenceTransformer) -> tuple[list[nn.Module], AttentionPooling, list[nn.Module]]:
+def around_pooling(model: SentenceTransformer) -> tuple[list[nn.Module], AttentionPooling, list[nn.Module]]:
+    """The modules before the model's attention pooling, the pooling, and those after it.
+
+    Raises:
+        ValueError: There is none, or more than one.
+    """
     modules = list(model)
     places = [place for place, module in enumerate(modules) if isinstance(module, AttentionPooling)]
     if len(places) != 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +13,7 @@ from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor
 from transformers.image_utils import SizeDict
 
-from st_vi.evaluation.attention import _around_pooling
+from st_vi.evaluation.attention import around_pooling
 from st_vi.modules import Qwen2VLTransformer
 
 if TYPE_CHECKING:
@@ -131,30 +130,6 @@ def patch_box(patch: Patch, size: tuple[int, int], grid: tuple[int, int]) -> tup
     return column * width / columns, row * height / rows, (column + 1) * width / columns, (row + 1) * height / rows
 
 
-def patches_within(corners: Sequence[tuple[float, float]], size: tuple[int, int], grid: tuple[int, int]) -> set[Patch]:
-    """The patches whose centres are inside of a closed line, by the even-odd rule.
-
-    Args:
-        corners: (x, y) in pixels of the picture as it was given; the last is joined to the first.
-        size: As for `patch_at`.
-        grid: As for `patch_at`.
-
-    Example:
-        >>> from st_vi.evaluation.patches import patches_within
-        >>> sorted(patches_within([(0, 0), (60, 0), (60, 50), (0, 50)], size=(112, 112), grid=(4, 4)))
-        [(0, 0), (0, 1), (1, 0), (1, 1)]
-    """
-    edges = list(zip(corners, [*corners[1:], *corners[:1]], strict=True))
-    found = set()
-    for patch in product(range(grid[0]), range(grid[1])):
-        left, top, right, bottom = patch_box(patch, size, grid)
-        x, y = (left + right) / 2, (top + bottom) / 2
-        crossed = (x < x1 + (x2 - x1) * (y - y1) / (y2 - y1) for (x1, y1), (x2, y2) in edges if (y1 > y) != (y2 > y))
-        if sum(crossed) % 2:
-            found.add(patch)
-    return found
-
-
 def _reader(model: SentenceTransformer) -> Qwen2VLTransformer:
     if not isinstance(model[0], Qwen2VLTransformer):
         raise ValueError(
@@ -169,7 +144,7 @@ def preprocess_pictures(
 ) -> dict[str, Any]:
     """The features of one input with pictures, on the model's device; raises as `view_patches` does."""
     _reader(model)
-    _around_pooling(model)  # raises
+    around_pooling(model)  # raises
     pictures = list(pictures) if isinstance(pictures, (list, tuple)) else [pictures]
     if not pictures:
         raise ValueError("there is no picture: patches need at least one")
@@ -181,7 +156,7 @@ def preprocess_pictures(
 @torch.no_grad()
 def views_of(model: SentenceTransformer, features: dict[str, Any], unpooled: Tensor | None = None) -> list[PatchView]:
     """Views of a batch; tokens in `unpooled`, (B, N), are encoded and not pooled."""
-    before, pooling, after = _around_pooling(model)
+    before, pooling, after = around_pooling(model)
     model.eval()
     for module in before:
         features = module(features)

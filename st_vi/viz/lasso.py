@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 
-def inside(points: np.ndarray, selection: Any) -> np.ndarray:
+def inside(points: np.ndarray, selection: Mapping[str, Any]) -> np.ndarray:
     """Whether each point lies inside a lasso or a box, (N,) bool; of a line that crosses itself, by the even-odd rule.
 
     Args:
@@ -16,17 +17,19 @@ def inside(points: np.ndarray, selection: Any) -> np.ndarray:
 
     Example:
         >>> import numpy as np
-        >>> import plotly.graph_objects as go
         >>> from st_vi.viz.lasso import inside
-        >>> triangle = go.layout.Selection(type="path", path="M0,0L4,0L0,4Z")
+        >>> triangle = {"type": "path", "path": "M0,0L4,0L0,4Z"}
         >>> inside(np.array([[1, 1], [3, 3]]), triangle)
         array([ True, False])
     """
     x, y = np.asarray(points, dtype=float).T
-    if selection.type == "rect":
-        (left, right), (low, high) = sorted((selection.x0, selection.x1)), sorted((selection.y0, selection.y1))
+    if selection["type"] == "rect":
+        (left, right), (low, high) = (
+            sorted((selection["x0"], selection["x1"])),
+            sorted((selection["y0"], selection["y1"])),
+        )
         return (left <= x) & (x <= right) & (low <= y) & (y <= high)
-    corners = np.array([corner.split(",") for corner in selection.path.strip("MZ ").split("L")], dtype=float)
+    corners = np.array([corner.split(",") for corner in selection["path"].strip("MZ ").split("L")], dtype=float)
     is_inside = np.zeros(len(x), dtype=bool)
     for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         if y0 != y1:  # a ray to the right crosses this side: once more makes inside of outside

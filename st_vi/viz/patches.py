@@ -173,8 +173,8 @@ def similarity_bars(
 
     Example:
         >>> from st_vi.viz.patches import similarity_bars
-        >>> similarity_bars({"as it is": 0.8, "painted": 0.5}).data[0].text
-        ('0.800', '0.500 (-0.300)')
+        >>> similarity_bars({"as it is": 0.8, "painted": 0.5}).layout.yaxis.ticktext
+        ('as it is<br>0.800', 'painted<br>0.500 (-0.300)')
     """
     bars, spread = dict(similarities), go.Scatter(x=[], y=[], mode="markers", marker_color="#1a1a1a", hoverinfo="skip")
     if len(random):
@@ -187,17 +187,17 @@ def similarity_bars(
         y=list(bars),
         x=values,
         orientation="h",
-        marker_color=["#8da9c4", "#f0a878", "#f3cf85", "#c4c4c4"][: len(values)],  # light, under dark words
-        text=[f"{x:.3f}" + (f" ({x - values[0]:+.3f})" if number else "") for number, x in enumerate(values)],
-        textposition="inside",
-        insidetextanchor="start",
-        textfont={"color": "#1a1a1a"},
+        marker_color=[COLOURS[0], COLOURS[1], COLOURS[4], "#b0b0b0"][: len(values)],
         hovertemplate="%{y}: %{x:.4f}<extra></extra>",
     )
     figure = styled(go.Figure([bar, spread]), title, height=230)
-    figure.update_layout(uniformtext={"mode": "show", "minsize": 12}, showlegend=False)
-    figure.update_xaxes(range=[-1 if min(values, default=0) < 0 else 0, 1])
-    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_layout(showlegend=False)
+    lowest = min([*values, *torch.as_tensor(random).tolist()], default=0)
+    figure.update_xaxes(range=[-1 if lowest < 0 else 0, 1])
+    named = [
+        f"{name}<br>{x:.3f}" + (f" ({x - values[0]:+.3f})" if i else "") for i, (name, x) in enumerate(bars.items())
+    ]
+    figure.update_yaxes(autorange="reversed", automargin=True, tickvals=list(bars), ticktext=named)
     return figure
 
 
@@ -231,8 +231,6 @@ def _traces(
         colorscale=[[0, mean], [1, mean]],
         showscale=False,
         hoverinfo="skip",
-        xgap=1,
-        ygap=1,
     )
     return heat, covers
 

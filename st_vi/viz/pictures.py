@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from PIL import Image
@@ -59,11 +58,3 @@ def under(picture: Image.Image, x: str, y: str) -> dict[str, Any]:
         "sizing": "stretch",
         "layer": "below",
     }
-
-
-def corners(selection: dict[str, Any]) -> list[tuple[float, float]]:
-    """The corners (x, y) of a lasso or a box, as plotly keeps it in ``layout.selections``."""
-    if selection["type"] == "rect":
-        (left, right), (top, bottom) = ((selection[f"{axis}0"], selection[f"{axis}1"]) for axis in "xy")
-        return [(left, top), (right, top), (right, bottom), (left, bottom)]
-    return [(float(x), float(y)) for x, y in re.findall(r"[ML]([^,]+),([^LMZ]+)", selection["path"])]

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
-import plotly.graph_objects as go
 import pytest
 
 from st_vi.viz.lasso import inside
 
 
 def path(corners):
-    return go.layout.Selection(type="path", path="M" + "L".join(f"{x},{y}" for x, y in corners) + "Z")
+    return {"type": "path", "path": "M" + "L".join(f"{x},{y}" for x, y in corners) + "Z"}
 
 
 @pytest.fixture
@@ -39,10 +38,10 @@ def test_level_sides(points):
 
 @pytest.mark.parametrize("ends", [{"x0": -1, "x1": 1, "y0": -1, "y1": 1}, {"x0": 1, "x1": -1, "y0": 1, "y1": -1}])
 def test_box(points, ends):
-    box = go.layout.Selection(type="rect", **ends)
+    box = dict(type="rect", **ends)
     assert inside(points, box).tolist() == (np.abs(points) < 1).all(axis=1).tolist()
 
 
 def test_small_numbers_as_the_page_writes_them():
-    tiny = go.layout.Selection(type="path", path="M-1e-7,-1e-7L1e-7,-1e-7L0,1e-7Z")
+    tiny = {"type": "path", "path": "M-1e-7,-1e-7L1e-7,-1e-7L0,1e-7Z"}
     assert inside(np.array([[0, 0], [1, 1]]), tiny).tolist() == [True, False]

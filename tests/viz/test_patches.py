@@ -87,10 +87,12 @@ def test_masses_are_stacked_to_one():
 
 
 def test_random_masks_show_mean_and_extremes():
-    bars, spread = similarity_bars({"as it is": 0.8, "painted": 0.1}, torch.tensor([0.2, 0.6, 0.7])).data
+    figure = similarity_bars({"as it is": 0.8, "painted": 0.1}, torch.tensor([0.2, 0.6, 0.7]))
+    bars, spread = figure.data
     assert list(bars.y) == ["as it is", "painted", "random patches painted"]
     assert list(bars.x) == pytest.approx([0.8, 0.1, 0.5])
-    assert list(bars.text) == ["0.800", "0.100 (-0.700)", "0.500 (-0.300)"]
+    assert figure.layout.yaxis.ticktext[0] == "as it is<br>0.800"
+    assert figure.layout.yaxis.ticktext[2] == "random patches painted<br>0.500 (-0.300)"
     assert (list(spread.x), list(spread.y)) == (pytest.approx([0.5]), ["random patches painted"])
     assert (spread.error_x.array[0], spread.error_x.arrayminus[0]) == pytest.approx((0.2, 0.3))
 
@@ -100,3 +102,4 @@ def test_without_random_masks_there_is_no_spread():
     assert list(figure.data[0].y) == ["as it is"] and len(figure.data[1].x) == 0
     assert figure.layout.xaxis.range == (0, 1)
     assert similarity_bars({"as it is": -0.1}).layout.xaxis.range == (-1, 1)
+    assert similarity_bars({"as it is": 0.8}, [0.5, -0.1]).layout.xaxis.range == (-1, 1)

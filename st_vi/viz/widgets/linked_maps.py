@@ -27,6 +27,8 @@ from st_vi.viz.widgets.explorer import Explorer
 from st_vi.viz.widgets.live import LiveFigure
 
 NEIGHBOUR_SYMBOLS = ("circle-open", "square-open", "diamond-open")
+NO_OBSTACLE = "<style>.st-vi-maps .selectionlayer path {pointer-events: none !important}</style>"
+"""The line of a lasso would keep the mouse from all points below it, and break what hangs on them when it is moved."""
 LISTED = 8
 """So many picked rows are written out."""
 
@@ -93,8 +95,10 @@ class LinkedMaps(Explorer):
         self.find = w.Text(description="find text", placeholder="part of a text", continuous_update=False)
         self.release = w.Button(description="let go")
         self.legend, self.table = w.HTML(legend(labels, shown)), w.HTML()
-        beside = w.Box(self.maps, layout=w.Layout(flex_flow="row wrap"))
-        super().__init__([w.HBox([self.find, self.release]), beside, self.legend, self.table], self._twin)
+        beside = w.Box(self.maps, layout=w.Layout(flex_flow="row wrap")).add_class("st-vi-maps")
+        super().__init__(
+            [w.HBox([self.find, self.release, w.HTML(NO_OBSTACLE)]), beside, self.legend, self.table], self._twin
+        )
         self.on_change(self.find, self._find)
         self.release.on_click(lambda _: self.guarded(self._let_go))
         self.set_neighbours(neighbours or {})
@@ -129,11 +133,18 @@ class LinkedMaps(Explorer):
         self.neighbours = {name: np.asarray(torch.as_tensor(rows).cpu()) for name, rows in neighbours.items()}
         self.pick(self.picked)
 
-    def pick(self, rows: Sequence[int] | np.ndarray) -> None:
-        """Show these rows in all maps; one row is shown with its neighbours."""
+    def pick(self, rows: Sequence[int] | np.ndarray, lassoed: LiveFigure | None = None) -> None:
+        """Show these rows in all maps; one row is shown with its neighbours.
+
+        Args:
+            rows: Numbers of rows.
+            lassoed: The figure in which a line was drawn around them; lines in the others go away.
+        """
         self.picked = rows = np.asarray(rows, dtype=int)
         near = [lists[rows[0]] if len(rows) == 1 else rows[:0] for lists in self.neighbours.values()]
         for figure, projection in zip(self.maps, self.projections.values(), strict=True):
+            if figure is not lassoed and drawn_lines(figure):
+                figure.plotly_relayout({"selections": []})
             points = projection.points
             with figure.batch_update():
                 marker = marker_style(rows, self.labels, self.shown, self.shares)
@@ -162,15 +173,14 @@ class LinkedMaps(Explorer):
         return figure
 
     def _lasso(self, name: str, figure: LiveFigure) -> None:
-        """Pick what was drawn around, and take the line away: the mouse does not reach the points below it.
+        """Pick what was drawn around.
 
         Plotly also has an event for this; it gets lost where the mouse moves on before the kernel has answered.
         """
-        lines = figure.layout.selections
+        lines = drawn_lines(figure)
         if lines:
             points = self.projections[name].points[self.drawn]
-            figure.layout.selections = []
-            self.pick(self.drawn[np.any([inside(points, line) for line in lines], axis=0)])
+            self.pick(self.drawn[np.any([inside(points, line) for line in lines], axis=0)], lassoed=figure)
 
     def _click(self, numbers: Sequence[int]) -> None:
         if numbers:
@@ -208,6 +218,11 @@ class LinkedMaps(Explorer):
 
     def _twin(self) -> go.Figure:
         return side_by_side({"map": self.projections}, self.labels, self.texts, self.shown)
+
+
+def drawn_lines(figure: LiveFigure) -> list[dict[str, Any]]:
+    """The lassos and boxes in a figure; its `layout.selections` is not kept up to date."""
+    return figure.layout.to_plotly_json().get("selections") or []
 
 
 def _projections(maps: Mapping[str, Projection | np.ndarray]) -> dict[str, Projection]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ipywidgets as w
+import numpy as np
 import plotly.graph_objects as go
 import torch
 from PIL import Image, ImageOps
@@ -13,15 +15,14 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from st_vi.evaluation.patch_masks import mask_patches
-from st_vi.evaluation.patches import Patch, PatchView, patches_within, pixel_budget, view_patches
+from st_vi.evaluation.patches import Patch, PatchView, patch_box, pixel_budget, view_patches
+from st_vi.viz.lasso import inside
 from st_vi.viz.patches import mass_bars, patch_map, resolutions_side_by_side, similarity_bars, with_opacity_slider
-from st_vi.viz.pictures import corners, is_transparent, readable
+from st_vi.viz.pictures import is_transparent, readable
 from st_vi.viz.widgets.explorer import Explorer
 
-TOKEN_PIXELS = 28 * 28
-"""Of a visual token of Qwen2-VL."""
-WIDTH = 1080
-"""Of all figures together, in pixels."""
+TOKEN_PIXELS = 28 * 28  # of Qwen2-VL
+WIDTH = 1080  # of all figures together, in pixels
 TRANSPARENT = "This picture is transparent in places: it is shown, and encoded, on white."
 NO_QUERY = "The query is empty: there is nothing to compare the picture with."
 
@@ -159,17 +160,16 @@ class PatchExplorer(Explorer):
 
     def _look(self) -> None:
         """Compare the picture, as it is and masked, with the query."""
-        view = self.views[self.budget.value]
         if self.budget.value != self._masked_at:
-            self.masked = set()  # patches of another grid
+            self.masked = set()  # those were patches of another grid
         self._masked_at = self.budget.value
         blank = not self.query.value.strip()
-        query = (
-            torch.zeros_like(view.embedding) if blank else self.model.encode(self.query.value, convert_to_tensor=True)
-        )
+        query = torch.zeros_like(self.views[self.budget.value].embedding)
+        if not blank:
+            query = self.model.encode(self.query.value, convert_to_tensor=True)
         settings = {"text": self.text.value, "prompt_name": self.prompt_name, "draws": 5 if self.masked else 1}
         with pixel_budget(self.model, self.budget.value):
-            self.effect = mask_patches(self.model, self.shown, sorted(self.masked), query, self.text.value, **settings)
+            self.effect = mask_patches(self.model, self.shown, sorted(self.masked), query, **settings)
         self._show()
         self.show_notice(" ".join([NO_QUERY] * blank + [TRANSPARENT] * is_transparent(self.pictures[self.name])))
 
@@ -186,9 +186,16 @@ class PatchExplorer(Explorer):
         if not drawn:
             return
         self.map.plotly_relayout({"selections": []})  # invisible as it is, it would catch the mouse of the next one
-        found = patches_within(corners(drawn[-1]), self.shown.size, tuple(self._weights().shape))
+        found = self._patches_inside(drawn[-1])
         if found - self.masked:
             self.guarded(lambda: self._mask(self.masked | found))
+
+    def _patches_inside(self, selection: Mapping[str, Any]) -> set[Patch]:
+        """The patches whose centres a lasso or a box goes around."""
+        patches = list(np.ndindex(*self._weights().shape))
+        boxes = np.array([patch_box(patch, self.shown.size, self._weights().shape) for patch in patches])
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        return {patch for patch, is_inside in zip(patches, inside(centres, selection), strict=True) if is_inside}
 
     # What is drawn
 

@@ -6,7 +6,7 @@ from plotly.callbacks import Points
 
 from st_vi.viz.maps import SYMBOLS, Projection, looks_of
 from st_vi.viz.tables import kept_share, legend, neighbour_table
-from st_vi.viz.widgets.linked_maps import LinkedMaps
+from st_vi.viz.widgets.linked_maps import LinkedMaps, drawn_lines
 
 TEXTS = ["Trời mưa.", "Trời nắng.", "Hà Nội có <b>Hồ Gươm</b>.", "Tôi ăn phở.", "Mưa phùn."]
 NEAR = {
@@ -82,10 +82,14 @@ def test_lasso_in_the_coordinates_of_the_map(linked, points):
     assert linked.picked.tolist() == np.flatnonzero(points["after"][:, 0] < 0).tolist()
 
 
-def test_line_of_the_lasso_does_not_stay(linked):
+def test_only_the_last_line_stays(linked):
     lasso(linked, 0, [1])
-    assert not linked.maps[0].layout.selections
-    assert list(linked.picked) == [1]
+    lasso(linked, 1, [2, 3])
+    assert [len(drawn_lines(shown)) for shown in linked.maps] == [0, 2]
+    assert list(linked.picked) == [2, 3]
+    linked.find.value = "mưa"
+    assert [len(drawn_lines(shown)) for shown in linked.maps] == [0, 0]
+    assert list(linked.picked) == [0, 4]
 
 
 def test_let_go(linked):
