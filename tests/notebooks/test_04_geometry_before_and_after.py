@@ -52,11 +52,14 @@ def test_in_the_browser(open_notebook):
     with notebook.changes(figure=1):
         notebook.lasso(figure=0, points=[(0.3, 0.3), (0.7, 0.3), (0.7, 0.7), (0.3, 0.7)])
     assert "picked" in notebook.text(".st-vi-picked")
-    with notebook.changes(figure=0):  # the lasso in the one map is still there
-        notebook.lasso(figure=1, points=[(0.5, 0.2), (0.9, 0.2), (0.9, 0.9), (0.5, 0.9)])
+    for figure, other in [(1, 0), (0, 1), (1, 0)]:  # in the lines of the lassos before
+        with notebook.changes(figure=other):
+            notebook.lasso(figure, points=[(0.4, 0.3 + figure / 10), (0.8, 0.3), (0.7, 0.9), (0.5, 0.8 - other / 10)])
     notebook.screenshot("lasso")
-    picked = notebook.data(0, 1, "x")
-    assert len(picked) == len(notebook.data(1, 1, "x")) > 0
+    assert len(notebook.data(0, 1, "x")) == len(notebook.data(1, 1, "x")) > 0
+    with notebook.changes(figure=0):
+        notebook.click_text("let go")
+    assert not notebook.data(0, 1, "x")
 
     with notebook.changes(selector=".st-vi-picked"):
         notebook.click_at(0, *place_of_the_last_point_to_the_right(notebook))
