@@ -22,6 +22,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
 from st_vi.modules import MLPHead
+from tests.browser import browser  # noqa: F401
 
 torch.set_num_threads(1)  # threads only get in each other's way on models this small
 
@@ -35,6 +36,12 @@ SENTENCES = [
     "Nhà máy tạm ngừng sản xuất vì mất điện.",
     "Quyển sách này nói về lịch sử Hà Nội.",
 ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a browser comes last, and the notebooks before the site, which shows what they gave."""
+    last = {"notebooks": 1, "docs": 2}
+    items.sort(key=lambda item: last.get(item.path.parent.name, 0))
 
 
 def tiny_tokenizer(max_length: int = 64) -> PreTrainedTokenizerFast:

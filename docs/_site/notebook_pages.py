@@ -68,9 +68,8 @@ def executed(script: Path, say: Callable[[str], None] = lambda text: None):
     import nbclient
     import nbformat
 
-    kept = _cache() / f"{script.stem}-{_state(script)}.ipynb"
-    if kept.is_file():
-        return nbformat.read(kept, as_version=4)
+    if _place(script).is_file():
+        return nbformat.read(_place(script), as_version=4)
     notebook, start = notebook_of(script), time.monotonic()
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
     environment = {**os.environ, **offline, "PYTHONPATH": str(ROOT), "PLOTLY_RENDERER": "plotly_mimetype"}
@@ -88,18 +87,27 @@ def executed(script: Path, say: Callable[[str], None] = lambda text: None):
         except nbclient.exceptions.CellExecutionError as error:
             text = re.sub(r"\x1b\[[\d;]*m", "", str(error))
             raise FailingCell(f"notebooks/{script.name}: a cell failed.\n{text}") from None
-    for old in kept.parent.glob(f"{script.stem}-*.ipynb"):
-        old.unlink(missing_ok=True)
-    nbformat.write(notebook, kept)
+    keep(notebook, script)
     say(f"ran notebooks/{script.name} in {time.monotonic() - start:.0f} s")
     return notebook
 
 
-def _cache() -> Path:
+def keep(notebook: NotebookNode, script: Path) -> None:
+    """Put a notebook that has been run into the cache; what is there of older states goes."""
+    import nbformat
+
+    place = _place(script)
+    for old in place.parent.glob(f"{script.stem}-*.ipynb"):
+        old.unlink(missing_ok=True)
+    nbformat.write(notebook, place)
+
+
+def _place(script: Path) -> Path:
+    """Where the cache has the notebook of this state of script and st_vi."""
     folder = Path(os.environ.get("ST_VI_CACHE") or ROOT / ".cache").expanduser() / "notebook-pages"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
-    return folder
+    return folder / f"{script.stem}-{_state(script)}.ipynb"
 
 
 def _state(script: Path) -> str:

@@ -16,7 +16,6 @@ import pytest
 
 from tests.docs.conftest import ROOT
 from tests.docs.site import FIGURE, Links, Visit, dead_links, opened, served, visit
-from tests.notebooks.conftest import browser  # noqa: F401
 
 RECORDS = ROOT / ".cache" / "site"  # times and screenshots, for a person to look at
 NOTEBOOKS = sorted(path.stem[3:].replace("_", "-") for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
@@ -54,7 +53,7 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def visits(site, browser) -> dict[str, Visit]:  # noqa: F811
+def visits(site, browser) -> dict[str, Visit]:
     """Every page, once."""
     seen = {page: visit(browser, site.root + page, site.root) for page in site.pages()}
     size = sum(path.stat().st_size for path in site.folder.rglob("*") if path.is_file())
@@ -126,7 +125,7 @@ def test_pages_are_soon_interactive(visits):
 
 
 @pytest.mark.parametrize("query", ["hà nội", "ha noi", "Hà Nội", "HA NOI"])
-def test_search_finds_vietnamese_with_and_without_diacritics(query, site, browser):  # noqa: F811
+def test_search_finds_vietnamese_with_and_without_diacritics(query, site, browser):
     wrong: list[str] = []
     with opened(browser, site.root, site.root, wrong) as page:
         page.locator("[data-md-component=search-query]").click()
@@ -143,7 +142,7 @@ def test_search_finds_vietnamese_with_and_without_diacritics(query, site, browse
 @pytest.mark.parametrize("name", ["front page", "reference", "notebook"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1300, 375])
-def test_light_and_dark(name, scheme, width, site, browser):  # noqa: F811
+def test_light_and_dark(name, scheme, width, site, browser):
     page = {"front page": "", "reference": "reference/modules/", "notebook": f"look-inside/{NOTEBOOKS[1]}/"}[name]
     with opened(browser, site.root + page, site.root, [], width, 1000, color_scheme=scheme) as page:
         write_record(f"{name}-{scheme}-{width}.png".replace(" ", "-"), page.screenshot(full_page=True))

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.notebooks.lab import chromium, running_lab
+from tests.notebooks.lab import running_lab
 
 ROOT = Path(__file__).parent.parent.parent
-CHROMIUM = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--no-first-run", "--disable-quic"),
-    *("--disable-sync", "--disable-background-networking", "--disable-component-update"),
-]
+SITE = ROOT / "docs" / "_site"
 FAILED = pytest.StashKey[bool]()
 
 
@@ -36,7 +34,7 @@ def script_of(name: str | Path) -> Path:
 def kernel_environment() -> dict[str, str]:
     """Offline; one thread; the checkout's own st_vi. Where example models are kept, it has from `tests.conftest`."""
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
-    return {**offline, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return {**offline, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PLOTLY_RENDERER": "plotly_mimetype"}
 
 
 @pytest.fixture
@@ -59,26 +57,24 @@ def execute(kernel_environment: dict[str, str], tmp_path: Path) -> Callable[[str
             resources={"metadata": {"path": str(tmp_path)}},
         )
         try:
-            return client.execute(env={**os.environ, **kernel_environment})
+            client.execute(env={**os.environ, **kernel_environment})
         except nbclient.exceptions.CellExecutionError as error:
             plain = re.sub(r"\x1b\[[\d;]*m", "", str(error))
             raise pytest.fail.Exception(plain, pytrace=False) from None
+        if isinstance(name, str):
+            keep_for_the_site(notebook, script_of(name))
+        return notebook
 
     return run
 
 
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Any]:
-    """One Chromium for all tests, that resolves no name but localhost."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    path = chromium()
-    if path is None:
-        pytest.skip("no chromium on the PATH: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        only_here = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
-        browser = driver.chromium.launch(executable_path=path, args=[*CHROMIUM, only_here])
-        yield browser
-        browser.close()
+def keep_for_the_site(notebook: Any, script: Path) -> None:
+    """The site shows notebooks with their outputs: so that the tests of the site need not run them again."""
+    if str(SITE) not in sys.path:
+        sys.path.insert(0, str(SITE))
+    from notebook_pages import keep
+
+    keep(type(notebook)({**notebook, "cells": notebook.cells[:-1]}), script)
 
 
 @pytest.fixture(scope="package")
