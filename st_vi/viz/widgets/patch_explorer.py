@@ -20,6 +20,7 @@ from st_vi.viz.lasso import inside
 from st_vi.viz.patches import mass_bars, patch_map, resolutions_side_by_side, similarity_bars, with_opacity_slider
 from st_vi.viz.pictures import is_transparent, readable
 from st_vi.viz.widgets.explorer import Explorer
+from st_vi.viz.widgets.live import LiveFigure
 
 TOKEN_PIXELS = 28 * 28  # of Qwen2-VL
 WIDTH = 1080  # of all figures together, in pixels
@@ -48,7 +49,7 @@ class PatchExplorer(Explorer):
     Attributes:
         effect: What is shown, a `MaskEffect`.
         masked: Rows and columns of the masked patches, a set.
-        map: The overlay, a `FigureWidget`; `similarities`, `masses` and `resolutions` are the other figures.
+        map: The overlay, a `LiveFigure`; `similarities`, `masses` and `resolutions` are the other figures.
 
     Raises:
         ValueError: The model reads no pictures or has no attention pooling; or there is no picture, or the first
@@ -246,11 +247,11 @@ def _mass(view: PatchView) -> dict[str, float]:
     return {"image": view.image, "text": view.text, "special tokens": view.special}
 
 
-def _drawn(shown: go.FigureWidget | None, fresh: go.Figure, width: int) -> go.FigureWidget:
+def _drawn(shown: LiveFigure | None, fresh: go.Figure, width: int) -> LiveFigure:
     """A new live figure, or the one that is shown with traces and axes of the fresh one; callbacks stay."""
     fresh.update_layout(width=width)
     if shown is None:
-        return go.FigureWidget(fresh)  # complete: inside a box, a page can lose what is added to it before it is shown
+        return LiveFigure(fresh)
     layout = fresh.to_plotly_json()["layout"]
     kept = ("title", "images", "annotations", "height")
     with shown.batch_update():

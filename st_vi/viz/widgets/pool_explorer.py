@@ -16,6 +16,7 @@ from st_vi.evaluation.faithfulness import cosine_drift, deletions, maskings
 from st_vi.evaluation.text_units import By, strip_diacritics
 from st_vi.viz.tokens import drift_table, highlight, temperature_bars, weight_bars
 from st_vi.viz.widgets.explorer import Explorer
+from st_vi.viz.widgets.live import LiveFigure
 
 TEXT = "Sáng nay Hà Nội mưa rào nên phố Khâm Thiên ngập sâu, nhiều xe chết máy."
 TEMPERATURES = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0)
@@ -34,7 +35,7 @@ class PoolExplorer(Explorer):
 
     Attributes:
         view: The text as it is shown, a `PooledText`.
-        bars: The weights, a `FigureWidget`.
+        bars: The weights, a `LiveFigure`.
 
     Raises:
         ValueError: The model has no attention pooling, or its tokenizer gives no offsets.
@@ -63,8 +64,14 @@ class PoolExplorer(Explorer):
         self.by = w.Dropdown(options=["syllable", "token"], description="unit")
         self.delete = w.ToggleButtons(options=[("nothing", None)], description="delete", style={"button_width": "auto"})
         self.tokens, self.summary, self.table = w.HTML(), w.HTML(), w.HTML()
-        self.bars = go.FigureWidget(weight_bars([]).update_layout(autosize=True))
+        self.bars = weight_bars([]).update_layout(autosize=True)
+        super().__init__([], self._static_twin)
 
+        (as_model,) = pool_texts(model, [text], prompt=self.prefix.value)
+        of_prefix = [kind == "prefix" for kind in as_model.read.kinds]
+        self.prefix_in_pool.value = bool(as_model.pooled[of_prefix].any()) or not any(of_prefix)
+        self._encode()
+        self.bars = LiveFigure(self.bars)  # whole before the page hears of it
         rows = [
             self.text,
             w.HBox([self.prefix, self.prefix_in_pool, self.plain]),
@@ -75,12 +82,7 @@ class PoolExplorer(Explorer):
             self.summary,
             self.table,
         ]
-        super().__init__(rows, self._static_twin)
-
-        (as_model,) = pool_texts(model, [text], prompt=self.prefix.value)
-        of_prefix = [kind == "prefix" for kind in as_model.read.kinds]
-        self.prefix_in_pool.value = bool(as_model.pooled[of_prefix].any()) or not any(of_prefix)
-        self._encode()
+        self.children = [self.notice, *rows]
         for control in (self.text, self.prefix, self.plain, self.by):
             self.on_change(control, self._encode)
         for control in (self.temperature, self.prefix_in_pool):

@@ -25,6 +25,7 @@ from st_vi.evaluation.rankings import (
 from st_vi.viz.ranks import rank_slopes, rank_slopes_by_pair, recall_bars
 from st_vi.viz.theme import COLOURS
 from st_vi.viz.widgets.explorer import Explorer
+from st_vi.viz.widgets.live import LiveFigure
 from st_vi.viz.widgets.ranking_cards import flips_card, short, suspects_card, syllables_card, top_documents_card
 
 
@@ -93,18 +94,20 @@ class RankingExplorer(Explorer):
         self.query = w.Dropdown(options=[("all queries", None)], description="query", **wide)
         self.only_flipped = w.Checkbox(False, description="only flipped queries", indent=False)
         self.flips = Flips([], [])
-        self.slopes = go.FigureWidget(rank_slopes({"A": [], "B": []}, [], 1, {"a": [], "b": [], "relevant": []}))
-        self.bars = go.FigureWidget(recall_bars({}, k, chance=0.0, height=460))
+        self.slopes = rank_slopes({"A": [], "B": []}, [], 1, {"a": [], "b": [], "relevant": []})
+        self.bars = recall_bars({}, k, chance=0.0, height=460)
         self.slopes.layout.width, self.bars.layout.width = 640, 340
         self.summary, self.details, self.suspects = w.HTML(), w.HTML(), w.HTML()
-        controls = [w.HBox([self.pooling_a, self.pooling_b, self.filter]), w.HBox([self.k, self.margin])]
-        cards = [self.summary, w.HBox([self.slopes, self.bars]), self.details, self.suspects]
-        super().__init__([*controls, self.only_flipped, self.query, *cards], self._static_figure)
+        super().__init__([], self._static_figure)
         self._choosing = False
         for control in (self.pooling_a, self.pooling_b, self.filter, self.k, self.margin, self.only_flipped):
             self.on_change(control, self.update)
         self.on_change(self.query, lambda: None if self._choosing else self.update())
         self.guarded(self.update)
+        self.slopes, self.bars = LiveFigure(self.slopes), LiveFigure(self.bars)  # whole before the page hears of them
+        controls = [w.HBox([self.pooling_a, self.pooling_b, self.filter]), w.HBox([self.k, self.margin])]
+        cards = [self.summary, w.HBox([self.slopes, self.bars]), self.details, self.suspects]
+        self.children = [self.notice, *controls, self.only_flipped, self.query, *cards]
 
     def _encode(self, batch_size: int, show_progress_bar: bool) -> None:
         """Every different text once a model: `self.embedded[pooling][filter]` is (queries, corpus)."""
@@ -237,7 +240,7 @@ class RankingExplorer(Explorer):
         return recall_bars({name: recall_at_k(of_pooling, k) for name, of_pooling in ranks.items()}, k)
 
 
-def _redraw(shown: go.FigureWidget, figure: go.Figure) -> None:
+def _redraw(shown: go.Figure, figure: go.Figure) -> None:
     """Give a figure in the page what differs in another of its kind; traces that the other has not are hidden."""
     with shown.batch_update():
         for place, trace in enumerate(shown.data):
