@@ -7,6 +7,7 @@ import math
 import pytest
 
 from st_vi.data import split_by_anchor
+from tests.benchmarks import real_rows as real_rows_module
 from tests.benchmarks import viclsr, vipolyqwen
 from tests.benchmarks.real_rows import real_rows
 
@@ -23,7 +24,10 @@ def test_viclsr_benchmark_runs(monkeypatch):
 
 def test_vipolyqwen_benchmark_runs(monkeypatch):
     monkeypatch.setattr(vipolyqwen, "TRAIN_ROWS", dict.fromkeys(vipolyqwen.TRAIN_ROWS, 8))
+    monkeypatch.setattr(vipolyqwen, "TEST_ROWS", 12)
     monkeypatch.setattr(vipolyqwen, "TEXT_PAIRS", {"train": 8, "test": 20})
+    paragraphs = real_rows_module._paragraphs  # drawing all of them takes most of a minute
+    monkeypatch.setattr(real_rows_module, "_paragraphs", lambda texts, *a, **k: paragraphs(texts[:40], *a, **k))
     monkeypatch.setattr(vipolyqwen, "real_rows", lambda *which: first_rows(real_rows(*which), 96))
     result = vipolyqwen.run(seed=0, word_steps=1, steps=1, real_steps=1)
     assert set(result["untrained"]) <= set(result["trained"])

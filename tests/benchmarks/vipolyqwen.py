@@ -44,6 +44,7 @@ TRAINING = {
 }
 TRAIN_ROWS = {"words": 6000, "questions": 4000, "dialogues": 4000, "image_to_text": 3000, "text_to_image": 3000}
 """Batches are drawn in proportion; 6,000 of the text pairs make a fifth of all."""
+TEST_ROWS = 200  # of each kind
 TEXT_PAIRS = {"train": 6000, "test": 2000}
 FIGURES = ("recall@1", "chance", "mrr", "option_accuracy", "spearman")
 
@@ -102,7 +103,7 @@ def train(model: SentenceTransformer, rows: DatasetDict, steps: int, seed: int, 
 
 def run(seed: int, word_steps: int, steps: int, real_steps: int) -> dict[str, Any]:
     """Build, measure, train, measure; the same with real rows."""
-    made = {"train": generated("train", seed), "test": generated("test", 1000 + seed, count=200)}
+    made = {"train": generated("train", seed), "test": generated("test", 1000 + seed, count=TEST_ROWS)}
     real = {split: real_rows(split, seed) for split in ("train", "test")}
     # Some training rows beside the test rows: what is learned by heart, and what is carried over.
     learned = DatasetDict({f"{kind} (training rows)": real["train"][kind].select(range(88)) for kind in HEARD})

@@ -142,7 +142,7 @@ def test_one_query(explorer, models):
 
 def test_a_syllable_with_a_frame_undoes_the_flip(explorer, models):
     framed = []
-    for row in explorer.flips.only_a + explorer.flips.only_b:
+    for row in explorer.flips.only_a[:1] + explorer.flips.only_b[:1]:
         explorer.query.value = row
         syllables = QUERIES[row].split()
         for position, chip in enumerate(explorer.details.value.split("<span title=")[1:]):
