@@ -55,15 +55,17 @@ def embed_distinct(
         >>> import torch
         >>> from st_vi.losses.content import content_ids
         >>> from st_vi.losses.embed import embed_distinct
+        >>> passes = []
         >>> def model(features):
-        ...     print(features["input_ids"].tolist())
+        ...     passes.append(features["input_ids"].tolist())
         ...     return {"sentence_embedding": features["input_ids"].sum(dim=1, keepdim=True)}
         >>> anchors = {"input_ids": torch.tensor([[5, 6, 7], [8, 0, 0]])}
         >>> positives = {"input_ids": torch.tensor([[8], [8]])}
         >>> columns = [c | {"attention_mask": (c["input_ids"] > 0).long()} for c in (anchors, positives)]
-        >>> embed_distinct(model, columns, content_ids(columns))  # 8 twice: in row 1 it is its own positive
-        [[8, 0, 0], [8, 0, 0], [5, 6, 7]]
+        >>> embed_distinct(model, columns, content_ids(columns))
         [tensor([[18], [ 8]]), tensor([[8], [8]])]
+        >>> passes  # 8 twice: in row 1 it is its own positive
+        [[[8, 0, 0], [8, 0, 0], [5, 6, 7]]]
     """
     # AdaptiveLayerLoss hands values from call to call in the columns themselves.
     inputs = None if _MERGING_DISABLED.get() else Inputs.read(columns)
