@@ -98,3 +98,9 @@ def test_repooled_shares_all_but_the_pooling(tiny_base):
         repooled(wide, "mean")
     with pytest.raises(ValueError, match="neither"):
         repooled(SentenceTransformer(modules=[BoW(vocab=["a"])], device="cpu"), "mean")
+
+
+def test_a_document_exactly_at_the_border_is_outside():
+    """A margin of 0 is a tie with the k-th best, and ties count against the document."""
+    assert find_flips(torch.tensor([0.2]), torch.tensor([0.0])).only_a == [0]
+    assert find_flips(torch.tensor([0.0]), torch.tensor([0.2])).only_b == [0]

@@ -213,3 +213,10 @@ def test_kinds_of_numbers():
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(vectors())
+
+
+def test_gradient_shares_of_terms_that_see_one_side_only():
+    x, y = (torch.tensor([[1.0, 2.0]], requires_grad=True) for _ in range(2))
+    shares = g.gradient_shares({"left": 3 * x.sum(), "right": 4 * y.sum()}, [x, y])
+    assert shares["left"].share.item() == pytest.approx(3 / 7)  # norms 3√2 and 4√2, at right angles
+    assert shares["right"].along.item() == pytest.approx(16 / 25)
