@@ -59,6 +59,11 @@ class Task:
         """Whether a row of this task is of no use without a score."""
         return any(getattr(term, "needs_score", False) for term in self.terms)
 
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a row of this task is of no use without a teacher's scores of its candidates."""
+        return any(getattr(term, "needs_teacher", False) for term in self.terms)
+
 
 def _pairs(term: Term) -> zip[tuple[str, str]]:
     name = type(term).__name__

@@ -10,6 +10,7 @@ from zlib import crc32
 import torch
 from sentence_transformers.base.data_collator import BaseDataCollator
 
+from st_vi.data.columns import candidate_columns
 from st_vi.data.images import open_images
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
@@ -24,6 +25,9 @@ class MixedTaskCollator(BaseDataCollator):
     (a path, a PIL image, bytes, or a list of them). Text and images are separate columns because Arrow columns
     cannot hold both; here they become the stock inputs: text, image, or {"text", "image"}.
 
+    Further candidates are `positive_2`, … (for a loss with as many `num_positives`), `negative` or `negative_1`, ….
+    `teacher_scores` is a list of numbers, one for each of these columns, positives first.
+
     The prefix of its task stands before the text, as in viPolyQwen: ``f"{prefix} {text}"``. The paper puts it on
     the anchor and uses none for general-purpose inference: with `prefix_dropout`, a share of the rows is trained
     without, so that such input is not new to the model (this project's own).
@@ -35,8 +39,8 @@ class MixedTaskCollator(BaseDataCollator):
         prefix_dropout: Expected share, in [0, 1], of the rows that have no prefix; always the same rows.
 
     Returns:
-        What the trainer expects: ``anchor_…`` and ``positive_…`` features, and ``label`` (B, 2) with the index of
-        the task and the score, NaN where there is none.
+        What the trainer expects: ``anchor_…``, ``positive_…``, … features, and ``label`` (B, 2) with the index of the
+        task and the score, NaN where there is none; with k teacher scores a row, (B, 2 + k).
 
     Raises:
         ValueError: An unknown task, a missing column, an image that cannot be read, or a setting out of range.
@@ -66,13 +70,17 @@ class MixedTaskCollator(BaseDataCollator):
         if unknown := {row.get("task") for row in features} - set(index):
             raise ValueError(f"unknown task(s) {sorted(map(repr, unknown))}; the tasks are {list(index)}")
         tasks = [index[row["task"]] for row in features]
-        scores = [float("nan") if row.get("score") is None else float(row["score"]) for row in features]
-        batch: dict[str, Any] = {"label": torch.tensor(list(zip(tasks, scores, strict=True)))}
+        candidates = candidate_columns(features[0])
+        labels = [
+            [task, _number(row.get("score")), *_teacher_scores(row, candidates)]
+            for task, row in zip(tasks, features, strict=True)
+        ]
+        batch: dict[str, Any] = {"label": torch.tensor(labels)}
         if "dataset_name" in features[0]:
             batch["dataset_name"] = features[0]["dataset_name"]
 
         prefixes = [self._prefix(row, self.tasks[task]) for row, task in zip(features, tasks, strict=True)]
-        for column in ("anchor", "positive"):
+        for column in ("anchor", *candidates):
             has_prefix = self.prefix_side == "both" or self.prefix_side == column
             inputs = [
                 model_input(row, column, prefix if has_prefix else "")
@@ -85,6 +93,21 @@ class MixedTaskCollator(BaseDataCollator):
         # By the row and not by chance: data loaders draw ahead, so that after a resume chance would fall otherwise.
         text = f"{task.name} {row.get('anchor')} {row.get('positive')}"
         return task.prefix if crc32(text.encode()) >= self.prefix_dropout * 2**32 else ""
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _teacher_scores(row: Mapping[str, Any], candidates: Sequence[str]) -> list[float]:
+    if "teacher_scores" not in row:
+        return []
+    scores = row["teacher_scores"]
+    if scores is None:
+        return [float("nan")] * len(candidates)
+    if len(scores) != len(candidates):
+        raise ValueError(f"teacher_scores needs one number for each of {list(candidates)}, got {scores}")
+    return [_number(score) for score in scores]
 
 
 def model_input(row: Mapping[str, Any], column: str, prefix: str = "") -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -70,6 +71,17 @@ def find_columns(
                 f"name it with columns={{{role!r}: ...}}"
             )
     return found
+
+
+def candidate_columns(present: Iterable[str]) -> list[str]:
+    """Columns of positives, then of hard negatives: "positive", "positive_2", …, "negative" or "negative_1", ….
+
+    Example:
+        >>> candidate_columns(["negative_2", "negative_1", "anchor", "positive", "positive_image"])
+        ['positive', 'negative_1', 'negative_2']
+    """
+    found = [match for name in present if (match := re.fullmatch(r"(positive|negative)(?:_(\d+))?", name))]
+    return [match[0] for match in sorted(found, key=lambda match: (match[1] == "negative", int(match[2] or 0)))]
 
 
 def normalise(text: str) -> str:

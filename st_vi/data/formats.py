@@ -11,7 +11,7 @@ from typing import Any
 
 from datasets import Dataset, Features, Value, concatenate_datasets
 
-from st_vi.data.columns import bad_value, clean_text, find_columns
+from st_vi.data.columns import bad_value, candidate_columns, clean_text, find_columns
 
 READING_QUESTION = "Trong ảnh có chữ gì?"
 
@@ -168,6 +168,10 @@ def combine_rows(*datasets: Dataset) -> Dataset:
     Columns: anchor, anchor_image and positive_image (where any set has them), positive, score, task: the model card
     takes the first column for its widget, and compares values of a column, which None among numbers would break.
 
+    Raises:
+        ValueError: A set has hard negatives or further positives, which the rows of the others have not. Such sets
+            train side by side in a `DatasetDict`.
+
     Example:
         >>> from st_vi.data import sample_sts
         >>> from st_vi.data.formats import combine_rows, instructions_to_rows, scored_pairs_to_rows
@@ -180,6 +184,8 @@ def combine_rows(*datasets: Dataset) -> Dataset:
     order = ("anchor", "anchor_image", "positive", "positive_image", "score", "task")
     features: dict[str, Any] = {"score": Value("float64")}
     for dataset in datasets:
+        if further := candidate_columns(dataset.column_names)[1:]:
+            raise ValueError(f"columns {further} would be lost: train the sets side by side, as a DatasetDict")
         features |= dataset.features
     names = [name for name in order if name in features]
     parts = []

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from datasets import Dataset
 
-from st_vi.data.columns import bad_value
+from st_vi.data.columns import bad_value, candidate_columns
 from st_vi.data.images import open_images
 from st_vi.data.triplets import Report
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
@@ -25,7 +25,8 @@ def check_task_rows(
     """Check every row of mixed tasks: its task, texts, images and score.
 
     Args:
-        dataset: Columns anchor, positive, task, and where there are any score, anchor_image, positive_image.
+        dataset: Columns anchor, positive, task, and where there are any score, anchor_image, positive_image, further
+            candidates and teacher_scores; see `MixedTaskCollator`.
         tasks: The known ones.
         bad_image: A row with an image that cannot be read is an "error", or is left out ("skip") with a warning.
 
@@ -35,7 +36,8 @@ def check_task_rows(
 
     Raises:
         ValueError: A missing column, an unknown task, neither text nor image, a score that is missing or not in
-            [0, 1] on a task that needs one, or a bad image. Names column, row (from 0) and value.
+            [0, 1] on a task that needs one, teacher scores that are missing on such a task or not one finite number
+            a candidate, or a bad image. Names column, row (from 0) and value.
 
     Example:
         >>> from datasets import Dataset
@@ -49,14 +51,16 @@ def check_task_rows(
         if name not in dataset.column_names:
             raise ValueError(f"missing column {name!r}; the columns are {dataset.column_names}")
     by_name = {task.name: task for task in tasks}
+    candidates = candidate_columns(dataset.column_names)
     report, good = Report(dict.fromkeys(by_name, 0)), []
     report["skipped for a bad image"] = 0
     for number, row in enumerate(_undecoded(dataset)):
         if row["task"] not in by_name:
             bad_value("task", number, row["task"], f"expected one of {list(by_name)}")
         _check_score(row, number, by_name[row["task"]])
+        _check_teacher_scores(row, number, by_name[row["task"]], len(candidates))
         try:
-            for column in ("anchor", "positive"):
+            for column in ("anchor", *candidates):
                 _check_column(row, number, column)
         except _BadImageError as error:
             if bad_image == "error":
@@ -89,7 +93,7 @@ def _typed(dataset: Dataset) -> Dataset:
     """Columns of paths as image columns: the stock model card takes strings for text, and stumbles over None."""
     from datasets import Image
 
-    for name in ("anchor_image", "positive_image"):
+    for name in [name for name in dataset.column_names if name.endswith("_image")]:
         feature = dataset.features.get(name)
         if getattr(feature, "dtype", None) in ("string", "binary"):
             dataset = dataset.cast_column(name, Image())
@@ -103,6 +107,15 @@ def _check_score(row: Mapping[str, Any], number: int, task: Task) -> None:
         return
     if missing or not isinstance(score, (int, float)) or not 0 <= score <= 1:
         bad_value("score", number, score, "expected a score between 0 and 1")
+
+
+def _check_teacher_scores(row: Mapping[str, Any], number: int, task: Task, count: int) -> None:
+    scores = row.get("teacher_scores")
+    if scores is None and not task.needs_teacher:
+        return
+    numbers = isinstance(scores, list) and all(isinstance(s, (int, float)) and math.isfinite(s) for s in scores)
+    if not numbers or len(scores) != count:
+        bad_value("teacher_scores", number, scores, f"expected {count} numbers, one for each positive and negative")
 
 
 def _check_column(row: Mapping[str, Any], number: int, column: str) -> None:

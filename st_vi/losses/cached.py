@@ -106,6 +106,7 @@ class CachedDLELoss(GradCache, DLELoss):
         mask_duplicates: Repeated texts are no negatives.
         gather_across_devices: Rows of all devices.
         merge_inputs: Embed every distinct input once in each pass, those of like length together.
+        num_positives: How many of the columns are positives.
         mini_batch_size: Inputs to embed at a time; the more the faster.
         mini_batch_num_tokens: Instead, as many inputs at a time as have no more tokens than these, padding not
             counted; a longer input is alone. Pictures count as the language model sees them.
@@ -136,6 +137,7 @@ class CachedDLELoss(GradCache, DLELoss):
         mask_duplicates: bool = True,
         gather_across_devices: bool = False,
         merge_inputs: bool = True,
+        num_positives: int = 1,
         mini_batch_size: int = 32,
         mini_batch_num_tokens: int | None = None,
         show_progress_bar: bool = False,
@@ -147,6 +149,7 @@ class CachedDLELoss(GradCache, DLELoss):
             mask_duplicates=mask_duplicates,
             gather_across_devices=gather_across_devices,
             merge_inputs=merge_inputs,
+            num_positives=num_positives,
         )
         self._set_mini_batches(mini_batch_size, mini_batch_num_tokens, show_progress_bar)
 

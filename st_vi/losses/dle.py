@@ -38,17 +38,20 @@ class DLELoss(nn.Module):
         gather_across_devices: Take the rows of all devices as candidates.
         merge_inputs: Embed every distinct input once, see `embed_distinct`: the same values and gradients, sooner.
             False leaves it to stock, which has one forward for each column.
+        num_positives: How many of the columns are positives, or views of the same; those after them are hard
+            negatives.
 
     Inputs:
-        Columns anchor and positive; labels (B, 2): the index of the task, and a score in [0, 1] or NaN.
+        Columns anchor, `num_positives` positives, and n ≥ 0 hard negatives: k candidates a row. Labels (B, 2): the
+        index of the task, and a score in [0, 1] or NaN; or (B, 2 + k), with a teacher's score of each candidate.
 
     Returns:
         One scalar for each term of each task, the same keys in every step, whose sum is L. Terms without a row are
         0, and connected to the graph. Keys are those of `Task.components`.
 
     Raises:
-        ValueError: No tasks, two tasks with one name, another number of columns than two, labels of another shape,
-            or a label that names no task.
+        ValueError: No tasks, two tasks with one name, too few columns, labels of another shape, or a label that names
+            no task.
 
     Example:
         >>> import torch
@@ -68,8 +71,11 @@ class DLELoss(nn.Module):
         mask_duplicates: bool = True,
         gather_across_devices: bool = False,
         merge_inputs: bool = True,
+        num_positives: int = 1,
     ) -> None:
         super().__init__()
+        if num_positives < 1:
+            raise ValueError(f"num_positives must be at least 1, got {num_positives}")
         if negatives not in get_args(Negatives):
             raise ValueError(f"negatives must be one of {get_args(Negatives)}, got {negatives!r}")
         names = [task.name for task in tasks]
@@ -81,6 +87,7 @@ class DLELoss(nn.Module):
         self.mask_duplicates = mask_duplicates
         self.gather_across_devices = gather_across_devices
         self.merge_inputs = merge_inputs
+        self.num_positives = num_positives
         self.observer: Observer | None = None
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
@@ -98,14 +105,19 @@ class DLELoss(nn.Module):
         """The components for this device's rows.
 
         Args:
-            embeddings: Anchors and positives, (B, D) each.
-            labels: (B, 2), task index and score.
+            embeddings: Anchors, positives and hard negatives, (B, D) each.
+            labels: (B, 2), task index and score, or (B, 2 + k) with the teacher's scores.
             ids: (B,) int a column, equal where texts are equal (`content_ids`); None takes all as different.
         """
-        if len(embeddings) != 2:
-            raise ValueError(f"DLELoss needs an anchor and a positive column, got {len(embeddings)} column(s)")
-        if labels.ndim != 2 or labels.shape[1] != 2:
-            raise ValueError(f"DLELoss needs labels (B, 2), task index and score, got {tuple(labels.shape)}")
+        if len(embeddings) <= self.num_positives:
+            raise ValueError(
+                f"DLELoss needs an anchor and {self.num_positives} positive column(s), got {len(embeddings)} column(s)"
+            )
+        if labels.ndim != 2 or labels.shape[1] not in (2, 1 + len(embeddings)):
+            raise ValueError(
+                f"DLELoss needs labels (B, 2), task index and score, or (B, {1 + len(embeddings)}) with a teacher's "
+                f"score of each candidate; got {tuple(labels.shape)}"
+            )
         rows = len(labels)
         own = torch.arange(rows, device=labels.device)
         labels = labels.to(torch.promote_types(embeddings[0].dtype, torch.float32))
@@ -130,7 +142,7 @@ class DLELoss(nn.Module):
         self, embeddings: list[Tensor], labels: Tensor, ids: list[Tensor] | None, own: Tensor
     ) -> Iterable[PairBatch | None]:
         """The pairs of each task, and which of them are this device's own; None where it has none."""
-        task_of, scores = labels.unbind(dim=1)
+        task_of, scores, teacher_scores = labels[:, 0], labels[:, 1], labels[:, 2:]
         if not ((task_of >= 0) & (task_of < len(self.tasks)) & (task_of == task_of.floor())).all():
             raise ValueError(f"labels name tasks 0 to {len(self.tasks) - 1}, got {task_of.unique().tolist()}")
         is_own = torch.zeros_like(task_of, dtype=torch.bool).index_fill(0, own, True)
@@ -143,12 +155,18 @@ class DLELoss(nn.Module):
             # A score of another task's row orders nothing here.
             known = scores.masked_fill(~of_task, float("nan"))
             to_train = (of_task & is_own)[members]
+            anchors, *candidates = (embedding[members] for embedding in embeddings)
+            positives, *more_positives = candidates[: self.num_positives]
+            negatives = candidates[self.num_positives :]
             yield PairBatch(
-                embeddings[0][members],
-                embeddings[1][members],
+                anchors,
+                positives,
+                negatives=torch.stack(negatives) if negatives else None,
+                more_positives=torch.stack(more_positives) if more_positives else None,
                 anchor_ids=ids[0][members] if ids else None,
-                candidate_ids=ids[1][members] if ids else None,
+                candidate_ids=torch.cat([column[members] for column in ids[1:]]) if ids else None,
                 scores=known[members],
+                teacher_scores=teacher_scores[members] if teacher_scores.numel() else None,
                 rows=None if to_train.all() else to_train.nonzero().squeeze(1),
                 same_anchor="mask" if self.mask_duplicates else "negative",
                 mask_duplicates=self.mask_duplicates,
@@ -162,4 +180,5 @@ class DLELoss(nn.Module):
             "mask_duplicates": self.mask_duplicates,
             "gather_across_devices": self.gather_across_devices,
             "merge_inputs": self.merge_inputs,
+            "num_positives": self.num_positives,
         }

@@ -34,12 +34,13 @@ class Direction:
 class PairBatch:
     """The embedded rows of a batch: similarities computed once, masks decided once, shared by all terms.
 
-    W rows come from all devices together, R of them are this device's own; D is the embedding size, n the number
-    of hard negatives a row. The C = W·(1+n) candidates are all positives, then all first negatives, and so on.
+    W rows come from all devices together, R of them are this device's own; D is the embedding size. A row has 1 + m
+    positives and n hard negatives, k = 1 + m + n candidates of its own. The C = W·k candidates of a batch are all
+    first positives, then all second ones, and so on, then all first negatives.
 
-    A candidate that is not the row's own positive is a negative, but for two rules:
+    A candidate that is not a positive of the row itself is a negative, but for two rules:
 
-    - `same_anchor`: the positive of another row with the same anchor is a positive here too ("positive", as in
+    - `same_anchor`: a positive of another row with the same anchor is a positive here too ("positive", as in
       supervised contrastive learning, Khosla et al. 2020, arXiv 2004.11362), is left out ("mask"), or is a
       negative like any other ("negative").
     - `mask_duplicates`: a candidate with the text of the row's own anchor, or of a positive that the first rule
@@ -49,15 +50,19 @@ class PairBatch:
         anchors: (W, D).
         positives: (W, D).
         negatives: (n, W, D), or None.
+        more_positives: (m, W, D), further positives or views of the same rows, or None.
         anchor_ids: (W,) int, equal where anchor texts are equal. None: all texts are taken as different.
         candidate_ids: (C,) int on the same scale, given exactly when `anchor_ids` is.
         scores: (W,), one known similarity a row, in [0, 1], NaN where unknown; None where there are none.
+        teacher_scores: (W, k), how well each candidate of its own fits the row, as a teacher says or a label; the
+            higher the better, on any scale. None where there are none.
         rows: (R,) int, the rows to give a loss for, such as those that this device owns; None for all.
         same_anchor: "positive", "mask" or "negative".
         mask_duplicates: See above.
 
     Raises:
-        ValueError: `same_anchor` is none of the three, or only one kind of ids is given.
+        ValueError: `same_anchor` is none of the three, only one kind of ids is given, or the number of teacher scores
+            is not that of the candidates.
 
     Example:
         >>> import torch
@@ -72,9 +77,11 @@ class PairBatch:
     anchors: Tensor
     positives: Tensor
     negatives: Tensor | None = None
+    more_positives: Tensor | None = None
     anchor_ids: Tensor | None = None
     candidate_ids: Tensor | None = None
     scores: Tensor | None = None
+    teacher_scores: Tensor | None = None
     rows: Tensor | None = None
     same_anchor: SameAnchor = "positive"
     mask_duplicates: bool = True
@@ -84,15 +91,27 @@ class PairBatch:
             raise ValueError(f"same_anchor must be one of {get_args(SameAnchor)}, got {self.same_anchor!r}")
         if (self.anchor_ids is None) != (self.candidate_ids is None):
             raise ValueError("anchor_ids and candidate_ids come together or not at all")
+        expected = (len(self.anchors), len(self.candidates))
+        if self.teacher_scores is not None and self.teacher_scores.shape != expected:
+            raise ValueError(f"teacher_scores must be (rows, candidates) {expected}, got {self.teacher_scores.shape}")
+
+    @cached_property
+    def views(self) -> Tensor:
+        """Anchors and all positives, what is known to be the same seen in several ways, (2 + m, W, D)."""
+        views = torch.stack([self.anchors, self.positives])
+        return views if self.more_positives is None else torch.cat([views, self.more_positives])
+
+    @cached_property
+    def candidates(self) -> Tensor:
+        """All positives, then all negatives, (k, W, D)."""
+        positives = self.views[1:]
+        return positives if self.negatives is None else torch.cat([positives, self.negatives])
 
     @cached_property
     def forward(self) -> Direction:
         """Own anchors against all candidates, (R, C)."""
-        candidates = self.positives
-        if self.negatives is not None:
-            candidates = torch.cat([self.positives, self.negatives.flatten(0, 1)])
-        similarity = _cosines(self.own(self.anchors), candidates)
-        return self._direction(similarity, self.anchor_ids, self.candidate_ids)
+        similarity = _cosines(self.own(self.anchors), self.candidates.flatten(0, 1))
+        return self._direction(similarity, self.anchor_ids, self.candidate_ids, positives=len(self.views) - 1)
 
     @cached_property
     def backward(self) -> Direction:
@@ -105,6 +124,13 @@ class PairBatch:
         if self.anchor_ids is None:
             return self._direction(similarity, None, None)
         return self._direction(similarity, self.candidate_ids[:width], self.anchor_ids)
+
+    @cached_property
+    def own_candidates(self) -> Tensor:
+        """Cosines of the own rows with their own candidates alone, (R, k)."""
+        similarity = self.forward.similarity.unflatten(1, (len(self.candidates), -1))
+        row = self.own(torch.arange(len(self.anchors), device=similarity.device))
+        return similarity.take_along_dim(row[:, None, None], dim=2).squeeze(2)
 
     @cached_property
     def cosine(self) -> Tensor:
@@ -124,35 +150,48 @@ class PairBatch:
             raise ValueError("this term needs a score for every row, and the batch has none")
         return self.scores
 
+    @property
+    def known_teacher_scores(self) -> Tensor:
+        """`teacher_scores` of the own rows, (R, k), or a ValueError for a term that cannot do without."""
+        if self.teacher_scores is None:
+            raise ValueError(
+                "this term needs a teacher's score for every candidate: a column 'teacher_scores' with a list of "
+                "numbers a row, for its positives and its negatives in the order of the columns"
+            )
+        return self.own(self.teacher_scores)
+
     def own(self, values: Tensor) -> Tensor:
         """The own rows of (W, …), (R, …)."""
         return values if self.rows is None else values[self.rows]
 
-    def _direction(self, similarity: Tensor, query_ids: Tensor | None, candidate_ids: Tensor | None) -> Direction:
+    def _direction(
+        self, similarity: Tensor, query_ids: Tensor | None, candidate_ids: Tensor | None, positives: int = 1
+    ) -> Direction:
         width = len(self.anchors)
         column = torch.arange(similarity.shape[1], device=similarity.device)
+        is_answer = column < positives * width  # a positive of some row
         row = self.own(column[:width])[:, None]
-        own = column == row
-        hard = (column % width == row) & ~own
+        own = (column % width == row) & is_answer
+        hard = (column % width == row) & ~is_answer
         if query_ids is None:
             return Direction(similarity, own, ~own, hard)
 
-        query_id, answer_ids = self.own(query_ids)[:, None], candidate_ids[:width]
-        related = own[:, :width]
+        related = own
         if self.same_anchor != "negative":
-            related = related | (query_id == query_ids)
-        positive, left_out = own, F.pad(related, (0, len(column) - width))
+            same = self.own(query_ids)[:, None] == query_ids
+            related = own | (same.repeat(1, len(column) // width) & is_answer)
+        positive, left_out = own, related
         if self.mask_duplicates:
-            is_query = candidate_ids == query_id
-            is_own_answer = candidate_ids == self.own(answer_ids)[:, None]
+            answer_ids = candidate_ids[: positives * width]
+            own_texts = self.own(torch.stack([query_ids, *answer_ids.split(width)], dim=1))
+            duplicate = (own_texts[:, :, None] == candidate_ids).any(dim=1)
             # A candidate says what some related positive says: one matrix product instead of an (R, W, C) mask.
-            is_related_answer = related.float() @ (answer_ids[:, None] == candidate_ids).float() > 0
-            duplicate = is_query | is_own_answer
+            says = related[:, is_answer].float() @ (answer_ids[:, None] == candidate_ids).float() > 0
             if self.same_anchor == "positive":
-                positive = own | (left_out & ~duplicate)
-            left_out = left_out | duplicate | is_related_answer
+                positive = own | (related & ~duplicate)
+            left_out = related | duplicate | says
         elif self.same_anchor == "positive":
-            positive = left_out
+            positive = related
         negative = ~(positive | left_out)
         return Direction(similarity, positive, negative, hard & negative)
 

@@ -12,13 +12,15 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
-from st_vi import DLELoss, MixedTaskCollator
+from st_vi import DLELoss, MixedTaskCollator, Task
 from st_vi.data import check_task_rows, sample_nli, sample_sts
 from st_vi.data.collator import model_input
 from st_vi.losses import DLEMonitor
 from st_vi.losses.content import content_ids
 from tests.conftest import SENTENCES
 
+NAN = float("nan")
+TEXTS = {"positive_2": "Một.", "negative_1": "Hai.", "negative_2": "Ba."}
 RED = Image.new("RGB", (8, 6), "red")
 
 
@@ -40,6 +42,35 @@ def test_tasks_and_scores_become_labels():
     label = collate([row("text_pair", score=0.25), row("vqa_multi", score=None), row("ocr")])["label"]
     assert label[:, 0].tolist() == [0, 4, 2]
     assert label[0, 1] == 0.25 and label[1:, 1].isnan().all()
+
+
+def test_further_candidates_and_teacher_scores():
+    rows = [
+        row(negative_2="C", negative_1="B", positive_2="A", teacher_scores=[1, 0.5, 0, None]),
+        row(**TEXTS, teacher_scores=None),
+    ]
+    batch = collate(rows, prefix_side="anchor")
+    assert list(batch) == ["label", *(f"{c}_inputs" for c in ("anchor", "positive", *TEXTS))]
+    assert batch["negative_2_inputs"] == ["C", "Ba."]
+    torch.testing.assert_close(
+        batch["label"], torch.tensor([[1, NAN, 1, 0.5, 0, NAN], [1, *[NAN] * 5]]), equal_nan=True
+    )
+    with pytest.raises(ValueError, match=r"teacher_scores.*'negative_2'\], got \[1\]"):
+        collate([rows[0] | {"teacher_scores": [1]}])
+    with pytest.raises(ValueError, match="neither text nor image in 'negative_1'"):
+        collate([row(**TEXTS | {"negative_1": None})])
+
+
+@pytest.mark.parametrize(("scores", "got"), [([1.0], r"\[1.0\]"), (None, "None"), ([1.0, NAN], "nan")])
+def test_teacher_scores_are_checked_before_training(scores, got):
+    class Listwise:
+        needs_teacher = True
+
+    rows = Dataset.from_list([row(negative="Sai.", task="x") | {"teacher_scores": s} for s in ([1.0, 0.0], scores)])
+    good, _ = check_task_rows(rows.select([0]), [Task("x", "", (Listwise(),))])
+    assert good["teacher_scores"][:] == [[1.0, 0.0]]
+    with pytest.raises(ValueError, match=f"column 'teacher_scores', row 1: expected 2 numbers.*{got}"):
+        check_task_rows(rows, [Task("x", "", (Listwise(),))])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from st_vi import VIPOLYQWEN_TASKS, DLELoss, Task
+from st_vi import VIPOLYQWEN_TASKS, DLELoss, SupConNLILoss, Task
 from st_vi.terms import CosineAlignment, InfoNCE, PairwiseRank, ScoreMSE, pairs
 
 NAN = float("nan")
@@ -123,6 +123,44 @@ def test_terms_have_names_and_weights(vectors):
     torch.testing.assert_close(components["pair_info_nce"], whole["pair_info_nce"] / 2)
 
 
+def test_hard_negatives_are_those_of_the_triplet_loss(vectors):
+    """One task, InfoNCE alone, masks from the same ids: `SupConNLILoss`, in value and gradient."""
+    columns = [*vectors, *(torch.randn_like(vectors[0]).requires_grad_() for _ in range(2))]
+    ids = [torch.tensor([0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]) + 10 * i for i in range(4)]
+    ids[2][3] = ids[1][5]  # a hard negative that is another row's positive
+    labels = torch.tensor([[0.0, NAN]] * 11)
+    task = Task("x", "", (InfoNCE(0.1, hard_negative_weight=0.5),))
+    (actual,) = DLELoss(None, [task]).compute_loss_from_embeddings(columns, labels, ids).values()
+    stock = SupConNLILoss(None, 0.1, 0.5, same_anchor="mask")
+    expected = stock.compute_loss_from_embeddings(columns, None, ids)
+    torch.testing.assert_close(actual, expected)
+    grads = zip(torch.autograd.grad(actual, columns), torch.autograd.grad(expected, columns), strict=True)
+    for mine, theirs in grads:
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_what_the_columns_and_labels_are_to_a_term(vectors):
+    """Each task's terms see its own rows of every column, with their scores and teacher's scores."""
+    seen = []
+
+    class Look:
+        def __call__(self, pairs):
+            seen.append(pairs)
+            return pairs.own_cosine * 0
+
+    columns = [*vectors, *(torch.randn_like(vectors[0]) for _ in range(3))]
+    teacher = torch.arange(44, dtype=torch.float64).view(11, 4)
+    labels = torch.cat([LABELS, teacher], dim=1)
+    tasks = [Task(name, "", (Look(),)) for name in "abcde"]
+    DLELoss(None, tasks, num_positives=2).compute_loss_from_embeddings(columns, labels)
+    for task, batch in enumerate(seen):
+        rows = LABELS[:, 0] == task
+        given = batch.anchors, batch.positives, *batch.more_positives, *batch.negatives
+        assert all(torch.equal(mine, column[rows]) for mine, column in zip(given, columns, strict=True))
+        assert torch.equal(batch.known_teacher_scores, teacher[rows])
+    assert len(seen) == 5
+
+
 def test_bad_arguments(vectors):
     with pytest.raises(ValueError, match="different names"):
         DLELoss(None, [VIPOLYQWEN_TASKS[0]] * 2)
@@ -133,8 +171,14 @@ def test_bad_arguments(vectors):
     loss = DLELoss(None)
     with pytest.raises(ValueError, match=r"\(B, 2\)"):
         loss.compute_loss_from_embeddings(vectors, LABELS[:, 0])
-    with pytest.raises(ValueError, match="anchor and a positive"):
-        loss.compute_loss_from_embeddings([*vectors, vectors[0]], LABELS)
+    with pytest.raises(ValueError, match="an anchor and 1 positive"):
+        loss.compute_loss_from_embeddings(vectors[:1], LABELS)
+    with pytest.raises(ValueError, match="an anchor and 2 positive"):
+        DLELoss(None, num_positives=2).compute_loss_from_embeddings(vectors, LABELS)
+    with pytest.raises(ValueError, match="num_positives"):
+        DLELoss(None, num_positives=0)
+    with pytest.raises(ValueError, match=r"or \(B, 4\) with a teacher's score"):
+        loss.compute_loss_from_embeddings([*vectors, vectors[0]], LABELS[:, [0, 1, 1]])
     for task in (5.0, -1.0, 0.5, NAN):
         with pytest.raises(ValueError, match="tasks 0 to 4"):
             loss.compute_loss_from_embeddings([v[:1] for v in vectors], torch.tensor([[task, 1.0]]))
