@@ -2,6 +2,7 @@
 
 from st_vi.data.adapt import fact_check_to_triplets, nli_to_triplets, reading_comprehension_to_triplets
 from st_vi.data.collator import MixedTaskCollator
+from st_vi.data.composition import composition_probes
 from st_vi.data.formats import (
     combine_rows,
     dialogues_to_rows,
@@ -10,6 +11,10 @@ from st_vi.data.formats import (
     scored_pairs_to_rows,
     vqa_to_rows,
 )
+from st_vi.data.judged_negatives import drop_false_negatives, hardness
+from st_vi.data.negative_sampling import ClusterBatchSampler, CurriculumBatchSampler, cluster_rows
+from st_vi.data.negatives import perturbed_negatives, same_document_negatives
+from st_vi.data.perturbations import change_order, strip_diacritics, swap_negation, swap_number
 from st_vi.data.read import read_rows
 from st_vi.data.sample_sets import sample_nli, sample_sts
 from st_vi.data.split import split_by_anchor, split_by_task
@@ -17,22 +22,34 @@ from st_vi.data.task_rows import check_task_rows
 from st_vi.data.triplets import Triplets, check_triplets
 
 __all__ = [
+    "ClusterBatchSampler",
+    "CurriculumBatchSampler",
     "MixedTaskCollator",
     "Triplets",
+    "change_order",
     "check_task_rows",
     "check_triplets",
+    "cluster_rows",
     "combine_rows",
+    "composition_probes",
     "dialogues_to_rows",
+    "drop_false_negatives",
     "fact_check_to_triplets",
+    "hardness",
     "instructions_to_rows",
     "nli_to_triplets",
     "ocr_to_rows",
+    "perturbed_negatives",
     "read_rows",
     "reading_comprehension_to_triplets",
+    "same_document_negatives",
     "sample_nli",
     "sample_sts",
     "scored_pairs_to_rows",
     "split_by_anchor",
     "split_by_task",
+    "strip_diacritics",
+    "swap_negation",
+    "swap_number",
     "vqa_to_rows",
 ]

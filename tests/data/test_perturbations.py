@@ -1,13 +1,19 @@
-"""Marks, negations and numbers of own sentences, in both Unicode forms."""
+"""Marks, negations, numbers and word order of own sentences, in both Unicode forms."""
 
 from __future__ import annotations
 
+import random
+import re
+import sys
 import unicodedata
+from collections import Counter
+from typing import get_args
 
 import pytest
 
 from st_vi.data import sample_nli
-from st_vi.data.perturbations import NUMBERS, strip_diacritics, swap_negation, swap_number
+from st_vi.data.perturbations import NUMBERS, Order, change_order, strip_diacritics, swap_negation, swap_number
+from st_vi.modules import word_segmentation
 
 ALPHABET = "aàảãáạăằẳẵắặâầẩẫấậeèẻẽéẹêềểễếệiìỉĩíịoòỏõóọôồổỗốộơờởỡớợuùủũúụưừửữứựyỳỷỹýỵđ"
 
@@ -90,3 +96,100 @@ def test_one_place_of_real_sentences_changes():
             assert new != text and abs(len(new_words) - len(old_words)) <= most - 1
             tails = range(max(0, rest - 3), rest + 1)
             assert any(old_words[len(old_words) - t :] == new_words[len(new_words) - t :] for t in tails)
+
+
+ORDERS = get_args(Order)
+
+
+def syllables(text):
+    return re.findall(r"\w+", text.lower())
+
+
+def outline(text):
+    """Everything but the syllables: spaces and punctuation in their places."""
+    return re.sub(r"\w+", "x", text)
+
+
+@pytest.mark.parametrize("unit", ["syllable", "word"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_another_order_has_the_same_syllables(order, unit):
+    sentences = [*sample_nli("test")["hypothesis"][:60], "Mưa  to,\tgió (rất) lớn…"]
+    changed = [change_order(text, order, unit) for text in sentences]
+    assert sum(new is not None for new in changed) > 55
+    for text, new in zip(sentences, changed, strict=True):
+        if new is not None:
+            assert new != text and new == unicodedata.normalize("NFC", new)
+            assert Counter(syllables(new)) == Counter(syllables(text))
+            assert new[0].isupper() == text[0].isupper()
+            if unit == "syllable":
+                assert outline(new) == outline(text)
+        assert new == change_order(unicodedata.normalize("NFD", text), order, unit)
+
+
+def test_each_order_does_what_it_says():
+    text = "một hai ba bốn năm sáu bảy tám"
+    places = {word: place for place, word in enumerate(text.split())}
+    for seed in range(30):
+        new = {order: [places[word] for word in change_order(text, order, seed=seed).split()] for order in ORDERS}
+        assert new["reverse"] == [7, 6, 5, 4, 3, 2, 1, 0]
+        assert sum(place != number for number, place in enumerate(new["swap"])) == 2
+        within, among = new["within_trigrams"], new["trigrams"]
+        assert all(place // 3 == number // 3 for number, place in enumerate(within))
+        for group in ([0, 1, 2], [3, 4, 5], [6, 7]):
+            assert among[among.index(group[0]) :][: len(group)] == group
+        assert sorted(new["shuffle"]) == list(range(8))
+
+
+def test_order_depends_on_text_and_seed_alone():
+    """Golden values: another process, and another state of the shared generator, give the same."""
+    random.seed(5)
+    text = "Bà ngoại kể chuyện cho cháu nghe."
+    assert change_order(text, "shuffle", seed=3) == "Cháu kể bà ngoại cho nghe chuyện."
+    assert len({change_order(text, "shuffle", seed=seed) for seed in range(20)}) > 15
+    assert len({change_order(text, order) for order in ORDERS}) == 5
+
+
+def test_words_stay_whole():
+    text = "Sinh viên đại học, công nhân nhà máy: ai cũng vui!"
+    words = ["sinh viên", "đại học", "công nhân", "nhà máy"]
+    for seed in range(10):
+        new = change_order(text, "shuffle", "word", seed).lower()
+        assert all(word in new for word in words)
+    torn = [change_order(text, "shuffle", seed=seed).lower() for seed in range(10)]
+    assert any(word not in new for new in torn for word in words)
+
+
+@pytest.mark.parametrize(
+    ("text", "reversed_text"),
+    [
+        ("Mưa to.", "To mưa."),
+        ("Hà Nội mưa to.", "To mưa Nội Hà."),  # two capitals: a name
+        ("UBND xã họp.", "Họp xã UBND."),
+        ("mưa to", "to mưa"),
+        ("Xe 29B-123.45 đến lúc 8:30!", "8:30 lúc đến 29B-123.45 xe!"),
+    ],
+)
+def test_capital_letters_and_numbers(text, reversed_text):
+    assert change_order(text, "reverse") == reversed_text
+
+
+@pytest.mark.parametrize("text", ["", "…", "Mưa.", "Đi đi đi!", "Trời trời."])
+def test_nothing_to_reorder(text):
+    assert [change_order(text, order, unit) for order in ORDERS for unit in ("syllable", "word")] == [None] * 10
+
+
+def test_too_few_groups_or_a_palindrome():
+    assert change_order("Mưa rất to.", "trigrams") is None
+    assert change_order("Mưa là mưa.", "reverse") is None
+    assert change_order("mưa mưa gió mưa mưa gió", "trigrams") is None
+
+
+def test_what_change_order_refuses(monkeypatch):
+    with pytest.raises(ValueError, match="order must be one of"):
+        change_order("Mưa to.", "sort")
+    with pytest.raises(ValueError, match="unit must be one of"):
+        change_order("Mưa to.", unit="letter")
+    monkeypatch.setitem(sys.modules, "pyvi", None)
+    word_segmentation._segmenter.cache_clear()
+    with pytest.raises(ImportError, match="pip install"):
+        change_order("Mưa to.", unit="word")

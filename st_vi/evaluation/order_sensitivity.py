@@ -1,0 +1,136 @@
+"""Does a model notice that the words stand in another order?"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.evaluation import BaseEvaluator
+
+from st_vi.evaluation.common import encode_distinct, report, when
+
+logger = logging.getLogger(__name__)
+
+TIE = 1e-6
+"""Similarities this near are the same: float32 rounds sums by their order, and would let a bag of words win."""
+
+
+class OrderSensitivityEvaluator(BaseEvaluator):
+    """How often an anchor is nearer to its positive than to every perturbation of the positive.
+
+    - ``order_accuracy``, in [0, 1]: the share of items whose similarity(anchor, positive) is above those with all
+      perturbations, by more than 1e-6. Ties lose: a model without word order gets 0. Chance is 1 / (1 + k) for k
+      perturbations.
+    - ``order_margin``: the mean of similarity(anchor, positive) minus the highest similarity with a perturbation.
+    - ``order_accuracy_se`` and ``order_margin_se``: their standard errors, √(p(1−p)/n) and s/√n.
+
+    The similarity is the model's own. Perturbations may be any changed texts, those of `change_order` or other rules.
+    Items without a perturbation are left out, and counted: see ``num_items`` and ``num_left_out``.
+
+    Source: ARO, arXiv 2210.01936, which asks a picture for its caption among reordered ones; anchors that are texts
+    and the margin are *inferred*.
+
+    Args:
+        anchors: N texts.
+        positives: N texts. With anchor and positive the same, only a model blind to order fails.
+        perturbations: N lists of texts; a list may be empty.
+        name: Put before every metric, as in the stock evaluators.
+        batch_size: Texts a batch.
+        show_progress_bar: Show the progress of encoding.
+        write_csv: Add a line to a CSV file when an output path is given.
+
+    Raises:
+        ValueError: Unequal lengths, one text in place of a list, a perturbation that equals its positive (the row is
+            named; rows count from 0), or no perturbation at all.
+
+    Example:
+        >>> from sentence_transformers import SentenceTransformer
+        >>> from sentence_transformers.sentence_transformer.modules import BoW
+        >>> from st_vi.evaluation.order_sensitivity import OrderSensitivityEvaluator
+        >>> blind = SentenceTransformer(modules=[BoW(vocab=["mèo", "đuổi", "chuột"])], device="cpu")
+        >>> items = ["mèo đuổi chuột"], ["con mèo đuổi chuột"], [["con chuột đuổi mèo"]]
+        >>> OrderSensitivityEvaluator(*items)(blind)["order_accuracy"]
+        0.0
+    """
+
+    def __init__(
+        self,
+        anchors: Sequence[str],
+        positives: Sequence[str],
+        perturbations: Sequence[Sequence[str]],
+        name: str = "",
+        batch_size: int = 32,
+        show_progress_bar: bool = False,
+        write_csv: bool = True,
+    ) -> None:
+        super().__init__()
+        _check(anchors, positives, perturbations)
+        kept = [row for row, changed in enumerate(perturbations) if len(changed)]
+        self.anchors, self.positives = [anchors[row] for row in kept], [positives[row] for row in kept]
+        self.perturbations = [list(perturbations[row]) for row in kept]
+        self.num_items, self.num_left_out = len(kept), len(anchors) - len(kept)
+        self.name = name
+        self.batch_size = batch_size
+        self.show_progress_bar = show_progress_bar
+        self.write_csv = write_csv
+        self.csv_file = "order_sensitivity_evaluation" + ("_" + name if name else "") + "_results.csv"
+        # With its prefix: stock adds none where the metric already begins with the name, as with the name "order".
+        self.primary_metric = f"{name}_order_accuracy" if name else "order_accuracy"
+
+    def __call__(
+        self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        """Return the metrics, and store them in the model's card data."""
+        margins = self._margins(model)
+        accuracy = float(np.mean(margins > TIE))
+        metrics = {
+            "order_accuracy": accuracy,
+            "order_accuracy_se": (accuracy * (1 - accuracy) / len(margins)) ** 0.5,
+            "order_margin": float(margins.mean()),
+            "order_margin_se": float(margins.std(ddof=1) / len(margins) ** 0.5) if len(margins) > 1 else float("nan"),
+        }
+        figures = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+        where = f"{self.name} dataset{when(epoch, steps)}".strip()
+        logger.info(
+            f"OrderSensitivityEvaluator on the {where}: {figures} ({self.num_items} items, {self.num_left_out} without "
+            "a perturbation left out)"
+        )
+        path = Path(output_path, self.csv_file) if output_path is not None and self.write_csv else None
+        return report(self, model, metrics, path, epoch, steps)
+
+    def _margins(self, model: SentenceTransformer) -> np.ndarray:
+        """Of the positive over the nearest perturbation, (num_items,), in float64."""
+        counts = [len(texts) for texts in self.perturbations]
+        anchors, positives, changed = encode_distinct(
+            model,
+            self.anchors,
+            self.positives,
+            [text for texts in self.perturbations for text in texts],
+            batch_size=self.batch_size,
+            show_progress_bar=self.show_progress_bar,
+        )
+        of_positives = model.similarity_pairwise(anchors, positives).double().cpu().numpy()
+        repeated = np.repeat(anchors, counts, axis=0)
+        of_changed = model.similarity_pairwise(repeated, changed).double().cpu().numpy()
+        return of_positives - np.maximum.reduceat(of_changed, np.cumsum([0, *counts[:-1]]))
+
+    @property
+    def description(self) -> str:
+        """Name of the task in the model card."""
+        return "Order Sensitivity"
+
+
+def _check(anchors: Sequence[str], positives: Sequence[str], perturbations: Sequence[Sequence[str]]) -> None:
+    lengths = len(anchors), len(positives), len(perturbations)
+    if len(set(lengths)) > 1:
+        raise ValueError("anchors, positives and perturbations differ in length: {}, {}, {}".format(*lengths))
+    for row, (positive, changed) in enumerate(zip(positives, perturbations, strict=True)):
+        if isinstance(changed, str):
+            raise ValueError(f"Row {row}: perturbations must be a list of texts, got the text {changed!r}")
+        if positive in changed:
+            raise ValueError(f"Row {row}: a perturbation equals the positive, {positive!r}")
+    if not any(len(changed) for changed in perturbations):
+        raise ValueError("Nothing to compare: no row has a perturbation")
