@@ -121,7 +121,7 @@ class DLELoss(nn.Module):
         rows = len(labels)
         own = torch.arange(rows, device=labels.device)
         labels = labels.to(torch.promote_types(embeddings[0].dtype, torch.float32))
-        zero = sum(embedding.sum() for embedding in embeddings).to(labels.dtype) * 0.0
+        zero = sum((embedding * 0.0).sum() for embedding in embeddings).to(labels.dtype)  # fp16 may overflow in a sum
         if self.gather_across_devices:
             (*embeddings, labels), own = gather_columns([*embeddings, labels])
             ids = ids and gather_columns(ids)[0]

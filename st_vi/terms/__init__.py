@@ -1,15 +1,37 @@
 """Loss terms: small frozen dataclasses, each read beside its equation, over one shared `PairBatch`."""
 
+from st_vi.terms.attraction_repulsion import AttractionRepulsion
 from st_vi.terms.contrastive import HardestNegativeMargin, InfoNCE
+from st_vi.terms.debiased_info_nce import DebiasedInfoNCE
+from st_vi.terms.group_ordering import GroupOrdering
+from st_vi.terms.irpo import IRPO
+from st_vi.terms.listwise_distillation import ListwiseDistillation
+from st_vi.terms.multi_view_singular_value import MultiViewSingularValue
+from st_vi.terms.nested_ordinal import NestedOrdinal
 from st_vi.terms.pairs import Direction, PairBatch
+from st_vi.terms.rank_list_style import RankListStyle
 from st_vi.terms.scored import CosineAlignment, PairwiseRank, ScoreMSE
+from st_vi.terms.soft_info_nce import SoftInfoNCE
+from st_vi.terms.soft_label_kl import SoftLabelKL
+from st_vi.terms.sup_re_mix import SupReMix
 
 __all__ = [
+    "IRPO",
+    "AttractionRepulsion",
     "CosineAlignment",
+    "DebiasedInfoNCE",
     "Direction",
+    "GroupOrdering",
     "HardestNegativeMargin",
     "InfoNCE",
+    "ListwiseDistillation",
+    "MultiViewSingularValue",
+    "NestedOrdinal",
     "PairBatch",
     "PairwiseRank",
+    "RankListStyle",
     "ScoreMSE",
+    "SoftInfoNCE",
+    "SoftLabelKL",
+    "SupReMix",
 ]

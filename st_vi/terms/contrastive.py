@@ -63,9 +63,11 @@ class InfoNCE:
             return loss
         return loss * ~(pairs.own(pairs.scores) < self.min_score)
 
+    def _logits(self, view: Direction) -> Tensor:
+        return view.similarity / self.temperature + self.hard_negative_weight * view.hard
+
     def _loss(self, view: Direction) -> Tensor:
-        logits = view.similarity / self.temperature + self.hard_negative_weight * view.hard
-        logits = logits.masked_fill(~(view.positive | view.negative), -float("inf"))
+        logits = self._logits(view).masked_fill(~(view.positive | view.negative), -float("inf"))
         log_p = logits.log_softmax(dim=1).masked_fill(~view.positive, 0.0)
         loss = -log_p.sum(dim=1) / view.positive.sum(dim=1)
         # Several positives and no negative: nothing to contrast with, so nothing to learn.

@@ -32,7 +32,7 @@ AS_ANOTHER = re.compile(r"^As `(\w+)`", re.MULTILINE)  # arguments are told ther
 RETURNED = {"st_vi.data.Triplets", "st_vi.encoding.EncodedCorpus", "st_vi.terms.Direction"}
 
 # What they take is in their first sentence.
-ONE_ARGUMENT = {"st_vi.data.combine_rows", "st_vi.data.split_by_task"}
+ONE_ARGUMENT = {f"st_vi.data.{name}" for name in ("combine_rows", "split_by_task", "strip_diacritics", "swap_negation")}
 
 
 def used_on_pages() -> set[str]:

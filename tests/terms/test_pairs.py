@@ -7,36 +7,40 @@ import itertools
 import pytest
 import torch
 
-from st_vi.terms import PairBatch
+from st_vi.terms import InfoNCE, PairBatch
 
 
-def naive_masks(anchors, positives, negatives, same_anchor, mask_duplicates):
+def naive_masks(anchors, positives, negatives, same_anchor, mask_duplicates, more_positives=()):
     """Positive, negative and hard masks, one cell at a time, from texts."""
-    rows, candidates = len(anchors), list(positives) + [text for column in negatives for text in column]
+    answers = [positives, *more_positives]
+    rows, candidates = len(anchors), [text for column in (*answers, *negatives) for text in column]
     shape = rows, len(candidates)
     positive, negative, hard = (torch.zeros(shape, dtype=torch.bool) for _ in range(3))
     for i in range(rows):
         relatives = {i}
         if same_anchor != "negative":
             relatives |= {j for j in range(rows) if anchors[j] == anchors[i]}
-        own_texts = {anchors[i], positives[i]}
-        spared = own_texts | {positives[j] for j in relatives}
+        own_texts = {anchors[i], *(column[i] for column in answers)}
+        spared = own_texts | {column[j] for j in relatives for column in answers}
         for c, text in enumerate(candidates):
-            if c == i:
+            is_answer = c < len(answers) * rows  # the first candidates are the positives, in row order
+            if is_answer and c % rows == i:
                 positive[i, c] = True
-            elif c in relatives:  # the first candidates are the positives, in row order
+            elif is_answer and c % rows in relatives:
                 duplicate = mask_duplicates and text in own_texts
                 positive[i, c] = same_anchor == "positive" and not duplicate
             elif not (mask_duplicates and text in spared):
                 negative[i, c] = True
-                hard[i, c] = c >= rows and c % rows == i
+                hard[i, c] = not is_answer and c % rows == i
     return positive, negative, hard
 
 
 ANCHORS = ["a", "a", "b", "c", "a", "d"]
 POSITIVES = ["p", "q", "p", "a", "p", "r"]
 NEGATIVES = [["n", "m", "q", "c", "q", "p"], ["k", "p", "b", "n", "d", "r2"]]
-NUMBER = {text: i for i, text in enumerate(sorted({*ANCHORS, *POSITIVES, *itertools.chain(*NEGATIVES)}))}
+# Further positives: texts of other rows' positives, hard negatives and anchors, and of the own anchor and positive.
+MORE = [["q", "u", "b", "m", "v", "r"], ["p", "q", "w", "p", "x", "a"]]
+NUMBER = {text: i for i, text in enumerate(sorted({*ANCHORS, *POSITIVES, *itertools.chain(*NEGATIVES, *MORE)}))}
 
 
 def ids(texts):
@@ -46,19 +50,21 @@ def ids(texts):
 @pytest.mark.parametrize("mask_duplicates", [True, False])
 @pytest.mark.parametrize("same_anchor", ["positive", "mask", "negative"])
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_masks_equal_the_naive_loop(same_anchor, mask_duplicates, count):
+@pytest.mark.parametrize("more", [0, 1, 2])
+def test_masks_equal_the_naive_loop(same_anchor, mask_duplicates, count, more):
     generator = torch.Generator().manual_seed(0)
-    negatives = NEGATIVES[:count]
+    negatives, more_positives = NEGATIVES[:count], MORE[:more]
     pairs = PairBatch(
         torch.randn(6, 4, generator=generator),
         torch.randn(6, 4, generator=generator),
         torch.randn(count, 6, 4, generator=generator) if count else None,
+        torch.randn(more, 6, 4, generator=generator) if more else None,
         anchor_ids=ids(ANCHORS),
-        candidate_ids=ids(POSITIVES + [text for column in negatives for text in column]),
+        candidate_ids=ids([text for column in (POSITIVES, *more_positives, *negatives) for text in column]),
         same_anchor=same_anchor,
         mask_duplicates=mask_duplicates,
     )
-    forward = naive_masks(ANCHORS, POSITIVES, negatives, same_anchor, mask_duplicates)
+    forward = naive_masks(ANCHORS, POSITIVES, negatives, same_anchor, mask_duplicates, more_positives)
     backward = naive_masks(POSITIVES, ANCHORS, [], same_anchor, mask_duplicates)
     for view, expected in ((pairs.forward, forward), (pairs.backward, backward)):
         assert torch.equal(view.positive, expected[0])
@@ -66,16 +72,77 @@ def test_masks_equal_the_naive_loop(same_anchor, mask_duplicates, count):
         assert torch.equal(view.hard, expected[2])
 
 
+def several(rows=None, **options):
+    """Six rows with two hard negatives and two further positives each, with texts and teacher's scores."""
+    generator = torch.Generator().manual_seed(1)
+    a, p = torch.randn(2, 6, 4, generator=generator, dtype=torch.float64)
+    n, more = torch.randn(2, 2, 6, 4, generator=generator, dtype=torch.float64)
+    columns = [POSITIVES, *MORE, *NEGATIVES]
+    known = {"anchor_ids": ids(ANCHORS), "candidate_ids": ids([text for column in columns for text in column])}
+    return PairBatch(a, p, n, more, **known, teacher_scores=torch.arange(30.0).view(6, 5), rows=rows, **options)
+
+
 def test_own_rows_are_some_of_all_rows():
     """What one of two devices sees is exactly its rows of the joint batch."""
-    generator = torch.Generator().manual_seed(1)
-    a, p, n = torch.randn(6, 4, generator=generator), torch.randn(6, 4, generator=generator), torch.randn(2, 6, 4)
-    known = {"anchor_ids": ids(ANCHORS), "candidate_ids": ids(POSITIVES + NEGATIVES[0] + NEGATIVES[1])}
-    joint, part = PairBatch(a, p, n, **known), PairBatch(a, p, n, **known, rows=torch.tensor([2, 4, 5]))
+    joint, part = several(), several(rows=torch.tensor([2, 4, 5]))
+    torch.testing.assert_close(part.own_candidates, joint.own_candidates[[2, 4, 5]])
+    assert torch.equal(part.known_teacher_scores, joint.teacher_scores[[2, 4, 5]])
     for whole, own in ((joint.forward, part.forward), (joint.backward, part.backward)):
         torch.testing.assert_close(own.similarity, whole.similarity[[2, 4, 5]])
         for name in ("positive", "negative", "hard"):
             assert torch.equal(getattr(own, name), getattr(whole, name)[[2, 4, 5]])
+
+
+def test_views_and_candidates_come_in_the_order_of_the_columns():
+    pairs = several()
+    views = [pairs.anchors, pairs.positives, *pairs.more_positives]
+    assert torch.equal(pairs.views, torch.stack(views))
+    assert torch.equal(pairs.candidates, torch.stack([*views[1:], *pairs.negatives]))
+    alone = PairBatch(pairs.anchors, pairs.positives)
+    assert torch.equal(alone.views, torch.stack(views[:2]))
+    assert torch.equal(alone.candidates, pairs.positives[None])
+
+
+def test_own_candidates_are_the_cosines_with_the_row_itself():
+    pairs = several(rows=torch.tensor([4, 0]))
+    cosine = torch.nn.functional.cosine_similarity
+    expected = [[cosine(pairs.anchors[i], column[i], dim=0) for column in pairs.candidates] for i in (4, 0)]
+    torch.testing.assert_close(pairs.own_candidates, torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 4), (5, 5)])
+def test_teacher_scores_are_one_a_candidate(shape):
+    pairs = several()
+    vectors = pairs.anchors, pairs.positives, pairs.negatives, pairs.more_positives
+    with pytest.raises(ValueError, match=r"teacher_scores must be \(rows, candidates\) \(6, 5\)"):
+        PairBatch(*vectors, teacher_scores=torch.zeros(shape))
+    with pytest.raises(ValueError, match="column 'teacher_scores'"):
+        _ = PairBatch(*vectors).known_teacher_scores
+
+
+@pytest.mark.parametrize("same_anchor", ["positive", "mask", "negative"])
+def test_info_nce_averages_over_several_positives(same_anchor):
+    """Each of a row's positives in turn against all of them and the negatives."""
+    pairs = several(same_anchor=same_anchor)
+    inputs = [pairs.anchors, pairs.positives, pairs.negatives, pairs.more_positives]
+    for tensor in inputs:
+        tensor.requires_grad_()
+    pairs = PairBatch(*inputs, anchor_ids=pairs.anchor_ids, candidate_ids=pairs.candidate_ids, same_anchor=same_anchor)
+    positive, negative, _ = naive_masks(ANCHORS, POSITIVES, NEGATIVES, same_anchor, True, MORE)
+    assert positive.sum(dim=1).min() >= 3 and negative.any(dim=1).all()
+    columns, losses = [*pairs.positives, *pairs.more_positives.flatten(0, 1), *pairs.negatives.flatten(0, 1)], []
+    for i, anchor in enumerate(pairs.anchors):
+        powers = [(anchor @ c / anchor.norm() / c.norm() / 0.2).exp() for c in columns]
+        total = sum(powers[c] for c in range(30) if positive[i, c] or negative[i, c])
+        own = [-(powers[c] / total).log() for c in range(30) if positive[i, c]]
+        losses.append(sum(own) / len(own))
+    actual, expected = InfoNCE(0.2)(pairs), torch.stack(losses)
+    torch.testing.assert_close(actual, expected)
+    row_weights = torch.linspace(0.5, 1.5, 6, dtype=torch.float64)
+    actual_grads = torch.autograd.grad((actual * row_weights).sum(), inputs)
+    expected_grads = torch.autograd.grad((expected * row_weights).sum(), inputs)
+    for actual_grad, expected_grad in zip(actual_grads, expected_grads, strict=True):
+        torch.testing.assert_close(actual_grad, expected_grad)
 
 
 def test_without_ids_every_text_is_different():

@@ -1,0 +1,69 @@
+"""InfoNCE that allows for a known share of false negatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from st_vi.terms.contrastive import InfoNCE
+from st_vi.terms.pairs import Direction
+
+
+@dataclass(frozen=True)
+class DebiasedInfoNCE(InfoNCE):
+    """Debiased contrastive loss: what the positives among the negatives add is taken off again.
+
+    With N = |N(i)|, ℓ, P(i) and N(i) as in `InfoNCE`, and τ⁺ the chance that a negative is a positive in truth:
+
+        g   = max( (mean_{j ∈ N(i)} e^{ℓ_ij} − τ⁺ mean_{p ∈ P(i)} e^{ℓ_ip}) / (1 − τ⁺),  e^{−1/T} )
+        L_i = −1/|P(i)| Σ_{p ∈ P(i)} log( e^{ℓ_ip} / (Σ_{q ∈ P(i)} e^{ℓ_iq} + N g) )
+
+    e^{−1/T} is the least that a mean of e^{s/T} can be. τ⁺ = 0 is InfoNCE. Where g is at its floor, negatives have no
+    gradient. Source: Chuang et al. 2020, arXiv 2007.00224, Eq. 7 and 8, with one positive in the denominator.
+
+    In `DLELoss` negatives are of the same task, and τ⁺ is the chance that two of its rows fit each other, about 1/c
+    for c equal topics; with `negatives="batch"` it is that of all rows. *Inferred:* several positives stand in the
+    denominator as in InfoNCE; with a `hard_negative_weight` the floor is the mean of the e^ℓ at cosine −1; the
+    default τ⁺.
+
+    Args:
+        temperature: T > 0, as all others up to `min_score` that of `InfoNCE`.
+        symmetric: Average with the same loss from positives to anchors.
+        hard_negative_weight: Added to the logits of the row's own hard negatives.
+        weight: Weight of the term in a task.
+        min_score: A row with a lower score gives 0.
+        false_negative_prior: τ⁺ in [0, 1).
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.terms import DebiasedInfoNCE, PairBatch
+        >>> pairs = PairBatch(torch.eye(2), torch.eye(2))
+        >>> DebiasedInfoNCE(1.0, false_negative_prior=0.1)(pairs)  # g = (1 − 0.1·e) / 0.9, not 1
+        tensor([0.2606, 0.2606])
+    """
+
+    false_negative_prior: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.false_negative_prior < 1:
+            raise ValueError(f"false_negative_prior must be in [0, 1), got {self.false_negative_prior}")
+
+    def _loss(self, view: Direction) -> Tensor:
+        prior, negative = self.false_negative_prior, view.negative
+        logits = self._logits(view).masked_fill(~(view.positive | negative), -float("inf"))
+        # In shares of the InfoNCE denominator, a mere constant here: no exponential can overflow.
+        log_share = logits - logits.logsumexp(dim=1, keepdim=True).detach()
+        share = log_share.exp()
+        positives, count = (share * view.positive).sum(dim=1), view.positive.sum(dim=1)
+        # N g before the floor.
+        corrected = ((share * negative).sum(dim=1) - positives * negative.sum(dim=1) * prior / count) / (1 - prior)
+        at_cosine_minus_one = (log_share - (view.similarity + 1) / self.temperature).detach().exp()
+        least = (at_cosine_minus_one * negative).sum(dim=1)
+        denominator = positives + corrected.maximum(least)
+        loss = denominator.log() - log_share.masked_fill(~view.positive, 0.0).sum(dim=1) / count
+        return loss * negative.any(dim=1)

@@ -1,0 +1,107 @@
+"""Several views of an item should span one direction, and other items another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from st_vi.terms.pairs import PairBatch
+
+
+@dataclass(frozen=True)
+class MultiViewSingularValue:
+    """The first singular value of an item's views against the others, and its direction against other items'.
+
+    The m views of item i, its anchor and all its positives at unit length, are the rows of V_i (m, D), with singular
+    values σ_i1 ≥ … ≥ σ_im and leading direction u_i (D,), its first right singular vector. With N(i) the items that
+    are true negatives of item i:
+
+        L_i = −log( e^{σ_i1/τ₁} / Σ_r e^{σ_ir/τ₁} )  −  log( e^{u_i·u_i/τ₂} / Σ_{j ∈ {i} ∪ N(i)} e^{u_i·u_j/τ₂} )
+
+    The first part is least when all views are parallel; opposite views are parallel too, so a view whose cosine with
+    the others is negative moves to −1. Start from a model whose pairs are similar, or add a term that knows the sign.
+    An item without negatives has the first part alone. An item is a negative when all its positives are negatives of
+    row i in `PairBatch`, and its anchor is none of the positives of row i.
+
+    The sign of u is towards the sum of the views; where that is orthogonal to u (two views with a negative cosine),
+    towards the anchor. Values and directions come from the m × m matrix V Vᵀ in at least fp32. The gradient is that of
+    the decomposition, made safe: σ_r = ‖Vᵀw_r‖ with the eigenvector w_r held constant, which is exact and has no
+    division by σ_r − σ_s; and for w_1, exact perturbation theory with 1/(σ₁² − σ_r²) damped to 0 where two values meet
+    and no leading direction is defined.
+
+    Source: PMRL, arXiv 2507.17343. *Inferred*: sign, damping, masks and default temperatures; texts in place of
+    modalities. More than two views need ``num_positives=2`` or more.
+
+    Args:
+        singular_temperature: τ₁ > 0. Singular values are in [0, √m]: at 0.1, two views with a cosine of 0.5 are already
+            close enough for the first part to be below 0.01.
+        temperature: τ₂ > 0.
+        weight: Weight of the term in a task.
+
+    Raises:
+        ValueError: A temperature is not positive.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.terms import MultiViewSingularValue, PairBatch
+        >>> term = MultiViewSingularValue(singular_temperature=1.0, temperature=1.0)
+        >>> term(PairBatch(torch.eye(2), torch.eye(2)))  # σ = (√2, 0), u_1·u_2 = 0
+        tensor([0.5309, 0.5309])
+    """
+
+    singular_temperature: float = 0.5
+    temperature: float = 0.07
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("singular_temperature", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+    def __call__(self, pairs: PairBatch) -> Tensor:
+        """Loss of each own row, (R,)."""
+        dtype = torch.promote_types(pairs.views.dtype, torch.float32)
+        with torch.autocast(pairs.views.device.type, enabled=False):
+            values, directions = _decompose(F.normalize(pairs.views.to(dtype), dim=2).transpose(0, 1))
+            logits = pairs.own(directions) @ directions.T / self.temperature
+        row = pairs.own(torch.arange(len(directions), device=directions.device))
+        candidate = _true_negatives(pairs).scatter(1, row[:, None], True)
+        logits = logits.masked_fill(~candidate, -float("inf"))
+        first = pairs.own(values) / self.singular_temperature
+        alignment = F.cross_entropy(first, torch.zeros_like(row), reduction="none")
+        return alignment + F.cross_entropy(logits, row, reduction="none")
+
+
+def _decompose(views: Tensor) -> tuple[Tensor, Tensor]:
+    """Singular values in descending order, (W, m), and leading directions, (W, D), of views (W, m, D)."""
+    gram = views @ views.mT
+    squares, vectors = (part.flip(-1) for part in torch.linalg.eigh(gram.detach()))
+    # The little added under the root keeps the gradient of a value that is 0 from pointing where rounding points.
+    values = ((vectors.mT @ views).square().sum(dim=2) + 1e-10).sqrt()
+
+    gap = squares[:, :1] - squares  # 0 for the first, and wherever the first value is not alone
+    damped = gap / (gap.square() + 1e-8)
+    leading = vectors[:, :, :1] * _sign(vectors[:, :, 0])[:, None, None]
+    # Its value is `leading`, its derivative that of the eigenvector: Σ_r w_r (w_rᵀ dG w_1)/(λ_1 − λ_r).
+    leading = leading + vectors @ (damped[:, :, None] * (vectors.mT @ ((gram - gram.detach()) @ leading)))
+    directions = (leading.mT @ views).squeeze(1)
+    return values, directions / values[:, :1].clamp(min=1e-3)  # σ_1 ≥ 1, unless the views are zero
+
+
+def _sign(leading: Tensor) -> Tensor:
+    """+1 or −1 for each w_1: V u = σ_1 w_1 holds the products of the views with u, whose sum or first decides."""
+    total, anchor = leading.sum(dim=1), leading[:, 0]
+    return torch.where(torch.where(total.abs() > 1e-4, total, anchor) < 0, -1.0, 1.0).to(leading.dtype)
+
+
+def _true_negatives(pairs: PairBatch) -> Tensor:
+    """(R, W): the items whose positives are all negatives of the own item, and whose anchor is no positive of it."""
+    width, positives = len(pairs.anchors), len(pairs.views) - 1
+    negative = pairs.forward.negative.unflatten(1, (-1, width))[:, :positives].all(dim=1)
+    if pairs.anchor_ids is None or not pairs.mask_duplicates:
+        return negative
+    own_texts = pairs.own(pairs.candidate_ids.view(-1, width)[:positives].T)
+    return negative & ~(own_texts[:, :, None] == pairs.anchor_ids).any(dim=1)

@@ -1,0 +1,106 @@
+"""Supervised contrastive learning for scores, with mixtures of pairs as hard positives and negatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from st_vi.terms.pairs import PairBatch, _cosines
+
+
+@dataclass(frozen=True)
+class SupReMix:
+    """Pairs with one score attract each other, those with other scores repel by their distance, mixtures included.
+
+    With y_i the score of row i and z_i the normalised element-wise product of its normalised anchor and positive, let
+    j and k be the rows with the nearest score below and above y_i, the first such rows of the batch. Beside the rows,
+    with their scores, z_i is compared with three mixtures, of unit length, through which no gradient flows:
+
+        hard negatives  λ z_i + (1 − λ) z_j  and  λ z_i + (1 − λ) z_k,  with the scores λ y_i + (1 − λ) y_j and so on
+        hard positive   α z_j + (1 − α) z_k,                            with α y_j + (1 − α) y_k = y_i
+
+        w_c = |y_c − y_i| + 1
+        L_i = −1/|P(i)| Σ_{p ∈ P(i)} log( e^{z_i·z_p/τ} / Σ_{c ∈ P(i) ∪ N(i)} w_c e^{z_i·z_c/τ} )
+
+    where P(i) has the score of row i and N(i) another. A row that has no positive (the lowest and the highest score,
+    if no other row shares it) or no negative gives 0, and so does a row without a score (NaN), which is no candidate
+    either. Rows with the same two texts, in either order, are no candidates of each other. The term arranges z and says
+    nothing about the cosine of a pair: put one that does, such as `ScoreMSE`, beside it.
+
+    Source: SupReMix, arXiv 2309.16633. *Inferred*: z, since the paper has one input a score and here the score belongs
+    to a pair; a constant λ and the nearest scores, where the paper draws them (no random numbers: a run that is resumed
+    goes on as it would have); the score of a hard negative in w; unit length of the mixtures; the default temperature.
+    Needs scores.
+
+    Args:
+        temperature: τ > 0.
+        mix: λ in (0, 1), the share of the row itself in its hard negatives.
+        weight: Weight of the term in a task.
+
+    Raises:
+        ValueError: The temperature is not positive, `mix` is out of range, or the batch has no scores.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.terms import PairBatch, SupReMix
+        >>> same = torch.ones(3, 4)  # row 1 has 1 positive, weight 1, and negatives of weights 1.5, 1.5, 1.25 and 1.25
+        >>> SupReMix()(PairBatch(same, same, scores=torch.tensor([0.0, 0.5, 1.0]))).exp()
+        tensor([1.0000, 6.5000, 1.0000])
+    """
+
+    temperature: float = 0.1
+    mix: float = 0.5
+    weight: float = 1.0
+    needs_score: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}")
+        if not 0 < self.mix < 1:
+            raise ValueError(f"mix must be between 0 and 1, got {self.mix}")
+
+    def __call__(self, pairs: PairBatch) -> Tensor:
+        """Loss of each own row, (R,)."""
+        dtype = torch.promote_types(pairs.anchors.dtype, torch.float32)
+        z = F.normalize(pairs.anchors.to(dtype), dim=1) * F.normalize(pairs.positives.to(dtype), dim=1)
+        gap = pairs.known_scores.to(dtype) - pairs.own(pairs.known_scores)[:, None].to(dtype)  # NaN: never compared
+        gap = gap.masked_fill(_same_pair(pairs), float("nan"))
+
+        mixtures, mixed_gap = self._mixtures(F.normalize(z.detach(), dim=1), gap, pairs)
+        cosines = F.cosine_similarity(pairs.own(z)[:, None], mixtures, dim=2)
+        similarity = torch.cat([_cosines(pairs.own(z), z), cosines], dim=1)
+        gap = torch.cat([gap, mixed_gap], dim=1)
+
+        positive, negative = gap == 0, gap.abs() > 0
+        logits = similarity / self.temperature + gap.nan_to_num().abs().log1p()
+        logits = logits.masked_fill(~(positive | negative), torch.finfo(dtype).min)
+        log_p = logits.log_softmax(dim=1).masked_fill(~positive, 0.0)
+        loss = -log_p.sum(dim=1) / positive.sum(dim=1).clamp(min=1)
+        return loss * negative.any(dim=1)
+
+    def _mixtures(self, z: Tensor, gap: Tensor, pairs: PairBatch) -> tuple[Tensor, Tensor]:
+        """The three mixtures of each own row, (R, 3, D), and their scores less the row's; NaN where there is none."""
+        inf = float("inf")
+        below, j = gap.masked_fill(~(gap < 0), -inf).max(dim=1)
+        above, k = gap.masked_fill(~(gap > 0), inf).min(dim=1)
+        both = below.isfinite() & above.isfinite()
+        alpha = torch.where(both, above / (above - below), 0.5)[:, None]
+        own, mix = pairs.own(z), self.mix
+        mixtures = [mix * own + (1 - mix) * z[j], mix * own + (1 - mix) * z[k], alpha * z[j] + (1 - alpha) * z[k]]
+        exists = torch.stack([below.isfinite(), above.isfinite(), both], dim=1)
+        scores = torch.stack([(1 - mix) * below, (1 - mix) * above, torch.zeros_like(below)], dim=1)
+        return torch.stack(mixtures, dim=1), scores.masked_fill(~exists, float("nan"))
+
+
+def _same_pair(pairs: PairBatch) -> Tensor:
+    """Which rows are the own row again, (R, W): the row itself, and rows of the same two texts."""
+    row = torch.arange(len(pairs.anchors), device=pairs.anchors.device)
+    same = pairs.own(row)[:, None] == row
+    if pairs.anchor_ids is None or not pairs.mask_duplicates:
+        return same
+    texts = torch.stack([pairs.anchor_ids, pairs.candidate_ids[: len(row)]], dim=1).sort(dim=1).values
+    return same | (pairs.own(texts)[:, None] == texts).all(dim=2)

@@ -1,0 +1,142 @@
+"""`NestedOrdinal` against a loop over its equation, and against plain ordinal and logistic regression."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from st_vi.terms import PairBatch
+from st_vi.terms.nested_ordinal import NestedOrdinal
+from tests.terms.term_checks import (
+    SCORES,
+    assert_fp32_inside,
+    assert_own_rows,
+    assert_same,
+    degenerate,
+    make_batch,
+    run_degenerate,
+    unit,
+)
+
+SETTINGS = {
+    1: NestedOrdinal((0.5,), (0.3,), scale=20.0),  # one threshold: no bound on the scale
+    2: NestedOrdinal((0.2, 0.9), (0.7, 0.25), scale=1.9),
+    4: NestedOrdinal((0.1, 0.2, 0.6, 1.0), (0.9, 0.6, 0.3, 0.1), scale=1.2),
+}
+
+
+def naive(a, p, term, score):
+    """P(y ≥ k) for every k as it stands, and the difference of two of them."""
+    count = len(term.levels)
+    size = len(a) // count
+    a, p = unit(a), unit(p)
+    parts = [(a[j * size : (j + 1) * size] * p[j * size : (j + 1) * size]).sum() for j in range(count)]
+    reach = [torch.tensor(1.0, dtype=torch.float64)]
+    for k, share in enumerate(term.shares):
+        x = term.scale * sum(parts[: k + 1]) + math.log(share / (1 - share))
+        reach.append(1 / (1 + (-x).exp()))
+    reach.append(torch.tensor(0.0, dtype=torch.float64))
+    level = sum(score >= threshold for threshold in term.levels)
+    return -(reach[level] - reach[level + 1]).log()
+
+
+@pytest.mark.parametrize("count", SETTINGS)
+def test_equals_the_naive_loop(count):
+    term, scores = SETTINGS[count], [*SCORES[:5], 1.0]
+    pairs, inputs = make_batch(scores=torch.tensor(scores, dtype=torch.float64))
+    zero = 0 * pairs.anchors.sum()
+    losses = [
+        zero if math.isnan(score) else naive(pairs.anchors[i], pairs.positives[i], term, score)
+        for i, score in enumerate(scores)
+    ]
+    assert_same(term(pairs), losses, inputs)
+
+
+@pytest.mark.parametrize("count", SETTINGS)
+def test_gradient_by_finite_differences(count):
+    a, p = make_batch(texts=False)[1][:2]
+    scores = torch.tensor([0.0, 0.15, 0.3, 0.6, 0.95, 1.0])
+    assert torch.autograd.gradcheck(lambda a, p: SETTINGS[count](PairBatch(a, p, scores=scores)), (a, p))
+
+
+def test_probabilities_of_all_levels_sum_to_one():
+    pairs, _ = make_batch()
+    for term in SETTINGS.values():
+        total = 0
+        for score in (0.0, *term.levels):  # one score on each level: a threshold itself is reached
+            scores = torch.full((6,), score, dtype=torch.float64)
+            total = total + (-term(PairBatch(pairs.anchors, pairs.positives, scores=scores))).exp()
+        torch.testing.assert_close(total, torch.ones(6, dtype=torch.float64))
+
+
+def test_the_last_nested_cosine_is_the_cosine():
+    pairs, _ = make_batch()
+    nested = SETTINGS[4].nested_cosine(pairs)
+    torch.testing.assert_close(nested[:, -1], pairs.own_cosine)
+    front = (
+        torch.nn.functional.normalize(pairs.anchors, dim=1)[:, :1]
+        * torch.nn.functional.normalize(pairs.positives, dim=1)[:, :1]
+    )
+    torch.testing.assert_close(nested[:, :1], front)
+
+
+def test_shares_are_what_orthogonal_pairs_predict():
+    """At cosine 0 the model knows nothing and gives each level the share of rows that are on it."""
+    a, p = torch.tensor([[1.0, 0, 0, 0]]).repeat(3, 1), torch.tensor([[0, 1.0, 0, 0]]).repeat(3, 1)
+    term = NestedOrdinal((0.4, 0.8), (0.6, 0.2))
+    loss = term(PairBatch(a, p, scores=torch.tensor([0.0, 0.4, 0.8])))
+    torch.testing.assert_close((-loss).exp(), torch.tensor([0.4, 0.4, 0.2]))
+
+
+def test_near_the_bound_of_the_scale_the_loss_is_finite():
+    """All of the cosine in the second chunk: the middle level has next to no room."""
+    step = math.log(0.6 / 0.4) - math.log(0.2 / 0.8)
+    vectors = torch.tensor([[0.0, 0.0, 1.0, 0.0]], requires_grad=True)
+    term = NestedOrdinal((0.4, 0.8), (0.6, 0.2), scale=step * (1 - 1e-12))
+    loss = term(PairBatch(vectors, vectors, scores=torch.tensor([0.5])))
+    loss.backward()
+    assert 10 < loss.item() < 30 and vectors.grad.isfinite().all()
+
+
+def test_own_rows():
+    assert_own_rows(NestedOrdinal())
+
+
+@degenerate
+def test_degenerate_batches(name):
+    loss, _ = run_degenerate(NestedOrdinal(), name)
+    if name == "no score":
+        assert loss.abs().sum() == 0
+
+
+def test_bf16_and_autocast():
+    assert_fp32_inside(NestedOrdinal())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"levels": ()}, "levels must be increasing"),
+        ({"levels": (0.8, 0.4)}, "levels must be increasing"),
+        ({"levels": (0.0, 0.4)}, "levels must be increasing"),
+        ({"levels": (0.4, 1.5)}, "levels must be increasing"),
+        ({"shares": (0.5,)}, "one for each of the 2 levels"),
+        ({"shares": (0.2, 0.6)}, "shares must be decreasing"),
+        ({"shares": (1.0, 0.6)}, "shares must be decreasing"),
+        ({"shares": (0.6, 0.0)}, "shares must be decreasing"),
+        ({"scale": 0.0}, "scale must be positive"),
+        ({"scale": 1.8}, r"smaller than 1\.792.* got 1\.8"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        NestedOrdinal(**arguments)
+
+
+def test_what_a_batch_must_have():
+    with pytest.raises(ValueError, match="needs a score"):
+        NestedOrdinal()(PairBatch(torch.eye(2), torch.eye(2)))
+    with pytest.raises(ValueError, match="divisible by the 2 levels, got 3"):
+        NestedOrdinal()(PairBatch(torch.eye(3), torch.eye(3), scores=torch.ones(3)))
