@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData
 from sentence_transformers.base.modules import Module, Transformer
 from sentence_transformers.base.modules.transformer import set_temporary_class_attrs
@@ -17,16 +14,26 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from sentence_transformers.util import fullname, load_file_path
 from torch import Tensor
 from transformers import XLMRobertaModel
-from transformers.modeling_utils import load_state_dict
 from transformers.utils import logging
 
 from st_vi import modules
+from st_vi.model_files import check_files, check_modules, plain_weights
 from st_vi.modules import MLPHead
 from st_vi.modules.positions import usable_positions
 
 logger = logging.get_logger(__name__)
 
 _HUB_ARGUMENTS = ("token", "revision", "cache_folder", "local_files_only")
+# What the transformer's file in a model (sentence_bert_config.json) could otherwise decide, for stock strips only
+# `trust_remote_code` from it: to unpickle code, to run native code, to write where it likes.
+_NOT_THE_MODELS_CHOICE = {
+    "weights_only": True,
+    "use_kernels": False,
+    "kernel_config": None,
+    "allow_all_kernels": False,
+    "offload_folder": None,
+    "adapter_kwargs": None,
+}
 _LICENCE_NOTICE = (
     "ViCLSR's weights are under CC BY-NC-SA 4.0: non-commercial use, with attribution, under the same licence. "
     "Please cite arXiv 2603.21084."
@@ -77,7 +84,7 @@ def import_viclsr(
     name = str(path_or_repo)
     file = _fetch(name, cache_folder, token=token, revision=revision, local_files_only=local_files_only)
     transformer, head = _read_modules(file, activation)
-    transformer.max_seq_length = min(max_seq_length, usable_positions(transformer.config))
+    transformer.max_seq_length = min(max_seq_length, usable_positions(transformer.config))  # type: ignore[assignment]
     logger.warning_once(_LICENCE_NOTICE)
     card = SentenceTransformerModelCardData(license="cc-by-nc-sa-4.0", local_files_only=local_files_only)
     if not Path(name).is_dir():
@@ -113,6 +120,7 @@ def export_stock(model: SentenceTransformer, path: str | Path) -> None:
     # Shallow: the same weights, prompts and similarity function under another list of modules.
     stock = copy.copy(model)
     stock._modules = {}
+    module: Any
     for name, module in model.named_children():
         parts = module.to_stock() if hasattr(module, "to_stock") else [module]
         for index, part in enumerate(parts):
@@ -133,14 +141,16 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
     """Load a model whose modules belong to `st_vi` or to sentence-transformers, without `trust_remote_code`.
 
     That flag is all or nothing: with it, code that comes with the model would run too. Here a class is one that
-    `st_vi.modules` names, or one that stock loads without the flag; no other is ever imported.
+    `st_vi.modules` names, or a module that stock loads without the flag; no other is ever imported. Pickles are read
+    as weights only, and what the model's files say about that, or about folders to write to, does not count.
 
     Args:
         path_or_repo: A saved model: a folder, or a repository "owner/name".
         **kwargs: As for `SentenceTransformer`, but for `trust_remote_code`.
 
     Raises:
-        ValueError: The model names another class, or `trust_remote_code` is asked for.
+        ValueError: The model names another class or a folder outside of it; one of its files is damaged, cut short or
+            would run code; or `trust_remote_code` is asked for.
 
     Example:
         >>> import tempfile
@@ -155,17 +165,18 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
     """
     name, own = str(path_or_repo), _own_classes()
     hub = {argument: kwargs[argument] for argument in _HUB_ARGUMENTS if argument in kwargs}
-    listing = load_file_path(name, "modules.json", **hub)
-    # Stock would refuse as well, and does for modules inside a `Router`, but only when it comes to the class.
-    for module in json.loads(Path(listing).read_text(encoding="utf-8")) if listing else []:
-        if module["type"] not in own and not module["type"].startswith("sentence_transformers."):
-            raise ValueError(
-                f"{name} names the class {module['type']!r}, which is neither a module of st_vi nor of "
-                "sentence-transformers: st_vi.load does not import it."
-            )
     if any(isinstance(part, dict) and part.get("trust_remote_code") for part in (kwargs, *kwargs.values())):
         raise ValueError("st_vi.load runs no remote code: leave trust_remote_code out")
-    return SentenceTransformer._load_with_module_classes(name, own, **kwargs)
+    check_modules(name, own, **hub)
+    if kwargs.get("backend", "torch") == "torch":
+        kwargs["model_kwargs"] = _NOT_THE_MODELS_CHOICE | (kwargs.get("model_kwargs") or {}) | {"weights_only": True}
+    try:
+        return SentenceTransformer._load_with_module_classes(name, own, **kwargs)
+    except Exception:
+        # Whose fault was it? Stock's errors about files do not name them.
+        if file := load_file_path(name, "modules.json", **hub) or load_file_path(name, "config.json", **hub):
+            check_files(Path(file).parent)
+        raise
 
 
 def _own_classes() -> dict[str, type[Module]]:
@@ -198,7 +209,7 @@ def _read_modules(file: Path, activation: Literal["identity", "tanh"]) -> tuple[
             f"ViCLSR is of model type 'xlm-roberta', config.json in {folder} of {model_type!r}: "
             "load other models with SentenceTransformer"
         )
-    weights = _mapped(file)
+    weights = plain_weights(file)
     if not {"mlp.dense.weight", "mlp.dense.bias"} <= set(weights):
         raise ValueError(
             f"{file} has no head: mlp.dense.weight and mlp.dense.bias are missing. AutoModel drops it silently when "
@@ -206,8 +217,9 @@ def _read_modules(file: Path, activation: Literal["identity", "tanh"]) -> tuple[
         )
     # The head is read below; the pooler is not used, and stays because stock would bring it back on reload. No news.
     quiet = {"_keys_to_ignore_on_load_unexpected": [r"^mlp\."], "_keys_to_ignore_on_load_missing": [r"^pooler\."]}
+    safe = file.suffix == ".safetensors"
     with set_temporary_class_attrs(XLMRobertaModel, **quiet):
-        transformer = Transformer.load(folder, model_kwargs={"use_safetensors": file.suffix == ".safetensors"})
+        transformer = Transformer.load(folder, model_kwargs=_NOT_THE_MODELS_CHOICE | {"use_safetensors": safe})
     backbone = [key for key in transformer.model.state_dict() if not key.startswith("pooler.")]
     needed = [f"roberta.{key}" for key in backbone]
     if missing := [key for key in needed if key not in weights]:
@@ -217,17 +229,6 @@ def _read_modules(file: Path, activation: Literal["identity", "tanh"]) -> tuple[
         )
     head = _head(weights, transformer.config.hidden_size, activation)
     return transformer, head.to(transformer.model.dtype)
-
-
-def _mapped(file: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by name, mapped to the file and not copied."""
-    try:
-        return load_state_dict(file)
-    except (UnpicklingError, SafetensorError, EOFError, RuntimeError) as error:
-        raise ValueError(
-            f"{file} is not a file of plain weights: it is damaged, or it would run code when unpickled, and is "
-            "not read for that reason. Download it again, or take safetensors."
-        ) from error
 
 
 def _head(weights: dict[str, Tensor], size: int, activation: Literal["identity", "tanh"]) -> MLPHead:

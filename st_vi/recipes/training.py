@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 from datasets import Dataset, DatasetDict
+from safetensors import SafetensorError
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -16,7 +18,9 @@ from sentence_transformers.base.data_collator import BaseDataCollator
 from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvaluator
 from torch import nn
 from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from st_vi.recipes.checkpoints import last_complete_checkpoint, not_written
 
 
 def train(
@@ -45,11 +49,15 @@ def train(
         arguments: Stock arguments, over the recipe's and over what follows from `evaluator`.
         evaluator: Run on held-out rows.
         data_collator: Where the stock one will not do.
-        resume: Go on from the last checkpoint in `output_dir`, where there is one.
+        resume: Go on from the last complete checkpoint in `output_dir`, where there is one; one that was cut short is
+            skipped with a warning (`last_complete_checkpoint`).
         callbacks: For the trainer.
 
     Returns:
         The trainer, with its log in ``trainer.state.log_history``.
+
+    Raises:
+        OSError: A checkpoint or the trained model could not be written, as on a full disk; what to go on from is named.
     """
     schedule: dict[str, Any] = {"eval_strategy": "no"}
     if evaluator is not None:
@@ -62,11 +70,20 @@ def train(
         train_dataset=train_dataset,
         loss=loss,
         evaluator=evaluator,
-        data_collator=data_collator,
+        data_collator=data_collator,  # type: ignore[arg-type]
         callbacks=list(callbacks),
     )
-    checkpoint = get_last_checkpoint(str(output_dir)) if resume and Path(output_dir).is_dir() else None
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if trainer.args.should_save:  # of several processes, the first
-        model.save_pretrained(str(output_dir))
+    states = not (trainer.args.save_only_model or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled)
+    checkpoint = last_complete_checkpoint(output_dir, model, states) if resume else None
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+        if trainer.args.should_save:  # of several processes, the first
+            model.save_pretrained(str(output_dir))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        calls = {frame.name for frame in extract_tb(error.__traceback__)}
+        if not calls & {"_save_checkpoint", "save_pretrained"}:
+            raise
+        step = f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}" if "_save_checkpoint" in calls else ""
+        left = last_complete_checkpoint(output_dir, model, states)
+        raise not_written(Path(output_dir, step), error, left) from error
     return trainer

@@ -1,0 +1,179 @@
+"""What the files of a saved model say, looked at before any of it is used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers.base.modules import Module, Router
+from sentence_transformers.util import import_from_string, load_file_path
+from torch import Tensor
+from transformers.modeling_utils import load_state_dict
+
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+
+
+def plain_weights(file: Path) -> dict[str, Tensor]:
+    """All tensors of a file by name, mapped to the file and not copied.
+
+    Args:
+        file: safetensors, or a pickle of tensors and plain values. No code of it is run.
+
+    Raises:
+        ValueError: It is cut short or damaged, or it would run code. The file is named.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from pathlib import Path
+        >>> from safetensors.torch import save_file
+        >>> from st_vi.model_files import plain_weights
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "model.safetensors")
+        ...     save_file({"weight": torch.ones(2)}, file)
+        ...     plain_weights(file)
+        {'weight': tensor([1., 1.])}
+    """
+    try:
+        return load_state_dict(str(file))  # older versions of transformers take no Path
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # a pickle that was cut short can end in any
+        raise ValueError(
+            f"{file} is not a file of plain weights: it is damaged or cut short, or it would run code when unpickled, "
+            "and is not read for that reason. Take another copy of it."
+        ) from error
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: It is none. The file is named.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # of the text or of its encoding
+        raise ValueError(f"{file} is damaged or cut short, it is not JSON: {error}") from error
+
+
+def read_modules(file: Path) -> list[dict[str, Any]]:
+    """The modules that `modules.json` lists.
+
+    Raises:
+        ValueError: It is no list of modules with a name, a path and a type each, or a name is used twice: stock would
+            keep one of the two modules. The file is named.
+    """
+    modules = read_json(file)
+    keys = ("name", "path", "type")
+    if not isinstance(modules, list) or not modules or not all(isinstance(module, dict) for module in modules):
+        raise ValueError(f"{file} must be a list of modules, each with {keys}, got {modules!r:.100}")
+    for number, module in enumerate(modules):
+        if bad := [key for key in keys if not isinstance(module.get(key), str)]:
+            raise ValueError(f"{file}, module {number}: {bad[0]!r} must be a string, got {module.get(bad[0])!r}")
+    names = [module["name"] for module in modules]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{file} gives two modules the same name: {names}")
+    return modules
+
+
+def weight_files(folder: Path) -> Iterator[Path]:
+    """The files with weights of the model saved in `folder`."""
+    for pattern in _WEIGHTS:
+        yield from _found(folder, pattern)
+
+
+def check_files(folder: Path) -> None:
+    """Open every file with weights and every JSON file of the model saved in `folder`.
+
+    A file that was cut short does not open. Bits that changed within a file of the right length are not noticed.
+
+    Raises:
+        ValueError: A file does not open. It is the first one, and is named.
+    """
+    for file in _found(folder, "*.json"):
+        read_json(file)
+    for file in weight_files(folder):
+        plain_weights(file)
+
+
+def check_modules(name: str, own: Mapping[str, type[Module]], **hub: Any) -> None:
+    """See that every module of a model is known and lies in the model, those inside a `Router` as well.
+
+    Args:
+        name: A folder or a repository.
+        own: Classes by the path under which saved models refer to them, beside those of sentence-transformers.
+        **hub: As for stock's `load_file_path`.
+
+    Raises:
+        ValueError: `modules.json` is damaged; a class is another; a module or a part of its weights lies outside the
+            model's folder; or the configuration of a module is missing.
+    """
+    if listing := load_file_path(name, "modules.json", **hub):
+        modules = read_modules(Path(listing))
+        _check(name, [(module["path"], module["type"]) for module in modules], own, hub)
+
+
+def _check(name: str, modules: Iterable[tuple[str, str]], own: Mapping[str, type[Module]], hub: dict[str, Any]) -> None:
+    for path, type_name in modules:
+        _check_place(name, path)
+        cls = _known_class(name, type_name, own)
+        if issubclass(cls, Router):
+            _check(name, _routed(name, path, hub), own, hub)
+        elif type_name in own and not cls.load_config(name, subfolder=path, **hub):
+            raise ValueError(f"{name}: no configuration of the {cls.__name__} in {path!r}")
+
+
+def _routed(name: str, path: str, hub: dict[str, Any]) -> list[tuple[str, str]]:
+    """The modules inside of a `Router`: paths from the model's folder on, and types."""
+    # Of a repository this is where a path that leads out of it is refused: by stock.
+    for config_name in ("router_config.json", "config.json"):  # the second in older models
+        if config := Router.load_config(name, path, config_name, **hub):
+            break
+    types = config.get("types")
+    if not isinstance(types, dict) or not all(isinstance(type_name, str) for type_name in types.values()):
+        raise ValueError(f"{name}: the Router in {path!r} must say the 'types' of its modules, got {types!r}")
+    if any(Path(part) == Path() for part in types):
+        raise ValueError(f"{name}: the Router in {path!r} has itself for a module")
+    return [(Path(path, part).as_posix(), type_name) for part, type_name in types.items()]
+
+
+def _check_place(name: str, path: str) -> None:
+    """A module and the shards of its weights lie in the model's folder; single files may be links, as in a cache."""
+    folder = Path(name).resolve()
+    if not folder.is_dir():
+        return
+    place = (folder / path).resolve()
+    if not place.is_relative_to(folder):
+        raise ValueError(f"{name} names the module {path!r}, which lies outside of it, in {place}: it is not read")
+    for index in place.glob("*.index.json"):
+        shards = read_json(index).get("weight_map", {}).values()
+        if outside := [shard for shard in shards if Path(shard).name != shard]:
+            raise ValueError(f"{index} names the weights {outside[0]!r}, outside of its folder: they are not read")
+
+
+def _known_class(name: str, type_name: str, own: Mapping[str, type[Module]]) -> type[Module]:
+    if type_name in own:
+        return own[type_name]
+    if type_name.startswith("sentence_transformers."):
+        try:
+            cls = import_from_string(type_name)
+        except Exception as error:
+            raise ValueError(f"{name} names {type_name!r}, which this sentence-transformers does not have") from error
+        if isinstance(cls, type) and issubclass(cls, Module):  # and not just something with a method `load`
+            return cls
+    raise ValueError(
+        f"{name} names the class {type_name!r}, which is neither a module of st_vi nor of sentence-transformers: "
+        "st_vi.load does not import it."
+    )
+
+
+def _found(folder: Path, pattern: str) -> list[Path]:
+    """Files of the model, and not of the checkpoints that a training left beside it."""
+    # Without modules.json it may be any folder, and what lies deeper is not the model's.
+    files = folder.rglob(pattern) if (folder / "modules.json").is_file() else folder.glob(pattern)
+    return sorted(
+        file for file in files if not any(part.startswith("checkpoint-") for part in file.relative_to(folder).parts)
+    )
