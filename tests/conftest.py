@@ -39,9 +39,12 @@ SENTENCES = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a browser comes last, and the notebooks before the site, which shows what they gave."""
+    """What needs a browser comes last and stays together, the notebooks before the site, which shows what they gave."""
     last = {"notebooks": 1, "docs": 2}
     items.sort(key=lambda item: last.get(item.path.parent.name, 0))
+    for item in items:
+        if item.path.parent.name in last:
+            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 def tiny_tokenizer(max_length: int = 64) -> PreTrainedTokenizerFast:
