@@ -12,9 +12,13 @@ from st_vi.data.formats import (
     vqa_to_rows,
 )
 from st_vi.data.judged_negatives import drop_false_negatives, hardness
+from st_vi.data.leakage import Leak, LeakageReport, leakage_report, without_leakage
 from st_vi.data.negative_sampling import ClusterBatchSampler, CurriculumBatchSampler, cluster_rows
 from st_vi.data.negatives import perturbed_negatives, same_document_negatives
+from st_vi.data.noisy_labels import LabelSuspect, ScoreSuspect, label_suspects, score_suspects
 from st_vi.data.perturbations import change_order, strip_diacritics, swap_negation, swap_number
+from st_vi.data.preferences import PreferenceStrength, flip_rows, preference_strength
+from st_vi.data.quality import ECI, eci, eci_from_similarities
 from st_vi.data.read import read_rows
 from st_vi.data.sample_sets import sample_nli, sample_sts
 from st_vi.data.split import split_by_anchor, split_by_task
@@ -22,9 +26,15 @@ from st_vi.data.task_rows import check_task_rows
 from st_vi.data.triplets import Triplets, check_triplets
 
 __all__ = [
+    "ECI",
     "ClusterBatchSampler",
     "CurriculumBatchSampler",
+    "LabelSuspect",
+    "Leak",
+    "LeakageReport",
     "MixedTaskCollator",
+    "PreferenceStrength",
+    "ScoreSuspect",
     "Triplets",
     "change_order",
     "check_task_rows",
@@ -34,17 +44,24 @@ __all__ = [
     "composition_probes",
     "dialogues_to_rows",
     "drop_false_negatives",
+    "eci",
+    "eci_from_similarities",
     "fact_check_to_triplets",
+    "flip_rows",
     "hardness",
     "instructions_to_rows",
+    "label_suspects",
+    "leakage_report",
     "nli_to_triplets",
     "ocr_to_rows",
     "perturbed_negatives",
+    "preference_strength",
     "read_rows",
     "reading_comprehension_to_triplets",
     "same_document_negatives",
     "sample_nli",
     "sample_sts",
+    "score_suspects",
     "scored_pairs_to_rows",
     "split_by_anchor",
     "split_by_task",
@@ -52,4 +69,5 @@ __all__ = [
     "swap_negation",
     "swap_number",
     "vqa_to_rows",
+    "without_leakage",
 ]
