@@ -10,16 +10,26 @@
 
 # %%
 MODEL = None  # or a folder or a name on the hub
-BEFORE = None  # what to compare it with, such as its base model; likewise
 
 # %%
+from transformers import AutoModel, set_seed
+
 from st_vi import load
 from st_vi.recipes.example_models import cache_folder, example_text_model
 
-before = load(BEFORE) if BEFORE else example_text_model("attention", trained=False)
-after = load(MODEL) if MODEL else example_text_model("attention")
+if MODEL is None:
+    before, after = example_text_model("attention", trained=False), example_text_model("attention")
+else:
+    before, after = load(MODEL), load(MODEL)
+    set_seed(0)
+    before[0].model = AutoModel.from_config(before[0].model.config).to(before.device)
 
 # %% [markdown]
+# A saved model does not tell which weights its training began with. So with a model of yours, *before* is its own
+# pooling and head over a backbone with random weights: what a pretrained backbone knew already counts as training. If
+# you still have the model that you began with, write `before = load("…")` below those lines, and the notebook shows
+# what your training alone has moved.
+#
 # ## Sentences
 #
 # Every distinct sentence once, with its topic, and the pairs of rows that follow from or contradict each other.

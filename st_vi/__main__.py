@@ -156,7 +156,7 @@ def vipolyqwen(
     from st_vi.recipes.lora import lora_config
 
     adapter = lora_config(lora_rank) if lora else None
-    bad_image = "skip" if skip_bad_images else "error"
+    bad_image: Literal["error", "skip"] = "skip" if skip_bad_images else "error"
     rows, report = check_task_rows(_task_rows(train), bad_image=bad_image)
     typer.echo(report)
     evaluator = None
@@ -209,8 +209,8 @@ def ablate_vipolyqwen(
     results = output / "results.jsonl"
     if not table_only:
         if train:
-            sides = (split_by_task(check_task_rows(_task_rows(sources))[0]) for sources in (train, evaluation))
-            study = study_of_rows(*sides, output, steps, base)
+            sides = (split_by_task(check_task_rows(_task_rows(sources))[0]) for sources in (train, evaluation))  # type: ignore[arg-type]
+            study = study_of_rows(*sides, output, steps, base)  # type: ignore[call-arg]
         else:
             pairs = _nli_rows(nli, label) if nli else None
             study = generated_study(output, steps, rows, test_rows, nli=pairs, base=base)
@@ -252,7 +252,7 @@ def evaluate(
         config = NLU_BENCHMARKS[benchmark]
         sources = {"train": train, "test": test}
         splits = (read_rows(path) if path else load_benchmark(config, split=name) for name, path in sources.items())
-        evaluators.append(NLUEvaluator(config, *splits, protocol, seed=seed, show_progress_bar=True))
+        evaluators.append(NLUEvaluator(config, *splits, protocol, seed=seed, show_progress_bar=True))  # type: ignore[call-arg,misc]
     encoder = load(model)
     _echo_metrics({name: value for evaluator in evaluators for name, value in evaluator(encoder).items()})
 

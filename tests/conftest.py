@@ -39,12 +39,24 @@ SENTENCES = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a browser comes last and stays together, the notebooks before the site, which shows what they gave."""
+    """What needs a browser comes last, and the notebooks before the site, which shows what they gave.
+
+    With several workers (pytest-xdist), one has all of these, and one all of the fuzzed tests, which are counted.
+    """
     last = {"notebooks": 1, "docs": 2}
     items.sort(key=lambda item: last.get(item.path.parent.name, 0))
     for item in items:
         if item.path.parent.name in last:
             item.add_marker(pytest.mark.xdist_group("browser"))
+        if item.path.name.startswith("test_fuzz"):
+            item.add_marker(pytest.mark.xdist_group("fuzz"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests want to be seen when they pass, such as seeds: `record_property("shown", text)`."""
+    for report in terminalreporter.getreports("passed"):
+        for text in (value for name, value in report.user_properties if name == "shown"):
+            terminalreporter.write_line(str(text))
 
 
 def tiny_tokenizer(max_length: int = 64) -> PreTrainedTokenizerFast:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from string import ascii_uppercase
 from typing import Any, Literal, get_args
 
 from datasets import Dataset
@@ -166,7 +167,7 @@ def reading_comprehension_to_triplets(
 
     Raises:
         ValueError: Missing column, an answer that is no option, text that is empty or no string, conflicting
-            options, or no usable row. Names column, row (from 0) and value.
+            options, a bad template, or no usable row. Names column, row (from 0) and value.
 
     Example:
         >>> from datasets import Dataset
@@ -185,7 +186,8 @@ def reading_comprehension_to_triplets(
         Report({"rows read": len(dataset), "questions": 0, "duplicates dropped": 0, "conflicts dropped": 0}),
         [],
     )
-    for number, raw in enumerate(dataset):
+    _check_template(template)
+    for number, raw in enumerate(dataset.select_columns(list(found.values()))):
         passage = clean_text(raw[found["passage"]], found["passage"], number) if raw.get(found.get("passage")) else ""
         for question, options, answer in _questions(raw, found, number):
             report["questions"] += 1
@@ -203,6 +205,8 @@ def reading_comprehension_to_triplets(
                 report["conflicts dropped"] += wrong.count(right)
                 wrong = [option for option in wrong if option != right]
             anchor = template.format(question=question, passage=passage).strip()
+            if not anchor:
+                bad_value(found.get("passage", "passage"), number, passage, f"the template {template!r} needs a text")
             rows.append(Row(anchor, right, tuple(dict.fromkeys(wrong))))
     unique = list(dict.fromkeys(rows))
     report["duplicates dropped"] = len(rows) - len(unique)
@@ -213,8 +217,9 @@ def _questions(raw: dict[str, Any], found: dict[str, str], row: int) -> Iterator
     question, options, answer = (raw[found[role]] for role in ("question", "options", "answer"))
     if not isinstance(question, list):
         question, options, answer = [question], [options], [answer]
-    if not len(question) == len(options) == len(answer):
-        bad_value(found["question"], row, question, f"{len(options)} lists of options, {len(answer)} answers")
+    for role, values in (("options", options), ("answer", answer)):
+        if not isinstance(values, list) or len(values) != len(question):
+            bad_value(found[role], row, values, f"expected a list with one for each of {len(question)} questions")
     for one_question, one_options, one_answer in zip(question, options, answer, strict=True):
         if not isinstance(one_options, Sequence) or isinstance(one_options, str) or len(one_options) < 2:
             bad_value(found["options"], row, one_options, "expected a list of two or more options")
@@ -228,9 +233,9 @@ def _answer_index(answer: Any, options: list[str], column: str, row: int) -> int
         text = clean_text(answer, column, row)
         if text in options:
             return options.index(text)
-        index = ord(text.upper()) - ord("A") if len(text) == 1 else -1
+        index = ascii_uppercase.find(text.upper()) if len(text) == 1 else -1
     else:
-        index = answer if isinstance(answer, int) else -1
+        index = answer if isinstance(answer, int) and not isinstance(answer, bool) else -1
     if not 0 <= index < len(options):
         bad_value(column, row, answer, f"expected one of {len(options)} options by index, letter or text")
     return index
@@ -253,13 +258,20 @@ def _conflicts(
 ) -> dict[tuple[str, str], int]:
     """(anchor, text) that stands there with labels that cannot both hold, and the row that shows it."""
     labels: dict[tuple[str, str], set[str]] = defaultdict(set)
-    found = {}
+    found: dict[tuple[str, str], int] = {}
     for (anchor, text, label), row in rows.items():
         seen = labels[anchor, text]
         seen.add(label)
         if (seen & positive and seen & negative) or len(seen & positive) > 1:
             found.setdefault((anchor, text), row)
     return found
+
+
+def _check_template(template: str) -> None:
+    try:
+        template.format(question="", passage="")
+    except (AttributeError, KeyError, IndexError, ValueError) as error:
+        raise ValueError(f"template may name {{question}} and {{passage}} only, got {template!r}") from error
 
 
 def _check_choice(name: str, value: str, choices: Any) -> None:

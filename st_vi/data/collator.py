@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, nan
 from typing import Any, Literal, get_args
 from zlib import crc32
 
 import torch
 from sentence_transformers.base.data_collator import BaseDataCollator
 
-from st_vi.data.columns import candidate_columns
+from st_vi.data.columns import bad_value, candidate_columns, shown
 from st_vi.data.images import open_images
+from st_vi.modules.unicode_text import is_unicode
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
 PrefixSide = Literal["anchor", "both", "none"]
@@ -43,7 +45,8 @@ class MixedTaskCollator(BaseDataCollator):
         task and the score, NaN where there is none; with k teacher scores a row, (B, 2 + k).
 
     Raises:
-        ValueError: An unknown task, a missing column, an image that cannot be read, or a setting out of range.
+        ValueError: No rows, an unknown task, a missing column, neither text nor image, a score that is not in [0, 1],
+            teacher scores that are not one number a candidate, or a setting out of range. Names column and row.
 
     Example:
         >>> from st_vi import MixedTaskCollator
@@ -66,14 +69,20 @@ class MixedTaskCollator(BaseDataCollator):
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate rows into one batch; see the class."""
+        if not features:
+            raise ValueError("there are no rows to make a batch of")
         index = {task.name: number for number, task in enumerate(self.tasks)}
-        if unknown := {row.get("task") for row in features} - set(index):
-            raise ValueError(f"unknown task(s) {sorted(map(repr, unknown))}; the tasks are {list(index)}")
-        tasks = [index[row["task"]] for row in features]
+        names: list[Any] = [row.get("task") for row in features]
+        if unknown := {shown(name) for name in names if not isinstance(name, str) or name not in index}:
+            raise ValueError(f"unknown task(s) {sorted(unknown)} in column 'task'; the tasks are {list(index)}")
+        tasks = [index[name] for name in names]
         candidates = candidate_columns(features[0])
+        if "positive" not in candidates:
+            raise ValueError(f"missing column 'positive'; the columns are {list(features[0])}")
+        taught = any("teacher_scores" in row for row in features)
         labels = [
-            [task, _number(row.get("score")), *_teacher_scores(row, candidates)]
-            for task, row in zip(tasks, features, strict=True)
+            [task, _score(row, number), *(_teacher_scores(row, number, candidates) if taught else [])]
+            for number, (task, row) in enumerate(zip(tasks, features, strict=True))
         ]
         batch: dict[str, Any] = {"label": torch.tensor(labels)}
         if "dataset_name" in features[0]:
@@ -82,45 +91,65 @@ class MixedTaskCollator(BaseDataCollator):
         prefixes = [self._prefix(row, self.tasks[task]) for row, task in zip(features, tasks, strict=True)]
         for column in ("anchor", *candidates):
             has_prefix = self.prefix_side == "both" or self.prefix_side == column
-            inputs = [
-                model_input(row, column, prefix if has_prefix else "")
-                for row, prefix in zip(features, prefixes, strict=True)
-            ]
+            inputs = []
+            for number, (row, prefix) in enumerate(zip(features, prefixes, strict=True)):
+                try:
+                    inputs.append(model_input(row, column, prefix if has_prefix else ""))
+                except ValueError as error:
+                    raise ValueError(f"row {number} of the batch, column {column!r}: {error}") from error
             batch |= {f"{column}_{key}": value for key, value in self.preprocess_fn(inputs).items()}
         return batch
 
     def _prefix(self, row: Mapping[str, Any], task: Task) -> str:
         # By the row and not by chance: data loaders draw ahead, so that after a resume chance would fall otherwise.
         text = f"{task.name} {row.get('anchor')} {row.get('positive')}"
-        return task.prefix if crc32(text.encode()) >= self.prefix_dropout * 2**32 else ""
+        return task.prefix if crc32(text.encode(errors="surrogatepass")) >= self.prefix_dropout * 2**32 else ""
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
+def _score(row: Mapping[str, Any], number: int) -> float:
+    score = _number(row.get("score"), "score", number)
+    if score < 0 or score > 1:
+        bad_value("score", f"{number} of the batch", row["score"], "expected a score between 0 and 1")
+    return score
 
 
-def _teacher_scores(row: Mapping[str, Any], candidates: Sequence[str]) -> list[float]:
-    if "teacher_scores" not in row:
-        return []
-    scores = row["teacher_scores"]
+def _teacher_scores(row: Mapping[str, Any], number: int, candidates: Sequence[str]) -> list[float]:
+    scores = row.get("teacher_scores")
     if scores is None:
-        return [float("nan")] * len(candidates)
-    if len(scores) != len(candidates):
-        raise ValueError(f"teacher_scores needs one number for each of {list(candidates)}, got {scores}")
-    return [_number(score) for score in scores]
+        return [nan] * len(candidates)
+    if isinstance(scores, str) or not hasattr(scores, "__len__") or len(scores) != len(candidates):
+        raise ValueError(
+            f"row {number} of the batch: teacher_scores needs one number for each of {list(candidates)}, "
+            f"got {shown(scores)}"
+        )
+    return [_number(score, "teacher_scores", number) for score in scores]
+
+
+def _number(value: Any, column: str, number: int) -> float:
+    """NaN for None. What is too large for fp32 is an error, and not infinite without a word."""
+    try:
+        result = nan if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        bad_value(column, f"{number} of the batch", value, "expected a number")
+    if torch.finfo(torch.float32).max < abs(result) < inf:
+        bad_value(column, f"{number} of the batch", value, "expected a smaller number")
+    return result
 
 
 def model_input(row: Mapping[str, Any], column: str, prefix: str = "") -> Any:
     """Text and images of a column as one stock input: a string, an image, or {"text", "image"}.
 
     Raises:
-        ValueError: There is neither text nor image, or an image cannot be read.
+        ValueError: There is neither text nor image, what should be text is none, or an image cannot be read.
     """
+    text = row.get(column)
+    if not (text is None or (isinstance(text, str) and is_unicode(text))):
+        raise ValueError(f"expected text in {column!r}, got {shown(text)}")
     images = open_images(row.get(f"{column}_image"))
-    text = f"{prefix} {row.get(column) or ''}".strip()
+    if not images and not (text and text.strip()):
+        raise ValueError(f"a row has neither text nor image in {column!r}")
+    text = f"{prefix} {text or ''}".strip()
     if not images:
-        if not row.get(column):
-            raise ValueError(f"a row has neither text nor image in {column!r}")
         return text
     image = images[0] if len(images) == 1 else images
     return {"text": text, "image": image} if text else image

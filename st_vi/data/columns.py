@@ -105,7 +105,12 @@ def clean_text(value: Any, column: str, row: int) -> str:
     return text
 
 
-def bad_value(column: str, row: int, value: Any, problem: str) -> NoReturn:
+def bad_value(column: str, row: int | str, value: Any, problem: str) -> NoReturn:
     """Raise the ValueError that names column, row and value."""
-    shown = repr(value)
-    raise ValueError(f"column {column!r}, row {row}: {problem}, got {shown if len(shown) < 200 else shown[:200] + '…'}")
+    raise ValueError(f"column {column!r}, row {row}: {problem}, got {shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """A value in a message: its `repr`, cut off after 200 characters."""
+    text = repr(value)
+    return text if len(text) < 200 else text[:200] + "…"

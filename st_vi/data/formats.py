@@ -6,14 +6,18 @@ gives `anchor_image`. `combine_rows` puts them together. Row by row they are che
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets import Dataset, Features, Value, concatenate_datasets
+import pyarrow as pa
+from datasets import Dataset, Features, Image, Value, concatenate_datasets
 
 from st_vi.data.columns import bad_value, candidate_columns, clean_text, find_columns
 
 READING_QUESTION = "Trong ảnh có chữ gì?"
+
+_TYPES = {"anchor": Value("string"), "positive": Value("string"), "score": Value("float64"), "task": Value("string")}
 
 
 def scored_pairs_to_rows(
@@ -40,18 +44,18 @@ def scored_pairs_to_rows(
         >>> rows.column_names, max(rows["score"])
         (['anchor', 'positive', 'score', 'task'], 1.0)
     """
-    low, high = score_range
-    if not low < high:
+    if len(score_range) != 2 or not 0 < score_range[1] - score_range[0] < math.inf:
         raise ValueError(f"score_range must be (lowest, highest), got {score_range}")
+    low, high = score_range
     found = find_columns(dataset.column_names, ("sentence1", "sentence2", "score"), columns)
     rows = []
-    for number, row in enumerate(dataset):
+    for number, row in enumerate(dataset.select_columns(list(found.values()))):
         score = row[found["score"]]
         if not isinstance(score, (int, float)) or not low <= score <= high:
             bad_value(found["score"], number, score, f"expected a score between {low} and {high}")
         first, second = (clean_text(row[found[role]], found[role], number) for role in ("sentence1", "sentence2"))
         rows.append({"anchor": first, "positive": second, "score": (score - low) / (high - low), "task": task})
-    return Dataset.from_list(rows)
+    return _text_rows(rows, *_TYPES)
 
 
 def instructions_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None, task: str = "instr") -> Dataset:
@@ -74,13 +78,13 @@ def instructions_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = N
     """
     found = find_columns(dataset.column_names, ("instruction", "input", "output"), columns, optional=("input",))
     rows = []
-    for number, row in enumerate(dataset):
+    for number, row in enumerate(dataset.select_columns(list(found.values()))):
         anchor = clean_text(row[found["instruction"]], found["instruction"], number)
         if "input" in found and row[found["input"]]:
             anchor += " " + clean_text(row[found["input"]], found["input"], number)
         output = clean_text(row[found["output"]], found["output"], number)
         rows.append({"anchor": anchor, "positive": output, "task": task})
-    return Dataset.from_list(rows)
+    return _text_rows(rows, "anchor", "positive", "task")
 
 
 def ocr_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None, task: str = "ocr") -> Dataset:
@@ -153,6 +157,8 @@ def dialogues_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None
             bad_value(found["turns"], number, turns, "expected a list of turns")
         context = ""
         for turn in turns:
+            if not isinstance(turn, Mapping):
+                bad_value(found["turns"], number, turn, "expected a turn of question and answer")
             question, answer = (clean_text(turn.get(role), found["turns"], number) for role in ("question", "answer"))
             context = f"{context} Hỏi: {question}".strip()
             numbers.append(number)
@@ -169,8 +175,8 @@ def combine_rows(*datasets: Dataset) -> Dataset:
     takes the first column for its widget, and compares values of a column, which None among numbers would break.
 
     Raises:
-        ValueError: A set has hard negatives or further positives, which the rows of the others have not. Such sets
-            train side by side in a `DatasetDict`.
+        ValueError: No sets; columns that cannot be of one type; or a set has hard negatives or further positives,
+            which the rows of the others have not. Such sets train side by side in a `DatasetDict`.
 
     Example:
         >>> from st_vi.data import sample_sts
@@ -181,13 +187,14 @@ def combine_rows(*datasets: Dataset) -> Dataset:
         >>> rows.column_names, rows["score"][0]
         (['anchor', 'positive', 'score', 'task'], nan)
     """
+    if not datasets:
+        raise ValueError("there are no data sets to combine")
     order = ("anchor", "anchor_image", "positive", "positive_image", "score", "task")
-    features: dict[str, Any] = {"score": Value("float64")}
     for dataset in datasets:
         if further := candidate_columns(dataset.column_names)[1:]:
             raise ValueError(f"columns {further} would be lost: train the sets side by side, as a DatasetDict")
-        features |= dataset.features
-    names = [name for name in order if name in features]
+    features = {name: _common_type(name, datasets) for name in order}
+    names = [name for name in order if features[name]]
     parts = []
     for dataset in datasets:
         columns = dataset.select_columns([name for name in names if name in dataset.column_names])
@@ -195,13 +202,43 @@ def combine_rows(*datasets: Dataset) -> Dataset:
             if name not in dataset.column_names:
                 empty = [float("nan") if name == "score" else None] * len(dataset)
                 columns = columns.add_column(name, empty, feature=features[name])
-        parts.append(columns.select_columns(names).cast(Features({name: features[name] for name in names})))
+        try:
+            parts.append(columns.select_columns(names).cast(Features({name: features[name] for name in names})))
+        except (TypeError, ValueError, pa.ArrowException) as error:
+            unlike = [name for name in names if columns.features[name] != features[name]]
+            raise ValueError(f"columns {unlike} of set {len(parts)} are not as in the others: {error}") from error
     return concatenate_datasets(parts)
+
+
+def _text_rows(rows: Sequence[Mapping[str, Any]], *names: str) -> Dataset:
+    """Of no rows, too, a set with these columns."""
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in names}, features=_types(*names))
+
+
+def _types(*names: str) -> Features:
+    return Features({name: _TYPES[name] for name in names})
+
+
+def _common_type(name: str, datasets: Sequence[Dataset]) -> Any:
+    """The type of a column in all sets together; None where no set has it."""
+    found = [dataset.features[name] for dataset in datasets if name in dataset.column_names]
+    if name == "score":
+        return _TYPES[name]
+    known = [feature for feature in found if feature != Value("null")]  # where all are None
+    if name.endswith("_image") and any(feature != known[0] for feature in known):
+        return Image()  # paths in one set, bytes in another
+    return (known or found or [None])[0]
 
 
 def _with_image(dataset: Dataset, image: str, anchors: list[str], positives: list[str], task: str) -> Dataset:
     """Keep the picture column as it is stored, undecoded, beside new texts."""
-    images = dataset.select_columns([image]).rename_column(image, "anchor_image")
+    images = dataset.select_columns([image])
+    if image != "anchor_image":
+        images = images.rename_column(image, "anchor_image")
     texts = {"anchor": anchors, "positive": positives, "task": [task] * len(anchors)}
-    rows = concatenate_datasets([Dataset.from_dict(texts), images.flatten_indices()], axis=1)
+    rows = Dataset.from_dict(texts, features=_types(*texts))
+    if len(rows):
+        rows = concatenate_datasets([rows, images.flatten_indices()], axis=1)
+    else:  # of which the other would lose the columns
+        rows = Dataset.from_dict(texts | {"anchor_image": []}, features=Features(rows.features | images.features))
     return rows.select_columns(["anchor", "anchor_image", "positive", "task"])

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -125,7 +126,8 @@ def _similarities(
     anchors = {text: place for place, text in enumerate(dict.fromkeys(row.anchor for row in rows))}
     texts = dict.fromkeys(text for row in rows for text in (row.positive, *row.negatives))
     others = {text: place for place, text in enumerate(texts)}
-    settings = {"batch_size": batch_size, "show_progress_bar": show_progress_bar, "normalize_embeddings": True}
+    settings: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+    settings |= {"normalize_embeddings": True}
     queries, documents = model.encode_query([*anchors], **settings), model.encode_document([*others], **settings)
     pairs = np.array([(anchors[r.anchor], others[text]) for r in rows for text in (r.positive, *r.negatives)])
     chunks = (pairs[start : start + _CHUNK].T for start in range(0, len(pairs), _CHUNK))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from datasets import ClassLabel, Dataset
 
-from st_vi.data.columns import bad_value
+from st_vi.data.columns import bad_value, shown
 
 ENTAILMENT, NEUTRAL, CONTRADICTION, OTHER = "entailment", "neutral", "contradiction", "other"
 SYNONYMS: dict[str, str] = {
@@ -53,15 +53,15 @@ def canonical_labels(dataset: Dataset, column: str, given: Mapping[Any, str] | N
     if isinstance(feature, ClassLabel):
         known |= {value: SYNONYMS.get(name.lower(), name) for value, name in enumerate(feature.names)}
     for value, name in (given or {}).items():
-        if name.lower() not in SYNONYMS:
+        if not isinstance(name, str) or name.lower() not in SYNONYMS:
             raise ValueError(f"labels: {value!r} is mapped to {name!r}; use one of {sorted(set(SYNONYMS.values()))}")
-        known[value.strip().lower() if isinstance(value, str) else value] = SYNONYMS[name.lower()]
+        known[_key(value)] = SYNONYMS[name.lower()]
 
     values = list(dataset[column])
-    labels = [known.get(value.strip().lower() if isinstance(value, str) else value) for value in values]
+    labels: list[Any] = [known.get(_key(value)) for value in values]
     for row, (value, label) in enumerate(zip(values, labels, strict=True)):
         if label not in (ENTAILMENT, NEUTRAL, CONTRADICTION, OTHER):
-            seen = sorted({repr(value) for value in values})[:20]
+            seen = sorted({shown(value) for value in values})[:20]
             bad_value(
                 column,
                 row,
@@ -69,3 +69,10 @@ def canonical_labels(dataset: Dataset, column: str, given: Mapping[Any, str] | N
                 f"unknown label (the column holds {', '.join(seen)}; map them with labels={{...}})",
             )
     return labels
+
+
+def _key(value: Any) -> Any:
+    """What a label is looked up by."""
+    if isinstance(value, str):
+        return value.strip().lower()
+    return value if isinstance(value, Hashable) else None

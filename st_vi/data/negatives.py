@@ -190,7 +190,7 @@ def as_triplets(rows: Iterable[Row], report: Mapping[str, int], missing_negative
     rows = list(rows)
     kept = rows if missing_negative == "pair" else [row for row in rows if row.negatives]
     dropped = {"rows without a negative, dropped": len(rows) - len(kept)} if missing_negative == "drop" else {}
-    return Triplets.from_rows(kept, Report(report | dropped))
+    return Triplets.from_rows(kept, Report(report | dropped))  # type: ignore[operator]
 
 
 def _texts_by_anchor(rows: Iterable[Row]) -> dict[str, set[str]]:

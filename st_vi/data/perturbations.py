@@ -112,7 +112,7 @@ def swap_number(text: str, seed: int = 0) -> str | None:
     draw = int.from_bytes(blake2b(f"{seed} {text}".encode(), digest_size=8).digest())
     digit = re.search(r"[1-9](?=0*(?!\w))", text)
     if digit:
-        found, choices = digit, "123456789"
+        found, choices = digit, tuple("123456789")
     else:
         numbers = list(_outside(_NO_NUMBER, rf"\b({'|'.join(NUMBERS)})\b", text))
         if not numbers:
@@ -214,7 +214,8 @@ def _syllables(text: str) -> list[Span]:
 
 def _words(text: str) -> list[Span]:
     """Syllables, joined where the segmenter joins them; it writes its own spaces, so its words are looked for."""
-    inside, reached = set(), 0
+    inside: set[int] = set()
+    reached = 0
     for word in segment_words(text).split():
         if found := re.compile(r"\s+".join(map(re.escape, word.split("_")))).search(text, reached):
             inside.update(range(*found.span()))

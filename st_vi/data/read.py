@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
+
+_UNFIT = (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionError)  # for a column
 
 
 def read_rows(source: str | Path, split: str = "train") -> Dataset:
@@ -19,7 +24,8 @@ def read_rows(source: str | Path, split: str = "train") -> Dataset:
 
     Raises:
         FileNotFoundError: A path with such an ending that is not there.
-        ValueError: A line that is not UTF-8, not JSON or no object, or a column of mixed types; names the line.
+        ValueError: A line that is not UTF-8, not JSON or no object, a column of mixed types, or a value that no column
+            can hold; names the line. Or a CSV or Parquet file that cannot be read, or has no rows.
 
     Example:
         >>> import tempfile
@@ -38,11 +44,25 @@ def read_rows(source: str | Path, split: str = "train") -> Dataset:
         if path.suffix in {".jsonl", ".json"}:
             return _from_rows(list(json_lines(path)), path)
         if path.suffix == ".parquet":
-            return Dataset.from_parquet(str(path))
+            with _named(path):
+                return Dataset.from_parquet(str(path))
         for _ in _lines(path):  # name the line that is not UTF-8
             pass
-        return Dataset.from_csv(str(path), sep="\t" if path.suffix == ".tsv" else ",", keep_default_na=False)
+        with _named(path):
+            return Dataset.from_csv(str(path), sep="\t" if path.suffix == ".tsv" else ",", keep_default_na=False)
     return load_dataset(str(source), split=split)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of the parsers with the name of the file; those of the disk as they are."""
+    try:
+        yield
+    except (DatasetGenerationError, ValueError, OSError, pa.ArrowException) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError) and cause.errno:
+            raise
+        raise ValueError(f"{path}: {cause}") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -63,6 +83,8 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from error
+        except (ValueError, RecursionError) as error:  # thousands of digits, lists in lists in lists
+            raise ValueError(f"{path}, line {number}: {error}") from error
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}")
         yield number, row
@@ -80,4 +102,23 @@ def _from_rows(rows: list[tuple[int, dict[str, Any]]], path: Path) -> Dataset:
             raise ValueError(
                 f"{path}, line {number}: column {name!r} holds {value!r} beside {next(iter(kinds)).__name__}"
             )
-    return Dataset.from_dict({name: [row.get(name) for _, row in rows] for name in columns})
+    if rows and not columns:
+        raise ValueError(f"{path}, line {rows[0][0]}: the object is empty, and so are all others")
+    try:
+        return Dataset.from_dict({name: [row.get(name) for _, row in rows] for name in columns})
+    except _UNFIT as error:
+        for name in columns:
+            _check_column(name, rows, path)
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _check_column(name: str, rows: list[tuple[int, dict[str, Any]]], path: Path) -> None:
+    try:
+        Dataset.from_dict({name: [row.get(name) for _, row in rows]})
+    except _UNFIT as unfit:
+        for number, row in rows:
+            try:
+                pa.array([row.get(name)])
+            except _UNFIT as error:
+                raise ValueError(f"{path}, line {number}: column {name!r} cannot hold this: {error}") from error
+        raise ValueError(f"{path}: column {name!r}: {unfit}") from unfit

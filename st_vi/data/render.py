@@ -108,7 +108,7 @@ def render_text(
     width, height = size
     margin, tilt = 0.04 * min(size), sin(radians(abs(angle)))
     box = (width - 2 * margin - height * tilt, height - 2 * margin - width * tilt)
-    lines = _fit(paragraphs, layout, face, box, round(min(size) * rng.uniform(0.14, 0.26)))
+    lines = _fit(paragraphs, layout, face, box, round(min(size) * rng.uniform(0.14, 0.26)))  # type: ignore[arg-type]
     if lines is None:
         raise ValueError(
             f"the text does not fit into {width} x {height} pixels as {layout!r}, even at font size {MIN_FONT_SIZE}: "
@@ -280,7 +280,7 @@ def _typeset(
     if free < 0:
         return None
     if layout == "sign":
-        return [(x, free / 2 + y, *rest) for x, y, *rest in _centred(wrapped, font, width, step)]
+        return [(x, free / 2 + y, text, face) for x, y, text, face in _centred(wrapped, font, width, step)]
     for number, line in enumerate(wrapped):
         lines.append((number // rows * (column + size), top + number % rows * step, line, font))
     return lines
@@ -341,7 +341,7 @@ def _worn(picture: Picture.Image, noise: float, rng: random.Random) -> Picture.I
     # More blur than this joins a mark and its letter at the smallest font size.
     blurred = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, min(10 * noise, 0.8))))
     grain = np.random.default_rng(rng.getrandbits(64))
-    pixels = np.asarray(blurred, dtype=np.float32)
+    pixels: np.ndarray = np.asarray(blurred, dtype=np.float32)
     specks = grain.random(pixels.shape[:2]) < 0.1 * noise
     pixels = np.where(specks[..., None], grain.uniform(0, 255, (*specks.shape, 1)), pixels)
     pixels = pixels + grain.normal(0, 255 * noise, pixels.shape)

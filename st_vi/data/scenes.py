@@ -512,7 +512,7 @@ def _size(shape: Shape) -> Question:
 
 
 def _relation(shape: Shape, other: Shape) -> Question:
-    options = {side: _sentence(f"{shape.name} nằm {side} {other.name}") for side in _SIDES}
+    options: dict[str | None, str] = {side: _sentence(f"{shape.name} nằm {side} {other.name}") for side in _SIDES}
     return Question(
         "side",
         (
@@ -571,7 +571,7 @@ def _dialogue(scene: Scene, rng: random.Random) -> tuple[str, str, tuple[str, ..
     opening = _draw_question([q for q in asked if q.topic in _TOLD and q.subject in single], rng)
     told = _TOLD[opening.topic]
     left = [q for q in asked if q.subject == opening.subject and q.follow_up and q.topic not in told]
-    turns = [(rng.choice(opening.wordings), opening.answer)]
+    turns: list[tuple[str | None, str]] = [(rng.choice(opening.wordings), opening.answer)]
     last = _draw_question(left, rng)
     # A place tells sides, and a side narrows down the place: such a turn before the last would give it away.
     middle = [q for q in left if q.topic != last.topic and {q.topic, last.topic} != {"place", "side"}]

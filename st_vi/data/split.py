@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-import numpy as np
 from datasets import Dataset, DatasetDict
 
-from st_vi.data.columns import clean_texts, find_columns
+from st_vi.data.columns import bad_value, clean_texts, find_columns
 
 
 def split_by_anchor(dataset: Dataset, test_size: float = 0.2, anchor: str | None = None, seed: int = 0) -> DatasetDict:
@@ -52,7 +51,7 @@ def split_by_task(rows: Dataset) -> DatasetDict:
     """One data set for each task, in the order in which tasks come up.
 
     Raises:
-        ValueError: There is no column `task`.
+        ValueError: There is no column `task`, or a task that is no string.
 
     Example:
         >>> from datasets import Dataset
@@ -63,5 +62,9 @@ def split_by_task(rows: Dataset) -> DatasetDict:
     """
     if "task" not in rows.column_names:
         raise ValueError(f"missing column 'task'; the columns are {rows.column_names}")
-    tasks = np.array(rows["task"][:])
-    return DatasetDict({task: rows.select(np.flatnonzero(tasks == task)) for task in dict.fromkeys(rows["task"])})
+    numbers: dict[str, list[int]] = {}
+    for number, task in enumerate(rows["task"]):
+        if not isinstance(task, str):
+            bad_value("task", number, task, "expected the name of a task")
+        numbers.setdefault(task, []).append(number)
+    return DatasetDict({task: rows.select(of_task) for task, of_task in numbers.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from datasets import Dataset
 
@@ -37,7 +37,7 @@ def check_task_rows(
     Raises:
         ValueError: A missing column, an unknown task, neither text nor image, a score that is missing or not in
             [0, 1] on a task that needs one, teacher scores that are missing on such a task or not one finite number
-            a candidate, or a bad image. Names column, row (from 0) and value.
+            a candidate, a bad image, or another `bad_image`. Names column, row (from 0) and value.
 
     Example:
         >>> from datasets import Dataset
@@ -47,6 +47,8 @@ def check_task_rows(
         Traceback (most recent call last):
         ValueError: column 'score', row 0: expected a score between 0 and 1, got 4.5
     """
+    if bad_image not in get_args(BadImage):
+        raise ValueError(f"bad_image must be one of {get_args(BadImage)}, got {bad_image!r}")
     for name in ("anchor", "positive", "task"):
         if name not in dataset.column_names:
             raise ValueError(f"missing column {name!r}; the columns are {dataset.column_names}")
@@ -55,7 +57,7 @@ def check_task_rows(
     report, good = Report(dict.fromkeys(by_name, 0)), []
     report["skipped for a bad image"] = 0
     for number, row in enumerate(_undecoded(dataset)):
-        if row["task"] not in by_name:
+        if not isinstance(row["task"], str) or row["task"] not in by_name:
             bad_value("task", number, row["task"], f"expected one of {list(by_name)}")
         _check_score(row, number, by_name[row["task"]])
         _check_teacher_scores(row, number, by_name[row["task"]], len(candidates))
@@ -81,11 +83,13 @@ class _BadImageError(ValueError):
 
 def _undecoded(dataset: Dataset) -> Dataset:
     """Image columns as bytes or paths, so that one broken image does not end the loop."""
-    from datasets import Image
+    from datasets import Image, LargeList, List
 
     for name, feature in dataset.features.items():
         if isinstance(feature, Image):
             dataset = dataset.cast_column(name, Image(decode=False))
+        elif isinstance(feature, (List, LargeList)) and isinstance(feature.feature, Image):
+            dataset = dataset.cast_column(name, type(feature)(Image(decode=False)))
     return dataset
 
 
@@ -110,7 +114,7 @@ def _check_score(row: Mapping[str, Any], number: int, task: Task) -> None:
 
 
 def _check_teacher_scores(row: Mapping[str, Any], number: int, task: Task, count: int) -> None:
-    scores = row.get("teacher_scores")
+    scores: Any = row.get("teacher_scores")
     if scores is None and not task.needs_teacher:
         return
     numbers = isinstance(scores, list) and all(isinstance(s, (int, float)) and math.isfinite(s) for s in scores)

@@ -13,6 +13,7 @@ from sentence_transformers.util import quantize_embeddings
 from tqdm.auto import tqdm
 
 from st_vi.modules import Qwen2VLTransformer
+from st_vi.modules.unicode_text import is_unicode
 
 MAX_TOKENS = 4096
 """Tokens a batch, padding included, unless the caller says otherwise."""
@@ -75,7 +76,7 @@ def encode_by_cost(
             embeddings[batch] = part
             progress.update(len(batch))
     # Last, and once: a batch's own ranges would give the same vector other numbers in another batch.
-    return embeddings if precision == "float32" else quantize_embeddings(embeddings, precision)
+    return embeddings if precision == "float32" else quantize_embeddings(embeddings, precision)  # type: ignore[return-value]
 
 
 def plan_batches(counts: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -106,7 +107,7 @@ def plan_batches(counts: Sequence[int], max_tokens: int) -> list[list[int]]:
     while start < len(order):
         width = max(1, counts[order[start]])
         longest, *others = order[start : start + max(1, max_tokens // width)]
-        batches.append([longest, *takewhile(lambda i, width=width: 2 * counts[i] >= width, others)])
+        batches.append([longest, *takewhile(lambda i, width=width: 2 * counts[i] >= width, others)])  # type: ignore[misc]
         start += len(batches[-1])
     return batches
 
@@ -129,16 +130,23 @@ def token_counts(model: SentenceTransformer, inputs: Sequence[Any], prompt: str 
         One number for each input.
 
     Raises:
-        ValueError: An input is of no kind that the model takes.
+        ValueError: An input is of no kind that the model takes, or no Unicode text; names its number and itself.
     """
+    if prompt and not is_unicode(prompt):
+        raise ValueError(f"the prompt {prompt!r:.100} is no Unicode text: it has half of a surrogate pair")
     counts, texts = [], []
     for number, item in enumerate(inputs):
-        text, visual = _parts(model, item)
-        if text is None:
-            counts.append(_preprocessed(model, [item], prompt)[0])
-        else:
-            counts.append(visual)
-            texts.append((number, text))
+        try:
+            text, visual = _parts(model, item)
+            if text is None:
+                counts.append(_preprocessed(model, [item], prompt)[0])
+                continue
+            if not is_unicode(text):
+                raise ValueError("this is no Unicode text: it has half of a surrogate pair")
+        except Exception as error:  # of many kinds, whatever a module stumbles over
+            raise ValueError(f"input {number}, {item!r:.100}: {error or type(error).__name__}") from error
+        counts.append(visual)
+        texts.append((number, text))
     texts.sort(key=lambda pair: len(pair[1]))  # like lengths together: less padding
     for start in range(0, len(texts), _COUNTED_AT_ONCE):
         numbers, chunk = zip(*texts[start : start + _COUNTED_AT_ONCE], strict=True)
@@ -166,10 +174,11 @@ def _parts(model: SentenceTransformer, item: Any) -> tuple[str | None, int]:
     parts = {"image": item} if not isinstance(item, dict) else {k: v for k, v in item.items() if v is not None}
     pictures = parts.get("image", [])
     pictures = pictures if isinstance(pictures, (list, tuple)) else [pictures]
-    if not parts.keys() <= {"text", "image"} or not all(map(_is_picture, pictures)):
+    text = parts.get("text", "")
+    if not parts.keys() <= {"text", "image"} or not isinstance(text, str) or not all(map(_is_picture, pictures)):
         return None, 0
     # Between the text and each picture stand a token that begins it and one that ends it.
-    return parts.get("text", ""), sum(_visual_tokens(model[0], picture) + 2 for picture in pictures)
+    return text, sum(_visual_tokens(model[0], picture) + 2 for picture in pictures)
 
 
 def _is_picture(value: Any) -> bool:
@@ -181,20 +190,18 @@ def _is_picture(value: Any) -> bool:
 def _visual_tokens(backbone: Qwen2VLTransformer, picture: Any) -> int:
     processor = backbone.processor.image_processor
     merged = processor.merge_size**2
-    width, height = _size(picture)
-    if width is None:
+    try:
+        width, height = _size(picture)
+        return processor.get_number_of_image_patches(height, width, {}) // merged
+    except Exception:  # on the web, or not to be read: as large as it may be, and encoding says what is wrong
         return -(-backbone.max_pixels // (processor.patch_size**2 * merged))
-    return processor.get_number_of_image_patches(height, width, {}) // merged
 
 
-def _size(picture: Any) -> tuple[int, int] | tuple[None, None]:
-    """Width and height; unknown for the web, and for what cannot be read: of that, encoding says it better."""
+def _size(picture: Any) -> tuple[int, int]:
+    """Width and height."""
     from PIL import Image
 
     if not isinstance(picture, str):
         return picture.size
-    try:
-        with Image.open(picture) as file:
-            return file.size
-    except OSError:
-        return None, None
+    with Image.open(picture) as file:
+        return file.size

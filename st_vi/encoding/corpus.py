@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -148,7 +148,7 @@ def encode_corpus(
 def embedding_array(embeddings: np.ndarray, precision: Precision = "float32") -> pa.FixedSizeListArray:
     """Embeddings (rows, D) as an Arrow column; (rows, D / 8) where a bit is left of each number."""
     if precision.endswith("binary"):
-        embeddings = quantize_embeddings(embeddings, precision)
+        embeddings = quantize_embeddings(embeddings, precision)  # type: ignore[arg-type,assignment]
     embeddings = np.ascontiguousarray(embeddings, dtype=np.float16 if precision == "float16" else None)
     return pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), embeddings.shape[1])
 
@@ -185,10 +185,10 @@ def _rows(rows: str | Path | Iterable[dict[str, Any]], columns: Sequence[str]) -
     if missing := [name for name in columns if name not in names]:
         raise ValueError(f"missing column {missing[0]!r}; the columns are {list(names)}")
     # What is not asked for is not read: pictures, say.
-    return rows.select_columns(list(dict.fromkeys(columns))) if hasattr(rows, "select_columns") else rows
+    return rows.select_columns(list(dict.fromkeys(columns))) if hasattr(rows, "select_columns") else rows  # type: ignore[return-value]
 
 
-def _length(rows: Iterable[Any]) -> int | None:
+def _length(rows: Any) -> int | None:
     return len(rows) if hasattr(rows, "__len__") else None
 
 
@@ -203,6 +203,8 @@ def _usable(
     """Rows with their numbers in the corpus; a kept column may be absent from a row, the first must not."""
     column, *kept = columns
     for number, row in enumerate(rows, first):
+        if not isinstance(row, Mapping):
+            raise ValueError(f"row {number}: expected a dict of columns, got {row!r:.100}")
         if number == 0 and (missing := [name for name in columns if name not in row]):
             raise ValueError(f"missing column {missing[0]!r}; the columns are {list(row)}")
         if is_usable(row.get(column)):
@@ -240,7 +242,7 @@ def _kept(
         values = [row[name] for _, row in rows]
         try:
             columns[name] = pa.array(values, schema.field(name).type if schema else None)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
             raise ValueError(f"column {name!r} does not fit into {path.name}: {error}") from error
         if pa.types.is_null(columns[name].type):  # the first shard has none; mostly it is text that may be absent
             columns[name] = columns[name].cast(pa.string())

@@ -31,13 +31,13 @@ def model_identity(model: SentenceTransformer) -> str:
     digest = hashlib.sha256(_json([model.max_seq_length, model.truncate_dim]))
     for name, module in model.named_modules():
         if isinstance(module, Module):
-            config = getattr(module, "config", None)
+            config: Any = getattr(module, "config", None)
             config = config.to_dict() if hasattr(config, "to_dict") else None
             digest.update(_json([name, fullname(module), module.get_config_dict(), _what_matters(config)]))
             digest.update(_json(_tokenizer_state(getattr(module, "tokenizer", None))))
     for name, tensor in _used_weights(model):
         digest.update(_json([name, str(tensor.dtype), list(tensor.shape)]))
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
     return digest.hexdigest()
 
 

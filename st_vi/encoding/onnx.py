@@ -105,7 +105,8 @@ class OnnxEncoder:
 
         Raises:
             TypeError: An input is not a text.
-            ValueError: `batch_size` is not positive, or the prompt is not known.
+            ValueError: `batch_size` is not positive, the prompt is not known, or an input or the prompt is no Unicode
+                text.
         """
         if batch_size <= 0:
             raise ValueError(f"batch_size must be positive, got {batch_size}")
@@ -137,6 +138,10 @@ class OnnxEncoder:
         for number, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"input {number} is not a text but {type(text).__name__}")
+            try:  # a string with half of a surrogate pair is no Unicode, and no tokenizer takes it
+                (prompt + text).encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"input {number}, {prompt + text!r:.100}, is no Unicode text: {error}") from error
         # As the modules do: words are segmented in the text alone, then comes the prompt.
         texts = [prompt + (self._segment(text) if self._segment else text) for text in texts]
         limit = {"truncation": True, "max_length": self.max_seq_length} if self.max_seq_length else {}

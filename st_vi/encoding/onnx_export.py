@@ -63,7 +63,7 @@ def export_onnx(model: SentenceTransformer, path: str | Path) -> Path:
     file = folder / MODEL_FILE
     _export_graph(model, file)
     model.tokenizer.save_pretrained(str(folder))
-    model[0].config.save_pretrained(str(folder))  # says which tokenizer it is
+    model[0].config.save_pretrained(str(folder))  # type: ignore[operator,union-attr]  # says which tokenizer it is
     _save_config(model, folder / CONFIG_FILE)
     _check_vectors(model, file)
     return file
@@ -148,7 +148,7 @@ def _require_onnx() -> None:
 
 def _export_graph(model: SentenceTransformer, file: Path) -> None:
     pipeline = _Pipeline(model).eval()
-    features = model[0].preprocess(_SAMPLES[:2])  # of different lengths, or padding would not be traced
+    features = model[0].preprocess(_SAMPLES[:2])  # type: ignore[operator]  # of different lengths, or padding would not be traced
     inputs = {name: features[name] for name in ("input_ids", "attention_mask")}
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
     size = sum(tensor.nbytes for tensor in model.state_dict().values())

@@ -122,7 +122,7 @@ def pool_texts(
         )
         for row, text in enumerate(batch):
             kept = present[row]
-            read = read_text(model[0], text, prompt, ids[row][kept].tolist())
+            read = read_text(model[0], text, prompt, ids[row][kept].tolist())  # type: ignore[arg-type]
             none = torch.empty(0)
             views.append(PooledText(read, own[row][kept], tokens[row][kept], none, none, prompt, 1.0, None))
     return repool(model, views, temperature, include_prompt)
@@ -199,7 +199,7 @@ def around_pooling(model: SentenceTransformer) -> tuple[list[nn.Module], Attenti
     if len(places) != 1:
         names = ", ".join(type(module).__name__ for module in modules)
         raise ValueError(f"the model needs exactly one AttentionPooling among its modules, and has {names}")
-    return modules[: places[0]], modules[places[0]], modules[places[0] + 1 :]
+    return modules[: places[0]], modules[places[0]], modules[places[0] + 1 :]  # type: ignore[return-value]
 
 
 def units(view: PooledText, by: By = "syllable") -> list[Unit]:

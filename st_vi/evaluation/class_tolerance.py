@@ -78,7 +78,7 @@ class ToleranceByClassEvaluator(BaseEvaluator):
         self.write_csv = write_csv
         self.csv_file = "class_tolerance_evaluation" + ("_" + name if name else "") + "_results.csv"
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         """Return the metrics, and store them in the model's card data."""
@@ -86,11 +86,11 @@ class ToleranceByClassEvaluator(BaseEvaluator):
             model, self.texts, batch_size=self.batch_size, show_progress_bar=self.show_progress_bar
         )
         labels = np.array(self.labels)
-        metrics = {}
+        metrics: dict[str, float] = {}
         for label in self.classes:
             of_class = vectors[labels == label]
             metrics[f"tolerance_{label}"] = tolerance(of_class, [label] * len(of_class)).item()
-        metrics["tolerance"] = tolerance(vectors, self.labels).item()
+        metrics["tolerance"] = tolerance(vectors, self.labels).item()  # type: ignore[arg-type]
 
         figures = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
         where = f"{self.name} dataset{when(epoch, steps)}".strip()

@@ -35,7 +35,7 @@ def report(
     """What every stock evaluator does last: write the CSV line, prefix the metrics, store them in the card data."""
     if path is not None:
         append_csv(path, metrics, *when)
-    metrics = evaluator.prefix_name_to_metrics(metrics, evaluator.name)
+    metrics = evaluator.prefix_name_to_metrics(metrics, evaluator.name)  # type: ignore[attr-defined]
     evaluator.store_metrics_in_model_card_data(model, metrics, *when)
     return metrics
 

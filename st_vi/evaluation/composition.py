@@ -77,7 +77,7 @@ class CompositionEvaluator(BaseEvaluator):
         self.primary_metric = f"{name}_composition_accuracy" if name else "composition_accuracy"
         self._check()
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         """Return the metrics, and store them in the model's card data."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
@@ -143,11 +144,11 @@ def repooled(model: SentenceTransformer, pooling: str) -> SentenceTransformer:
     if not places:
         raise ValueError("the model has neither AttentionPooling nor Pooling to replace")
     modules: list[nn.Module] = list(model)
-    old = modules[places[0]]
+    old: Any = modules[places[0]]
     if old.get_embedding_dimension() != old.embedding_dimension:
         raise ValueError(
             f"the head takes {old.get_embedding_dimension()} numbers from several heads or modes; "
             f"{pooling!r} gives {old.embedding_dimension}"
         )
     modules[places[0]] = Pooling(old.embedding_dimension, pooling, include_prompt=old.include_prompt)
-    return SentenceTransformer(modules=modules, prompts=model.prompts, device=str(model.device))
+    return SentenceTransformer(modules=modules, prompts=model.prompts, device=str(model.device))  # type: ignore[arg-type]

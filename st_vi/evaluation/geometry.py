@@ -91,7 +91,7 @@ def uniformity(x: Tensor, t: float = 2.0, chunk: int = CHUNK) -> Tensor:
     return log_sum - math.log(len(x) * (len(x) - 1) / 2)
 
 
-def tolerance(x: Tensor, labels: Sequence[Any], chunk: int = CHUNK) -> Tensor:
+def tolerance(x: Tensor, labels: Sequence[Any] | np.ndarray | Tensor, chunk: int = CHUNK) -> Tensor:
     """How near vectors of one class stay: the mean cosine of all pairs i ≠ j with the same label, in [−1, 1].
 
     Source: Wang and Liu 2021, arXiv 2012.09740, Section 4.4; a loss that pushes every other row away lowers it. In
@@ -120,7 +120,8 @@ def tolerance(x: Tensor, labels: Sequence[Any], chunk: int = CHUNK) -> Tensor:
     num_pairs = (counts * (counts - 1)).sum()
     if num_pairs == 0:
         raise ValueError("tolerance needs two vectors of the same class, and all labels differ")
-    sums, squares = x.new_zeros(len(names), x.shape[1], dtype=torch.float64), 0.0
+    sums = x.new_zeros(len(names), x.shape[1], dtype=torch.float64)
+    squares: Tensor | float = 0.0
     for rows, classes in zip(unit_chunks(x, chunk), of_class.split(chunk), strict=True):
         sums.index_add_(0, classes, rows)
         squares += rows.square().sum()
@@ -188,7 +189,7 @@ def effective_rank(x: Tensor, center: bool = True) -> Tensor:
         tensor(5.0000, dtype=torch.float64)
     """
     values = singular_values(x, center)
-    length = sum(rows.double().square().sum() for _, rows in blocks(checked(x))).sqrt()
+    length = sum(rows.double().square().sum() for _, rows in blocks(checked(x))).sqrt()  # type: ignore[union-attr]
     if values.sum() <= torch.finfo(torch.float64).eps * len(x) * length:  # centring leaves this much of nothing
         return torch.zeros_like(values[0])
     return torch.special.entr(values / values.sum()).sum().exp()
@@ -215,5 +216,5 @@ def modality_gap(x: Tensor, y: Tensor) -> Tensor:
     x, y = checked(x), checked(y)
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"x and y must have one dimension, got {x.shape[1]} and {y.shape[1]}")
-    centres = [sum(rows.sum(dim=0) for rows in unit_chunks(group)) / len(group) for group in (x, y)]
+    centres: list[Any] = [sum(rows.sum(dim=0) for rows in unit_chunks(group)) / len(group) for group in (x, y)]
     return (centres[0] - centres[1]).norm()

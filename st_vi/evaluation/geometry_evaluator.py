@@ -76,12 +76,12 @@ class GeometryEvaluator(BaseEvaluator):
         self.write_csv = write_csv
         self.csv_file = "geometry_evaluation" + ("_" + name if name else "") + "_results.csv"
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         """Return the metrics, and store them in the model's card data."""
         x = self._encode(model, self.x, self.prompt_name)
-        figures = {}
+        figures: dict[str, Tensor] = {}
         if self.y is not None:
             y = self._encode(model, self.y)
             figures |= {"alignment": alignment(x, y), "modality_gap": modality_gap(x, y)}

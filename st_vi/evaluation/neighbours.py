@@ -57,9 +57,24 @@ def neighbourhood_overlap(before: Tensor, after: Tensor, k: int = 10, chunk: int
     """
     if len(before) != len(after):
         raise ValueError(f"before and after must be the same points, got {len(before)} and {len(after)}")
-    both = torch.cat([nearest_neighbours(before, k, chunk), nearest_neighbours(after, k, chunk).to(before.device)], 1)
-    in_order = both.sort(dim=1).values  # whom both lists name stands there twice
-    return (in_order[:, 1:] == in_order[:, :-1]).sum(dim=1) / k
+    return shared_neighbours(nearest_neighbours(before, k, chunk), nearest_neighbours(after, k, chunk))
+
+
+def shared_neighbours(before: Tensor, after: Tensor) -> Tensor:
+    """Share of the numbers in a row of the one that stand in the same row of the other, (N,) in [0, 1].
+
+    Args:
+        before: Lists of neighbours (N, k), such as from `nearest_neighbours`, none twice in a row.
+        after: The same for other vectors.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.evaluation.neighbours import shared_neighbours
+        >>> shared_neighbours(torch.tensor([[1, 2], [0, 2]]), torch.tensor([[2, 1], [2, 3]]))
+        tensor([1.0000, 0.5000])
+    """
+    in_order = torch.cat([before, after.to(before.device)], 1).sort(dim=1).values  # whom both name stands there twice
+    return (in_order[:, 1:] == in_order[:, :-1]).sum(dim=1) / before.shape[1]
 
 
 def _nearest_of(rows: Tensor, first: int, x: Tensor, k: int, chunk: int) -> Tensor:

@@ -84,7 +84,7 @@ class NLISimilarityEvaluator(BaseEvaluator):
         # With its prefix: the stock prefixing takes the "nli_" of "nli_spearman" for the name "nli" and adds none.
         self.primary_metric = f"{name}_{metric}" if name else metric
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         """Return the metrics, and store them in the model's card data."""
@@ -129,7 +129,7 @@ class NLISimilarityEvaluator(BaseEvaluator):
 
 def _triplets(premises: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     """Row numbers of every entailment and contradiction with the same premise, (T, 2)."""
-    rows = defaultdict(lambda: {label: [] for label in _DEGREE})
+    rows: dict[str, dict[str, list[int]]] = defaultdict(lambda: {label: [] for label in _DEGREE})
     for row, (premise, label) in enumerate(zip(premises, labels, strict=True)):
         rows[" ".join(unicodedata.normalize("NFC", premise).split())][label].append(row)
     pairs = [(e, c) for group in rows.values() for e in group["entailment"] for c in group["contradiction"]]

@@ -92,7 +92,7 @@ class NLUEvaluator(BaseEvaluator):
         self.benchmark = benchmark
         self.train, self.test = canonical_dataset(benchmark, train), canonical_dataset(benchmark, test)
         self.protocol = protocol
-        self.settings = {"seed": seed, "batch_size": batch_size}
+        self.settings: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
         if protocol == "finetune":
             self.settings |= {"epochs": epochs, "learning_rate": learning_rate}
         self.show_progress_bar = show_progress_bar
@@ -103,12 +103,12 @@ class NLUEvaluator(BaseEvaluator):
         if benchmark.kind != "choice" and len(set(self.train["label"])) < 2:
             raise ValueError(f"{benchmark.name}: all training rows have the label {self.train['label'][0]!r}")
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         """Train the classifier, return the metrics, and store them in the model's card data."""
         train_and_predict = {"probe": probe, "finetune": finetune}[self.protocol]
-        predictions = train_and_predict(
+        predictions = train_and_predict(  # type: ignore[operator]
             model, self.train, self.test, show_progress_bar=self.show_progress_bar, **self.settings
         )
         truth = list(self.test["label"])

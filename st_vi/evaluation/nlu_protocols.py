@@ -59,7 +59,7 @@ def _features(model: SentenceTransformer, rows: Dataset, batch_size: int, show_p
 
 def _inputs(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """The texts of each row; of choices, those of each option, row after row."""
-    inputs = []
+    inputs: list[tuple[str, ...]] = []
     for row in rows:
         if "options" in row:
             inputs += [(row["text1"], option) for option in row["options"]]
@@ -111,7 +111,7 @@ def finetune(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        predictions = trainer.predict(test.remove_columns("label")).predictions.tolist()
+        predictions = trainer.predict(test.remove_columns("label")).predictions.tolist()  # type: ignore[union-attr]
     return [classes[i] for i in predictions] if classes else predictions
 
 
@@ -130,7 +130,7 @@ class _Classifier(nn.Module):
         self.encoder = copy.deepcopy(nn.Sequential(*modules))
         self.dropout = nn.Dropout(dropout)
         with model.truncate_embeddings(None):
-            self.head = nn.Linear(model.get_embedding_dimension(), num_labels, device=model.device)
+            self.head = nn.Linear(model.get_embedding_dimension(), num_labels, device=model.device)  # type: ignore[arg-type]
 
     def forward(
         self, num_options: Tensor | None = None, features: Any = None, labels: Tensor | None = None
@@ -154,7 +154,7 @@ class _Collator:
     classes: list[str] | None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = {}
+        batch: dict[str, Any] = {}
         if self.classes is None:
             # First: the trainer takes the length of the first tensor for the number of rows.
             batch["num_options"] = torch.tensor([len(row["options"]) for row in rows])

@@ -80,7 +80,7 @@ class OrderSensitivityEvaluator(BaseEvaluator):
         # With its prefix: stock adds none where the metric already begins with the name, as with the name "order".
         self.primary_metric = f"{name}_order_accuracy" if name else "order_accuracy"
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         """Return the metrics, and store them in the model's card data."""

@@ -77,7 +77,8 @@ def mask_patches(
         >>> effect.similarity - effect.painted_similarity  # doctest: +SKIP
     """
     features = preprocess_pictures(model, pictures, text, prompt_name)
-    backbone, positions = model[0], model[0].patch_positions(features)[0]
+    backbone: Any = model[0]
+    positions = backbone.patch_positions(features)[0]
     if not 0 <= number < len(positions):
         raise ValueError(f"there are {len(positions)} pictures, numbered from 0; {number} is none of them")
     rows, columns = positions[number].shape

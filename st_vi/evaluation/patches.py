@@ -165,12 +165,13 @@ def views_of(model: SentenceTransformer, features: dict[str, Any], unpooled: Ten
     for module in (pooling, *after):
         features = module(features)
     weights = features["attention_weights"].view(len(features["input_ids"]), pooling.num_heads, -1).mean(dim=1).cpu()
-    known = model[0].tokenizer.added_tokens_decoder
+    backbone: Any = model[0]
+    known = backbone.tokenizer.added_tokens_decoder
     marks = torch.tensor([token for token, added in known.items() if added.special])
     special = torch.isin(features["input_ids"].cpu(), marks)
     embeddings = truncate_embeddings(features["sentence_embedding"], model.truncate_dim).float().cpu()
     views = []
-    for row, positions in enumerate(model[0].patch_positions(features)):
+    for row, positions in enumerate(backbone.patch_positions(features)):
         maps = tuple(weights[row][where.cpu()] for where in positions)
         on_special = float(weights[row][special[row]].sum() - sum(weights_of.sum() for weights_of in maps))
         views.append(PatchView(maps, float(weights[row][~special[row]].sum()), max(0.0, on_special), embeddings[row]))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sentence_transformers.base.modules import Transformer
 
@@ -50,7 +50,7 @@ def read_text(transformer: Transformer, text: str, prompt: str | None, ids: Sequ
     Raises:
         ValueError: The tokenizer is not a fast one, or it makes other tokens of the text than `preprocess` did.
     """
-    tokenizer = getattr(transformer, "tokenizer", None)
+    tokenizer: Any = getattr(transformer, "tokenizer", None)
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(
             f"{type(transformer).__name__} has no fast tokenizer, and only those tell the characters of a token"
@@ -71,13 +71,17 @@ def read_text(transformer: Transformer, text: str, prompt: str | None, ids: Sequ
     return _parts(transformer, rendered, prompt, encoding, chosen)
 
 
-def _parts(transformer: Transformer, rendered: str, prompt: str | None, encoding: dict, chosen: list[int]) -> ReadText:
+def _parts(
+    transformer: Transformer, rendered: str, prompt: str | None, encoding: Mapping[str, Any], chosen: list[int]
+) -> ReadText:
     before, _, behind = _render(transformer, _FILLER, prompt).partition(_FILLER)
     start, end = len(before), len(rendered) - len(behind)  # of the user's own text
     prefix_start, prefix_end = _find_prompt(before, prompt)
-    tokens = transformer.tokenizer.convert_ids_to_tokens([encoding["input_ids"][number] for number in chosen])
-    special = set(transformer.tokenizer.all_special_tokens)
-    spans, kinds = [], []
+    tokenizer: Any = transformer.tokenizer
+    tokens = tokenizer.convert_ids_to_tokens([encoding["input_ids"][number] for number in chosen])
+    special = set(tokenizer.all_special_tokens)
+    spans: list[Span] = []
+    kinds: list[Literal["text", "prefix", "special"]] = []
     for number, token in zip(chosen, tokens, strict=True):
         first, last = whole_letters(rendered, tuple(encoding["offset_mapping"][number]))
         if last <= first and encoding["special_tokens_mask"][number]:
@@ -112,7 +116,7 @@ def _as_preprocessed(transformer: Transformer, text: str) -> str:
     if isinstance(transformer, WordSegmentedTransformer):
         return segment_words(text)
     if isinstance(transformer, Qwen2VLTransformer) and not text.strip():
-        return transformer.tokenizer.pad_token
+        return transformer.tokenizer.pad_token  # type: ignore[union-attr]
     return text
 
 

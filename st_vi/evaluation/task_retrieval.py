@@ -94,11 +94,12 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         self.csv_file = "task_retrieval_evaluation" + ("_" + name if name else "") + "_results.csv"
         self.primary_metric = f"{name}_mean_recall@1" if name else "mean_recall@1"
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         """Return the metrics, and store them in the model's card data."""
-        metrics, recalls = {}, []
+        metrics: dict[str, float] = {}
+        recalls = []
         for task in dict.fromkeys(self.tasks):
             figures = self._task_figures(model, task, [row for row, name in enumerate(self.tasks) if name == task])
             recalls.append(figures["recall@1"])
@@ -127,7 +128,8 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         with_options = [i for i, row in enumerate(rows) if self.options[row]]
         if with_options:
             beaten = [
-                (anchors[i] @ self._encode(model, list(self.options[rows[i]])).T < own[i]).all() for i in with_options
+                (anchors[i] @ self._encode(model, list(self.options[rows[i]] or ())).T < own[i]).all()
+                for i in with_options
             ]
             figures["option_accuracy"] = float(np.mean([bool(all_beaten) for all_beaten in beaten]))
         scores = np.array([self.scores[row] for row in rows])

@@ -37,7 +37,7 @@ def content_ids(columns: Sequence[Mapping[str, Any]]) -> list[Tensor] | None:
         >>> bool(first == second)
         True
     """
-    ids = [_content_ids(column) for column in columns]
+    ids: list[Any] = [_content_ids(column) for column in columns]
     if any(column_ids is None for column_ids in ids):
         logger.warning_once("Equal inputs cannot be told apart in this batch: repeated texts stay negatives.")
         return None
@@ -72,6 +72,7 @@ def _picture_hashes(features: Mapping[str, Any]) -> Tensor | int | None:
         return None
     if features.get("pixel_values") is None:
         return 0
+    pixels: Any
     pixels, grids, counts = (features.get(k) for k in ("pixel_values", "image_grid_thw", "num_images_per_sample"))
     if grids is None or counts is None or pixels.ndim != 2:
         return None

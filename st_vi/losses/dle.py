@@ -11,7 +11,7 @@ from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
 from st_vi.losses.content import content_ids
-from st_vi.losses.embed import embed_distinct, gather_columns
+from st_vi.losses.embed import check_columns, embed_distinct, gather_columns
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task, Term
 from st_vi.terms import PairBatch
 
@@ -50,8 +50,8 @@ class DLELoss(nn.Module):
         0, and connected to the graph. Keys are those of `Task.components`.
 
     Raises:
-        ValueError: No tasks, two tasks with one name, too few columns, labels of another shape, or a label that names
-            no task.
+        ValueError: No tasks, two tasks with one name, too few columns, or columns that do not fit each other; labels of
+            another shape, a label that names no task, or an infinite score.
 
     Example:
         >>> import torch
@@ -113,15 +113,18 @@ class DLELoss(nn.Module):
             raise ValueError(
                 f"DLELoss needs an anchor and {self.num_positives} positive column(s), got {len(embeddings)} column(s)"
             )
-        if labels.ndim != 2 or labels.shape[1] not in (2, 1 + len(embeddings)):
+        check_columns(embeddings, ids)
+        shapes = [(len(embeddings[0]), width) for width in (2, 1 + len(embeddings))]
+        if labels is None or labels.shape not in shapes:
             raise ValueError(
                 f"DLELoss needs labels (B, 2), task index and score, or (B, {1 + len(embeddings)}) with a teacher's "
-                f"score of each candidate; got {tuple(labels.shape)}"
+                f"score of each candidate, here for B = {len(embeddings[0])}; got "
+                f"{None if labels is None else tuple(labels.shape)}. MixedTaskCollator makes them."
             )
         rows = len(labels)
         own = torch.arange(rows, device=labels.device)
         labels = labels.to(torch.promote_types(embeddings[0].dtype, torch.float32))
-        zero = sum((embedding * 0.0).sum() for embedding in embeddings).to(labels.dtype)  # fp16 may overflow in a sum
+        zero = sum((embedding * 0.0).sum() for embedding in embeddings).to(labels.dtype)  # type: ignore[union-attr]  # fp16 may overflow in a sum
         if self.gather_across_devices:
             (*embeddings, labels), own = gather_columns([*embeddings, labels])
             ids = ids and gather_columns(ids)[0]
@@ -145,6 +148,8 @@ class DLELoss(nn.Module):
         task_of, scores, teacher_scores = labels[:, 0], labels[:, 1], labels[:, 2:]
         if not ((task_of >= 0) & (task_of < len(self.tasks)) & (task_of == task_of.floor())).all():
             raise ValueError(f"labels name tasks 0 to {len(self.tasks) - 1}, got {task_of.unique().tolist()}")
+        if scores.isinf().any():
+            raise ValueError(f"the scores of labels must be finite, or NaN where there are none, got {scores.tolist()}")
         is_own = torch.zeros_like(task_of, dtype=torch.bool).index_fill(0, own, True)
         for index in range(len(self.tasks)):
             of_task = task_of == index

@@ -99,7 +99,7 @@ def _groups(inputs: Inputs, numbers: Sequence[int], device: torch.device) -> lis
     fixed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     overhead = _CPU_OVERHEAD if device.type == "cpu" else _GPU_OVERHEAD
     if inputs.pad is None:
-        overhead = 0.5  # less than a token: no group may need padding, as nobody knows with what
+        overhead = 0.5  # type: ignore[assignment]  # less than a token: no group may need padding, as nobody knows with what
     starts = torch.tensor([0, *inputs.sizes[:-1]]).cumsum(0).tolist()
     groups = []
     for kind in dict.fromkeys(inputs.metadata):
@@ -151,6 +151,30 @@ def cut(lengths: Sequence[int], overhead: float, count: int | None = None) -> li
         cuts.append(int(at[end]))
         end = int(begin[end])
     return cuts[::-1]
+
+
+def check_columns(embeddings: Sequence[Tensor], ids: Sequence[Tensor] | None) -> None:
+    """Make sure that columns and their ids fit each other, before a matrix product says so in its own way.
+
+    Raises:
+        TypeError: Embeddings that are no floating-point numbers.
+        ValueError: No rows, or other shapes than (B, D) for each column and (B,) for its ids.
+
+    Example:
+        >>> from st_vi.losses.embed import check_columns
+        >>> check_columns([torch.eye(2), torch.eye(3)], None)
+        Traceback (most recent call last):
+        ValueError: embeddings must be (rows, dimensions), the same in every column, got (2, 2), (3, 3)
+    """
+    shapes = [tuple(column.shape) for column in embeddings]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 2 or not shapes[0][0]:
+        got = ", ".join(map(str, shapes))
+        raise ValueError(f"embeddings must be (rows, dimensions), the same in every column, got {got}")
+    if wrong := [column.dtype for column in embeddings if not column.is_floating_point()]:
+        raise TypeError(f"embeddings must be floating-point numbers, got {wrong[0]}")
+    if ids and [tuple(column.shape) for column in ids] != [shapes[0][:1]] * len(shapes):
+        got = ", ".join(str(tuple(column.shape)) for column in ids)
+        raise ValueError(f"ids must be ({shapes[0][0]},) for each of {len(shapes)} columns, got {got}")
 
 
 def gather_columns(columns: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:

@@ -39,8 +39,8 @@ def adjusted(terms: Sequence[Term], temperature: float, weights: Mapping[str, fl
         >>> adjusted(ALL_TERMS[1:3], 0.1, {"ScoreMSE": 2.0})
         (ScoreMSE(mapping='affine', weight=2.0), PairwiseRank(margin=0.05, mapping='affine', weight=0.0))
     """
-    weighted = [replace(term, weight=weights.get(type(term).__name__, 0.0)) for term in terms]
-    return tuple(replace(t, temperature=temperature) if hasattr(t, "temperature") else t for t in weighted)
+    weighted = [replace(term, weight=weights.get(type(term).__name__, 0.0)) for term in terms]  # type: ignore[type-var]
+    return tuple(replace(t, temperature=temperature) if hasattr(t, "temperature") else t for t in weighted)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +132,7 @@ class FreePoints:
         """One step of gradient descent on the batch, back onto the sphere; then a new batch of that size."""
         components, _, _ = self._loss(terms, spare_twins)
         self.optimizer.zero_grad()
-        sum(components.values()).backward()
+        sum(components.values()).backward()  # type: ignore[union-attr]
         self.optimizer.step()
         with torch.no_grad():
             self.points.copy_(F.normalize(self.points, dim=-1))
@@ -162,7 +162,7 @@ class FreePoints:
 
     def _loss(self, terms: Sequence[Term], spare_twins: bool) -> tuple[dict[str, Tensor], Tensor, PairBatch]:
         task, batch = Task("", "", tuple(terms)), self.points[:, self.batch]
-        loss, seen = DLELoss(None, (task,)), []
+        loss, seen = DLELoss(None, (task,)), []  # type: ignore[arg-type]
         loss.observer = lambda name, term, pairs, values: seen.append(pairs)
         labels = torch.stack([torch.zeros(len(self.batch)), self.scores[self.batch]], dim=1)
         classes = self.classes[self.batch]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,10 @@ class GradCache:
     `merge_inputs` says so, its "columns" are the distinct inputs of all columns, sorted by length.
     """
 
+    model: Any
+    merge_inputs: bool
+    compute_loss_from_embeddings: Callable[..., Any]
+
     uses_gradient_cache = True  # by which stock's wrappers know to decorate `calculate_loss`
 
     def _set_mini_batches(self, size: int, num_tokens: int | None, show_progress_bar: bool) -> None:
@@ -45,13 +49,12 @@ class GradCache:
         self.mini_batch_num_tokens = num_tokens
         self.show_progress_bar = show_progress_bar
 
-    def _cached(
-        self, sentence_features: Iterable[Mapping[str, Any]], labels: Tensor | None
-    ) -> tuple[Tensor, Tensor | list[Tensor]]:
+    def _cached(self, sentence_features: Iterable[Mapping[str, Any]], labels: Tensor | None) -> tuple[Tensor, Any]:
         """The loss, whose backward pass embeds again, and what `calculate_loss` made of the batch, without."""
         columns = list(sentence_features)
         ids = content_ids(columns)
         inputs = Inputs.read(columns) if self.merge_inputs and _may_differ_in_forwards(self.model) else None
+        parts: Any
         parts, order = (columns, None) if inputs is None else _sorted_parts(inputs, ids)
         device = next(value.device.type for value in columns[0].values() if isinstance(value, Tensor))
         step = _Step(self, ids, order, device)
@@ -94,7 +97,7 @@ class GradCache:
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings for the model card."""
-        return super().get_config_dict() | {
+        return super().get_config_dict() | {  # type: ignore[misc]
             "mini_batch_size": self.mini_batch_size,
             "mini_batch_num_tokens": self.mini_batch_num_tokens,
         }
@@ -128,7 +131,7 @@ class _Step(CachedLossMixin):
         self.values: Tensor | None = None
         # The second pass runs in backward, where the caller's autocast has ended. No cache: where it has not, some
         # versions of torch would find the weights that the first pass cast without gradients.
-        self.autocast = {
+        self.autocast: dict[str, Any] = {
             "device_type": device,
             "dtype": torch.get_autocast_dtype(device),
             "enabled": torch.is_autocast_enabled(device),
@@ -142,7 +145,7 @@ class _Step(CachedLossMixin):
         self.values = self.loss.calculate_loss(reps, labels, with_backward=with_backward, **self.batch)
         return self.values.sum()
 
-    def embed_minibatch(
+    def embed_minibatch(  # type: ignore[override]
         self, sentence_feature: dict[str, Any], begin: int, end: int, **how: Any
     ) -> tuple[Tensor, RandContext | None]:
         if isinstance(sentence_feature, _Part):

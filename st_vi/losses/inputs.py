@@ -48,7 +48,7 @@ class Inputs:
     @classmethod
     def read(cls, columns: Sequence[Mapping[str, Any]]) -> Inputs | None:
         """The inputs of these columns; None where one holds what cannot be put into other groups."""
-        metadata = [_metadata(column) for column in columns]
+        metadata: list[Any] = [_metadata(column) for column in columns]
         tokens_of = [{k: v for k, v in column.items() if k in _TOKEN_KEYS and v is not None} for column in columns]
         if None in metadata or any(tokens.keys() != tokens_of[0].keys() for tokens in tokens_of):
             return None
@@ -56,7 +56,7 @@ class Inputs:
             return None
         if any(v.ndim != 2 or v.shape != tokens["input_ids"].shape for tokens in tokens_of for v in tokens.values()):
             return None
-        pictures = [_pictures(column) for column in columns]
+        pictures: list[Any] = [_pictures(column) for column in columns]
         masks = [tokens["attention_mask"].bool().cpu() for tokens in tokens_of]
         left = any(not mask[:, 0].all() for mask in masks)
         if None in pictures or (left and any(not mask[:, -1].all() for mask in masks)):

@@ -11,7 +11,7 @@ from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
 from st_vi.losses.content import content_ids
-from st_vi.losses.embed import embed_distinct, gather_columns
+from st_vi.losses.embed import check_columns, embed_distinct, gather_columns
 from st_vi.terms import InfoNCE, PairBatch
 from st_vi.terms.pairs import SameAnchor
 
@@ -46,7 +46,8 @@ class SupConNLILoss(nn.Module):
         weight of each row in the mean (`nli_to_triplets` gives weak positives 0.5).
 
     Raises:
-        ValueError: Fewer than two columns; a label column that is not one float a row.
+        ValueError: Fewer than two columns, or columns that do not fit each other; a label column that is not one
+            float a row, finite and not negative.
 
     Example:
         >>> import torch
@@ -92,11 +93,12 @@ class SupConNLILoss(nn.Module):
 
         Args:
             embeddings: Anchors, positives and negatives, (B, D) each.
-            labels: Weight of each row, (B,); None weighs all alike.
+            labels: Weight of each row, (B,), finite and not negative; None weighs all alike. All 0 give 0.
             ids: (B,) int a column, equal where texts are equal (`content_ids`); None takes all as different.
         """
         if len(embeddings) < 2:
             raise ValueError(f"SupConNLILoss needs an anchor and a positive column, got {len(embeddings)} column(s)")
+        check_columns(embeddings, ids)
         rows = None
         if self.gather_across_devices:
             embeddings, rows = gather_columns(embeddings)
@@ -120,7 +122,10 @@ class SupConNLILoss(nn.Module):
                 "SupConNLILoss reads the label column as the weight of each row: one float a row, not "
                 f"{labels.dtype} of shape {tuple(labels.shape)}. Remove the column if it is something else."
             )
-        return (loss * labels).sum() / labels.sum()
+        total = labels.sum()
+        if not ((labels >= 0).all() & total.isfinite()):
+            raise ValueError(f"the weights of the rows must be finite and not negative, got {labels.tolist()}")
+        return (loss * labels).sum() / total.clamp(min=torch.finfo(labels.dtype).tiny)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings for the model card."""

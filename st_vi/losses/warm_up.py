@@ -59,4 +59,4 @@ class InfoNCEWarmUp(TrainerCallback):
 
 
 def _info_nce_alone(task: Task) -> Task:
-    return replace(task, terms=tuple(t if isinstance(t, InfoNCE) else replace(t, weight=0.0) for t in task.terms))
+    return replace(task, terms=tuple(t if isinstance(t, InfoNCE) else replace(t, weight=0.0) for t in task.terms))  # type: ignore[type-var]

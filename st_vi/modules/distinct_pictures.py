@@ -33,12 +33,12 @@ class DistinctPictures:
     def __init__(self, tower: nn.Module) -> None:
         self.enabled = True
         self.places: list[int] | None = None  # of each picture, among the distinct ones; None: all are distinct
-        self.grids: Tensor | None = None
-        self.merge_size = tower.spatial_merge_size
+        self.grids: Any = None
+        self.merge_size: Any = tower.spatial_merge_size
         tower.register_forward_pre_hook(self.before, with_kwargs=True)
         tower.register_forward_hook(self.after)
 
-    def before(self, tower: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+    def before(self, tower: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         """Leave out the copies."""
         self.places = None
         if (
@@ -53,7 +53,7 @@ class DistinctPictures:
         self.places, self.grids = places, grids[chosen]
         return (torch.cat([pictures[number] for number in chosen]),), {"grid_thw": self.grids}
 
-    def after(self, tower: nn.Module, args: tuple, output: BaseModelOutputWithPooling) -> BaseModelOutputWithPooling:
+    def after(self, tower: nn.Module, args: Any, output: BaseModelOutputWithPooling) -> BaseModelOutputWithPooling:
         """Put the copies back."""
         if self.places is None:
             return output
@@ -62,9 +62,9 @@ class DistinctPictures:
         output.pooler_output = self._repeated(output.pooler_output, patches // self.merge_size**2)
         return output
 
-    def _repeated(self, rows: Tensor, sizes: Tensor) -> Tensor:
+    def _repeated(self, rows: Any, sizes: Tensor) -> Tensor:
         of_picture = rows.split(sizes.tolist())
-        return torch.cat([of_picture[place] for place in self.places])
+        return torch.cat([of_picture[place] for place in self.places])  # type: ignore[union-attr]
 
 
 def distinct(pictures: list[Tensor], grids: list[list[int]] | None = None) -> tuple[list[int], list[int]]:
@@ -75,7 +75,8 @@ def distinct(pictures: list[Tensor], grids: list[list[int]] | None = None) -> tu
         grids: (time, rows, columns) of each; pictures of another shape are others, whatever their patches.
     """
     chosen: list[int] = []
-    alike: dict[tuple, list[int]] = {}  # sum and shape to places; the sum saves comparing what is different anyway
+    # Sum and shape to places; the sum saves comparing what is different anyway.
+    alike: dict[tuple[Any, ...], list[int]] = {}
     places = []
     sums = torch.stack([picture.sum(dtype=torch.float64) for picture in pictures]).tolist()
     for number, picture in enumerate(pictures):

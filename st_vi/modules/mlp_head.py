@@ -99,5 +99,5 @@ class MLPHead(SavedModule):
                 identity = Dense(self.out_features, self.out_features, bias=False, activation_function=layer)
                 nn.init.eye_(identity.linear.weight)
                 stock.append(identity)
-        like = self.layers[0].weight
+        like: Any = self.layers[0].weight
         return [module.to(like.device, like.dtype) for module in stock]

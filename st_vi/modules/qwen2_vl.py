@@ -12,10 +12,11 @@ from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 from transformers import PretrainedConfig
 from transformers.image_utils import SizeDict
-from transformers.utils import is_flash_attn_2_available, is_torchvision_available, is_vision_available
+from transformers.utils import is_flash_attn_2_available, is_torchvision_available, is_vision_available  # type: ignore[attr-defined]
 
 from st_vi.modules.distinct_pictures import DistinctPictures
 from st_vi.modules.saved_module import declare_requirement
+from st_vi.modules.unicode_text import is_unicode
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,6 @@ PREFIXES: tuple[str, ...] = ("<text_pair>", "<instr>", "<ocr>", "<vqa_single>", 
 Template = Literal["plain", "chat"]
 
 _MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
-
-_UNREADABLE = (ValueError, OSError, RuntimeError)  # of the formatter, Pillow and torchvision, in this order
 
 _PLAIN = """\
 {%- for message in messages %}
@@ -133,7 +132,7 @@ class Qwen2VLTransformer(Transformer):
         )
         self._set_pixel_budget()
         self._add_prefixes()
-        self.distinct_pictures = DistinctPictures(self.model.visual)
+        self.distinct_pictures = DistinctPictures(self.model.visual)  # type: ignore[arg-type]
         if "attn_implementation" not in (kwargs.get("model_kwargs") or {}):
             self._prefer_flash_attention()
 
@@ -141,29 +140,42 @@ class Qwen2VLTransformer(Transformer):
         """One prompt for each prefix, to be a model's ``prompts``: ``{"ocr": "<ocr> ", …}``."""
         return {prefix.strip("<>"): f"{prefix} " for prefix in self.prefixes}
 
-    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Preprocess as the stock module does, with errors that name the input.
 
         Raises:
-            ValueError: A dict or conversation is empty (no picture, and no text but blanks), or a picture cannot be
-                read or is more than 200 times as long as wide. The number given counts within the batch, and
+            ValueError: A dict or conversation is empty (no picture, and no text but blanks), a text is no Unicode (it
+                has half of a surrogate pair), or a picture cannot be read, has values that are NaN or infinite, or is
+                more than 200 times as long as wide. The number given counts within the batch, and
                 `encode` sorts its inputs by length before it makes batches: the input itself is shown, too.
         """
         # As in other models, a blank text is its special tokens; the plain template would leave nothing at all.
-        end = self.tokenizer.pad_token
+        end = self.tokenizer.pad_token  # type: ignore[union-attr]
         inputs = [end if isinstance(item, str) and not item.strip() else item for item in inputs]
         for number, item in enumerate(inputs):
             if _is_empty(item):
                 raise ValueError(f"{_name(number, item)} is empty: give a text, an image or both")
+            if not _is_unicode(item):
+                raise ValueError(f"{_name(number, item)} is no Unicode text: it has half of a surrogate pair")
+        if not _is_unicode(prompt):
+            raise ValueError(f"the prompt {prompt!r:.100} is no Unicode text: it has half of a surrogate pair")
         try:
-            return super().preprocess(inputs, prompt=prompt, **kwargs)
-        except _UNREADABLE:
+            return self._checked(inputs, prompt, kwargs)
+        except Exception:  # of the formatter, Pillow, torchvision, the web: of many kinds
             for number, item in enumerate(inputs):  # whose fault was it?
                 try:
-                    super().preprocess([item], prompt=prompt, **kwargs)
-                except _UNREADABLE as error:
-                    raise ValueError(f"{_name(number, item)}: {error}") from error
+                    self._checked([item], prompt, kwargs)
+                except Exception as error:
+                    raise ValueError(f"{_name(number, item)}: {error or type(error).__name__}") from error
             raise
+
+    def _checked(self, inputs: Sequence[Any], prompt: str | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+        features = super().preprocess(inputs, prompt=prompt, **kwargs)
+        if not features["attention_mask"].any(dim=1).all():
+            raise ValueError("nothing is left of it for the model to read")
+        if "pixel_values" in features and not features["pixel_values"].isfinite().all():
+            raise ValueError("a picture has values that are NaN or infinite")
+        return features
 
     def patch_positions(self, features: dict[str, Any]) -> list[list[Tensor]]:
         """For each input, for each of its pictures: where in the sequence its visual tokens are.
@@ -209,15 +221,17 @@ class Qwen2VLTransformer(Transformer):
 
     @torch.no_grad()
     def _add_prefixes(self) -> None:
-        known = len(self.tokenizer)
-        self.tokenizer.add_tokens(self.prefixes, special_tokens=True)  # leaves alone those it has
-        if len(self.tokenizer) == known:
+        tokenizer: Any = self.tokenizer
+        known = len(tokenizer)
+        tokenizer.add_tokens(self.prefixes, special_tokens=True)  # leaves alone those it has
+        if len(tokenizer) == known:
             return
         # Qwen2-VL has more embeddings than tokens: the prefixes mostly take spare ones.
-        if len(self.tokenizer) > self.model.get_input_embeddings().num_embeddings:
-            self.model.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
-        embeddings = self.model.get_input_embeddings().weight
-        embeddings[known : len(self.tokenizer)] = embeddings[:known].mean(dim=0, dtype=torch.float32)
+        model: Any = self.model
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        embeddings = model.get_input_embeddings().weight
+        embeddings[known : len(tokenizer)] = embeddings[:known].mean(dim=0, dtype=torch.float32)
 
     def _prefer_flash_attention(self) -> None:
         # It computes in half precision only, and which one the weights have is known only now.
@@ -272,6 +286,15 @@ def _is_empty(value: Any) -> bool:
     if isinstance(value, (dict, list, tuple)):
         return all(_is_empty(part) for part in (value.values() if isinstance(value, dict) else value))
     return value is None
+
+
+def _is_unicode(value: Any) -> bool:
+    """Whether all texts in an input, or in a part of one, are Unicode."""
+    if isinstance(value, str):
+        return is_unicode(value)
+    if isinstance(value, (dict, list, tuple)):
+        return all(map(_is_unicode, value.values() if isinstance(value, dict) else value))
+    return True
 
 
 def _name(number: int, item: Any) -> str:

@@ -20,7 +20,7 @@ class SavedModule(Module):
         declare_requirement(output_path)
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:  # type: ignore[override]
         """Read what `save` wrote, from a folder or from the hub."""
         names = ("token", "cache_folder", "revision", "local_files_only")
         hub = {"subfolder": subfolder} | {name: kwargs[name] for name in names if name in kwargs}

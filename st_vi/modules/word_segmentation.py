@@ -39,9 +39,19 @@ class WordSegmentedTransformer(Transformer):
         _segmenter()  # fail now, not at the first batch
         super().__init__(model_name_or_path, **kwargs)
 
-    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Tensor | Any]:
-        """Segment strings and pairs of strings, then preprocess as the stock module does."""
-        return super().preprocess([_segment(text) for text in inputs], prompt=prompt, **kwargs)
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Tensor | Any]:  # type: ignore[override]
+        """Segment strings and pairs of strings, then preprocess as the stock module does.
+
+        Raises:
+            ValueError: A text is no Unicode: it has half of a surrogate pair. Names the input, within the batch.
+        """
+        segmented = []
+        for number, text in enumerate(inputs):
+            try:
+                segmented.append(_segment(text))
+            except UnicodeError as error:
+                raise ValueError(f"input {number} of the batch, {text!r:.100}: {error}") from error
+        return super().preprocess(segmented, prompt=prompt, **kwargs)
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """Save as the stock module does."""
@@ -56,6 +66,7 @@ def segment_words(text: str) -> str:
 
 def _segment(text: Any) -> Any:
     if isinstance(text, str):
+        text.encode()  # the segmenter takes half of a surrogate pair, and no tokenizer does
         return segment_words(text)
     if isinstance(text, (tuple, list)):
         return type(text)(_segment(part) for part in text)

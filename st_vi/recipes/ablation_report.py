@@ -147,7 +147,7 @@ def plot(summaries: Sequence[Summary]) -> Figure:
         import plotly.graph_objects as go
     except ImportError as error:
         raise ImportError('The plot needs plotly: pip install "st-vi[notebooks]"') from error
-    changed = [summary for summary in reversed(summaries) if summary.interval is not None]
+    changed: list[Any] = [summary for summary in reversed(summaries) if summary.interval is not None]
     middles = [summary.difference for summary in changed]
     figure = go.Figure(
         go.Scatter(

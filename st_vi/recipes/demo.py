@@ -76,7 +76,7 @@ def run_demo(output_dir: str | Path, epochs: int = 10, seed: int = 0) -> DemoRes
 
 
 def _figures(model: SentenceTransformer, train: Dataset, test: Dataset) -> dict[str, float]:
-    figures = {}
+    figures: dict[str, float] = {}
     for name, rows in (("seen", train), ("held-out", test)):
         metrics = NLISimilarityEvaluator(rows["premise"], rows["hypothesis"], rows["label"])(model)
         figures |= {f"{name} {metric.replace('_', ' ')}": value for metric, value in metrics.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sentence_transformers import SentenceTransformer
 from torch import nn
@@ -57,7 +57,8 @@ def add_lora(backbone: Qwen2VLTransformer, config: LoraConfig, base_rows: int) -
     """
     if config.trainable_token_indices is not None:
         raise ValueError("leave trainable_token_indices out of the LoRA config: the prefixes' ids are filled in")
-    ids = backbone.tokenizer.convert_tokens_to_ids(backbone.prefixes)
+    tokenizer: Any = backbone.tokenizer
+    ids = tokenizer.convert_tokens_to_ids(backbone.prefixes)
     if ids and max(ids) >= base_rows:
         raise ValueError(
             f"the base model has {base_rows} embeddings, and none to spare for the prefixes {backbone.prefixes}: the "
@@ -93,7 +94,7 @@ def merge_lora(model: SentenceTransformer) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    backbone = model.transformers_model
+    backbone: Any = model.transformers_model
     if not getattr(backbone, "peft_config", None):
         raise ValueError("the model has no adapter to merge")
     # transformers, which puts the adapter in, cannot merge it; these are the steps of PEFT's merge_and_unload.
@@ -109,7 +110,7 @@ def merge_lora(model: SentenceTransformer) -> None:
     backbone.delete_adapter(list(backbone.peft_config))
 
 
-def _merged(layer: nn.Module) -> nn.Module:
+def _merged(layer: Any) -> nn.Module:
     if hasattr(layer, "unload_and_optionally_merge_module"):
         return layer.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
     layer.merge()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
+from transformers import (  # type: ignore[attr-defined]
     PreTrainedTokenizerFast,
     Qwen2TokenizerFast,
     Qwen2VLConfig,

@@ -236,7 +236,7 @@ def vipolyqwen_evaluator(rows: Dataset | DatasetDict, **settings: Any) -> TaskRe
     """
     if isinstance(rows, Dataset):
         rows = split_by_task(rows)
-    columns: dict[str, list[Any]] = {"anchors": [], "positives": [], "tasks": [], "scores": [], "options": []}
+    columns: dict[str, Any] = {"anchors": [], "positives": [], "tasks": [], "scores": [], "options": []}
     prompts = {}
     for name, part in rows.items():
         if len(tasks := set(part["task"])) > 1:

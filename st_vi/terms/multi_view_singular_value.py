@@ -103,5 +103,5 @@ def _true_negatives(pairs: PairBatch) -> Tensor:
     negative = pairs.forward.negative.unflatten(1, (-1, width))[:, :positives].all(dim=1)
     if pairs.anchor_ids is None or not pairs.mask_duplicates:
         return negative
-    own_texts = pairs.own(pairs.candidate_ids.view(-1, width)[:positives].T)
+    own_texts = pairs.own(pairs.candidate_ids.view(-1, width)[:positives].T)  # type: ignore[union-attr]
     return negative & ~(own_texts[:, :, None] == pairs.anchor_ids).any(dim=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -123,7 +123,7 @@ class PairBatch:
             similarity = _cosines(self.own(self.positives), self.anchors)
         if self.anchor_ids is None:
             return self._direction(similarity, None, None)
-        return self._direction(similarity, self.candidate_ids[:width], self.anchor_ids)
+        return self._direction(similarity, self.candidate_ids[:width], self.anchor_ids)  # type: ignore[index]
 
     @cached_property
     def own_candidates(self) -> Tensor:
@@ -165,7 +165,7 @@ class PairBatch:
         return values if self.rows is None else values[self.rows]
 
     def _direction(
-        self, similarity: Tensor, query_ids: Tensor | None, candidate_ids: Tensor | None, positives: int = 1
+        self, similarity: Tensor, query_ids: Tensor | None, candidate_ids: Any, positives: int = 1
     ) -> Direction:
         width = len(self.anchors)
         column = torch.arange(similarity.shape[1], device=similarity.device)

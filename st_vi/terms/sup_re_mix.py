@@ -102,5 +102,5 @@ def _same_pair(pairs: PairBatch) -> Tensor:
     same = pairs.own(row)[:, None] == row
     if pairs.anchor_ids is None or not pairs.mask_duplicates:
         return same
-    texts = torch.stack([pairs.anchor_ids, pairs.candidate_ids[: len(row)]], dim=1).sort(dim=1).values
+    texts = torch.stack([pairs.anchor_ids, pairs.candidate_ids[: len(row)]], dim=1).sort(dim=1).values  # type: ignore[index]
     return same | (pairs.own(texts)[:, None] == texts).all(dim=2)

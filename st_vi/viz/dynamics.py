@@ -143,7 +143,7 @@ def penalty_traces(mass: Tensor) -> list[dict[str, Any]]:
     return [_bars(ranks, row, name, colour) for row, (name, colour) in zip(rows, kinds.items(), strict=False)]
 
 
-def _bars(x: list, y: list[float], name: str, colour: str) -> dict[str, Any]:
+def _bars(x: list[Any], y: list[float], name: str, colour: str) -> dict[str, Any]:
     return {"type": "bar", "x": x, "y": y, "name": name, "marker": {"color": colour}}
 
 

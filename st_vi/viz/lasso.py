@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
+
+
+def drawn_lines(figure: go.Figure) -> list[dict[str, Any]]:
+    """The lassos and boxes in a figure; its `layout.selections` is not kept up to date."""
+    return figure.layout.to_plotly_json().get("selections") or []
 
 
 def inside(points: np.ndarray, selection: Mapping[str, Any]) -> np.ndarray:

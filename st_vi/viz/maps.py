@@ -111,10 +111,10 @@ def marker_style(
 ) -> dict[str, Any]:
     """The marker of a trace that draws these rows; see `scatter`."""
     if shares is not None:
-        shares = np.asarray(shares, dtype=float)
+        values = np.asarray(shares, dtype=float)
         bar = {"title": {"text": "share"}, "thickness": 12, "len": 0.8}
-        scale = {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": shares.max() or 1, "showscale": True, "colorbar": bar}
-        return {"color": shares[rows], "symbol": "circle", "size": 7, **scale}
+        scale = {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": values.max() or 1, "showscale": True, "colorbar": bar}
+        return {"color": values[rows], "symbol": "circle", "size": 7, **scale}
     if labels is None:
         return {"color": COLOURS[0], "symbol": "circle", "size": 7, "showscale": False}
     looks = looks_of(labels, shown)

@@ -60,7 +60,7 @@ def patch_map(
     )
     figure = styled(go.Figure([heat, covers, centres]), title, height=430)
     figure.update_layout(
-        images=[under(picture, "x", "y")],
+        images=[under(picture)],
         margin={"l": 8, "r": 8, "b": 8},
         dragmode="lasso",
         newselection={"line": {"color": "rgba(0,0,0,0)"}},  # a line would stay where patches are long unmasked
@@ -114,6 +114,7 @@ def resolutions_side_by_side(
     """
     if not maps:
         raise ValueError("there is no map to show: give at least one")
+    image = under(picture)
     names = [f"{name}<br>{w.shape[0]} × {w.shape[1]} = {w.numel()} patches" for name, w in maps.items()]
     figure = make_subplots(1, len(maps), subplot_titles=names, horizontal_spacing=0.02)
     for number, weights in enumerate(maps.values(), start=1):
@@ -122,7 +123,7 @@ def resolutions_side_by_side(
         figure.add_trace(heat, row=1, col=number)
         _fix_axes(figure, picture, number)
         suffix = "" if number == 1 else str(number)
-        figure.add_layout_image(under(picture, f"x{suffix}", f"y{suffix}"))
+        figure.add_layout_image(image | {"xref": f"x{suffix}", "yref": f"y{suffix}"})
     styled(figure, title, height=300)
     figure.update_layout(margin={"l": 8, "r": 8, "t": 90 if title else 52, "b": 8})
     return figure
@@ -224,7 +225,7 @@ def _traces(
         customdata=[[(row, column) for column in range(columns)] for row in range(rows)],
         hovertemplate="row %{customdata[0]}, column %{customdata[1]}<br>weight %{z:.4f}<extra></extra>",
     )
-    mean = "rgb({}, {}, {})".format(*picture.convert("RGB").resize((1, 1), resample=4).getpixel((0, 0)))  # 4: box
+    mean = "rgb({}, {}, {})".format(*picture.convert("RGB").resize((1, 1), resample=4).getpixel((0, 0)))  # type: ignore[misc]  # 4: box
     covers = go.Heatmap(
         **place,
         z=[[1.0 if (row, column) in masked else None for column in range(columns)] for row in range(rows)],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from functools import lru_cache
 from typing import Any
 
 from PIL import Image
@@ -40,21 +43,36 @@ def is_transparent(picture: Image.Image) -> bool:
     """Whether any pixel lets something through."""
     if not picture.has_transparency_data:
         return False
-    return picture.convert("RGBA").getchannel("A").getextrema()[0] < 255
+    return picture.convert("RGBA").getchannel("A").getextrema()[0] < 255  # type: ignore[operator]
 
 
-def under(picture: Image.Image, x: str, y: str) -> dict[str, Any]:
-    """The picture as a plotly layout image below all traces, in the pixels of the axes `x` and `y`."""
+def under(picture: Image.Image) -> dict[str, Any]:
+    """The picture as a plotly layout image below all traces, in the pixels of the first axes."""
     shown = picture.convert("RGB")
     shown.thumbnail((SHOWN_PIXELS, SHOWN_PIXELS))
     return {
-        "source": shown,
+        "source": _encoded(shown.size, shown.tobytes()),
         "x": 0,
         "y": 0,
         "sizex": picture.width,
         "sizey": picture.height,
-        "xref": x,
-        "yref": y,
+        "xref": "x",
+        "yref": "y",
         "sizing": "stretch",
         "layer": "below",
     }
+
+
+@lru_cache(maxsize=8)
+def _encoded(size: tuple[int, int], pixels: bytes) -> str:
+    """An address that is the picture: a PNG, or a JPEG where that is shorter, as it is for photographs.
+
+    Made once, for that takes up to a tenth of a second, and each click draws the picture anew.
+    """
+    files = {}
+    for kind in ("png", "jpeg"):
+        file = io.BytesIO()
+        Image.frombytes("RGB", size, pixels).save(file, kind, quality=90, subsampling=0)
+        files[kind] = file.getvalue()
+    kind = min(files, key=lambda kind: len(files[kind]))
+    return f"data:image/{kind};base64,{base64.b64encode(files[kind]).decode('ascii')}"

@@ -133,7 +133,7 @@ def rank_slopes_by_pair(ranks_by_pooling: Mapping[str, Sequence[int]], labels: S
     figures = []
     for a, b in pairs:
         inside_a, inside_b = (np.asarray(ranks_by_pooling[name]) <= k for name in (a, b))
-        groups = {
+        groups: dict[str, Any] = {
             f"only {a} finds it": np.flatnonzero(inside_a & ~inside_b),
             f"only {b} finds it": np.flatnonzero(inside_b & ~inside_a),
         }

@@ -14,6 +14,33 @@ FONT = '"Noto Sans", "DejaVu Sans", "Liberation Sans", Arial, sans-serif'
 """All of them have the Vietnamese letters."""
 
 
+_LINE = {"gridcolor": "#ebf0f8", "linecolor": "#ebf0f8", "zerolinecolor": "#ebf0f8", "ticks": ""}
+_AXIS = {**_LINE, "zerolinewidth": 2, "automargin": True, "title": {"standoff": 15}}
+_AXIS["ticklabeloverflow"] = "allow"  # no label does; to look after each of them takes plotly most of a redraw
+_SCALE = {"outlinewidth": 0, "ticks": ""}
+TEMPLATE = go.layout.Template(
+    layout={
+        "autotypenumbers": "strict",
+        "colorway": COLOURS,
+        "font": {"family": FONT, "size": 13, "color": "#1a1a1a"},
+        "title": {"x": 0.05, "font": {"size": 15}},
+        "hovermode": "closest",
+        "hoverlabel": {"align": "left"},
+        "legend": {"orientation": "h", "y": -0.18},
+        "margin": {"l": 56, "r": 16, "b": 44},
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+        "scene": {f"{letter}axis": _LINE for letter in "xyz"},
+    },
+    data={
+        "bar": [{"marker": {"line": {"color": "white", "width": 0.5}}}],
+        "heatmap": [{"colorbar": _SCALE}],
+        "scattergl": [{"marker": {"colorbar": _SCALE}}],
+    },
+)
+"""What all figures share. Plotly's own "plotly_white" is five times as long, and copied and sent with every figure."""
+
+
 def styled(figure: go.Figure, title: str = "", height: int = 380) -> go.Figure:
     """The figure with the project's look, in place.
 
@@ -22,13 +49,4 @@ def styled(figure: go.Figure, title: str = "", height: int = 380) -> go.Figure:
         title: Above the figure.
         height: In pixels.
     """
-    figure.update_layout(
-        template="plotly_white",
-        colorway=COLOURS,
-        title={"text": title, "font": {"size": 15}},
-        font={"family": FONT, "size": 13, "color": "#1a1a1a"},
-        height=height,
-        margin={"l": 56, "r": 16, "t": 48 if title else 16, "b": 44},
-        legend={"orientation": "h", "y": -0.18},
-    )
-    return figure
+    return figure.update_layout(template=TEMPLATE, title_text=title, height=height, margin_t=48 if title else 16)

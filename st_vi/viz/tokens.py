@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
 
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale, unlabel_rgb
+from plotly.colors import get_colorscale, sample_colorscale, unlabel_rgb
 
 from st_vi.evaluation.attention import Unit
 from st_vi.viz.theme import COLOURS, FONT, SEQUENTIAL, styled
@@ -16,6 +18,12 @@ KIND_COLOURS = {"text": COLOURS[0], "prefix": COLOURS[1], "special": COLOURS[3]}
 
 _BORDERS = {"text": "transparent", "prefix": COLOURS[1], "special": COLOURS[3]}
 _CARD = f"font-family:{html.escape(FONT)};background:#ffffff;color:#1a1a1a;padding:8px"
+
+_TABLE_STYLE = """<style>
+#st-vi-drift :is(th, td) {padding: 2px 12px; text-align: right; color: #1a1a1a; background: #ffffff}
+#st-vi-drift th {background: #f0f0f0} #st-vi-drift td:first-child {text-align: left}
+</style>"""
+"""Once for all cells: a long text has hundreds."""
 
 
 def highlight(units: Sequence[Unit], deleted: Unit | None = None) -> str:
@@ -58,8 +66,14 @@ def _span(unit: Unit, share: float, deleted: bool) -> str:
 
 
 def _colour(share: float) -> tuple[int, int, int]:
-    red, green, blue = unlabel_rgb(sample_colorscale(SEQUENTIAL, [share])[0])
+    red, green, blue = unlabel_rgb(sample_colorscale(_scale(), [share])[0])
     return round(red), round(green), round(blue)
+
+
+@cache
+def _scale() -> list[list[Any]]:
+    """Looked up once: plotly goes through all of its scales for a name."""
+    return get_colorscale(SEQUENTIAL)
 
 
 def _ink(background: tuple[int, int, int]) -> str:
@@ -104,6 +118,7 @@ def weight_bars(units: Sequence[Unit], title: str = "") -> go.Figure:
             "tickmode": "array",
             "tickvals": list(range(0, len(units), every)),
             "ticktext": [html.escape(unit.text) for unit in units[::every]],
+            "tickangle": 90 if len(units) > 40 else None,  # what plotly comes to, after it has tried others
             "range": [-0.6, max(len(units), 1) - 0.4],
             "automargin": True,
         },
@@ -148,16 +163,15 @@ def drift_table(units: Sequence[Unit], deleted: Sequence[float], masked: Sequenc
         masked: 1 − cos to the same encoding without the unit in the pool.
     """
     rows = sorted(zip(units, deleted, masked, strict=True), key=lambda row: -row[0].weight)
-    cell = "padding:2px 12px;text-align:right;color:#1a1a1a"
     body = "".join(
-        f'<tr style="background:#ffffff"><td style="{cell};text-align:left">{html.escape(unit.text)}</td>'
-        + "".join(f'<td style="{cell}">{value:.3f}</td>' for value in (unit.weight, drift, in_pool))
+        f"<tr><td>{html.escape(unit.text)}</td>"
+        + "".join(f"<td>{value:.3f}</td>" for value in (unit.weight, drift, in_pool))
         + "</tr>"
         for unit, drift, in_pool in rows
     )
     names = ("unit", "weight", "drift, deleted from the text", "drift, left out of the pool")
-    head = "".join(f'<th style="{cell}">{name}</th>' for name in names)
+    head = "".join(f"<th>{name}</th>" for name in names)
     return (
-        f'<div id="st-vi-drift" style="{_CARD};max-height:420px;overflow-y:auto">'
-        f'<table style="border-collapse:collapse"><tr style="background:#f0f0f0">{head}</tr>{body}</table></div>'
+        f'<div id="st-vi-drift" style="{_CARD};max-height:420px;overflow-y:auto">{_TABLE_STYLE}'
+        f'<table style="border-collapse:collapse"><tr>{head}</tr>{body}</table></div>'
     )

@@ -241,7 +241,7 @@ def main() -> None:
     if "beside" in options.kinds:
         todo += [("beside", name, seed, True) for seed in options.seeds for name in variants()]
     if "alone" in options.kinds:
-        todo += [("alone", name, 0, bf16) for name in TERMS for bf16 in (True, False)]
+        todo += [("alone", name, 0, bf16) for bf16 in (True, False) for name in TERMS]
     for kind, name, seed, bf16 in () if options.table_only else todo:
         if (kind, name, seed, bf16) not in done:
             results.append(alone(name, bf16, seed) if kind == "alone" else beside(name, seed, bf16))

@@ -81,6 +81,10 @@ def keep_for_the_site(notebook: Any, script: Path) -> None:
 def lab(browser: Any, kernel_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One JupyterLab for all tests; after the browser, so that nothing starts where that is missing."""
     pytest.importorskip("jupyterlab")
+    from tests.notebooks.driver import ANSWERS
+
+    ANSWERS.parent.mkdir(exist_ok=True)
+    ANSWERS.write_text("| seconds | notebook | control | load / CPUs |\n|---|---|---|---|\n", encoding="utf-8")
     with running_lab(tmp_path_factory.mktemp("lab"), kernel_environment) as lab:
         yield lab
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +15,10 @@ from playwright.sync_api import Locator, Page
 from tests.notebooks.lab import Lab
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
+ANSWERS = SCREENSHOTS / "answers.md"
+PROMISE = 0.5
+"""Seconds for an answer on a quiet machine. Whether it is kept is for the table in `ANSWERS` to tell: a test must not
+fail because others use the machine. So the limit is four times the promise, and more where programs wait in line."""
 TRACEBACK = "Traceback (most recent call last)"
 FIGURE = ".jp-Notebook .js-plotly-plot"
 OUTPUT = ".jp-Notebook .jp-OutputArea-output"
@@ -32,10 +36,11 @@ class OpenNotebook:
     Attributes:
         wrong: What must not happen and did: requests off localhost, errors of the page, tracebacks of the kernel,
             those of widget callbacks included.
+        moved: What the hand did last.
     """
 
     def __init__(self, page: Page, lab: Lab, name: str) -> None:
-        self.page, self.name, self.wrong = page, name, []
+        self.page, self.name, self.wrong, self.moved = page, name, [], ""
         page.on("request", lambda request: self._check_address(request.url))
         page.on("pageerror", lambda error: self.wrong.append(f"error in the page: {error}"))
         page.on("websocket", self._watch)
@@ -46,6 +51,7 @@ class OpenNotebook:
         page.wait_for_function("!stVi.running", timeout=300_000)
         self.check()
         self._settle()
+        self.evaluate("stVi.startClock()")
 
     def _check_address(self, url: str) -> None:
         if not re.match(r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|data:|blob:|about:|chrome", url):
@@ -89,7 +95,8 @@ class OpenNotebook:
     def changes(self, figure: int | None = None, selector: str | None = None, seconds: float = 20) -> Iterator[None]:
         """Wait, at the end of the block, until something has changed in the page and come to rest.
 
-        The seconds from the beginning of the block to the last change are written down.
+        The seconds from the last input in the block (a key, a click, the end of a lasso) to the last change in any
+        output are written down, and must not be more than the limit; see `PROMISE`.
 
         Args:
             figure: Number of a plotly figure in the page: both its data and what is drawn must differ from before.
@@ -99,21 +106,20 @@ class OpenNotebook:
         assert (figure is None) != (selector is None), "name either a figure or a selector"
         look = self._look_at_figure(figure) if selector is None else self._look_at_element(selector)
         self._settle()
-        before = last = look()
+        before, changed, answer = look(), [False], None
+        what = f"figure {figure} (data, drawing)" if selector is None else selector
         start = time.monotonic()
         yield
-        while True:
+        while not (
+            all(changed) and answer and answer == self.evaluate("stVi.answered()")
+        ):  # no more has come meanwhile
             self.check()
-            seen, now, idle = look(), time.monotonic(), self.evaluate("stVi.idle()")
-            if seen != last:
-                last, changed = seen, now
-            parts = [old != new for old, new in zip(before, seen, strict=True)]
-            if all(parts) and idle and now - changed > 0.3:  # the last step has arrived, not only the first
-                break
-            what = f"figure {figure} (data: {parts[0]}, drawing: {parts[-1]})" if selector is None else selector
-            assert now - start < seconds, f"{self.name}: no lasting change of {what} in {seconds:.0f} s"
-            self.page.wait_for_timeout(30)
-        self._write_down(figure if selector is None else selector, changed - start)
+            spent = time.monotonic() - start
+            assert spent < seconds, f"{self.name}: no lasting change of {what} in {seconds:.0f} s: {changed}"
+            self.page.wait_for_timeout(50)
+            if answer := self.evaluate("stVi.answered()"):  # the last step has arrived, not only the first
+                changed = [old != new for old, new in zip(before, look(), strict=True)]
+        self._write_down(answer / 1000)
 
     def _look_at_figure(self, figure: int) -> Callable[[], list]:
         self.page.locator(FIGURE).nth(figure).wait_for(state="attached")
@@ -124,11 +130,12 @@ class OpenNotebook:
         element.wait_for(state="attached")
         return lambda: [element.evaluate("element => element.innerHTML")]
 
-    def _write_down(self, what: int | str, seconds: float) -> None:
-        SCREENSHOTS.mkdir(exist_ok=True)
-        entry = {"notebook": self.name, "changed": what, "seconds": round(seconds, 2)}
-        with (SCREENSHOTS / "timings.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+    def _write_down(self, seconds: float) -> None:
+        queue = os.getloadavg()[0] / (os.cpu_count() or 1)
+        with ANSWERS.open("a", encoding="utf-8") as file:
+            file.write(f"| {seconds:.2f} | {self.name} | {self.moved} | {queue:.1f} |\n")
+        limit = 4 * PROMISE * max(1, queue)
+        assert seconds < limit, f"{self.name}: {self.moved}: answered after {seconds:.2f} s, the limit is {limit:.1f}"
 
     def _settle(self) -> None:
         """Wait until the kernel is idle, all widgets are there, and no figure has changed for a moment."""
@@ -154,6 +161,7 @@ class OpenNotebook:
 
     def slide(self, description: str, key: str = "ArrowRight", presses: int = 1, handle: int = 0) -> None:
         """Move a slider with the keyboard; `handle` 1 is the upper end of a range."""
+        self.moved = f"slider {description}" + f", {presses} times" * (presses > 1)
         control = self._control(".widget-slider", description).locator(".noUi-handle").nth(handle)
         control.focus()
         for _ in range(presses):
@@ -161,12 +169,14 @@ class OpenNotebook:
 
     def toggle(self, description: str) -> None:
         """Click a check box or a toggle button."""
+        self.moved = f"switch {description}"
         control = self._control(".widget-checkbox, .widget-toggle-button", description)
         box = control.locator("input")
         (box if box.count() else control).click()
 
     def select(self, description: str, option: str) -> None:
         """Choose in a dropdown, a list, toggle buttons or radio buttons."""
+        self.moved = f"{description}: {option:.40}"
         control = self._control(".widget-dropdown, .widget-select, .widget-toggle-buttons, .widget-radio", description)
         menu = control.locator("select")
         if menu.count():
@@ -176,19 +186,27 @@ class OpenNotebook:
 
     def fill(self, description: str, text: str) -> None:
         """Write in a text field, in place of what was there."""
+        self.moved = f"{description}: {len(text)} letters"
         field = self._control(".widget-text, .widget-textarea", description).locator("input, textarea").first
         field.fill(text)
         field.press("Tab")
 
     def click_text(self, text: str) -> None:
         """Click what bears exactly this text in an output: a button, a token."""
+        self.moved = f"click on {text}"
         outside_drawings = self.page.locator(":not(svg *)")
         self.page.locator(OUTPUT).get_by_text(text, exact=True).and_(outside_drawings).filter(
             visible=True
         ).first.click()
 
+    def click_drawn(self, text: str) -> None:
+        """Click one of plotly's own buttons."""
+        self.moved = f"plotly's button {text}"
+        self.page.locator(".updatemenu-button", has_text=_exactly(text)).click()
+
     def click_at(self, figure: int, x: float, y: float) -> None:
         """Click in a figure; fractions of the plot area from its upper left corner."""
+        self.moved = f"click in figure {figure}"
         self._move(figure, x, y)
         self.page.wait_for_timeout(200)  # plotly learns what is under the mouse with a delay
         self.page.mouse.down()
@@ -196,6 +214,7 @@ class OpenNotebook:
 
     def lasso(self, figure: int, points: Sequence[tuple[float, float]]) -> None:
         """Draw a closed line in a figure whose drag mode is "lasso"; fractions as in `click_at`."""
+        self.moved = f"lasso in figure {figure}"
         self._move(figure, *points[0])
         self.page.mouse.down()
         for x, y in [*points[1:], points[0]]:

@@ -49,6 +49,28 @@ window.stVi = {
     const canvases = [...stVi.figure(number).querySelectorAll("canvas")].map((canvas) => canvas.toDataURL());
     return stVi.hash(drawings.join() + canvases.join());
   },
+  // When a hand last did something, and when a frame with the last change in an output was drawn; in milliseconds.
+  // Only what begins an action counts: a key acts when it goes down, a mouse when its button goes up.
+  clock: { input: 0, change: 0 },
+  startClock() {
+    const byTheMouseItself = ".hoverlayer, .zoomlayer, .selectionlayer, .draglayer, .modebar-container";
+    const counts = ({ target }) => {
+      const element = target.nodeType === Node.ELEMENT_NODE ? target : target.parentElement;
+      return element?.closest(".jp-OutputArea-output") && !element.closest(byTheMouseItself);
+    };
+    const drawn = () => requestAnimationFrame(() => setTimeout(() => (stVi.clock.change = performance.now())));
+    for (const kind of ["pointerup", "keydown", "input"])
+      document.addEventListener(kind, (event) => (stVi.clock.input = event.timeStamp), { capture: true });
+    new MutationObserver((changes) => changes.some(counts) && drawn()).observe(
+      document.querySelector(".jp-Notebook"), { subtree: true, childList: true, characterData: true, attributes: true });
+    // what WebGL paints is no change of the document
+    document.querySelectorAll(".jp-Notebook .js-plotly-plot").forEach((plot) => plot.on("plotly_afterplot", drawn));
+  },
+  // milliseconds from the last input to the last change, once nothing has happened for a moment; null until then
+  answered() {
+    const { input, change } = stVi.clock;
+    return stVi.idle() && change > input && performance.now() - change > 300 ? change - input : null;
+  },
   // a widget comes in when its code has loaded; until then its place is empty, or has plotly's empty axes in it
   complete() {
     const view = '.jp-Notebook .jp-OutputArea-output[data-mime-type*="widget-view"]';

@@ -27,7 +27,7 @@ def test_in_the_browser(open_notebook):
     after = notebook.data(0, 0, "z")
     for name in ("before", "after"):
         with notebook.changes(figure=0):
-            notebook.page.locator(".updatemenu-button", has_text=name).click()
+            notebook.click_drawn(name)
         assert (notebook.data(0, 0, "z") == after) == (name == "after")
     notebook.screenshot("after")
     notebook.theme("dark")

@@ -32,6 +32,15 @@ means = {trace.name.split(":")[0]: float(re.search("mean ([-.0-9]+)", trace.name
 assert means["entailment, trained on"] > means["entailment, held out"] > means["random"]
 assert gap > 0
 assert not explorer.notice.value
+
+# A model of one's own: before is its own pooling and head over random weights.
+after.save("own")
+MODEL, trained = "own", after
+get_ipython().run_cell(In[2]).raise_error()
+some = sentences[:5]
+assert (after.encode(some) == trained.encode(some)).all() and not (before.encode(some) == trained.encode(some)).any()
+same = {name for name, value in before.named_parameters() if (value == trained.get_parameter(name)).all()}
+assert same >= {name for name, _ in before.named_parameters() if not name.startswith("0.")} and len(same) > 4
 """,
     )
 

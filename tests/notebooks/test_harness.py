@@ -6,15 +6,19 @@ import pytest
 
 SCRIPT = """
 # %%
+import time
+
 import ipywidgets as w
 import plotly.graph_objects as go
 
 alive, dead = w.Checkbox(description="alive"), w.Checkbox(description="dead")
-broken = w.Button(description="broken")
+broken, slow = w.Button(description="broken"), w.Button(description="slow")
+said = w.HTML("<b class='said'>nothing</b>")
 figure = go.FigureWidget(go.Scattergl(x=[0, 1], y=[0, 1], mode="markers"))
-alive.observe(lambda change: figure.data[0].update(y=[1, 0]), "value")
+alive.observe(lambda change: figure.data[0].update(y=[1, 0] if change.new else [0, 1]), "value")
 broken.on_click(lambda _: 1 / 0)
-w.VBox([alive, dead, broken, figure])
+slow.on_click(lambda _: (time.sleep(0.6), setattr(said, "value", "<b class='said'>something</b>")))
+w.VBox([alive, dead, broken, slow, said, figure])
 """
 
 
@@ -31,9 +35,34 @@ def test_code_that_fails_in_the_kernel_fails_the_test(execute, script):
         execute(script, "1 / 0")
 
 
+def test_the_clock_starts_with_the_last_input_and_stops_with_the_last_change(open_notebook, script, monkeypatch):
+    from tests.notebooks import driver
+
+    monkeypatch.setattr(driver, "ANSWERS", script.with_suffix(".md"))
+    notebook = open_notebook(script)
+
+    def seconds():
+        return float(driver.ANSWERS.read_text(encoding="utf-8").splitlines()[-1].split("|")[1])
+
+    with notebook.changes(figure=0):
+        notebook._move(0, 0.2, 0.2)
+        notebook.page.wait_for_timeout(3000)  # a hand takes its time
+        notebook.toggle("alive")
+    assert seconds() < 3
+    with notebook.changes(selector=".said"):
+        notebook.click_text("slow")
+        notebook.page.wait_for_timeout(1000)  # that nobody looks does not make it slower, nor quicker
+    assert seconds() > 0.6
+    monkeypatch.setattr(driver, "PROMISE", 0.0)
+    with pytest.raises(AssertionError, match=r"switch alive: answered after .* s, the limit is 0\.0"):  # noqa: SIM117
+        with notebook.changes(figure=0):
+            notebook.toggle("alive")
+    assert driver.ANSWERS.read_text(encoding="utf-8").count("| 99_trouble | switch alive |") == 2
+
+
 def test_what_goes_wrong_in_the_browser_is_seen(open_notebook, script):
     notebook = open_notebook(script)
-    with pytest.raises(AssertionError, match=r"no lasting change of figure 0 \(data: False"):  # noqa: SIM117
+    with pytest.raises(AssertionError, match="no lasting change of figure 0"):  # noqa: SIM117
         with notebook.changes(figure=0, seconds=2):
             notebook.toggle("dead")
     with notebook.changes(figure=0):

@@ -85,7 +85,7 @@ def was_being_written(output, since):
 
 
 @pytest.mark.parametrize("system", ["viclsr", "vipolyqwen"])
-def test_twenty_kills_and_the_same_weights(processes, system, tiny_base, tiny_qwen, tmp_path, capsys):
+def test_twenty_kills_and_the_same_weights(processes, system, tiny_base, tiny_qwen, tmp_path, record_property):
     train, base = {"viclsr": (lives.viclsr, tiny_base), "vipolyqwen": (lives.vipolyqwen, tiny_qwen)}[system]
     seed = int(os.environ.get("ST_VI_KILL_SEED") or random.SystemRandom().randrange(10**6))
     chance, within = random.Random(seed), 0
@@ -96,8 +96,8 @@ def test_twenty_kills_and_the_same_weights(processes, system, tiny_base, tiny_qw
         within += was_being_written(tmp_path / "killed", began)
     assert run(processes, train, base, tmp_path / "killed") == 0
     assert run(processes, train, base, tmp_path / "whole", save_steps=lives.SETTINGS["max_steps"]) == 0
-    with capsys.disabled():
-        print(f"\n{system}: {KILLS} kills, {within} of them while a checkpoint was written; ST_VI_KILL_SEED={seed}")
+    shown = f"{system}: {KILLS} kills, {within} of them while a checkpoint was written; ST_VI_KILL_SEED={seed}"
+    record_property("shown", shown)
     assert_same_end(tmp_path / "whole", tmp_path / "killed", lives.SETTINGS["max_steps"])
 
 

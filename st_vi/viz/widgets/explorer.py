@@ -10,6 +10,11 @@ import ipywidgets as w
 import plotly.graph_objects as go
 import plotly.io as pio
 
+from st_vi.viz.widgets.live import LiveFigure
+
+REDRAWN = {"annotations", "height", "images", "shapes", "title"}
+"""Of the layout, beside the axes; all else is the same in figures of one kind."""
+
 
 class Explorer(w.VBox):
     """A live widget in a notebook, and a plotly figure where there is no kernel (`_repr_mimebundle_`).
@@ -44,6 +49,28 @@ class Explorer(w.VBox):
             update()
         except Exception as error:  # a traceback under a slider helps nobody
             self.show_notice(str(error) or type(error).__name__)
+
+    @staticmethod
+    def redraw(shown: go.Figure | None, fresh: go.Figure) -> go.Figure:
+        """Make a figure look like another of its kind; its callbacks stay, and only what differs goes to the page.
+
+        Args:
+            shown: With as many traces as `fresh`, or more; those are hidden then. None is a new live figure.
+            fresh: Not changed.
+        """
+        if shown is None:
+            return LiveFigure(fresh)
+        layout = fresh.layout.to_plotly_json()
+        layout = {key: value for key, value in layout.items() if key in REDRAWN or "axis" in key}
+        with shown.batch_update():
+            for old, trace in zip(shown.data, fresh.data, strict=False):
+                new = trace.to_plotly_json()
+                gone = dict.fromkeys(old.to_plotly_json().keys() - new.keys() - {"type", "uid"})
+                old.update({**gone, **new, "visible": True}, overwrite=True)
+            for old in shown.data[len(fresh.data) :]:
+                old.visible = False
+            shown.layout.update(layout, overwrite=True)
+        return shown
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         data = super()._repr_mimebundle_(**kwargs)

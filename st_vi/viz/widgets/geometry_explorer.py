@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from st_vi.evaluation import geometry
+from st_vi.evaluation.neighbours import shared_neighbours
 from st_vi.viz.distributions import beside, similarity_histogram, spectrum
 from st_vi.viz.maps import Projection, project, side_by_side
 from st_vi.viz.projection import Method, as_rows
@@ -33,6 +34,7 @@ CAUTION = {
 }
 MOST_COLOURED = 4
 """So many labels are in colour at first; more at a time are hard to read."""
+MOST_NEIGHBOURS = 50
 
 
 class GeometryExplorer(Explorer):
@@ -109,6 +111,9 @@ class GeometryExplorer(Explorer):
             method: {name: project(x, method, cache, seed) for name, x in self.vectors.items()} for method in methods
         }
         self._make_controls(methods, k)
+        # Found once: fewer neighbours are the beginning of these lists.
+        spaces = self.vectors.items() if self.count > 1 else ()
+        self.near = {name: geometry.nearest_neighbours(x, self.k.max) for name, x in spaces}
         self.linked = LinkedMaps(self.projections[methods[0]], texts, self.columns["labels"], shown=self.shown.value)
         self.caution, self.summary = w.HTML(), w.HTML()
         groups = self._groups(pairs, seed)
@@ -128,6 +133,7 @@ class GeometryExplorer(Explorer):
             self.k: self._measure,
         }.items():
             self.on_change(control, update)
+        self.figures = self._figures()
         self._measure()
         self._warn()
         self.shown.disabled = labels is None
@@ -135,7 +141,7 @@ class GeometryExplorer(Explorer):
     def _make_controls(self, methods: Sequence[Method], k: int) -> None:
         names = [name for name, _ in Counter(self.columns["labels"] or []).most_common()]
         by = [name for name, column in self.columns.items() if column is not None] + ["overlap"] * (self.count > 1)
-        most = max(1, min(50, self.count - 1))
+        most = max(1, min(MOST_NEIGHBOURS, self.count - 1))
         self.method = w.Dropdown(options=[(method.upper(), method) for method in methods], description="map")
         self.colour = w.Dropdown(options=by or ["nothing"], description="colour by")
         self.k = w.IntSlider(min(k, most), 1, most, description="neighbours", continuous_update=False)
@@ -165,30 +171,32 @@ class GeometryExplorer(Explorer):
             self.linked.colour(self.columns.get(self.colour.value))
 
     def _measure(self) -> None:
-        k = self.k.value
-        if self.count > 1:
-            before, after = self.vectors.values()
-            self.overlap = geometry.neighbourhood_overlap(before, after, k)
-            self.linked.set_neighbours({name: geometry.nearest_neighbours(x, k) for name, x in self.vectors.items()})
-        if self.colour.value == "overlap":
-            self._paint()
-        self.summary.value = summary_table(list(self.vectors), self._figures(k))
+        if self.count < 2:
+            return
+        k, near = self.k.value, {name: rows[:, : self.k.value] for name, rows in self.near.items()}
+        self.overlap = shared_neighbours(*near.values())
+        by_chance = f"share of the {k} nearest neighbours that are the same; by chance {k / (self.count - 1):.2g}"
+        kept = ("kept neighbours", by_chance, [float(self.overlap.mean())])
+        self.summary.value = summary_table(list(self.vectors), [kept, *self.figures])
+        with self.linked.at_once():
+            self.linked.set_neighbours(near)
+            if self.colour.value == "overlap":
+                self._paint()
 
-    def _figures(self, k: int) -> list[tuple[str, str, list[float]]]:
-        """Name, meaning, and the number for each space; one number where it is of both."""
+    def _figures(self) -> list[tuple[str, str, list[float]]]:
+        """Of what no control changes: name, meaning, and the number for each space."""
         if self.count < 2:
             return []
         spaces = list(self.vectors.values())
-        by_chance = f"share of the {k} nearest neighbours that are the same; by chance {k / (self.count - 1):.2g}"
-        rows = [
-            ("kept neighbours", by_chance, [self.overlap.mean()]),
+        rows: list[tuple[str, str, Iterable[Tensor]]] = [
             ("mean cosine", "of all pairs; far above 0, all vectors share a cone", map(geometry.mean_cosine, spaces)),
             ("uniformity", "lower is more even, 0 is collapse", map(geometry.uniformity, spaces)),
             ("effective rank", "directions in use, weighted by their strength", map(geometry.effective_rank, spaces)),
         ]
-        kinds = list(dict.fromkeys(self.columns["modality"] or []))
+        modality = self.columns["modality"] or []
+        kinds = list(dict.fromkeys(modality))
         for one, other in itertools.combinations(kinds, 2):
-            sides = [torch.tensor([kind == side for kind in self.columns["modality"]]) for side in (one, other)]
+            sides = [torch.tensor([kind == side for kind in modality]) for side in (one, other)]
             if all(side.sum() > 1 for side in sides):
                 gaps = [geometry.modality_gap(x[sides[0]], x[sides[1]]) for x in spaces]
                 rows.append((f"gap {one} – {other}", "distance of the two centres, 0 to 2", gaps))

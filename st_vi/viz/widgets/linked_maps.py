@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import ipywidgets as w
@@ -12,15 +13,8 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from st_vi.viz.lasso import inside
-from st_vi.viz.maps import (
-    Projection,
-    marker_style,
-    point_trace,
-    sample_rows,
-    side_by_side,
-    with_axes,
-)
+from st_vi.viz.lasso import drawn_lines, inside
+from st_vi.viz.maps import Projection, marker_style, point_trace, sample_rows, side_by_side, with_axes
 from st_vi.viz.tables import kept_share, legend, neighbour_table
 from st_vi.viz.theme import COLOURS, styled
 from st_vi.viz.widgets.explorer import Explorer
@@ -87,7 +81,8 @@ class LinkedMaps(Explorer):
             if column is not None and len(column) != self.count:
                 raise ValueError(f"{name} has {len(column)} rows, the first map has {self.count}")
         self.texts = [f"row {row}" for row in range(self.count)] if texts is None else list(map(str, texts))
-        self.labels, self.shown, self.shares = labels, shown, None
+        self.labels, self.shown = labels, shown
+        self.shares: Sequence[float] | None = None
         self.neighbours: dict[str, np.ndarray] = {}
         self.picked = np.empty(0, dtype=int)
         self.drawn = sample_rows(self.count, limit)
@@ -106,11 +101,11 @@ class LinkedMaps(Explorer):
     def place(self, maps: Mapping[str, Projection | np.ndarray]) -> None:
         """Move all points to other places, such as those of another method."""
         self.projections = _projections(maps)
-        for figure, projection in zip(self.maps, self.projections.values(), strict=True):
-            with figure.batch_update():
+        with self.at_once():
+            for figure, projection in zip(self.maps, self.projections.values(), strict=True):
                 figure.data[0].update(x=projection.points[self.drawn, 0], y=projection.points[self.drawn, 1])
                 with_axes(figure, projection)
-        self.pick(self.picked)
+            self.pick(self.picked)
 
     def colour(
         self,
@@ -120,10 +115,12 @@ class LinkedMaps(Explorer):
     ) -> None:
         """Colour all points anew; see `st_vi.viz.maps.scatter` for the arguments."""
         self.labels, self.shown, self.shares = labels, shown, shares
-        for figure in self.maps:
-            figure.data[0].update(marker=marker_style(self.drawn, labels, shown, shares))
+        marker = marker_style(self.drawn, labels, shown, shares)
+        with self.at_once():
+            for figure in self.maps:
+                figure.data[0].update(marker=marker)
+            self.pick(self.picked)
         self.legend.value = legend(None if shares is not None else labels, shown)
-        self.pick(self.picked)
 
     def set_neighbours(self, neighbours: Mapping[str, Tensor | np.ndarray]) -> None:
         """Use other lists of neighbours, (N, k) for the name of each map; none hides them."""
@@ -141,18 +138,26 @@ class LinkedMaps(Explorer):
             lassoed: The figure in which a line was drawn around them; lines in the others go away.
         """
         self.picked = rows = np.asarray(rows, dtype=int)
+        marker = marker_style(rows, self.labels, self.shown, self.shares)
+        marker |= {"size": np.asarray(marker["size"]) + 2, "showscale": False}
         near = [lists[rows[0]] if len(rows) == 1 else rows[:0] for lists in self.neighbours.values()]
-        for figure, projection in zip(self.maps, self.projections.values(), strict=True):
-            if figure is not lassoed and drawn_lines(figure):
-                figure.plotly_relayout({"selections": []})
-            points = projection.points
-            with figure.batch_update():
-                marker = marker_style(rows, self.labels, self.shown, self.shares)
-                marker |= {"size": np.asarray(marker["size"]) + 2, "showscale": False}
+        self.table.value = self._described()  # in the page before the maps, which take it longer
+        with self.at_once():
+            for figure, projection in zip(self.maps, self.projections.values(), strict=True):
+                if figure is not lassoed and drawn_lines(figure):
+                    figure.plotly_relayout({"selections": []})
+                points = projection.points
                 figure.data[1].update(x=points[rows, 0], y=points[rows, 1], marker=marker)
                 for trace, close in zip(figure.data[2:], near, strict=False):
                     trace.update(x=points[close, 0], y=points[close, 1], showlegend=bool(len(close)))
-        self.table.value = self._described()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within the block, changes wait: each message to a map makes the page draw all of its points anew."""
+        with ExitStack() as maps:
+            for figure in self.maps:
+                maps.enter_context(figure.batch_update())
+            yield
 
     def _figure(self, name: str) -> LiveFigure:
         projection = self.projections[name]
@@ -218,11 +223,6 @@ class LinkedMaps(Explorer):
 
     def _twin(self) -> go.Figure:
         return side_by_side({"map": self.projections}, self.labels, self.texts, self.shown)
-
-
-def drawn_lines(figure: LiveFigure) -> list[dict[str, Any]]:
-    """The lassos and boxes in a figure; its `layout.selections` is not kept up to date."""
-    return figure.layout.to_plotly_json().get("selections") or []
 
 
 def _projections(maps: Mapping[str, Projection | np.ndarray]) -> dict[str, Projection]:

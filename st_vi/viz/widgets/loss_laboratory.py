@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from typing import Any
 
 import ipywidgets as w
 import plotly.graph_objects as go
@@ -81,8 +82,9 @@ class LossLaboratory(Explorer):
 
     def _connect(self) -> None:
         for control in (*self.switches.values(), *self.weights.values(), self.temperature, self.spare):
-            self.on_change(control, self._refresh)
+            self.on_change(control, lambda: None if self._taking else self._refresh())
         self.on_change(self.task, self._take_task)
+        self.on_change(self.task, self._refresh)
         self.on_change(self.batch_size, self._draw)
         self.on_change(self.false_negatives, self._restart)
         self.on_change(self.play, self._tick)
@@ -97,10 +99,12 @@ class LossLaboratory(Explorer):
         return adjusted(tuple(terms.values()), self.temperature.value, weights)
 
     def _take_task(self) -> None:
-        weights = {type(term).__name__: term.weight for term in _task(self.task.value).terms}
+        weights = {type(term).__name__: term.weight for term in _task(self.task.value).terms}  # type: ignore[attr-defined]
+        self._taking = True  # all of them are one change
         for name in _kinds():
             self.weights[name].value = weights.get(name, 1.0)
             self.switches[name].value = name in weights
+        self._taking = False
 
     def _tick(self) -> None:
         if self.play.value:
@@ -118,7 +122,9 @@ class LossLaboratory(Explorer):
         self._refresh()
 
     def _start(self) -> None:
-        self.points, self.history, self.path = self._make(self.false_negatives.value), [], []
+        self.points = self._make(self.false_negatives.value)
+        self.history: list[Any] = []
+        self.path: list[Any] = []
         self.points.draw(self.batch_size.value)
         self._write_down(self._look())
 
@@ -151,7 +157,7 @@ class LossLaboratory(Explorer):
             for old, values in zip(self.figure.data, new, strict=True):
                 old.update(values)
         self._say(moment)
-        if not any(term.weight for term in self._terms()):
+        if not any(term.weight for term in self._terms()):  # type: ignore[attr-defined]
             self.show_notice("All terms are off, so nothing pulls: switch one on, or raise its λ.")
 
     def _film(self) -> go.Figure:

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from st_vi.evaluation.patch_masks import mask_patches
 from st_vi.evaluation.patches import Patch, PatchView, patch_box, pixel_budget, view_patches
-from st_vi.viz.lasso import inside
+from st_vi.viz.lasso import drawn_lines, inside
 from st_vi.viz.patches import mass_bars, patch_map, resolutions_side_by_side, similarity_bars, with_opacity_slider
 from st_vi.viz.pictures import is_transparent, readable
 from st_vi.viz.widgets.explorer import Explorer
-from st_vi.viz.widgets.live import LiveFigure
 
 TOKEN_PIXELS = 28 * 28  # of Qwen2-VL
 WIDTH = 1080  # of all figures together, in pixels
@@ -80,11 +79,15 @@ class PatchExplorer(Explorer):
         self.name = next(iter(pictures))
         self.shown = readable(self.name, self.pictures[self.name])
         view_patches(model, self.shown, text, prompt_name=prompt_name)  # what is wrong with the model is said at once
-        self._masked_at = own = model[0].max_pixels
+        own: Any = model[0].max_pixels
+        self._masked_at = own
         self.budgets = sorted({own, *(budgets or (own // 4, own // 2))})
         self._make_controls(text, query, own)
         super().__init__([], self._static_twin)
-        self.map = self.similarities = self.masses = self.resolutions = None
+        self.map: Any = None
+        self.similarities: Any = None
+        self.masses: Any = None
+        self.resolutions: Any = None
         self._encode()
         beside = w.HBox([self.map, w.VBox([self.similarities, self.masses])])
         rows = [
@@ -150,7 +153,7 @@ class PatchExplorer(Explorer):
         self.name, self.shown, self.views = name, picture, views
         maps = {f"{pixels:,} pixels": view.maps[0] for pixels, view in views.items()}
         panels = resolutions_side_by_side(picture, maps, opacity=self.opacity.value)
-        self.resolutions = _drawn(self.resolutions, panels, WIDTH)
+        self.resolutions = self.redraw(self.resolutions, panels.update_layout(width=WIDTH))
         self._look()
 
     def _view(self, picture: Image.Image) -> PatchView:
@@ -183,7 +186,7 @@ class PatchExplorer(Explorer):
             self._mask(self.masked ^ {(int(places[0][0]), int(places[0][1]))})
 
     def _lassoed(self) -> None:
-        drawn = self.map.to_dict()["layout"].get("selections")
+        drawn = drawn_lines(self.map)
         if not drawn:
             return
         self.map.plotly_relayout({"selections": []})  # invisible as it is, it would catch the mouse of the next one
@@ -194,7 +197,7 @@ class PatchExplorer(Explorer):
     def _patches_inside(self, selection: Mapping[str, Any]) -> set[Patch]:
         """The patches whose centres a lasso or a box goes around."""
         patches = list(np.ndindex(*self._weights().shape))
-        boxes = np.array([patch_box(patch, self.shown.size, self._weights().shape) for patch in patches])
+        boxes = np.array([patch_box(patch, self.shown.size, self._weights().shape) for patch in patches])  # type: ignore[arg-type]
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         return {patch for patch, is_inside in zip(patches, inside(centres, selection), strict=True) if is_inside}
 
@@ -205,15 +208,16 @@ class PatchExplorer(Explorer):
         effect, count = self.effect, len(self.masked)
         rows, columns = self._weights().shape
         title = f"{self.name}: {rows} × {columns} patches" + (f", {count} masked" if count else "")
-        self.map = _drawn(self.map, self._overlay(title), WIDTH // 2)
+        self.map = self.redraw(self.map, self._overlay(title).update_layout(width=WIDTH // 2))
         cosines, masses = {"as it is": effect.similarity}, {"as it is": _mass(effect.whole)}
         if count:
             cosines |= {"painted": effect.painted_similarity, "out of the pool": effect.unpooled_similarity}
             masses["painted"] = _mass(effect.painted)
         random = effect.random_similarities if count else ()
         bars = similarity_bars(cosines, random, "Cosine with the query")
-        self.similarities = _drawn(self.similarities, bars, WIDTH // 2)
-        self.masses = _drawn(self.masses, mass_bars(masses, "What is pooled"), WIDTH // 2)
+        self.similarities = self.redraw(self.similarities, bars.update_layout(width=WIDTH // 2))
+        pooled = mass_bars(masses, "What is pooled").update_layout(width=WIDTH // 2)
+        self.masses = self.redraw(self.masses, pooled)
 
     def _weights(self) -> Tensor:
         return (self.effect.painted if self.masked else self.effect.whole).maps[0]
@@ -245,17 +249,3 @@ def _patches(pixels: int) -> int:
 
 def _mass(view: PatchView) -> dict[str, float]:
     return {"image": view.image, "text": view.text, "special tokens": view.special}
-
-
-def _drawn(shown: LiveFigure | None, fresh: go.Figure, width: int) -> LiveFigure:
-    """A new live figure, or the one that is shown with traces and axes of the fresh one; callbacks stay."""
-    fresh.update_layout(width=width)
-    if shown is None:
-        return LiveFigure(fresh)
-    layout = fresh.to_plotly_json()["layout"]
-    kept = ("title", "images", "annotations", "height")
-    with shown.batch_update():
-        for old, new in zip(shown.data, fresh.data, strict=True):
-            old.update({key: value for key, value in new.to_plotly_json().items() if key != "type"}, overwrite=True)
-        shown.layout.update({key: layout[key] for key in layout if key in kept or "axis" in key}, overwrite=True)
-    return shown

@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
-from st_vi.evaluation.attention import PooledText, Unit, effective_number, pool_texts, repool, units
+from st_vi.evaluation.attention import PooledText, effective_number, pool_texts, repool, units
 from st_vi.evaluation.faithfulness import cosine_drift, deletions, maskings
-from st_vi.evaluation.text_units import By, strip_diacritics
+from st_vi.evaluation.text_units import strip_diacritics
 from st_vi.viz.tokens import drift_table, highlight, temperature_bars, weight_bars
 from st_vi.viz.widgets.explorer import Explorer
 from st_vi.viz.widgets.live import LiveFigure
@@ -64,14 +64,13 @@ class PoolExplorer(Explorer):
         self.by = w.Dropdown(options=["syllable", "token"], description="unit")
         self.delete = w.ToggleButtons(options=[("nothing", None)], description="delete", style={"button_width": "auto"})
         self.tokens, self.summary, self.table = w.HTML(), w.HTML(), w.HTML()
-        self.bars = weight_bars([]).update_layout(autosize=True)
+        self.bars: LiveFigure | None = None
         super().__init__([], self._static_twin)
 
         (as_model,) = pool_texts(model, [text], prompt=self.prefix.value)
         of_prefix = [kind == "prefix" for kind in as_model.read.kinds]
         self.prefix_in_pool.value = bool(as_model.pooled[of_prefix].any()) or not any(of_prefix)
         self._encode()
-        self.bars = LiveFigure(self.bars)  # whole before the page hears of it
         rows = [
             self.text,
             w.HBox([self.prefix, self.prefix_in_pool, self.plain]),
@@ -88,7 +87,7 @@ class PoolExplorer(Explorer):
         for control in (self.temperature, self.prefix_in_pool):
             self.on_change(control, self._repool)
         self.on_change(self.delete, self._show_deletion)
-        self.bars.data[0].on_click(self._clicked)
+        self.bars.data[0].on_click(self._clicked)  # type: ignore[attr-defined]
 
     def _pooling(self) -> dict[str, Any]:
         return {"temperature": self.temperature.value, "include_prompt": self.prefix_in_pool.value}
@@ -97,24 +96,27 @@ class PoolExplorer(Explorer):
         """The backbone runs: once for the text, and once for the texts without each of its units."""
         text = strip_diacritics(self.text.value) if self.plain.value else self.text.value
         (view,) = pool_texts(self.model, [text], prompt=self.prefix.value, **self._pooling())
-        self._show(view, deletions(self.model, view, _own(view, self.by.value)))
-        # Last, for it draws again where something was deleted.
+        self.without: list[Any] = []
+        self.drifts: list[Any] = []
+        self._show_weights(view)
         self.delete.options = [("nothing", None), *((unit.text, i) for i, unit in enumerate(self.own))]
+        self._show_deletion()  # the page draws this while the kernel goes on
+        self._show_drifts(deletions(self.model, view, self.own))
 
     def _repool(self) -> None:
         """What the backbone made is pooled in another way."""
         view, *without = repool(self.model, [self.view, *self.without], **self._pooling())
-        self._show(view, without)
+        self._show_weights(view)
+        self._show_drifts(without)
 
-    def _show(self, view: PooledText, without: list[PooledText]) -> None:
-        self.view, self.without = view, without
-        self.units, self.own = units(view, self.by.value), _own(view, self.by.value)
-        self.drifts = cosine_drift(view, without).tolist()
-        fresh = weight_bars(self.units)
-        with self.bars.batch_update():
-            self.bars.data[0].update(fresh.data[0].to_plotly_json())
-            self.bars.layout.xaxis.update(fresh.layout.xaxis.to_plotly_json())
-        masked = cosine_drift(view, maskings(self.model, view, self.own)).tolist()
+    def _show_weights(self, view: PooledText) -> None:
+        self.view, self.units = view, units(view, self.by.value)
+        self.own = [unit for unit in self.units if unit.kind == "text"]
+        self.bars = self.redraw(self.bars, weight_bars(self.units).update_layout(autosize=True))
+
+    def _show_drifts(self, without: list[PooledText]) -> None:
+        self.without, self.drifts = without, cosine_drift(self.view, without).tolist()
+        masked = cosine_drift(self.view, maskings(self.model, self.view, self.own)).tolist()
         self.table.value = drift_table(self.own, self.drifts, masked)
         self._show_deletion()
 
@@ -138,7 +140,7 @@ class PoolExplorer(Explorer):
 
     def _about_drifts(self) -> str:
         weights = [unit.weight for unit in self.own]
-        if len(weights) < 3 or min(len(set(weights)), len(set(self.drifts))) < 2:
+        if len(self.drifts) < 3 or min(len(set(weights)), len(set(self.drifts))) < 2:
             return ""
         correlation = spearmanr(weights, self.drifts).statistic
         return (
@@ -177,7 +179,3 @@ class PoolExplorer(Explorer):
             for temperature in TEMPERATURES
         }
         return temperature_bars(states, title=f"Weights of the pooling: {html.escape(self.view.read.text[:60])}")
-
-
-def _own(view: PooledText, by: By) -> list[Unit]:
-    return [unit for unit in units(view, by) if unit.kind == "text"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import ipywidgets as w
 import numpy as np
@@ -116,7 +117,8 @@ class RankingExplorer(Explorer):
             for column in ("queries", "corpus")
         )
         number = [{text: i for i, text in enumerate(texts)} for texts in (queries, documents)]
-        options = {"batch_size": batch_size, "show_progress_bar": show_progress_bar, "convert_to_tensor": True}
+        options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+        options |= {"convert_to_tensor": True}
         self.embedded: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}
         for name, model in self.models.items():
             asked = model.encode(queries, prompt_name=self.prompt_name, **options).float().cpu()
@@ -146,22 +148,22 @@ class RankingExplorer(Explorer):
         if a == b:
             only = "there is one pooling only" if len(ranks) == 1 else f"both poolings are {a}"
             self._refuse(f"{only}: nothing to compare; two different poolings are needed", bars)
-        _redraw(self.bars, bars)
+        self.redraw(self.bars, bars)
 
         margins = [top_k_margins(matrices[name], rows.relevant, k) for name in (a, b)]
-        self.flips = find_flips(*margins, self.margin.value)
+        self.flips = find_flips(margins[0], margins[1], self.margin.value)
         self._offer_queries(rows)
         self.summary.value = flips_card(a, b, k, self.flips, recall_difference(ranks[a], ranks[b], k))
         row = self.query.value
         if row is None:
             groups = {f"only {a} finds it": self.flips.only_a, f"only {b} finds it": self.flips.only_b}
             title = "rank of the relevant document, a line for each query"
-            slopes = rank_slopes({a: ranks[a], b: ranks[b]}, rows.queries, k, groups, "other queries", title)
+            slopes = rank_slopes({a: ranks[a], b: ranks[b]}, rows.queries, k, groups, "other queries", title)  # type: ignore[dict-item]
             self.details.value = ""
         else:
             slopes = self._documents(rows, row, {name: matrices[name][row] for name in (a, b)})
             self.details.value = self._causes(rows, row, matrices)
-        _redraw(self.slopes, slopes)
+        self.redraw(self.slopes, slopes)
         of = slice(None) if row is None else slice(row, row + 1)
         suspects = suspected_false_negatives(
             [matrix[of] for matrix in matrices.values()], rows.relevant[of], overlaps[of], self.margin.value, k=k
@@ -175,8 +177,8 @@ class RankingExplorer(Explorer):
         self.flips = Flips([], [])
         for card in (self.summary, self.details, self.suspects):
             card.value = ""
-        _redraw(self.slopes, rank_slopes({"A": [], "B": []}, []))
-        _redraw(self.bars, bars or recall_bars({}, self.k.value))
+        self.redraw(self.slopes, rank_slopes({"A": [], "B": []}, []))
+        self.redraw(self.bars, bars or recall_bars({}, self.k.value))
         raise ValueError(why)
 
     def _offer_queries(self, rows: RetrievalSet) -> None:
@@ -206,7 +208,7 @@ class RankingExplorer(Explorer):
         }
         texts = [rows.corpus[document] for document in shown]
         title = f"documents for query {row}, a line each"
-        return rank_slopes({name: ranks[name][shown] for name in (a, b)}, texts, k, groups, "other documents", title)
+        return rank_slopes({name: ranks[name][shown] for name in (a, b)}, texts, k, groups, "other documents", title)  # type: ignore[misc]
 
     def _causes(self, rows: RetrievalSet, row: int, matrices: dict[str, Tensor]) -> str:
         """The syllables that part the two poolings, and what each puts first."""
@@ -236,17 +238,5 @@ class RankingExplorer(Explorer):
             for name, embedded in self.embedded.items()
         }
         if len(ranks) > 1:
-            return rank_slopes_by_pair(ranks, rows.queries, k)
+            return rank_slopes_by_pair(ranks, rows.queries, k)  # type: ignore[arg-type]
         return recall_bars({name: recall_at_k(of_pooling, k) for name, of_pooling in ranks.items()}, k)
-
-
-def _redraw(shown: go.Figure, figure: go.Figure) -> None:
-    """Give a figure in the page what differs in another of its kind; traces that the other has not are hidden."""
-    with shown.batch_update():
-        for place, trace in enumerate(shown.data):
-            new = figure.data[place].to_plotly_json() if place < len(figure.data) else {}
-            trace.update({key: value for key, value in new.items() if key != "type"} | {"visible": bool(new)})
-        layout = figure.layout.to_plotly_json()
-        shown.layout.update({key: layout[key] for key in ("title", "xaxis", "yaxis", "shapes") if key in layout})
-        for old, new in zip(shown.layout.annotations, figure.layout.annotations, strict=False):
-            old.y = new.y

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from plotly.callbacks import Points
 
+from st_vi.viz.lasso import drawn_lines
 from st_vi.viz.maps import SYMBOLS, Projection, looks_of
 from st_vi.viz.tables import kept_share, legend, neighbour_table
-from st_vi.viz.widgets.linked_maps import LinkedMaps, drawn_lines
+from st_vi.viz.widgets.linked_maps import LinkedMaps
 
 TEXTS = ["Trời mưa.", "Trời nắng.", "Hà Nội có <b>Hồ Gươm</b>.", "Tôi ăn phở.", "Mưa phùn."]
 NEAR = {

@@ -43,3 +43,43 @@ def test_the_figure_is_announced_once_and_whole(announced):
 def test_the_stock_one_still_needs_this(announced):
     go.FigureWidget(FIGURE)
     assert figures(announced)[0]["_widget_data"] == []
+
+
+def test_all_figures_share_one_script(announced):
+    LiveFigure(FIGURE)
+    LiveFigure(FIGURE)
+    ours = figures(announced)
+    assert len({state["_script"] for state in ours}) == 1
+    assert all(len(state["_esm"]) < 2000 for state in ours)
+    assert len(str(go.FigureWidget._esm)) > 1e6  # the stock one brings all of plotly each time
+
+
+def click(number, kind="plotly_click"):
+    points = {"xs": [number], "ys": [0], "point_indexes": [number], "trace_indexes": [0]}
+    return {"event_type": kind, "points": points, "device_state": None, "selector": None}
+
+
+def test_callbacks_get_clicks_again_and_again():
+    figure, clicked = LiveFigure(FIGURE), []
+    figure.data[0].on_click(lambda trace, points, state: clicked.append(points.point_inds))
+    for event in (click(1), click(1), click(0, "plotly_hover"), click(0)):
+        figure.set_state({"_js2py_pointsCallback": event})
+    assert clicked == [[1], [1], [0]]
+
+
+@pytest.mark.parametrize("cls", [LiveFigure, go.FigureWidget])
+def test_reports_that_nobody_asked_for_are_not_answered(monkeypatch, cls):
+    """The stock figure, too, to see that this test could fail."""
+    figure, sent = cls(go.Figure(go.Scatter(x=[0, 1], y=[0, 1]))), []
+    monkeypatch.setattr(cls, "_send", lambda self, message, buffers=None: sent.append(message))
+    figure.set_state({"_js2py_pointsCallback": click(1, "plotly_selected")})
+    deltas = [{"uid": figure.data[0].uid, "opacity": 1}]
+    figure.set_state({"_js2py_traceDeltas": {"trace_deltas": deltas, "trace_edit_id": figure._last_trace_edit_id}})
+    assert bool(sent) == (cls is go.FigureWidget)
+
+
+def test_a_lasso_still_reaches_the_layout():
+    figure = LiveFigure(FIGURE)
+    line = {"type": "rect", "x0": 0, "x1": 1, "y0": 0, "y1": 1}
+    figure.set_state({"_js2py_relayout": {"relayout_data": {"selections": [line]}, "source_view_id": "v"}})
+    assert figure.layout.to_plotly_json()["selections"] == [line]

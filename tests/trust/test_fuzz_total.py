@@ -1,0 +1,29 @@
+"""How many cases the fuzz tests had; the last of their files by name, and so by order."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.trust.strategies import SEED, answered, refused
+
+LEAST = 20_000
+AREAS = {
+    *("images", "collator", "triplets", "formats", "splits", "files", "texts"),
+    *("terms", "losses", "modules", "texts in models", "pictures in models"),
+}
+NEVER_REFUSES = {"modules"}
+
+
+def test_twenty_thousand_cases(record_property):
+    total = answered + refused
+    if total.keys() != AREAS:
+        pytest.skip(f"not all areas ran: {sorted(AREAS - total.keys())} are missing")
+    lines = [f"{area:<20}{count:>8,} cases, {refused[area]:>6,} refused" for area, count in sorted(total.items())]
+    lines.append(f"{'fuzzed in all':<20}{total.total():>8,} cases, {refused.total():>6,} refused")
+    lines.append(f"ST_VI_FUZZ_SEED={SEED}" if SEED else "ST_VI_FUZZ_SEED is not set: the same cases every time")
+    record_property("shown", "\n".join(lines))
+    assert total.total() >= LEAST
+    # Both ends of the property are seen in every area: neither all input is bad, nor none.
+    for area in AREAS:
+        assert answered[area] > total[area] / 5, area
+        assert refused[area] > 10 or area in NEVER_REFUSES, area
