@@ -162,8 +162,8 @@ def correlation(figure: str, scores: dict[str, float], runs: dict[str, list[dict
 
     test = permutation_test((list(scores.values()),), statistic, permutation_type="pairings", n_resamples=np.inf)
     return (
-        f"Spearman's correlation of the score with {FIGURES[figure]} over {len(means)} sets of negatives: {test.statistic:.2f}; "
-        f"a share of {test.pvalue:.2f} of all orders has one as large in absolute value."
+        f"Spearman's correlation of the score with {FIGURES[figure]} over {len(means)} sets of negatives: "
+        f"{test.statistic:.2f}; a share of {test.pvalue:.2f} of all orders has one as large in absolute value."
     )
 
 
