@@ -23,7 +23,7 @@ model = load(MODEL) if MODEL else example_text_model()  # the small one is train
 # - **temperature**: softmax(u / T). 1 is the model; small values look at one token, large ones make a mean.
 # - **unit** "token" shows sub-words.
 # - **delete** a unit, or click its bar: the text is encoded again without it, and the drift 1 − cos of the embedding
-#   stands beside that of deleting another unit.
+#   stands beside that of deleting another unit. Of a long text, the first 64 units can be deleted.
 
 # %%
 from st_vi.viz.widgets.pool_explorer import PoolExplorer

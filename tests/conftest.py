@@ -26,6 +26,8 @@ from tests.browser import browser  # noqa: F401
 
 torch.set_num_threads(1)  # threads only get in each other's way on models this small
 
+collect_ignore = ["trust/server.py"]  # when it is imported it changes the trainer, for processes of its own
+
 SENTENCES = [
     "Trời mưa to nên đường phố ngập nước.",
     "Hôm nay trời nắng đẹp, gió nhẹ.",

@@ -117,7 +117,11 @@ def _teacher_scores(row: Mapping[str, Any], number: int, candidates: Sequence[st
     scores = row.get("teacher_scores")
     if scores is None:
         return [nan] * len(candidates)
-    if isinstance(scores, str) or not hasattr(scores, "__len__") or len(scores) != len(candidates):
+    try:
+        count = 0 if isinstance(scores, str) else len(scores)
+    except TypeError:  # a number, or a tensor without dimensions
+        count = 0
+    if count != len(candidates):
         raise ValueError(
             f"row {number} of the batch: teacher_scores needs one number for each of {list(candidates)}, "
             f"got {shown(scores)}"

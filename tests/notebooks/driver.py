@@ -101,23 +101,22 @@ class OpenNotebook:
         Args:
             figure: Number of a plotly figure in the page: both its data and what is drawn must differ from before.
             selector: Or of the first element for a CSS selector: its HTML must.
-            seconds: How long to wait before it is an error.
+            seconds: How long to wait after the block before it is an error.
         """
         assert (figure is None) != (selector is None), "name either a figure or a selector"
         look = self._look_at_figure(figure) if selector is None else self._look_at_element(selector)
         self._settle()
         before, changed, answer = look(), [False], None
         what = f"figure {figure} (data, drawing)" if selector is None else selector
-        start = time.monotonic()
         yield
-        while not (
-            all(changed) and answer and answer == self.evaluate("stVi.answered()")
-        ):  # no more has come meanwhile
+        start = time.monotonic()
+        # until the last step has arrived, not only the first, and nothing more has come while looking
+        while not (all(changed) and answer and answer == self.evaluate("stVi.answered()")):
             self.check()
             spent = time.monotonic() - start
             assert spent < seconds, f"{self.name}: no lasting change of {what} in {seconds:.0f} s: {changed}"
             self.page.wait_for_timeout(50)
-            if answer := self.evaluate("stVi.answered()"):  # the last step has arrived, not only the first
+            if answer := self.evaluate("stVi.answered()"):
                 changed = [old != new for old, new in zip(before, look(), strict=True)]
         self._write_down(answer / 1000)
 

@@ -76,6 +76,7 @@ def test_in_the_browser(open_notebook):
 
     with notebook.changes(figure=0):
         notebook.fill("find text", "Bà ngoại tôi năm nay bảy mươi tám tuổi")
+    assert not any(notebook.data(figure, trace, "selectedpoints") for figure in (0, 1) for trace in range(4))
     with notebook.changes(selector=".st-vi-neighbours"):
         notebook.slide("neighbours", "ArrowLeft", presses=3)
     assert "of 7 nearest neighbours" in notebook.text(".st-vi-picked")

@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 import tomllib
+from collections.abc import Iterable
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -18,7 +19,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 NAMED_OTHERWISE = {"PIL": "pillow", "sklearn": "scikit-learn", "umap": "umap-learn"}
 NAMED_OTHERWISE |= {"font_source_sans_pro": "font-source-sans-pro", "font_source_serif_pro": "font-source-serif-pro"}
-OF_EXTRAS_OF_OTHERS = {"openvino"}  # of optimum-intel, which "sentence-transformers[openvino]" takes
+# What packages of the extras bring: optimum-intel, which "sentence-transformers[openvino]" takes, and ipywidgets.
+BROUGHT_BY_EXTRAS = {"openvino", "traitlets"}
 
 
 def name_of(requirement: str) -> str:
@@ -31,36 +33,32 @@ BROUGHT = {name_of(line) for core in CORE for line in requires(core) or () if "e
 EXTRA = {name_of(requirement) for extra in EXTRAS.values() for requirement in extra} - {"st-vi"}
 
 
-def imported() -> dict[str, set[str]]:
-    """Every module from outside that st_vi imports, by its first name, and the files that do."""
-    found: dict[str, set[str]] = {}
-    for file in (ROOT / "st_vi").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
-            for name in names:
-                found.setdefault(name.split(".")[0], set()).add(str(file.relative_to(ROOT)))
-    return {name: files for name, files in found.items() if name not in {*sys.stdlib_module_names, "st_vi"}}
+def modules_of(nodes: Iterable[ast.AST]) -> set[str]:
+    """What these nodes import from outside, by the first part of the name."""
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.split(".")[0] for name in names} - {*sys.stdlib_module_names, "st_vi", ""}
 
 
-def test_what_is_imported_is_declared():
-    modules = imported()
-    assert {"torch", "sentence_transformers", "plotly"} <= modules.keys()
-    known = CORE | BROUGHT | EXTRA | OF_EXTRAS_OF_OTHERS
-    missing = {m: files for m, files in modules.items() if NAMED_OTHERWISE.get(m, m.replace("_", "-")) not in known}
-    assert not missing, f"imported, and in no list of pyproject.toml: {missing}"
+def package_of(module: str) -> str:
+    return NAMED_OTHERWISE.get(module, module.replace("_", "-"))
 
 
-def test_the_core_needs_no_extra():
-    """Outside of functions only the viz room, the notebooks' own, imports what an extra brings."""
-    for module, files in imported().items():
-        if NAMED_OTHERWISE.get(module, module.replace("_", "-")) in CORE | BROUGHT:
-            continue
-        for file in (file for file in files if not file.startswith("st_vi/viz/")):
-            for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-                assert module not in {name.split(".")[0] for name in names}, f"{file} imports {module} for everybody"
+TREES = {
+    str(file.relative_to(ROOT)): ast.parse(file.read_text(encoding="utf-8")) for file in (ROOT / "st_vi").rglob("*.py")
+}
+
+
+@pytest.mark.parametrize("file", TREES)
+def test_what_is_imported_is_declared(file):
+    packages = {package_of(module) for module in modules_of(list(ast.walk(TREES[file])))}
+    assert not packages - CORE - BROUGHT - EXTRA - BROUGHT_BY_EXTRAS
+
+
+@pytest.mark.parametrize("file", [file for file in TREES if not file.startswith("st_vi/viz/")])
+def test_the_core_needs_no_extra(file):
+    """Only the viz room, the notebooks' own, imports outside of functions what an extra brings."""
+    assert not {package_of(module) for module in modules_of(TREES[file].body)} - CORE - BROUGHT
 
 
 @pytest.mark.parametrize("requirement", [*PROJECT["dependencies"], *(r for extra in EXTRAS.values() for r in extra)])

@@ -44,7 +44,8 @@ class LiveFigure(go.FigureWidget):
 
     After each change, the page reports all values that plotly filled in, and after each lasso the points in it, which
     the stock one sends back to be drawn again, a trace at a time. Both keep kernel and page busy for longer than the
-    answer itself. Here, callbacks get clicks; a lasso is read from ``layout.selections``.
+    answer itself. Here, callbacks get clicks; a lasso is read from ``layout.selections``. Where the points of a trace
+    become fewer after one, set its ``selectedpoints`` to None: the page would draw what is not there any more.
 
     Example:
         >>> from st_vi.viz.widgets.live import LiveFigure
@@ -79,8 +80,12 @@ class LiveFigure(go.FigureWidget):
 
     @observe("_js2py_pointsCallback")
     def _handler_js2py_pointsCallback(self, change: Bunch) -> None:
-        if (change["new"] or {}).get("event_type") == "plotly_click":
+        event = (change["new"] or {}).get("event_type")
+        if event == "plotly_click":
             super()._handler_js2py_pointsCallback(change)
+        for trace in self.data if event == "plotly_selected" else ():
+            if "selectedpoints" in trace:
+                trace._props["selectedpoints"] = []  # the page has marked some: None is a change now, and unmarks them
 
 
 @cache

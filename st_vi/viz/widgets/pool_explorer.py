@@ -19,6 +19,8 @@ from st_vi.viz.widgets.explorer import Explorer
 from st_vi.viz.widgets.live import LiveFigure
 
 TEXT = "Sáng nay Hà Nội mưa rào nên phố Khâm Thiên ngập sâu, nhiều xe chết máy."
+MOST_DELETED = 64
+"""Of a long text, so many units from its beginning are deleted: each is one more text to encode."""
 TEMPERATURES = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0)
 
 
@@ -111,7 +113,7 @@ class PoolExplorer(Explorer):
 
     def _show_weights(self, view: PooledText) -> None:
         self.view, self.units = view, units(view, self.by.value)
-        self.own = [unit for unit in self.units if unit.kind == "text"]
+        self.own = [unit for unit in self.units if unit.kind == "text"][:MOST_DELETED]
         self.bars = self.redraw(self.bars, weight_bars(self.units).update_layout(autosize=True))
 
     def _show_drifts(self, without: list[PooledText]) -> None:
@@ -143,9 +145,10 @@ class PoolExplorer(Explorer):
         if len(self.drifts) < 3 or min(len(set(weights)), len(set(self.drifts))) < 2:
             return ""
         correlation = spearmanr(weights, self.drifts).statistic
+        some = "first " if len(self.own) < sum(unit.kind == "text" for unit in self.units) else ""
         return (
-            f"Rank correlation of weight and drift over the {len(self.own)} units of this text: {correlation:.2f} "
-            "(1: what weighs most moves the embedding most; 0: the weights say nothing about it)."
+            f"Rank correlation of weight and drift over the {some}{len(self.own)} units of this text: "
+            f"{correlation:.2f} (1: what weighs most moves the embedding most; 0: the weights say nothing about it)."
         )
 
     def _about_deletion(self, number: int) -> str:

@@ -8,6 +8,7 @@ from st_vi.viz.lasso import drawn_lines
 from st_vi.viz.maps import SYMBOLS, Projection, looks_of
 from st_vi.viz.tables import kept_share, legend, neighbour_table
 from st_vi.viz.widgets.linked_maps import LinkedMaps
+from st_vi.viz.widgets.live import LiveFigure
 
 TEXTS = ["Trời mưa.", "Trời nắng.", "Hà Nội có <b>Hồ Gươm</b>.", "Tôi ăn phở.", "Mưa phùn."]
 NEAR = {
@@ -91,6 +92,18 @@ def test_only_the_last_line_stays(linked):
     linked.find.value = "mưa"
     assert [len(drawn_lines(shown)) for shown in linked.maps] == [0, 0]
     assert list(linked.picked) == [0, 4]
+
+
+def test_points_that_are_gone_are_not_marked_any_more(linked, monkeypatch):
+    """Plotly's own marks on the points in a lasso: WebGL would draw them from memory that is not theirs."""
+    lasso(linked, 0, [0, 1, 2])
+    linked.maps[0].set_state({"_js2py_pointsCallback": {"event_type": "plotly_selected"}})
+    sent = []
+    monkeypatch.setattr(LiveFigure, "_send_update_msg", lambda self, **message: sent.append(message))
+    linked.find.value = "nắng"
+    second, first = (message["restyle_data"] for message in sent)
+    assert set(first["selectedpoints"]) == {None} and len(first["selectedpoints"]) == 4
+    assert "selectedpoints" not in second  # nothing was marked in the other map
 
 
 def test_let_go(linked):

@@ -17,6 +17,7 @@ from st_vi.modules import AttentionPooling
 pytest.importorskip("ipywidgets")
 pytest.importorskip("anywidget")
 
+from st_vi.viz.widgets import pool_explorer
 from st_vi.viz.widgets.pool_explorer import TEMPERATURES, PoolExplorer
 
 TEXT = "Trời mưa to ở Hà Nội."
@@ -142,6 +143,20 @@ def test_texts_that_are_too_short_or_too_long(explorer):
     assert not explorer.notice.value and len(explorer.own) == 1
     explorer.delete.value = 0
     assert "there is none" in explorer.summary.value
+
+
+def test_of_a_long_text_the_beginning_is_deleted(explorer, model, monkeypatch):
+    monkeypatch.setattr(pool_explorer, "MOST_DELETED", 4)
+    explorer.text.value = TEXT
+    explorer.text.value = TEXT.replace("to", "lớn")
+    assert [label for label, _ in explorer.delete.options] == ["nothing", "Trời", "mưa", "lớn", "ở"]
+    assert len(labels(explorer)) == 2 + 2 + 6 and explorer.table.value.count("<tr>") == 1 + 4
+    assert "over the first 4 units" in explorer.summary.value
+    explorer._clicked(None, type("Points", (), {"point_inds": [8]})(), None)  # "Nội." is not among them
+    assert explorer.delete.value is None
+    monkeypatch.undo()
+    explorer.text.value = TEXT
+    assert "over the 6 units" in explorer.summary.value
 
 
 def test_twin_without_a_kernel(explorer):

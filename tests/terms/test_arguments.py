@@ -1,0 +1,70 @@
+"""Every argument of every term at the ends of its range: what belongs to it is taken, what does not is refused."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from st_vi import terms
+from st_vi.terms import (
+    IRPO,
+    AttractionRepulsion,
+    DebiasedInfoNCE,
+    GroupOrdering,
+    HardestNegativeMargin,
+    InfoNCE,
+    ListwiseDistillation,
+    MultiViewSingularValue,
+    NestedOrdinal,
+    RankListStyle,
+    SoftInfoNCE,
+    SoftLabelKL,
+    SupReMix,
+    WeightedNegatives,
+)
+
+POSITIVE = [1e-3, 0.5, 3.0], [0.0, -0.5, math.nan]
+RANGES: list[tuple[type, str, list[Any], list[Any]]] = [
+    *(
+        (term, "temperature", *POSITIVE)
+        for term in (InfoNCE, HardestNegativeMargin, DebiasedInfoNCE, SoftInfoNCE, IRPO)
+    ),
+    *((term, "temperature", *POSITIVE) for term in (ListwiseDistillation, SoftLabelKL, MultiViewSingularValue)),
+    *((term, "temperature", *POSITIVE) for term in (RankListStyle, SupReMix, WeightedNegatives)),
+    (MultiViewSingularValue, "singular_temperature", *POSITIVE),
+    (AttractionRepulsion, "positive_scale", [0.0, 0.5], [-1e-3, math.nan]),
+    (AttractionRepulsion, "negative_scale", [0.0, 0.5], [-1e-3, math.nan]),
+    (DebiasedInfoNCE, "false_negative_prior", [0.0, 0.5, 0.999], [-1e-3, 1.0, math.nan]),
+    (GroupOrdering, "top_k", [1, 2], [0, -1]),
+    (GroupOrdering, "steepness", *POSITIVE),
+    (ListwiseDistillation, "min_score", [None, -1.0, 0.0, math.inf], [math.nan]),
+    (NestedOrdinal, "levels", [(0.4, 0.8), (1e-3, 1.0)], [(), (0.0, 0.8), (0.4, 0.4), (0.4, 1.001), (0.4, math.nan)]),
+    (NestedOrdinal, "shares", [(0.6, 0.2), (0.999, 0.001)], [(0.6,), (1.0, 0.2), (0.6, 0.0), (0.2, 0.2)]),
+    (NestedOrdinal, "scale", [1e-3, 1.7], [0.0, -1.0, 1.8, math.nan]),
+    (RankListStyle, "skips", [(), (2,), (2, 3)], [(1,), (2, 0), (2.0,)]),
+    (SoftInfoNCE, "relevance_weight", [0.0, 0.5], [-1e-3, math.nan]),
+    (SoftInfoNCE, "uniformity_weight", *POSITIVE),
+    (SoftInfoNCE, "weight_temperature", *POSITIVE),
+    (SoftInfoNCE, "min_weight", [1e-3, 1.0], [0.0, 1.001, math.nan]),
+    (SoftLabelKL, "false_negative_margin", [-math.inf, -0.1, 0.0, 2.0], [math.nan]),
+    (SupReMix, "mix", [1e-3, 0.999], [0.0, 1.0, math.nan]),
+    (WeightedNegatives, "num_clusters", [(1,), (2, 1)], [(), (0,), (2, 0)]),
+    (WeightedNegatives, "same_cluster_weight", [0.0, 1.0], [-1e-3, 1.001, math.nan]),
+    (WeightedNegatives, "rounds", [1, 2], [0, -1]),
+]
+
+
+@pytest.mark.parametrize(("term", "name", "taken", "refused"), RANGES, ids=[f"{t.__name__}-{n}" for t, n, *_ in RANGES])
+def test_the_ends_of_the_range(term, name, taken, refused):
+    for value in taken:
+        assert getattr(term(**{name: value}), name) == value
+    for value in refused:
+        with pytest.raises(ValueError, match=name):
+            term(**{name: value})
+
+
+def test_no_temperature_is_left_out():
+    has_one = {name for name in terms.__all__ if "temperature" in getattr(getattr(terms, name), "__match_args__", ())}
+    assert has_one == {term.__name__ for term, name, *_ in RANGES if name == "temperature"}
