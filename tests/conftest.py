@@ -40,6 +40,7 @@ SENTENCES = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What needs a browser comes last, and the notebooks before the site, which shows what they gave.
 

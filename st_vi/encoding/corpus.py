@@ -91,6 +91,7 @@ def encode_corpus(
         FileNotFoundError: `rows` names a file that is not there.
         ValueError: The corpus is empty or has no usable row; a column is missing, or a row bad (both are named);
             an argument is out of its range; or the folder holds shards of another model, other settings or other rows.
+        OSError: A file cannot be written, mostly since the disk is full; the shards before it are kept.
 
     Example:
         >>> import tempfile
@@ -288,8 +289,12 @@ def _save_shard(path: Path, table: pa.Table, identity: str) -> None:
 def _complete(path: Path) -> Iterator[BinaryIO]:
     """A file that has its name when all of it is on the disk, and not before."""
     temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:  # a full disk; Python names the file only where opening it fails
+        todo = f"{error.strerror}. The shards before it are complete; make room and call this again"
+        raise OSError(error.errno, todo, str(path)) from error

@@ -23,6 +23,7 @@ from datasets import Dataset
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import pairwise_cos_sim
+from sklearn.metrics import ndcg_score
 from torch import Tensor
 from transformers import set_seed
 
@@ -56,7 +57,9 @@ TERMS: dict[str, Term] = {
 OWN = {
     **dict.fromkeys(("SoftInfoNCE", "DebiasedInfoNCE", "WeightedNegatives", "InfoNCE"), "MRR"),
     **dict.fromkeys(("AttractionRepulsion", "GroupOrdering", "MultiViewSingularValue"), "MRR"),
-    **dict.fromkeys(("SoftLabelKL", "ListwiseDistillation", "IRPO"), "candidates in order"),
+    "SoftLabelKL": "candidates in order",
+    "ListwiseDistillation": "hard negatives in order",
+    "IRPO": "NDCG",
     **dict.fromkeys(("RankListStyle", "NestedOrdinal"), "Spearman"),
     "SupReMix": "label distance",
 }
@@ -125,9 +128,12 @@ def own_metric(kind: str, vectors: list[Tensor], rows: Dataset) -> float:
         return 100 * (1 / ranks.double()).mean().item()
     if kind == "Spearman":
         return 100 * spearmanr(pairwise_cos_sim(anchors, positives).numpy(), scores).statistic
-    if kind == "candidates in order":
-        teacher = torch.tensor(rows["teacher_scores"][:]).double()
-        cosines = torch.stack([pairwise_cos_sim(anchors, column) for column in vectors[1:]], dim=1)
+    if kind in ("candidates in order", "hard negatives in order", "NDCG"):
+        first = 1 if kind == "hard negatives in order" else 0
+        teacher = torch.tensor(rows["teacher_scores"][:]).double()[:, first:]
+        cosines = torch.stack([pairwise_cos_sim(anchors, column) for column in vectors[1 + first :]], dim=1)
+        if kind == "NDCG":
+            return 100 * ndcg_score((teacher.exp2() - 1).numpy(), cosines.numpy())
         better = teacher[:, :, None] > teacher[:, None]
         return 100 * (cosines[:, :, None] > cosines[:, None])[better].double().mean().item()
     pairs = torch.nn.functional.normalize(anchors * positives, dim=1)  # kind "label distance"

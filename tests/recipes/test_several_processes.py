@@ -7,41 +7,74 @@ import socket
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import Tensor
+from transformers import set_seed
 
 from st_vi import SupConNLILoss, build_viclsr, load, train_viclsr
 from st_vi.data import nli_to_triplets, sample_nli
 from st_vi.modules.saved_module import declare_requirement
 
 
-def run_rank(rank, folder, base, port):
-    torch.set_num_threads(1)
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **meeting}
+def train(base, folder, rows=8, processes=1, **arguments):
+    """ViCLSR for a few steps, each on so many rows of all processes together."""
+    set_seed(3)
     model = build_viclsr(base)
     train_viclsr(
         model,
-        nli_to_triplets(sample_nli("train").select(range(96))),
-        f"{folder}/model",
-        loss=SupConNLILoss(model, gather_across_devices=True),
-        per_device_train_batch_size=4,
-        max_steps=4,
-        save_strategy="steps",
-        save_steps=1,
+        nli_to_triplets(sample_nli("train")),
+        folder,
+        loss=SupConNLILoss(model, gather_across_devices=processes > 1),
+        per_device_train_batch_size=rows // processes,
         use_cpu=True,
-        ddp_backend="gloo",
+        seed=3,
+        **arguments,
     )
+
+
+def run_rank(rank, port, folder, base, arguments):
+    torch.set_num_threads(1)
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **meeting}
+    train(base, folder, processes=2, ddp_backend="gloo", **arguments)
     dist.destroy_process_group()
 
 
-def test_two_processes_save_into_one_folder(tiny_base, tmp_path):
+def train_on_two(base, folder, **arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(run_rank, (str(tmp_path), str(tiny_base), port), nprocs=2)
+    mp.spawn(run_rank, (port, str(folder), str(base), arguments), nprocs=2)
+
+
+def weights(folder) -> Tensor:
+    """All but the biases of keys: no output depends on them, their gradients are rounding, which Adam makes steps of."""
+    state = load(folder, device="cpu").state_dict()
+    return torch.cat([state[name].flatten() for name in sorted(state) if not name.endswith("key.bias")])
+
+
+def test_two_processes_save_into_one_folder(tiny_base, tmp_path):
+    train_on_two(tiny_base, tmp_path / "model", max_steps=4, save_strategy="steps", save_steps=1)
     for folder in (tmp_path / "model", tmp_path / "model" / "checkpoint-4"):
         config = json.loads((folder / "config_sentence_transformers.json").read_text())
         assert config["requirements"] == {"st-vi": ">=0.1"}
         assert load(folder).encode("Trời mưa to.").shape == (32,)
+
+
+def test_the_same_seed_gives_the_same_weights_on_one_and_two_processes(tiny_base, tmp_path, record_property):
+    # Within the first epoch: at its end two processes fill their last batches up, in another way than one does.
+    arguments = {"max_steps": 20, "learning_rate": 1e-3, "save_strategy": "no"}
+    train(tiny_base, tmp_path / "one", **arguments)
+    train(tiny_base, tmp_path / "again", **arguments)
+    train(tiny_base, tmp_path / "untrained", **arguments | {"learning_rate": 0.0})
+    for name in ("two", "two-again"):
+        train_on_two(tiny_base, tmp_path / name, **arguments)
+    one = weights(tmp_path / "one")
+    assert torch.equal(one, weights(tmp_path / "again"))
+    assert torch.equal(weights(tmp_path / "two"), weights(tmp_path / "two-again"))
+    moved = (one - weights(tmp_path / "untrained")).abs().max().item()
+    apart = (one - weights(tmp_path / "two")).abs().max().item()
+    record_property("shown", f"one process and two: weights differ by {apart:.1e} at most, training moved {moved:.1e}")
+    assert apart < 1e-4 < 1e-2 < moved
 
 
 def test_a_config_that_another_process_is_writing(tmp_path):

