@@ -21,7 +21,7 @@ def train(base, folder, rows=8, processes=1, **arguments):
     model = build_viclsr(base)
     train_viclsr(
         model,
-        nli_to_triplets(sample_nli("train")),
+        nli_to_triplets(sample_nli("train"))["triplets"],
         folder,
         loss=SupConNLILoss(model, gather_across_devices=processes > 1),
         per_device_train_batch_size=rows // processes,
@@ -61,7 +61,8 @@ def test_two_processes_save_into_one_folder(tiny_base, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_weights_on_one_and_two_processes(tiny_base, tmp_path, record_property):
-    # Within the first epoch: at its end two processes fill their last batches up, in another way than one does.
+    # One data set, since stock draws among several by the number of batches; and within the first epoch, at whose end
+    # two processes fill their last batches up in another way than one does.
     arguments = {"max_steps": 20, "learning_rate": 1e-3, "save_strategy": "no"}
     train(tiny_base, tmp_path / "one", **arguments)
     train(tiny_base, tmp_path / "again", **arguments)
@@ -74,7 +75,7 @@ def test_the_same_seed_gives_the_same_weights_on_one_and_two_processes(tiny_base
     moved = (one - weights(tmp_path / "untrained")).abs().max().item()
     apart = (one - weights(tmp_path / "two")).abs().max().item()
     record_property("shown", f"one process and two: weights differ by {apart:.1e} at most, training moved {moved:.1e}")
-    assert apart < 1e-4 < 1e-2 < moved
+    assert apart < 1e-5 < 5e-3 < moved
 
 
 def test_a_config_that_another_process_is_writing(tmp_path):
