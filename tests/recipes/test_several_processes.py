@@ -47,7 +47,7 @@ def train_on_two(base, folder, **arguments):
 
 
 def weights(folder) -> Tensor:
-    """All but the biases of keys: no output depends on them, their gradients are rounding, which Adam makes steps of."""
+    """All but the biases of keys: no output depends on them, their gradient is rounding, of which Adam makes steps."""
     state = load(folder, device="cpu").state_dict()
     return torch.cat([state[name].flatten() for name in sorted(state) if not name.endswith("key.bias")])
 
