@@ -20,6 +20,8 @@ PROMISE = 0.5
 """Seconds for an answer on a quiet machine. Whether it is kept is for the table in `ANSWERS` to tell: a test must not
 fail because others use the machine. So the limit is four times the promise, and more where programs wait in line."""
 TRACEBACK = "Traceback (most recent call last)"
+UNASKED = ("_js2py_traceDeltas", "_js2py_widget_layoutDelta", "plotly_selected", "plotly_hover")
+"""Of a stock `FigureWidget`; a lasso over 1,600 points makes 250 kB of them."""
 FIGURE = ".jp-Notebook .js-plotly-plot"
 OUTPUT = ".jp-Notebook .jp-OutputArea-output"
 LIBRARY = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
@@ -60,12 +62,17 @@ class OpenNotebook:
     def _watch(self, socket: Any) -> None:
         self._check_address(socket.url)
         socket.on("framereceived", self._read)
+        socket.on("framesent", self._overhear)
 
     def _read(self, frame: str | bytes) -> None:
         text = frame.decode("utf-8", "replace") if isinstance(frame, bytes) else frame
         if TRACEBACK in text and '"execute_reply"' not in text:
             plain = re.sub(r"\\u001b\[[\d;]*m", "", text).replace("\\n", "\n").replace('", "', "\n")
             self.wrong.append(plain[max(0, plain.index(TRACEBACK) - 300) :][:4000])
+
+    def _overhear(self, frame: str | bytes) -> None:
+        text = frame.decode("utf-8", "replace") if isinstance(frame, bytes) else frame
+        self.wrong += [f"the page sends what no figure asked for: {word}" for word in UNASKED if word in text]
 
     def check(self) -> None:
         """Fail if something has gone wrong since the notebook was opened."""

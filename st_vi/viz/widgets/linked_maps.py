@@ -147,7 +147,7 @@ class LinkedMaps(Explorer):
                 if figure is not lassoed and drawn_lines(figure):
                     figure.plotly_relayout({"selections": []})
                 points = projection.points
-                figure.update_traces(selectedpoints=None)
+                figure.unmark()
                 figure.data[1].update(x=points[rows, 0], y=points[rows, 1], marker=marker)
                 for trace, close in zip(figure.data[2:], near, strict=False):
                     trace.update(x=points[close, 0], y=points[close, 1], showlegend=bool(len(close)))

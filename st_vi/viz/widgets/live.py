@@ -7,32 +7,30 @@ from typing import Any
 
 import ipywidgets as w
 import plotly.graph_objects as go
-from plotly.serializers import custom_serializers
-from traitlets import Bunch, Dict, Unicode, observe
+from traitlets import Unicode
 
 LOADER = """
 const load = async (model) => {
   const script = await model.widget_manager.get_model(model.get("_script"));
   return (script.loaded ??= import(URL.createObjectURL(new Blob([script.get("value")], { type: "text/javascript" }))));
 };
+const unheard = (key, value) =>
+  /^_js2py_.*Deltas?$/.test(key) || (key === "_js2py_pointsCallback" && value?.event_type !== "plotly_click");
+const quiet = (model) => ({ ...model, set: (key, value) => unheard(key, value) || model.set(key, value) });
 export default () => {
   let figure, loaded;
   return {
     initialize({ model }) {
-      loaded = load(model).then((module) => (figure = module.default()).initialize({ model }));
+      model.set("_config", { ...model.get("_config"), plotGlPixelRatio: window.devicePixelRatio });
+      loaded = load(model).then((module) => (figure = module.default()).initialize({ model: quiet(model) }));
       // anywidget never speaks again to what takes longer than two seconds
       return Promise.race([loaded, new Promise((resolve) => setTimeout(resolve, 1500))]);
     },
-    render: (context) => loaded.then(() => figure.render(context)),
+    render: ({ model, el }) => loaded.then(() => figure.render({ model: quiet(model), el })),
   };
 };
 """
 """What a page runs for each figure: plotly's own widget, from a script that it loads once."""
-
-
-def _quiet() -> Dict:
-    """A message from the page of which the page wants no copy back."""
-    return Dict(allow_none=True).tag(sync=True, echo_update=False, **custom_serializers)
 
 
 class LiveFigure(go.FigureWidget):
@@ -44,8 +42,9 @@ class LiveFigure(go.FigureWidget):
 
     After each change, the page reports all values that plotly filled in, and after each lasso the points in it, which
     the stock one sends back to be drawn again, a trace at a time. Both keep kernel and page busy for longer than the
-    answer itself. Here, callbacks get clicks; a lasso is read from ``layout.selections``. Where the points of a trace
-    become fewer after one, set its ``selectedpoints`` to None: the page would draw what is not there any more.
+    answer itself. Here, the page tells of clicks only; a lasso is read from ``layout.selections``. Where the points of
+    a trace become fewer after one, call `unmark`: the page would draw what is not there any more. WebGL draws as many
+    pixels as the screen has; plotly's four for each of them take a page without a graphics card a third longer.
 
     Example:
         >>> from st_vi.viz.widgets.live import LiveFigure
@@ -56,9 +55,6 @@ class LiveFigure(go.FigureWidget):
 
     _esm = LOADER
     _script = Unicode().tag(sync=True)
-    _js2py_traceDeltas = _quiet()
-    _js2py_layoutDelta = _quiet()
-    _js2py_pointsCallback = _quiet()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._is_whole = False
@@ -72,20 +68,12 @@ class LiveFigure(go.FigureWidget):
         if self._is_whole:
             super().open()
 
-    def _handler_js2py_traceDeltas(self, change: Bunch) -> None:
-        """Without ``observe``: not called."""
-
-    def _handler_js2py_layoutDelta(self, change: Bunch) -> None:
-        """Likewise."""
-
-    @observe("_js2py_pointsCallback")
-    def _handler_js2py_pointsCallback(self, change: Bunch) -> None:
-        event = (change["new"] or {}).get("event_type")
-        if event == "plotly_click":
-            super()._handler_js2py_pointsCallback(change)
-        for trace in self.data if event == "plotly_selected" else ():
+    def unmark(self) -> None:
+        """Draw all points alike again, whatever the page has marked after a lasso."""
+        for trace in self.data:
             if "selectedpoints" in trace:
-                trace._props["selectedpoints"] = []  # the page has marked some: None is a change now, and unmarks them
+                trace._props["selectedpoints"] = []  # the page told nobody: now None is a change, and is sent
+                trace.selectedpoints = None
 
 
 @cache

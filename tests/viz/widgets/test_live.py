@@ -67,17 +67,6 @@ def test_callbacks_get_clicks_again_and_again():
     assert clicked == [[1], [1], [0]]
 
 
-@pytest.mark.parametrize("cls", [LiveFigure, go.FigureWidget])
-def test_reports_that_nobody_asked_for_are_not_answered(monkeypatch, cls):
-    """The stock figure, too, to see that this test could fail."""
-    figure, sent = cls(go.Figure(go.Scatter(x=[0, 1], y=[0, 1]))), []
-    monkeypatch.setattr(cls, "_send", lambda self, message, buffers=None: sent.append(message))
-    figure.set_state({"_js2py_pointsCallback": click(1, "plotly_selected")})
-    deltas = [{"uid": figure.data[0].uid, "opacity": 1}]
-    figure.set_state({"_js2py_traceDeltas": {"trace_deltas": deltas, "trace_edit_id": figure._last_trace_edit_id}})
-    assert bool(sent) == (cls is go.FigureWidget)
-
-
 def test_a_lasso_still_reaches_the_layout():
     figure = LiveFigure(FIGURE)
     line = {"type": "rect", "x0": 0, "x1": 1, "y0": 0, "y1": 1}
