@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import numpy as np
 from datasets import Dataset
 
 from st_vi.data import read_rows, split_by_anchor
@@ -44,6 +45,37 @@ def rows_of_terms(split: str) -> Dataset:
                     "negative_2": worse[1][1],
                     "score": SCORES[label],
                     "teacher_scores": [RELEVANCE[name] for name, _ in ranked[:3]],
+                    "task": "text_pair",
+                }
+            )
+    return Dataset.from_list(result)
+
+
+def ranked_rows(split: str) -> Dataset:
+    """Questions of XQuAD with three paragraphs that documents put in order: their own, of the same article, of another.
+
+    The data set has five paragraphs of each of 48 articles, one after the other. Questions of a fifth of the articles
+    are held out.
+    """
+    rows = read_rows(DATA / "retrieval/xquad_vi.jsonl")
+    paragraphs = list(dict.fromkeys(rows["context"]))
+    rng = np.random.default_rng(0)
+    held_out = set(rng.permutation(len(paragraphs) // 5)[: len(paragraphs) // 25].tolist())
+    articles = [article for article in range(len(paragraphs) // 5) if (article in held_out) == (split == "test")]
+    result = []
+    for row in rows:
+        article, place = divmod(paragraphs.index(row["context"]), 5)
+        if article in articles:
+            sister = 5 * article + (place + rng.integers(1, 5)) % 5
+            stranger = 5 * rng.choice([other for other in articles if other != article]) + rng.integers(5)
+            result.append(
+                {
+                    "anchor": row["question"],
+                    "positive": row["context"],
+                    "negative_1": paragraphs[sister],
+                    "negative_2": paragraphs[stranger],
+                    "score": 1.0,
+                    "teacher_scores": [1.0, 0.5, 0.0],
                     "task": "text_pair",
                 }
             )

@@ -33,7 +33,7 @@ from st_vi.data import read_rows
 from st_vi.evaluation.tables import markdown, over_seeds
 from st_vi.tasks import VIPOLYQWEN_TASKS, Term
 from tests.benchmarks.tables import update_docs
-from tests.benchmarks.term_rows import rows_of_terms, with_another_view
+from tests.benchmarks.term_rows import ranked_rows, rows_of_terms, with_another_view
 from tests.benchmarks.viclsr import DATA, Arm, build
 
 T = 0.07
@@ -64,6 +64,9 @@ OWN = {
     "SupReMix": "label distance",
 }
 """What each term is for, by the name of its class."""
+
+RANKED = ("SoftLabelKL", "ListwiseDistillation", "IRPO")
+"""Alone, they get rows with a teacher's order that can be learnt: of paragraphs."""
 
 VIEWS = ("AttractionRepulsion", "GroupOrdering", "MultiViewSingularValue")  # alone, they get a second positive
 TRAINING = {
@@ -144,7 +147,8 @@ def own_metric(kind: str, vectors: list[Tensor], rows: Dataset) -> float:
 
 def alone(name: str, bf16: bool, seed: int = 0) -> dict[str, Any]:
     """One term and nothing else: its loss and its own metric on held-out rows, before and after."""
-    term, train_rows, test_rows = TERMS[name], rows_of_terms("train"), rows_of_terms("test")
+    term, rows = TERMS[name], ranked_rows if name in RANKED else rows_of_terms
+    train_rows, test_rows = rows("train"), rows("test")
     columns, num_positives = ["anchor", "positive", "negative_1", "negative_2"], 1
     if name in VIEWS:
         train_rows, test_rows = with_another_view(train_rows), with_another_view(test_rows)
