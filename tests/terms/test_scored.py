@@ -50,6 +50,15 @@ def test_pairwise_rank(vectors, mapping, margin):
     assert_same(actual.sum() / 5, expected, vectors)
 
 
+def test_pairs_in_order(vectors):
+    a, p = (column.detach() for column in vectors)
+    a[4], p[4], a[0], p[0] = a[1], p[1], a[5], p[5]  # two pairs of rows with equal cosines: not in order
+    order = [(i, j) for i, j in itertools.product(range(6), repeat=2) if SCORES[i] > SCORES[j]]
+    right = sum(cosine(a[i], p[i]) > cosine(a[j], p[j]) for i, j in order if {i, j} not in ({4, 1}, {0, 5}))
+    counts = PairwiseRank.in_order(PairBatch(a, p, scores=torch.tensor(SCORES, dtype=torch.float64)))
+    assert [int(count) for count in counts] == [int(right), 9] and 0 < right < 9
+
+
 def test_cosine_alignment(vectors):
     a, p = vectors
     expected = sum(1 - cosine(a[i], p[i]) for i in range(6)) / 6
@@ -114,5 +123,6 @@ def test_bad_arguments():
             term()(PairBatch(torch.eye(2), torch.eye(2)))
     with pytest.raises(ValueError, match="margin_scale"):
         HardestNegativeMargin(margin_scale="degrees")
-    with pytest.raises(ValueError, match="temperature"):
-        HardestNegativeMargin(temperature=-1)
+    for temperature in (-1, 0):
+        with pytest.raises(ValueError, match="temperature"):
+            HardestNegativeMargin(temperature=temperature)
