@@ -93,6 +93,19 @@ def test_masks_and_scores():
     assert scores.isfinite().all()
 
 
+def test_two_candidates_are_enough_and_what_has_no_score_reads_zero():
+    a, inf = torch.eye(3), float("inf")
+    scores = torch.tensor([[1.0, 0.5], [NAN, -inf], [inf, 0.25]])
+    view, read = taught_candidates(PairBatch(a, a, a[None], teacher_scores=scores))
+    assert view.positive.tolist() == [[True, False], [False, False], [False, False]]
+    assert view.negative.tolist() == [[False, True]] * 3
+    assert read.tolist() == [[1.0, 0.5], [0.0, -inf], [0.0, 0.25]] and read.dtype == a.dtype
+    assert (
+        taught_candidates(PairBatch(a.double(), a.double(), a[None].double(), teacher_scores=scores))[1].dtype
+        == torch.float64
+    )
+
+
 def test_needs_scores_and_something_to_compare():
     a = torch.eye(2)
     with pytest.raises(ValueError, match="'teacher_scores'"):

@@ -152,7 +152,7 @@ def _run(module: str, code: CodeType | None, tests: Sequence[str]) -> None:
 
 def tests_of(file: Path) -> tuple[str, ...]:
     """Those of the file, and the examples of its docstrings."""
-    named = TESTS.get(file.stem, [f"test_{file.stem}"])
+    named = TESTS.get(file.stem, [f"test_{file.stem}"]) + ["test_arguments"] * (file.parent.name == "terms")
     return (*(str(ROOT / "tests" / file.parent.name / f"{name}.py") for name in named), str(file))
 
 
