@@ -166,3 +166,11 @@ def test_bad_arguments():
         PairBatch(torch.eye(2), torch.eye(2), same_anchor="ignore")
     with pytest.raises(ValueError, match="come together"):
         PairBatch(torch.eye(2), torch.eye(2), anchor_ids=torch.arange(2))
+
+
+def test_cosines_of_half_precision_are_in_single():
+    a, p = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
+    half, single = PairBatch(a, p), PairBatch(a.float(), p.float())
+    assert half.cosine.dtype == torch.float32
+    assert torch.equal(half.cosine, single.cosine)
+    assert torch.equal(half.forward.similarity, single.forward.similarity)
