@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentence_transformers import SentenceTransformer
 from torch import nn
+from transformers.utils.versions import require_version
 
 from st_vi.modules import Qwen2VLTransformer
 
@@ -32,7 +33,7 @@ def lora_config(rank: int = 16, vision: bool = False) -> LoraConfig:
         vision: Whether the blocks of the vision tower get LoRA, too; `learning_rate_mapping` finds it there.
 
     Raises:
-        ImportError: PEFT is not installed.
+        ImportError: PEFT is not installed, or transformers is older than 5.18.
 
     Example:
         >>> from st_vi.recipes.lora import lora_config
@@ -122,4 +123,6 @@ def _peft() -> ModuleType:
         import peft
     except ImportError as error:
         raise ImportError('LoRA needs PEFT: pip install "st-vi[lora]"') from error
+    # Older ones save an adapter with trained prefixes, and load it without them.
+    require_version("transformers>=5.18", 'LoRA needs it: pip install "st-vi[lora]"')
     return peft

@@ -138,6 +138,7 @@ def test_what_a_variant_trains_with_and_is_measured_with(study, monkeypatch, nam
 
 
 def test_table_and_plot():
+    pytest.importorskip("plotly")
     summaries = summarise(RESULTS)
     lines = table(summaries).splitlines()
     assert lines[2].startswith("| viPolyQwen | 2 | 43.8 ± 26.5 |  | 12.5 | 75.0 | 0.0 ± 141.4")
@@ -147,6 +148,7 @@ def test_table_and_plot():
 
 
 def test_command(tmp_path):
+    pytest.importorskip("plotly")
     options = ["--output", str(tmp_path), "--seeds", "1", "--steps", "1", "--rows", "4", "--test-rows", "3"]
     result = CliRunner().invoke(app, ["ablate", "vipolyqwen", *options, "--variant", "linear head"])
     assert result.exit_code == 0, result.output

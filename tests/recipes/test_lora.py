@@ -13,12 +13,14 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from transformers import AutoConfig, AutoModel
+from transformers.utils.versions import require_version
 
 from st_vi import DLELoss, build_vipolyqwen, load, train_vipolyqwen
 from st_vi.recipes.lora import lora_config, merge_lora
 from tests.recipes.test_vipolyqwen import SETTINGS, BestIsStepThree, Interruption
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 
+pytest.importorskip("peft", reason='needs pip install "st-vi[lora]"')
 RED = Image.new("RGB", (56, 56), "red")
 INPUTS = ["Xin chào", "<ocr> Xin chào", {"text": "<vqa_single> Màu gì?", "image": RED}, RED]
 
@@ -296,6 +298,15 @@ def test_the_stock_argument_trains_with_gradient_checkpointing(tiny_qwen, rows, 
 def test_without_peft_the_extra_is_named_before_anything_is_read(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ImportError, match=r'pip install "st-vi\[lora\]"'):
+        build_vipolyqwen("no/such-model", lora=True)
+
+
+def test_an_older_transformers_is_refused(monkeypatch):
+    def older(requirement, hint):
+        return require_version(requirement.replace(">=5", ">=99"), hint)
+
+    monkeypatch.setattr("st_vi.recipes.lora.require_version", older)
+    with pytest.raises(ImportError, match=r"transformers>=99\.18.*LoRA needs it"):
         build_vipolyqwen("no/such-model", lora=True)
 
 
