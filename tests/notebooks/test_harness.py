@@ -11,14 +11,18 @@ import time
 import ipywidgets as w
 import plotly.graph_objects as go
 
+from st_vi.viz.widgets.live import LiveFigure
+
 alive, dead = w.Checkbox(description="alive"), w.Checkbox(description="dead")
-broken, slow = w.Button(description="broken"), w.Button(description="slow")
+broken, slow, loud = (w.Button(description=name) for name in ("broken", "slow", "loud"))
 said = w.HTML("<b class='said'>nothing</b>")
-figure = go.FigureWidget(go.Scattergl(x=[0, 1], y=[0, 1], mode="markers"))
+figure = LiveFigure(go.Scattergl(x=[0, 1], y=[0, 1], mode="markers"))
 alive.observe(lambda change: figure.data[0].update(y=[1, 0] if change.new else [0, 1]), "value")
 broken.on_click(lambda _: 1 / 0)
 slow.on_click(lambda _: (time.sleep(0.6), setattr(said, "value", "<b class='said'>something</b>")))
-w.VBox([alive, dead, broken, slow, said, figure])
+box = w.VBox([alive, dead, broken, slow, loud, said, figure])
+loud.on_click(lambda _: setattr(box, "children", [*box.children, go.FigureWidget(figure)]))  # a stock one
+box
 """
 
 
@@ -71,11 +75,14 @@ def test_what_goes_wrong_in_the_browser_is_seen(open_notebook, script):
     notebook.check()
     notebook.click_text("broken")
     notebook.evaluate("fetch('https://example.org/').catch(() => 0)")
+    notebook.click_text("loud")
     for _ in range(200):
-        if len(notebook.wrong) > 1:
+        if len(notebook.wrong) > 2:
             break
         notebook.page.wait_for_timeout(50)
+    notebook._settle()  # the stock figure says more than one thing
     wrong = "\n".join(notebook.wrong)
     assert "ZeroDivisionError" in wrong
     assert "request off localhost: https://example.org/" in wrong
+    assert "the page sends what no figure asked for: _js2py_widget_layoutDelta" in wrong
     notebook.wrong.clear()
