@@ -148,6 +148,11 @@ def test_inputs_that_cannot_be_compared_have_no_ids(tiny_model):
     assert content_ids([text, text | {"pixel_values": torch.ones(2, 3, 8, 8)}]) is None
     assert content_ids([text | {"pixel_values_videos": torch.ones(2, 3)}]) is None
     assert content_ids([{"input_ids": torch.ones(5)}]) is None
+    whole = {"pixel_values": torch.ones(4, 3), "image_grid_thw": torch.tensor([[1, 2, 2]])}
+    whole |= {"num_images_per_sample": torch.tensor([1, 0])}
+    assert content_ids([text | whole]) is not None
+    for part in ("image_grid_thw", "num_images_per_sample"):
+        assert content_ids([text | {key: value for key, value in whole.items() if key != part}]) is None
 
 
 def joint_loss(embeddings, ids, **settings):

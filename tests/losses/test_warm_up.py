@@ -54,6 +54,7 @@ def test_a_resumed_training_goes_on_where_it_was(tiny_model, rows, tmp_path):
 
 
 def test_the_share_has_a_range():
+    assert [InfoNCEWarmUp(DLELoss(None), share).share for share in (0.0, 1.0)] == [0.0, 1.0]
     with pytest.raises(ValueError, match="share"):
         InfoNCEWarmUp(DLELoss(model=None), 1.5)
 

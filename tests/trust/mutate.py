@@ -58,7 +58,7 @@ KEPT_FIELDS = {"annotation", "returns", "decorator_list"}
 # Other tests of a file than the one of its name.
 TESTS = {
     "contrastive": ["test_contrastive", "test_scored"],
-    "content": ["test_embed", "test_dle"],
+    "content": ["test_supcon_nli"],
     "grad_cache": ["test_cached"],
     "inputs": ["test_embed"],
     "pairs": ["test_pairs", "test_contrastive", "test_scored"],
