@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 from transformers.image_utils import SizeDict
 from transformers.utils import is_flash_attn_2_available, is_torchvision_available, is_vision_available  # type: ignore[attr-defined]
+from transformers.utils.versions import require_version
 
 from st_vi.modules.distinct_pictures import DistinctPictures
 from st_vi.modules.saved_module import declare_requirement
@@ -209,6 +210,8 @@ class Qwen2VLTransformer(Transformer):
                 f"{model_name_or_path} is a {config.model_type!r} model; Qwen2VLTransformer needs one of "
                 f"{_MODEL_TYPES}. Use the stock Transformer for others."
             )
+        if is_peft_model:
+            check_adapters()
         return config, is_peft_model
 
     def _set_pixel_budget(self) -> None:
@@ -299,3 +302,8 @@ def _is_unicode(value: Any) -> bool:
 
 def _name(number: int, item: Any) -> str:
     return f"input {number} of the batch, {item!r:.100}"
+
+
+def check_adapters() -> None:
+    """Raise an ImportError where transformers loads an adapter without the prefixes that were trained with it."""
+    require_version("transformers>=5.18", 'LoRA needs it: pip install "st-vi[lora]"')

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sentence_transformers import SentenceTransformer
 from torch import nn
-from transformers.utils.versions import require_version
 
 from st_vi.modules import Qwen2VLTransformer
+from st_vi.modules.qwen2_vl import check_adapters
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -123,6 +123,5 @@ def _peft() -> ModuleType:
         import peft
     except ImportError as error:
         raise ImportError('LoRA needs PEFT: pip install "st-vi[lora]"') from error
-    # Older ones save an adapter with trained prefixes, and load it without them.
-    require_version("transformers>=5.18", 'LoRA needs it: pip install "st-vi[lora]"')
+    check_adapters()
     return peft

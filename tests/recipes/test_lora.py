@@ -301,13 +301,17 @@ def test_without_peft_the_extra_is_named_before_anything_is_read(monkeypatch):
         build_vipolyqwen("no/such-model", lora=True)
 
 
-def test_an_older_transformers_is_refused(monkeypatch):
+def test_an_older_transformers_is_refused(tiny_qwen, tmp_path, monkeypatch):
+    built(tiny_qwen).save_pretrained(str(tmp_path))
+
     def older(requirement, hint):
         return require_version(requirement.replace(">=5", ">=99"), hint)
 
-    monkeypatch.setattr("st_vi.recipes.lora.require_version", older)
+    monkeypatch.setattr("st_vi.modules.qwen2_vl.require_version", older)
     with pytest.raises(ImportError, match=r"transformers>=99.18[^$]*LoRA needs it"):
         build_vipolyqwen("no/such-model", lora=True)
+    with pytest.raises(ImportError, match=r"transformers>=99.18[^$]*LoRA needs it"):
+        load(tmp_path, device="cpu")
 
 
 def test_command_line(tiny_qwen, tmp_path):
