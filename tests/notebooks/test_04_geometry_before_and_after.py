@@ -56,6 +56,7 @@ def place_of_the_last_point_to_the_right(notebook):
 
 def test_in_the_browser(open_notebook):
     notebook = open_notebook(NAME)
+    points = len(notebook.data(0, 0, "x"))
     notebook.screenshot("first")
 
     with notebook.changes(figure=1):
@@ -77,6 +78,7 @@ def test_in_the_browser(open_notebook):
     with notebook.changes(figure=0):
         notebook.fill("find text", "Bà ngoại tôi năm nay bảy mươi tám tuổi")
     assert not any(notebook.data(figure, trace, "selectedpoints") for figure in (0, 1) for trace in range(4))
+    assert all(len(notebook.data(figure, 0, "marker.symbol")) == points for figure in (0, 1))  # each has its own yet
     with notebook.changes(selector=".st-vi-neighbours"):
         notebook.slide("neighbours", "ArrowLeft", presses=3)
     assert "of 7 nearest neighbours" in notebook.text(".st-vi-picked")

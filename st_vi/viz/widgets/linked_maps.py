@@ -144,10 +144,11 @@ class LinkedMaps(Explorer):
         self.table.value = self._described()  # in the page before the maps, which take it longer
         with self.at_once():
             for figure, projection in zip(self.maps, self.projections.values(), strict=True):
-                if figure is not lassoed and drawn_lines(figure):
+                has_lines, points = bool(drawn_lines(figure)), projection.points
+                if has_lines and figure is not lassoed:
                     figure.plotly_relayout({"selections": []})
-                points = projection.points
-                figure.unmark()
+                if has_lines:
+                    figure.unmark()
                 figure.data[1].update(x=points[rows, 0], y=points[rows, 1], marker=marker)
                 for trace, close in zip(figure.data[2:], near, strict=False):
                     trace.update(x=points[close, 0], y=points[close, 1], showlegend=bool(len(close)))
