@@ -73,9 +73,9 @@ class ClusterBatchSampler(_RowBatchSampler):
 
     Every row comes once an epoch. Rows of a cluster are shuffled and cut into full batches; what is left over of all
     clusters fills mixed batches; the order of the batches is shuffled, the incomplete one last. All of it depends on
-    seed and epoch alone: it is the same in every process and after a resume. (On several processes, and
-    before transformers 5.17, stock does not tell a batch sampler the epoch when it resumes in the middle of one: resume
-    at an epoch's end there.)
+    seed and epoch alone: it is the same in every process and after a resume. (On several processes, and before
+    transformers 5.17, stock does not tell a batch sampler the epoch when it resumes in the middle of one: resume at an
+    epoch's end there.)
 
     Near anchors share answers more often than others, so false negatives are more frequent too. A loss that masks
     repeated texts, as `SupConNLILoss` does, knows the literal ones.

@@ -14,8 +14,10 @@ from tests.losses.test_dle import LABELS, NAN
 
 def log(monitor, tmp_path, **logs):
     state = TrainerState()
-    state.log_history = [dict(logs)]
+    earlier = {"loss": 9.0}
+    state.log_history = [dict(earlier), dict(logs)]
     monitor.on_log(TrainingArguments(str(tmp_path), use_cpu=True), state, TrainerControl(), logs)
+    assert state.log_history[0] == earlier  # an entry gets its own figures only
     return state.log_history[-1], logs
 
 
