@@ -12,8 +12,6 @@ from sentence_transformers import SentenceTransformer
 from st_vi import build_viclsr, export_stock, load
 from tests.conftest import SENTENCES
 
-pytest.importorskip("optimum.intel.openvino", reason='needs pip install "st-vi[openvino]", an environment of its own')
-
 # By itself OpenVINO computes in bfloat16 wherever the CPU has it.
 EXACT = {"ov_config": {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}}
 TEXTS = [*SENTENCES, *(text[: 3 + 5 * i] for i, text in enumerate(SENTENCES))]

@@ -1,6 +1,7 @@
 """Bad input for the fuzz tests, the property that all of them check, and the count of cases.
 
-A case is one call, or one input of a batch. `ST_VI_FUZZ_SEED` gives other cases than the ones CI always takes.
+A case is one call, or one input of a batch. `ST_VI_FUZZ_SEED` gives other cases than the ones CI always takes;
+`ST_VI_FUZZ=1` gives all of them, ten times as many as every push runs.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ atexit.register(shutil.rmtree, _home, ignore_errors=True)
 set_hypothesis_home_dir(_home)
 
 SEED = os.environ.get("ST_VI_FUZZ_SEED")
+SHARE = float(os.environ.get("ST_VI_FUZZ", "0.1"))
+LEAST_EXAMPLES = 10  # of each test, however small the share
 LONGEST = 30, 600  # seconds of CPU, or of waiting, for one case; what takes longer hangs
 NAN, INF = math.nan, math.inf
 
@@ -45,7 +48,8 @@ REFUSED = object()
 
 
 def fuzz(examples: int, **given_: st.SearchStrategy) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """`hypothesis.given` with as many examples, reproducible in CI, and another seed where one is set."""
+    """`hypothesis.given` with the share of so many examples, reproducible in CI; another seed where one is set."""
+    examples = min(examples, max(LEAST_EXAMPLES, round(SHARE * examples)))
     profile = settings(max_examples=examples, deadline=None, database=None, print_blob=True, derandomize=SEED is None)
 
     def wrap(test: Callable[..., None]) -> Callable[..., None]:

@@ -11,6 +11,8 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.trust.mutate import compiled, mutants, told
 
@@ -49,26 +51,49 @@ TREES = {
 }
 
 
-@pytest.mark.parametrize("file", TREES)
-def test_what_is_imported_is_declared(file):
-    packages = {package_of(module) for module in modules_of(list(ast.walk(TREES[file])))}
-    assert not packages - CORE - BROUGHT - EXTRA - BROUGHT_BY_EXTRAS
+def test_what_is_imported_is_declared():
+    declared = CORE | BROUGHT | EXTRA | BROUGHT_BY_EXTRAS
+    used = {file: {package_of(module) for module in modules_of(list(ast.walk(tree)))} for file, tree in TREES.items()}
+    assert not {file: packages - declared for file, packages in used.items() if packages - declared}
 
 
-@pytest.mark.parametrize("file", [file for file in TREES if not file.startswith("st_vi/viz/")])
-def test_the_core_needs_no_extra(file):
+def test_the_core_needs_no_extra():
     """Only the viz room, the notebooks' own, imports outside of functions what an extra brings."""
-    assert not {package_of(module) for module in modules_of(TREES[file].body)} - CORE - BROUGHT
+    used = {file: {package_of(module) for module in modules_of(tree.body)} for file, tree in TREES.items()}
+    extra = {file: packages - CORE - BROUGHT for file, packages in used.items() if not file.startswith("st_vi/viz/")}
+    assert not {file: packages for file, packages in extra.items() if packages}
 
 
-@pytest.mark.parametrize("requirement", [*PROJECT["dependencies"], *(r for extra in EXTRAS.values() for r in extra)])
-def test_every_requirement_has_a_lower_bound_and_no_pin(requirement):
-    assert requirement.startswith("st-vi[") or (">=" in requirement and "==" not in requirement)
+def test_every_requirement_has_a_lower_bound_and_no_pin():
+    requirements = [*PROJECT["dependencies"], *(r for extra in EXTRAS.values() for r in extra)]
+    assert not [r for r in requirements if not r.startswith("st-vi[") and (">=" not in r or "==" in r)]
 
 
-@pytest.mark.parametrize("name", sorted(CORE | EXTRA))
-def test_the_page_says_why_it_is_there(name):
-    assert f"`{name}`" in (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+def test_the_page_says_why_each_package_is_there():
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    assert not [name for name in sorted(CORE | EXTRA) if f"`{name}`" not in page]
+
+
+@pytest.mark.parametrize("file", ["constraints.txt", ".ci/openvino.txt"])
+def test_the_committed_versions_are_exact_and_fit(file):
+    """Every requirement of the extras that a file is for has one version that its bounds allow, and no address."""
+    if not (ROOT / file).is_file():
+        pytest.skip("not in a checkout")
+    first, *lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines]
+    assert all(re.fullmatch(r"==[\w.!+-]+", str(pin.specifier)) and pin.url is None for pin in pins)
+    here = {
+        canonicalize_name(pin.name): str(pin.specifier)[2:] for pin in pins if not pin.marker or pin.marker.evaluate()
+    }
+    extras = re.search(r"the extras: ([\w, ]+)\.", first)[1].replace(",", "").split()
+    wanted = [Requirement(line) for line in PROJECT["dependencies"]]
+    while extras:  # those that are named by another extra, too
+        for requirement in map(Requirement, EXTRAS[extras.pop()]):
+            own = canonicalize_name(requirement.name) == "st-vi"
+            extras += requirement.extras if own else ()
+            wanted += [] if own else [requirement]
+    unfit = [str(r) for r in wanted if not r.specifier.contains(here.get(canonicalize_name(r.name), "0"))]
+    assert not unfit
 
 
 def test_types_are_shipped():
