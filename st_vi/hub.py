@@ -20,6 +20,7 @@ from st_vi import modules
 from st_vi.model_files import check_files, check_modules, plain_weights
 from st_vi.modules import MLPHead
 from st_vi.modules.positions import usable_positions
+from st_vi.modules.whole_backbone import whole_backbone
 
 logger = logging.get_logger(__name__)
 
@@ -150,7 +151,7 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
 
     Raises:
         ValueError: The model names another class or a folder outside of it; one of its files is damaged, cut short or
-            would run code; or `trust_remote_code` is asked for.
+            would run code; weights of the backbone are missing, or left over; or `trust_remote_code` is asked for.
 
     Example:
         >>> import tempfile
@@ -171,7 +172,8 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
     if kwargs.get("backend", "torch") == "torch":
         kwargs["model_kwargs"] = _NOT_THE_MODELS_CHOICE | (kwargs.get("model_kwargs") or {}) | {"weights_only": True}
     try:
-        return SentenceTransformer._load_with_module_classes(name, own, **kwargs)
+        with whole_backbone():
+            return SentenceTransformer._load_with_module_classes(name, own, **kwargs)
     except Exception:
         # Whose fault was it? Stock's errors about files do not name them.
         if file := load_file_path(name, "modules.json", **hub) or load_file_path(name, "config.json", **hub):

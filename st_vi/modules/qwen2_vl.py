@@ -18,6 +18,7 @@ from transformers.utils.versions import require_version
 from st_vi.modules.distinct_pictures import DistinctPictures
 from st_vi.modules.saved_module import declare_requirement
 from st_vi.modules.unicode_text import is_unicode
+from st_vi.modules.whole_backbone import whole_backbone
 
 logger = logging.getLogger(__name__)
 
@@ -213,6 +214,10 @@ class Qwen2VLTransformer(Transformer):
         if is_peft_model:
             check_adapters()
         return config, is_peft_model
+
+    def _load_model(self, *args: Any, **kwargs: Any) -> Any:
+        with whole_backbone():
+            return super()._load_model(*args, **kwargs)
 
     def _set_pixel_budget(self) -> None:
         processor = self.processor.image_processor

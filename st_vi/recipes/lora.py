@@ -7,10 +7,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
 from torch import nn
 
 from st_vi.modules import Qwen2VLTransformer
 from st_vi.modules.qwen2_vl import check_adapters
+from st_vi.stock import forget_renamings
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -75,14 +77,16 @@ def add_lora(backbone: Qwen2VLTransformer, config: LoraConfig, base_rows: int) -
 def merge_lora(model: SentenceTransformer) -> None:
     """Fold the adapter into the backbone's weights, in place: ``save_pretrained`` then writes a whole model.
 
-    That model needs neither PEFT nor the base model's files, and costs nothing extra per vector.
+    That model needs neither PEFT nor the base model's files, and costs nothing extra per vector. Its vectors are those
+    of `model`, up to rounding in the dtype of the weights. Of several adapters, those that are active are folded in,
+    and the others are gone.
 
     Args:
-        model: With a LoRA adapter, trained or loaded.
+        model: With a LoRA adapter: new, trained, loaded, or any of these trained further.
 
     Raises:
         ImportError: PEFT is not installed.
-        ValueError: `model` has no adapter.
+        ValueError: `model` has no adapter, or all of them are disabled.
 
     Example:
         >>> from st_vi import load
@@ -91,10 +95,14 @@ def merge_lora(model: SentenceTransformer) -> None:
         >>> merge_lora(model)  # doctest: +SKIP
         >>> model.save_pretrained("outputs/vipolyqwen")  # doctest: +SKIP
     """
-    _peft()
+    peft = _peft()
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
+    for module in model.modules():
+        if isinstance(module, Transformer) and isinstance(module.model, peft.PeftModel):  # wrapped by PEFT itself
+            module.model = module.model.merge_and_unload()
+            return
     backbone: Any = model.transformers_model
     if not getattr(backbone, "peft_config", None):
         raise ValueError("the model has no adapter to merge")
@@ -104,11 +112,14 @@ def merge_lora(model: SentenceTransformer) -> None:
         for name, layer in backbone.named_modules()
         if isinstance(layer, (BaseTunerLayer, AuxiliaryTrainingWrapper))
     }
+    if any(layer.disable_adapters for layer in wrappers.values()):
+        raise ValueError("the model's adapters are disabled: call model.enable_adapters() to merge them")
     for name, layer in wrappers.items():
         parent, _, child = name.rpartition(".")
         if parent not in wrappers:  # else its parent merges it
             setattr(backbone.get_submodule(parent), child, _merged(layer))
     backbone.delete_adapter(list(backbone.peft_config))
+    forget_renamings(backbone)  # of an adapter that was loaded: the whole model would be saved under them
 
 
 def _merged(layer: Any) -> nn.Module:

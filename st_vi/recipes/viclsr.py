@@ -24,6 +24,7 @@ from st_vi.losses import SupConNLILoss
 from st_vi.modules import MLPHead, WordSegmentedTransformer
 from st_vi.modules.mlp_head import Activation
 from st_vi.modules.positions import usable_positions
+from st_vi.modules.whole_backbone import whole_backbone
 from st_vi.recipes.training import train
 
 
@@ -52,7 +53,7 @@ def build_viclsr(
         A `SentenceTransformer` whose embeddings have the width of the encoder and length 1.
 
     Raises:
-        ValueError: The activation or the pooling is not known.
+        ValueError: The activation or the pooling is not known, or weights of the encoder are missing.
         ImportError: Words are to be segmented and the extra "vi" is not installed.
 
     Example:
@@ -64,7 +65,8 @@ def build_viclsr(
     base_model = str(base_model)
     if segment_words is None:
         segment_words = "phobert" in type(AutoTokenizer.from_pretrained(base_model)).__name__.lower()
-    transformer = (WordSegmentedTransformer if segment_words else Transformer)(base_model, **transformer_kwargs)
+    with whole_backbone():
+        transformer = (WordSegmentedTransformer if segment_words else Transformer)(base_model, **transformer_kwargs)
     transformer.max_seq_length = min(max_seq_length, usable_positions(transformer.config))
     width = transformer.get_embedding_dimension()
     return SentenceTransformer(

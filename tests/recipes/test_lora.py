@@ -12,7 +12,7 @@ from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 from sentence_transformers import SentenceTransformer
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, Qwen2VLForConditionalGeneration
 from transformers.utils.versions import require_version
 
 from st_vi import DLELoss, build_vipolyqwen, load, train_vipolyqwen
@@ -169,15 +169,96 @@ def test_a_loaded_adapter_is_frozen_until_it_is_set(tiny_qwen, tmp_path):
     assert trainable[0] == trainable[1]
 
 
-def test_merged_it_is_a_whole_model(tiny_qwen, tmp_path):
-    model = shaken(built(tiny_qwen, lora_config(vision=True)))
-    vectors = model.encode(INPUTS)
+def merged_vectors(model, folder, **settings):
+    """The vectors of `model` with its adapter, merged, and saved and loaded after that."""
+    vectors = [model.encode(INPUTS)]
     merge_lora(model)
     assert not [name for name, _ in model.named_parameters() if "lora_" in name or "trainable_tokens" in name]
-    model.save_pretrained(str(tmp_path))
-    assert (tmp_path / "model.safetensors").is_file() and not (tmp_path / "adapter_config.json").exists()
-    assert abs(load(tmp_path).encode(INPUTS) - vectors).max() <= 1e-5
-    with pytest.raises(ValueError, match="no adapter"):
+    vectors.append(model.encode(INPUTS))
+    model.save_pretrained(str(folder), create_model_card=False)
+    assert (folder / "model.safetensors").is_file() and not (folder / "adapter_config.json").exists()
+    again = load(folder, **settings)
+    for whole in (model, again):
+        with pytest.raises(ValueError, match="no adapter to merge"):
+            merge_lora(whole)
+    return [*vectors, again.encode(INPUTS)]
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_qwen, tmp_path_factory):
+    """A saved model with an adapter, of tower and language model."""
+    path = tmp_path_factory.mktemp("adapter")
+    # A tenth of what `shaken` adds, so that merging rounds by less than 1e-6.
+    torch.manual_seed(1)
+    model = built(tiny_qwen, lora_config(vision=True)).eval()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.01 * torch.randn_like(parameter)
+    model.save_pretrained(str(path))
+    return path
+
+
+def second_adapter(model):
+    from peft import LoraConfig
+
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], trainable_token_indices=prefix_ids(model))
+    model.add_adapter(config, "second")
+    return shaken(model)
+
+
+WAYS_IN = {
+    "loaded": lambda model: model,
+    "trained further": lambda model: model.set_adapter("default") or shaken(model.train()),
+    "the second of two": second_adapter,
+    "the first of two": lambda model: second_adapter(model).set_adapter("default") or model,
+}
+
+
+@pytest.mark.parametrize("way", WAYS_IN)
+def test_merged_it_is_a_whole_model_whatever_way_the_adapter_came(adapter, tmp_path, way):
+    before, merged, again = merged_vectors(WAYS_IN[way](load(adapter)), tmp_path)
+    assert abs(merged - before).max() <= 2e-6  # rounding
+    assert (again == merged).all()
+
+
+@pytest.mark.parametrize("vision", [False, True])
+def test_a_new_adapter_merges_too(tiny_qwen, tmp_path, vision):
+    before, merged, again = merged_vectors(shaken(built(tiny_qwen, lora_config(vision=vision))), tmp_path)
+    assert abs(merged - before).max() <= 2e-6
+    assert (again == merged).all()
+
+
+def test_merged_in_half_precision_it_is_the_same_but_for_rounding(adapter, tmp_path):
+    half = {"model_kwargs": {"dtype": torch.bfloat16}}
+    before, merged, again = merged_vectors(load(adapter, **half), tmp_path, **half)
+    assert abs(merged - before).max() <= 0.05
+    assert (again == merged).all()
+
+
+def test_merged_over_a_base_with_the_names_of_the_hub(tmp_path):
+    """Qwen2-VL's own files name its weights as the model with a language head does."""
+    base = save_tiny_qwen2_vl(tmp_path / "base")
+    Qwen2VLForConditionalGeneration(AutoConfig.from_pretrained(base)).save_pretrained(base)
+    shaken(built(base)).save_pretrained(str(tmp_path / "adapter"))
+    before, merged, again = merged_vectors(load(tmp_path / "adapter"), tmp_path / "merged")
+    assert abs(merged - before).max() <= 2e-6
+    assert (again == merged).all()
+
+
+def test_a_model_that_peft_wrapped_merges(tiny_qwen, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    model = built(tiny_qwen, None)
+    model[0].model = get_peft_model(model[0].model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    before, merged, again = merged_vectors(shaken(model), tmp_path)
+    assert abs(merged - before).max() <= 2e-6
+    assert (again == merged).all()
+
+
+def test_disabled_adapters_are_not_merged(adapter):
+    model = load(adapter)
+    model.disable_adapters()
+    with pytest.raises(ValueError, match="enable_adapters"):
         merge_lora(model)
 
 

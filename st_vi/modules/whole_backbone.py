@@ -1,0 +1,69 @@
+"""A backbone is read whole, or not at all: transformers fills in random numbers, and says so in its log only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from st_vi.stock import watched_reading
+
+# A pooler that checkpoints lack, and that nothing reads: vectors are pooled from the last hidden states.
+_NOT_READ = re.compile(r"(^|\.)pooler\.")
+# SimCSE's head, and so that of the released ViCLSR.
+_HEAD = re.compile(r"^mlp\.dense\.")
+
+
+@contextmanager
+def whole_backbone() -> Iterator[None]:
+    """See that every backbone and every adapter read within has all of its weights, and that all of them have a place.
+
+    Heads of other tasks, such as ``lm_head``, and buffers that older versions saved have none, and need none.
+
+    Raises:
+        ValueError: Weights are missing, or parts of the backbone are left over. The first ones are named.
+
+    Example:
+        >>> from sentence_transformers.base.modules import Transformer
+        >>> from st_vi.modules.whole_backbone import whole_backbone
+        >>> with whole_backbone():
+        ...     Transformer("FacebookAI/xlm-roberta-base")  # doctest: +SKIP
+    """
+    with watched_reading(_check):
+        yield
+
+
+def _check(model: Any, place: str, found: Any) -> None:
+    missing = sorted(key for key in found.missing_keys if not _NOT_READ.search(key))
+    parts = {name for name, _ in model.named_children()}
+    buffers = {name for name, _ in model.named_buffers()}
+    left = sorted(
+        key
+        for key in found.unexpected_keys
+        if key.split(".")[0] in parts and key not in buffers and not _NOT_READ.search(key)
+    )
+    if missing:
+        raise ValueError(
+            f"{place} lacks {len(missing)} weights that its configuration describes ({_first(missing)}): they would be "
+            f"random{_other_names(found.unexpected_keys)}"
+        )
+    if left:
+        raise ValueError(
+            f"{place} has {len(left)} weights for which its configuration has no place ({_first(left)}): they would be "
+            "left out. Check that weights and configuration come from the same model"
+        )
+    if any(_HEAD.search(key) for key in found.unexpected_keys):
+        raise ValueError(
+            f"{place} has a head (mlp.dense), which would be left out: read it with st_vi.import_viclsr({place!r})"
+        )
+
+
+def _other_names(unexpected: Iterable[str]) -> str:
+    if not (names := sorted(unexpected)):
+        return ". Check that weights and configuration come from the same model"
+    return f". Instead it has {len(names)} of other names ({_first(names)}): save the model that it was made from again"
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
