@@ -64,6 +64,16 @@ class Task:
         """Whether a row of this task is of no use without a teacher's scores of its candidates."""
         return any(getattr(term, "needs_teacher", False) for term in self.terms)
 
+    @property
+    def needs_teacher_vectors(self) -> bool:
+        """Whether a row of this task is of no use without a teacher's vector of one of its texts."""
+        return any(getattr(term, "needs_teacher_vectors", False) for term in self.terms)
+
+    @property
+    def needs_positive(self) -> bool:
+        """Whether a row of this task needs a positive: not where its terms look at each input and a teacher alone."""
+        return any(getattr(term, "needs_positive", True) for term in self.terms)
+
 
 def _pairs(term: Term) -> zip[tuple[str, str]]:
     name = type(term).__name__

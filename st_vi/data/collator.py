@@ -28,7 +28,9 @@ class MixedTaskCollator(BaseDataCollator):
     cannot hold both; here they become the stock inputs: text, image, or {"text", "image"}.
 
     Further candidates are `positive_2`, … (for a loss with as many `num_positives`), `negative` or `negative_1`, ….
-    `teacher_scores` is a list of numbers, one for each of these columns, positives first.
+    `teacher_scores` is a list of numbers, one for each of these columns, positives first. `anchor_teacher`,
+    `positive_teacher`, … are a teacher's vectors of these texts, a list of numbers each, all of one size; None where
+    a row has none.
 
     The prefix of its task stands before the text, as in viPolyQwen: ``f"{prefix} {text}"``. The paper puts it on
     the anchor and uses none for general-purpose inference: with `prefix_dropout`, a share of the rows is trained
@@ -42,11 +44,13 @@ class MixedTaskCollator(BaseDataCollator):
 
     Returns:
         What the trainer expects: ``anchor_…``, ``positive_…``, … features, and ``label`` (B, 2) with the index of the
-        task and the score, NaN where there is none; with k teacher scores a row, (B, 2 + k).
+        task and the score, NaN where there is none; with k teacher scores a row, (B, 2 + k); with teacher vectors of
+        size T in any column, (B, 2 + k + (1 + k)·T).
 
     Raises:
         ValueError: No rows, an unknown task, a missing column, neither text nor image, a score that is not in [0, 1],
-            teacher scores that are not one number a candidate, or a setting out of range. Names column and row.
+            teacher scores that are not one number a candidate, teacher vectors of different sizes or with anything but
+            finite numbers, or a setting out of range. Names column and row.
 
     Example:
         >>> from st_vi import MixedTaskCollator
@@ -77,7 +81,7 @@ class MixedTaskCollator(BaseDataCollator):
             raise ValueError(f"unknown task(s) {sorted(unknown)} in column 'task'; the tasks are {list(index)}")
         tasks = [index[name] for name in names]
         candidates = candidate_columns(features[0])
-        if "positive" not in candidates:
+        if "positive" not in candidates and (candidates or any(self.tasks[task].needs_positive for task in tasks)):
             raise ValueError(f"missing column 'positive'; the columns are {list(features[0])}")
         taught = any("teacher_scores" in row for row in features)
         labels = [
@@ -85,6 +89,10 @@ class MixedTaskCollator(BaseDataCollator):
             for number, (task, row) in enumerate(zip(tasks, features, strict=True))
         ]
         batch: dict[str, Any] = {"label": torch.tensor(labels)}
+        if any(f"{column}_teacher" in row for row in features for column in ("anchor", *candidates)):
+            unknown_scores = torch.full((len(features), 0 if taught else len(candidates)), nan)
+            vectors = _teacher_vectors(features, ("anchor", *candidates))
+            batch["label"] = torch.cat([batch["label"], unknown_scores, vectors], dim=1)
         if "dataset_name" in features[0]:
             batch["dataset_name"] = features[0]["dataset_name"]
 
@@ -127,6 +135,30 @@ def _teacher_scores(row: Mapping[str, Any], number: int, candidates: Sequence[st
             f"got {shown(scores)}"
         )
     return [_number(score, "teacher_scores", number) for score in scores]
+
+
+def _teacher_vectors(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> torch.Tensor:
+    """(B, columns · T), column after column; NaN for a vector that is None or whose column is not there."""
+    found: dict[tuple[int, int], torch.Tensor] = {}
+    for number, row in enumerate(rows):
+        for place, column in enumerate(columns):
+            value = row.get(f"{column}_teacher")
+            if value is None:
+                continue
+            try:
+                vector = torch.as_tensor(value, dtype=torch.float32)
+            except (TypeError, ValueError, RuntimeError):
+                vector = torch.empty(0, 0)
+            size = len(next(iter(found.values()), vector))
+            if vector.ndim != 1 or not len(vector) or len(vector) != size or not vector.isfinite().all():
+                expected = f"expected {size if vector.ndim == 1 and size else 'a list of'} finite numbers"
+                bad_value(f"{column}_teacher", f"{number} of the batch", value, expected)
+            found[number, place] = vector
+    size = len(next(iter(found.values()), ()))
+    vectors = torch.full((len(rows), len(columns), size), nan)
+    for place, vector in found.items():
+        vectors[place] = vector
+    return vectors.flatten(1)
 
 
 def _number(value: Any, column: str, number: int) -> float:

@@ -26,7 +26,8 @@ def check_task_rows(
 
     Args:
         dataset: Columns anchor, positive, task, and where there are any score, anchor_image, positive_image, further
-            candidates and teacher_scores; see `MixedTaskCollator`.
+            candidates, teacher_scores and teacher vectors; see `MixedTaskCollator`. Tasks whose terms look at each
+            input alone (`TeacherCosine`) need no positive.
         tasks: The known ones.
         bad_image: A row with an image that cannot be read is an "error", or is left out ("skip") with a warning.
 
@@ -37,7 +38,8 @@ def check_task_rows(
     Raises:
         ValueError: A missing column, an unknown task, neither text nor image, a score that is missing or not in
             [0, 1] on a task that needs one, teacher scores that are missing on such a task or not one finite number
-            a candidate, a bad image, or another `bad_image`. Names column, row (from 0) and value.
+            a candidate, a row without any teacher's vector on a task that needs one, a bad image, or another
+            `bad_image`. Names column, row (from 0) and value.
 
     Example:
         >>> from datasets import Dataset
@@ -49,11 +51,12 @@ def check_task_rows(
     """
     if bad_image not in get_args(BadImage):
         raise ValueError(f"bad_image must be one of {get_args(BadImage)}, got {bad_image!r}")
-    for name in ("anchor", "positive", "task"):
-        if name not in dataset.column_names:
-            raise ValueError(f"missing column {name!r}; the columns are {dataset.column_names}")
     by_name = {task.name: task for task in tasks}
     candidates = candidate_columns(dataset.column_names)
+    needs_positive = bool(candidates) or any(task.needs_positive for task in tasks)
+    for name in ("anchor", *(["positive"] if needs_positive else []), "task"):
+        if name not in dataset.column_names:
+            raise ValueError(f"missing column {name!r}; the columns are {dataset.column_names}")
     report, good = Report(dict.fromkeys(by_name, 0)), []
     report["skipped for a bad image"] = 0
     for number, row in enumerate(_undecoded(dataset)):
@@ -61,6 +64,7 @@ def check_task_rows(
             bad_value("task", number, row["task"], f"expected one of {list(by_name)}")
         _check_score(row, number, by_name[row["task"]])
         _check_teacher_scores(row, number, by_name[row["task"]], len(candidates))
+        _check_teacher_vectors(row, number, by_name[row["task"]], ["anchor", *candidates])
         try:
             for column in ("anchor", *candidates):
                 _check_column(row, number, column)
@@ -120,6 +124,11 @@ def _check_teacher_scores(row: Mapping[str, Any], number: int, task: Task, count
     numbers = isinstance(scores, list) and all(isinstance(s, (int, float)) and math.isfinite(s) for s in scores)
     if not numbers or len(scores) != count:
         bad_value("teacher_scores", number, scores, f"expected {count} numbers, one for each positive and negative")
+
+
+def _check_teacher_vectors(row: Mapping[str, Any], number: int, task: Task, columns: Sequence[str]) -> None:
+    if task.needs_teacher_vectors and all(row.get(f"{column}_teacher") is None for column in columns):
+        bad_value("anchor_teacher", number, None, "expected a teacher's vector of this text, or of another of the row")
 
 
 def _check_column(row: Mapping[str, Any], number: int, column: str) -> None:

@@ -43,7 +43,9 @@ class DLELoss(nn.Module):
 
     Inputs:
         Columns anchor, `num_positives` positives, and n ≥ 0 hard negatives: k candidates a row. Labels (B, 2): the
-        index of the task, and a score in [0, 1] or NaN; or (B, 2 + k), with a teacher's score of each candidate.
+        index of the task, and a score in [0, 1] or NaN; or (B, 2 + k), with a teacher's score of each candidate; or
+        (B, 2 + k + (1 + k)·T), with a teacher's vector of T numbers for each column as well, NaN where unknown. The
+        anchor alone (k = 0) is enough where no term needs a positive (`TeacherCosine`, `TeacherSimilarities`).
 
     Returns:
         One scalar for each term of each task, the same keys in every step, whose sum is L. Terms without a row are
@@ -106,21 +108,17 @@ class DLELoss(nn.Module):
 
         Args:
             embeddings: Anchors, positives and hard negatives, (B, D) each.
-            labels: (B, 2), task index and score, or (B, 2 + k) with the teacher's scores.
+            labels: (B, 2), task index and score; (B, 2 + k) with the teacher's scores; (B, 2 + k + (1 + k)·T) with
+                its vectors too, column after column.
             ids: (B,) int a column, equal where texts are equal (`content_ids`); None takes all as different.
         """
-        if len(embeddings) <= self.num_positives:
+        alone = len(embeddings) == 1 and not any(task.needs_positive for task in self.tasks)
+        if len(embeddings) <= self.num_positives and not alone:
             raise ValueError(
                 f"DLELoss needs an anchor and {self.num_positives} positive column(s), got {len(embeddings)} column(s)"
             )
         check_columns(embeddings, ids)
-        shapes = [(len(embeddings[0]), width) for width in (2, 1 + len(embeddings))]
-        if labels is None or labels.shape not in shapes:
-            raise ValueError(
-                f"DLELoss needs labels (B, 2), task index and score, or (B, {1 + len(embeddings)}) with a teacher's "
-                f"score of each candidate, here for B = {len(embeddings[0])}; got "
-                f"{None if labels is None else tuple(labels.shape)}. MixedTaskCollator makes them."
-            )
+        self._check_labels(labels, rows=len(embeddings[0]), columns=len(embeddings))
         rows = len(labels)
         own = torch.arange(rows, device=labels.device)
         labels = labels.to(torch.promote_types(embeddings[0].dtype, torch.float32))
@@ -141,11 +139,23 @@ class DLELoss(nn.Module):
                     self.observer(name, term, pairs, values.detach())
         return loss
 
+    def _check_labels(self, labels: Tensor | None, rows: int, columns: int) -> None:
+        scored = 1 + columns
+        width = labels.shape[1] if labels is not None and labels.ndim == 2 and len(labels) == rows else 0
+        if width not in (2, scored) and (width < scored or (width - scored) % columns):
+            raise ValueError(
+                f"DLELoss needs labels (B, 2), task index and score, or (B, {scored}) with a teacher's score of each "
+                f"candidate, or that and {columns} teacher's vectors, here for B = {rows}; got "
+                f"{None if labels is None else tuple(labels.shape)}. MixedTaskCollator makes them."
+            )
+
     def _batches(
         self, embeddings: list[Tensor], labels: Tensor, ids: list[Tensor] | None, own: Tensor
     ) -> Iterable[PairBatch | None]:
         """The pairs of each task, and which of them are this device's own; None where it has none."""
-        task_of, scores, teacher_scores = labels[:, 0], labels[:, 1], labels[:, 2:]
+        count = len(embeddings) - 1
+        task_of, scores, teacher_scores = labels[:, 0], labels[:, 1], labels[:, 2 : 2 + count]
+        vectors = labels[:, 2 + count :].unflatten(1, (1 + count, -1)) if labels.shape[1] > 2 + count else None
         if not ((task_of >= 0) & (task_of < len(self.tasks)) & (task_of == task_of.floor())).all():
             raise ValueError(f"labels name tasks 0 to {len(self.tasks) - 1}, got {task_of.unique().tolist()}")
         if scores.isinf().any():
@@ -161,7 +171,7 @@ class DLELoss(nn.Module):
             known = scores.masked_fill(~of_task, float("nan"))
             to_train = (of_task & is_own)[members]
             anchors, *candidates = (embedding[members] for embedding in embeddings)
-            positives, *more_positives = candidates[: self.num_positives]
+            positives, *more_positives = candidates[: self.num_positives] or [anchors]
             negatives = candidates[self.num_positives :]
             yield PairBatch(
                 anchors,
@@ -169,9 +179,10 @@ class DLELoss(nn.Module):
                 negatives=torch.stack(negatives) if negatives else None,
                 more_positives=torch.stack(more_positives) if more_positives else None,
                 anchor_ids=ids[0][members] if ids else None,
-                candidate_ids=torch.cat([column[members] for column in ids[1:]]) if ids else None,
+                candidate_ids=torch.cat([column[members] for column in ids[1:] or ids]) if ids else None,
                 scores=known[members],
                 teacher_scores=teacher_scores[members] if teacher_scores.numel() else None,
+                teacher_vectors=vectors[members].transpose(0, 1) if vectors is not None else None,
                 rows=None if to_train.all() else to_train.nonzero().squeeze(1),
                 same_anchor="mask" if self.mask_duplicates else "negative",
                 mask_duplicates=self.mask_duplicates,

@@ -14,6 +14,7 @@ from st_vi.terms.scored import CosineAlignment, PairwiseRank, ScoreMSE
 from st_vi.terms.soft_info_nce import SoftInfoNCE
 from st_vi.terms.soft_label_kl import SoftLabelKL
 from st_vi.terms.sup_re_mix import SupReMix
+from st_vi.terms.teacher_vectors import TeacherCosine, TeacherSimilarities
 from st_vi.terms.weighted_negatives import WeightedNegatives
 
 __all__ = [
@@ -35,5 +36,7 @@ __all__ = [
     "SoftInfoNCE",
     "SoftLabelKL",
     "SupReMix",
+    "TeacherCosine",
+    "TeacherSimilarities",
     "WeightedNegatives",
 ]

@@ -56,13 +56,15 @@ class PairBatch:
         scores: (W,), one known similarity a row, in [0, 1], NaN where unknown; None where there are none.
         teacher_scores: (W, k), how well each candidate of its own fits the row, as a teacher says or a label; the
             higher the better, on any scale. None where there are none.
+        teacher_vectors: (v, W, T), a teacher's vectors of the anchors, then of the candidates, as far as they go
+            (1 ≤ v ≤ 1 + k); not finite for an input whose vector is not known. None where there are none.
         rows: (R,) int, the rows to give a loss for, such as those that this device owns; None for all.
         same_anchor: "positive", "mask" or "negative".
         mask_duplicates: See above.
 
     Raises:
-        ValueError: `same_anchor` is none of the three, only one kind of ids is given, or the number of teacher scores
-            is not that of the candidates.
+        ValueError: `same_anchor` is none of the three, only one kind of ids is given, the number of teacher scores
+            is not that of the candidates, or teacher vectors have another shape.
 
     Example:
         >>> import torch
@@ -82,6 +84,7 @@ class PairBatch:
     candidate_ids: Tensor | None = None
     scores: Tensor | None = None
     teacher_scores: Tensor | None = None
+    teacher_vectors: Tensor | None = None
     rows: Tensor | None = None
     same_anchor: SameAnchor = "positive"
     mask_duplicates: bool = True
@@ -94,6 +97,13 @@ class PairBatch:
         expected = (len(self.anchors), len(self.candidates))
         if self.teacher_scores is not None and self.teacher_scores.shape != expected:
             raise ValueError(f"teacher_scores must be (rows, candidates) {expected}, got {self.teacher_scores.shape}")
+        if (vectors := self.teacher_vectors) is not None and not (
+            vectors.ndim == 3 and vectors.shape[1] == expected[0] and 1 <= len(vectors) <= 1 + expected[1]
+        ):
+            raise ValueError(
+                f"teacher_vectors must be (1 to {1 + expected[1]} inputs, {expected[0]} rows, size), got "
+                f"{tuple(vectors.shape)}"
+            )
 
     @cached_property
     def views(self) -> Tensor:
@@ -106,6 +116,11 @@ class PairBatch:
         """All positives, then all negatives, (k, W, D)."""
         positives = self.views[1:]
         return positives if self.negatives is None else torch.cat([positives, self.negatives])
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        """Anchors, then all candidates, 1 + k of (W, D)."""
+        return [self.anchors, *self.candidates]
 
     @cached_property
     def forward(self) -> Direction:
@@ -159,6 +174,16 @@ class PairBatch:
                 "numbers a row, for its positives and its negatives in the order of the columns"
             )
         return self.own(self.teacher_scores)
+
+    @property
+    def known_teacher_vectors(self) -> Tensor:
+        """`teacher_vectors`, or a ValueError for a term that cannot do without."""
+        if self.teacher_vectors is None:
+            raise ValueError(
+                "this term needs a teacher's vectors: columns such as 'anchor_teacher' and 'positive_teacher' with one "
+                "vector a row, all of one size"
+            )
+        return self.teacher_vectors
 
     def own(self, values: Tensor) -> Tensor:
         """The own rows of (W, …), (R, …)."""

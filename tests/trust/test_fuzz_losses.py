@@ -21,7 +21,15 @@ from tests.trust.strategies import INF, NAN, REFUSED, fuzz, outcome
 TERMS = [kind() for name, kind in vars(terms).items() if name in terms.__all__ and hasattr(kind, "weight")]
 DTYPES = [torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16]
 VALUES = ["random"] * 6 + ["equal", "opposite", "zero", "large", "small", "basis"]
-NEEDS = ["needs a score", "needs a teacher's score", "'negative'", "two hard negatives", "must be divisible"]
+NEEDS = [
+    "needs a score",
+    "needs a teacher's score",
+    "needs a teacher's vectors",
+    "takes any",
+    "'negative'",
+    "two hard negatives",
+    "must be divisible",
+]
 
 
 def vectors(shape: tuple[int, ...], values: str, dtype: torch.dtype, seed: int) -> Tensor:
@@ -78,6 +86,11 @@ def test_terms(rows, more, negatives, values, dtype, seed, texts, same_anchor, m
     if data.draw(st.booleans()):
         drawn = data.draw(st.lists(teacher_scores, min_size=rows * candidates, max_size=rows * candidates))
         options["teacher_scores"] = torch.tensor(drawn).view(rows, candidates)
+    if data.draw(st.booleans()):
+        shape = (data.draw(st.integers(1, 1 + candidates)), rows, data.draw(st.sampled_from([4, 4, 4, 3])))
+        taught = vectors(shape, data.draw(st.sampled_from(VALUES)), torch.float32, seed + 9).detach()
+        taught[:, data.draw(st.integers(0, rows - 1))] = data.draw(st.sampled_from([0.0, 1.0, NAN, INF]))
+        options["teacher_vectors"] = taught
     own = data.draw(st.none() | st.sets(st.integers(0, rows - 1), min_size=1))
     if own is not None:
         options["rows"] = torch.tensor(sorted(own))

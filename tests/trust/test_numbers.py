@@ -24,11 +24,12 @@ def at(term, temperature: float):
 
 
 def columns(rows: int, candidates: int, size: int = 16, dtype: torch.dtype = torch.float32, seed: int = 0):
-    """Vectors of a length around 4, and labels with a score and a teacher's score of every candidate."""
+    """Vectors of a length around 4, and labels with a score, a teacher's score of every candidate and its vectors."""
     generator = torch.Generator().manual_seed(seed)
     vectors = [torch.randn(rows, size, generator=generator).to(dtype) for _ in range(1 + candidates)]
     scores = torch.rand(rows, 1 + candidates, generator=generator)
-    return [vector.requires_grad_() for vector in vectors], torch.cat([torch.zeros(rows, 1), scores], dim=1)
+    taught = torch.randn(rows, (1 + candidates) * size, generator=generator)
+    return [vector.requires_grad_() for vector in vectors], torch.cat([torch.zeros(rows, 1), scores, taught], dim=1)
 
 
 def value_and_gradients(term, vectors: list[Tensor], labels: Tensor, ids: list[Tensor] | None = None, positives=1):
@@ -96,10 +97,9 @@ def test_gradient_equals_finite_differences(name):
 
     def loss(*inputs: Tensor) -> Tensor:
         anchors, positives, more, *negatives = inputs
-        teacher, scores = labels[:, 2:].double(), labels[:, 1].double()
-        return term(
-            PairBatch(anchors, positives, torch.stack(negatives), more[None], scores=scores, teacher_scores=teacher)
-        )
+        _, scores, teacher, taught = labels.double().split([1, 1, 4, 30], dim=1)
+        known = {"teacher_scores": teacher, "teacher_vectors": taught.view(5, 5, 6).transpose(0, 1)}
+        return term(PairBatch(anchors, positives, torch.stack(negatives), more[None], scores=scores[:, 0], **known))
 
     assert torch.autograd.gradcheck(loss, vectors)
 

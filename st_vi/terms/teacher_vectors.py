@@ -1,0 +1,111 @@
+"""A teacher's vectors, copied: each by itself, and how the batch lies in the teacher's space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from st_vi.terms.pairs import PairBatch, _cosines
+
+
+@dataclass(frozen=True)
+class TeacherCosine:
+    """Every vector where the teacher's is, with t(x) the teacher's vector of input x:
+
+        L_i = mean over the inputs x of row i of (1 − cos(f(x), t(x)))
+
+    In [0, 2]; 0 where student and teacher agree. Source: the vector term of sentence distillation (Reimers &
+    Gurevych 2020, arXiv 2004.09813), with the cosine in place of the squared difference, as only directions count.
+
+    Inputs whose teacher vector is not known (not finite) are left out; a row without any costs 0. The text that the
+    student reads need not be the one that the teacher read: without its diacritics, it is still to lie where the
+    clean one does.
+
+    Args:
+        weight: Weight of the term in a task.
+
+    Raises:
+        ValueError: The batch has no teacher vectors, or theirs is another size than the student's.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.terms import PairBatch, TeacherCosine
+        >>> student, teacher = torch.eye(2), torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
+        >>> TeacherCosine()(PairBatch(student, student, teacher_vectors=teacher))
+        tensor([0., 1.])
+    """
+
+    weight: float = 1.0
+    needs_teacher_vectors: ClassVar[bool] = True
+    needs_positive: ClassVar[bool] = False
+
+    def __call__(self, pairs: PairBatch) -> Tensor:
+        """Loss of each own row, (R,)."""
+        teacher = pairs.known_teacher_vectors
+        if teacher.shape[-1] != pairs.anchors.shape[-1]:
+            raise ValueError(
+                "TeacherCosine compares vectors of one size, and the student's have "
+                f"{pairs.anchors.shape[-1]} numbers, the teacher's {teacher.shape[-1]}: TeacherSimilarities takes any"
+            )
+        dtype = torch.promote_types(pairs.anchors.dtype, torch.float32)
+        columns = [pairs.own(column) for column in pairs.inputs[: len(teacher)]]
+        known = teacher.isfinite().all(dim=-1)
+        theirs = pairs.own(teacher.transpose(0, 1)).transpose(0, 1).nan_to_num(0.0, 0.0, 0.0)
+        distance = 1 - F.cosine_similarity(torch.stack(columns).to(dtype), theirs.to(dtype), dim=-1)
+        return _mean(distance, pairs.own(known.T).T)
+
+
+@dataclass(frozen=True)
+class TeacherSimilarities:
+    """The similarities of the batch as the teacher has them, whatever the size of its vectors:
+
+        L_i = mean over x and y of (cos(f(x), f(y)) − cos(t(x), t(y)))²
+
+    with x the inputs of row i and y all other inputs of the batch.
+
+    In [0, 4]. Source: similarity-preserving distillation (Tung & Mori 2019, arXiv 1907.09682) with cosines, as in the
+    relational term of RKD (arXiv 1904.05068). Inputs whose teacher vector is not known (not finite) are left out; a row
+    without any, or alone in its batch, costs 0.
+
+    Args:
+        weight: Weight of the term in a task. The squares are small: 30 beside 10 of `TeacherCosine` balance.
+
+    Raises:
+        ValueError: The batch has no teacher vectors.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.terms import PairBatch, TeacherSimilarities
+        >>> student, teacher = torch.eye(2), torch.tensor([[[1.0, 0.0, 0.0], [0.6, 0.8, 0.0]]])
+        >>> TeacherSimilarities()(PairBatch(student, student, teacher_vectors=teacher))  # (0 − 0.6)²
+        tensor([0.3600, 0.3600])
+    """
+
+    weight: float = 1.0
+    needs_teacher_vectors: ClassVar[bool] = True
+    needs_positive: ClassVar[bool] = False
+
+    def __call__(self, pairs: PairBatch) -> Tensor:
+        """Loss of each own row, (R,)."""
+        teacher = pairs.known_teacher_vectors
+        count, width = teacher.shape[:2]
+        known = teacher.isfinite().all(dim=-1)
+        inputs = torch.stack(list(pairs.inputs[:count]))
+        row = pairs.own(torch.arange(width, device=teacher.device))
+        own = (row + width * torch.arange(count, device=teacher.device)[:, None]).flatten()
+        student, theirs = inputs.flatten(0, 1), teacher.nan_to_num(0.0, 0.0, 0.0).flatten(0, 1)
+        similarity = _cosines(student[own], student)
+        error = (similarity - _cosines(theirs[own], theirs).to(similarity.dtype)) ** 2
+        valid = known.flatten()[own, None] & known.flatten()
+        valid[torch.arange(len(own), device=own.device), own] = False  # each with itself
+        shape = (count, len(row), -1)
+        return _mean(error.view(shape).transpose(0, 1).flatten(1).T, valid.view(shape).transpose(0, 1).flatten(1).T)
+
+
+def _mean(values: Tensor, known: Tensor) -> Tensor:
+    """Mean over the first axis of what is known, 0 where nothing is."""
+    return torch.where(known, values, 0.0).sum(dim=0) / known.sum(dim=0).clamp(min=1)
