@@ -156,8 +156,8 @@ def _teacher_vectors(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) 
             found[number, place] = vector
     size = len(next(iter(found.values()), ()))
     vectors = torch.full((len(rows), len(columns), size), nan)
-    for place, vector in found.items():
-        vectors[place] = vector
+    for (number, place), vector in found.items():
+        vectors[number, place] = vector
     return vectors.flatten(1)
 
 
