@@ -8,7 +8,6 @@ from datetime import timedelta
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.gradcache import RandContext
@@ -34,6 +33,7 @@ from tests.losses.test_embed import (  # noqa: F401  (fixtures)
     tiny_multimodal,
 )
 from tests.losses.test_warm_up import SETTINGS
+from tests.processes import on_two
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 NAN = float("nan")
@@ -385,7 +385,7 @@ RANK_LABELS = torch.tensor([[0, 0.1], [0, 0.8], [1, NAN], [4, NAN], [4, NAN], [4
 
 def test_two_processes_equal_the_joint_batch(tiny_base, tmp_path):
     multimodal = str(save_tiny_qwen2_vl(tmp_path / "qwen2-vl"))
-    mp.spawn(run_rank, (str(tmp_path), str(tiny_base), multimodal), nprocs=2)
+    on_two(run_rank, str(tmp_path), str(tiny_base), multimodal)
     first, second = (torch.load(tmp_path / f"rank{rank}") for rank in (0, 1))
     for kind, (plain, _) in KINDS.items():
         model = SentenceTransformer(modules=[Transformer(str(tiny_base)), Pooling(32, "mean")], device="cpu").double()

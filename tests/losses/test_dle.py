@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from st_vi import VIPOLYQWEN_TASKS, DLELoss, SupConNLILoss, Task
 from st_vi.terms import CosineAlignment, InfoNCE, PairwiseRank, ScoreMSE, pairs
+from tests.processes import on_two
 
 NAN = float("nan")
 LABELS = torch.tensor(
@@ -204,7 +204,7 @@ def test_two_processes_equal_one_with_the_joint_batch(vectors, tmp_path):
     joint = [v[:10].detach().requires_grad_() for v in vectors]
     components = DLELoss(None).compute_loss_from_embeddings(joint, LABELS[:10])
     sum(components.values()).backward()
-    mp.spawn(run_rank, (str(tmp_path), [v.detach() for v in vectors]), nprocs=2)
+    on_two(run_rank, str(tmp_path), [v.detach() for v in vectors])
     (first, first_grads), (second, second_grads) = (torch.load(tmp_path / f"rank{rank}") for rank in (0, 1))
     for name, value in components.items():
         assert (first[name] + second[name]) / 2 == pytest.approx(value.item(), rel=1e-9), name

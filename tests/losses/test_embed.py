@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
@@ -24,6 +23,7 @@ from st_vi.losses.embed import cut, embed_distinct
 from st_vi.losses.inputs import Inputs
 from st_vi.recipes import build_vipolyqwen
 from tests.conftest import SENTENCES
+from tests.processes import on_two
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 S = [sentence.rsplit(maxsplit=i)[0] for i, sentence in enumerate(SENTENCES)]  # of many lengths
@@ -333,7 +333,7 @@ def run_rank(rank, folder, base):
 
 
 def test_two_processes_with_other_repeats_equal_the_joint_batch(tiny_base, tmp_path):
-    mp.spawn(run_rank, (str(tmp_path), str(tiny_base)), nprocs=2)
+    on_two(run_rank, str(tmp_path), str(tiny_base))
     (first, few), (second, many) = (torch.load(tmp_path / f"rank{rank}") for rank in (0, 1))
     assert len(few) == len(many) == 6  # two steps of as many forwards as columns
     assert (sum(rows for rows, _ in few), sum(rows for rows, _ in many)) == (6, 20)

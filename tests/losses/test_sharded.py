@@ -7,7 +7,6 @@ from datetime import timedelta
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
@@ -16,6 +15,7 @@ from torch.distributed.fsdp import fully_shard
 
 from st_vi import CachedSupConNLILoss, SupConNLILoss
 from tests.losses.test_embed import BY_RANK
+from tests.processes import on_two
 
 
 def encoder(base):
@@ -41,7 +41,7 @@ def run_rank(rank, folder, base, loss_class):
 @pytest.mark.skipif(not hasattr(torch.cpu.current_stream(), "record_event"), reason="FSDP of torch 2.6 needs a GPU")
 @pytest.mark.parametrize("loss_class", [SupConNLILoss, CachedSupConNLILoss])
 def test_two_processes_equal_the_joint_batch(loss_class, tiny_base, tmp_path):
-    mp.spawn(run_rank, (str(tmp_path), str(tiny_base), loss_class), nprocs=2)
+    on_two(run_rank, str(tmp_path), str(tiny_base), loss_class)
     model = encoder(str(tiny_base))
     joint = [first + second for first, second in zip(*BY_RANK, strict=True)]
     SupConNLILoss(model)([model.preprocess(column) for column in joint]).backward()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, MultipleNegativesRankingLoss
 
 from st_vi.losses import SupConNLILoss
 from st_vi.losses.content import content_ids
 from tests.conftest import SENTENCES
+from tests.processes import on_two
 from tests.terms.test_contrastive import naive_direction
 from tests.terms.test_pairs import naive_masks
 
@@ -176,7 +176,7 @@ def test_two_processes_equal_one_with_the_joint_batch(tmp_path):
     embeddings = [torch.randn(6, 4) for _ in range(3)]
     # An anchor on both devices, a positive on both, a negative on one that is a positive on the other.
     ids = [torch.tensor([1, 2, 3, 1, 4, 5]), torch.tensor([6, 7, 8, 9, 6, 10]), torch.tensor([11, 12, 9, 13, 6, 14])]
-    mp.spawn(run_rank, (str(tmp_path), embeddings, ids), nprocs=2)
+    on_two(run_rank, str(tmp_path), embeddings, ids)
     ranks = [torch.load(tmp_path / f"rank{rank}") for rank in (0, 1)]
     for symmetric in (False, True):
         value, grads = joint_loss(embeddings, ids, symmetric=symmetric)

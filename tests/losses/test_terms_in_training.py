@@ -1,4 +1,7 @@
-"""Every term in the stock trainer for 200 steps, in fp32 and bf16: alone, and all inside one `DLELoss`."""
+"""Every term in the stock trainer, in fp32 and bf16: alone, and all inside one `DLELoss`.
+
+For 60 steps on every push, and for 200 with ``ST_VI_FUZZ=1``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from datasets import Dataset
 from st_vi import DLELoss, Task, terms, train_vipolyqwen
 from st_vi.tasks import VIPOLYQWEN_TASKS
 from tests.conftest import SENTENCES
+from tests.trust.strategies import SHARE
 
+STEPS = 200 if SHARE == 1 else 60
 ALL = {name: getattr(terms, name)() for name in terms.__all__ if name not in ("Direction", "PairBatch")}
 ROWS = Dataset.from_dict(
     {
@@ -26,11 +31,11 @@ ROWS = Dataset.from_dict(
 
 
 def train(model, folder, *of_task, bf16):
-    """The loss at the first steps and at the last, after 200 of them."""
+    """The loss at the first steps and at the last."""
     loss = DLELoss(model, [Task("text_pair", "", of_task)])
     trainer = train_vipolyqwen(
-        model, ROWS, folder, loss=loss, max_steps=200, per_device_train_batch_size=8, gradient_accumulation_steps=1,
-        learning_rate=1e-3, bf16=bf16, use_cpu=True, logging_steps=20, save_strategy="no", report_to="none",
+        model, ROWS, folder, loss=loss, max_steps=STEPS, per_device_train_batch_size=8, gradient_accumulation_steps=1,
+        learning_rate=1e-3, bf16=bf16, use_cpu=True, logging_steps=STEPS // 10, save_strategy="no", report_to="none",
         disable_tqdm=True,
     )  # fmt: skip
     log = [entry for entry in trainer.state.log_history if "loss" in entry]

@@ -6,13 +6,13 @@ import socket
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 from transformers import set_seed
 
 from st_vi import SupConNLILoss, build_viclsr, load, train_viclsr
 from st_vi.data import nli_to_triplets, sample_nli
 from st_vi.modules.saved_module import declare_requirement
+from tests.processes import on_two
 
 
 def train(base, folder, rows=8, processes=1, **arguments):
@@ -43,7 +43,7 @@ def train_on_two(base, folder, **arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(run_rank, (port, str(folder), str(base), arguments), nprocs=2)
+    on_two(run_rank, port, str(folder), str(base), arguments)
 
 
 def weights(folder) -> Tensor:

@@ -21,9 +21,11 @@ from st_vi import build_viclsr, build_vipolyqwen, load, train_viclsr, train_vipo
 from st_vi.data import nli_to_triplets, sample_nli
 from st_vi.encoding import encode_corpus
 from tests.conftest import SENTENCES
+from tests.trust.strategies import SHARE
 
+KILLS = max(4, round(20 * SHARE))
 SETTINGS = {
-    "max_steps": 84,  # more than twenty lives of four steps
+    "max_steps": 4 * KILLS + 4,  # a life has four steps at most
     "per_device_train_batch_size": 4,
     "gradient_accumulation_steps": 1,
     "learning_rate": 1e-3,

@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import time
-from multiprocessing import forkserver
 
 import pytest
 import torch
@@ -17,20 +16,21 @@ from safetensors.torch import load_file
 from st_vi import load
 from st_vi.encoding import encode_corpus
 from tests.conftest import SENTENCES
+from tests.processes import stop_server
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 from tests.trust import lives
 
-KILLS = 20
 LIMIT = 300  # seconds for a process; one that takes longer hangs
 
 
 @pytest.fixture(scope="module")
 def processes():
     """Makes processes that have imported everything when they begin."""
+    stop_server()  # one of other tests, without these imports
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.trust.server"])
     yield context
-    forkserver._forkserver._stop()  # as CPython's own tests do: no server is left behind
+    stop_server()
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +85,18 @@ def was_being_written(output, since):
 
 
 @pytest.mark.parametrize("system", ["viclsr", "vipolyqwen"])
-def test_twenty_kills_and_the_same_weights(processes, system, tiny_base, tiny_qwen, tmp_path, record_property):
+def test_kills_and_the_same_weights(processes, system, tiny_base, tiny_qwen, tmp_path, record_property):
     train, base = {"viclsr": (lives.viclsr, tiny_base), "vipolyqwen": (lives.vipolyqwen, tiny_qwen)}[system]
     seed = int(os.environ.get("ST_VI_KILL_SEED") or random.SystemRandom().randrange(10**6))
     chance, within = random.Random(seed), 0
-    for _ in range(KILLS):
+    for _ in range(lives.KILLS):
         plug = lives.Plug(steps=chance.randrange(3), delay=chance.uniform(0, 0.1))
         began = time.time()
         assert run(processes, train, base, tmp_path / "killed", [plug]) == -signal.SIGKILL, f"seed {seed}"
         within += was_being_written(tmp_path / "killed", began)
     assert run(processes, train, base, tmp_path / "killed") == 0
     assert run(processes, train, base, tmp_path / "whole", save_steps=lives.SETTINGS["max_steps"]) == 0
-    shown = f"{system}: {KILLS} kills, {within} of them while a checkpoint was written; ST_VI_KILL_SEED={seed}"
+    shown = f"{system}: {lives.KILLS} kills, {within} of them while a checkpoint was written; ST_VI_KILL_SEED={seed}"
     record_property("shown", shown)
     assert_same_end(tmp_path / "whole", tmp_path / "killed", lives.SETTINGS["max_steps"])
 
