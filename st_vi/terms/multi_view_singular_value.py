@@ -32,12 +32,13 @@ class MultiViewSingularValue:
     division by σ_r − σ_s; and for w_1, exact perturbation theory with 1/(σ₁² − σ_r²) damped to 0 where two values meet
     and no leading direction is defined.
 
-    Source: PMRL, arXiv 2507.17343. *Inferred*: sign, damping, masks and default temperatures; texts in place of
-    modalities. More than two views need ``num_positives=2`` or more.
+    Source: PMRL, arXiv 2507.17343, with τ₂ = 0.1. *Inferred*: sign, damping and masks; texts in place of modalities.
+    More than two views need ``num_positives=2`` or more.
 
     Args:
-        singular_temperature: τ₁ > 0. Singular values are in [0, √m]: at 0.1, two views with a cosine of 0.5 are already
-            close enough for the first part to be below 0.01.
+        singular_temperature: τ₁ > 0. Singular values are in [0, √m]. The paper fine-tunes with 0.05, at which two views
+            with a cosine of 0.25 already bring the first part below 0.01. That is for modalities that begin far apart;
+            two texts are that similar from the start, and would drift apart. So the default is *inferred*.
         temperature: τ₂ > 0.
         weight: Weight of the term in a task.
 
@@ -53,7 +54,7 @@ class MultiViewSingularValue:
     """
 
     singular_temperature: float = 0.5
-    temperature: float = 0.07
+    temperature: float = 0.1
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -68,7 +69,7 @@ class MultiViewSingularValue:
             values, directions = _decompose(F.normalize(pairs.views.to(dtype), dim=2).transpose(0, 1))
             logits = pairs.own(directions) @ directions.T / self.temperature
         row = pairs.own(torch.arange(len(directions), device=directions.device))
-        candidate = _true_negatives(pairs).scatter(1, row[:, None], True)
+        candidate = pairs.negative_items.scatter(1, row[:, None], True)
         logits = logits.masked_fill(~candidate, -float("inf"))
         first = pairs.own(values) / self.singular_temperature
         alignment = F.cross_entropy(first, torch.zeros_like(row), reduction="none")
@@ -95,13 +96,3 @@ def _sign(leading: Tensor) -> Tensor:
     """+1 or −1 for each w_1: V u = σ_1 w_1 holds the products of the views with u, whose sum or first decides."""
     total, anchor = leading.sum(dim=1), leading[:, 0]
     return torch.where(torch.where(total.abs() > 1e-4, total, anchor) < 0, -1.0, 1.0).to(leading.dtype)
-
-
-def _true_negatives(pairs: PairBatch) -> Tensor:
-    """(R, W): the items whose positives are all negatives of the own item, and whose anchor is no positive of it."""
-    width, positives = len(pairs.anchors), len(pairs.views) - 1
-    negative = pairs.forward.negative.unflatten(1, (-1, width))[:, :positives].all(dim=1)
-    if pairs.anchor_ids is None or not pairs.mask_duplicates:
-        return negative
-    own_texts = pairs.own(pairs.candidate_ids.view(-1, width)[:positives].T)  # type: ignore[union-attr]
-    return negative & ~(own_texts[:, :, None] == pairs.anchor_ids).any(dim=1)

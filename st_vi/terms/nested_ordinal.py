@@ -23,15 +23,20 @@ class NestedOrdinal:
     of the normalised embeddings (all parts together are the cosine):
 
         a_k      = −log(p_k / (1 − p_k))
-        P(y ≥ k) = σ(γ Σ_{j ≤ k} s_j − a_k),   P(y ≥ 0) = 1,   P(y ≥ K+1) = 0
-        L_i      = −log( P(y ≥ k_i) − P(y ≥ k_i + 1) )
+        P(y ≥ k) = σ(γ Σ_{j ≤ k} s_j − a_k),   P(y ≥ 0) = 1
+
+    The loss is summed over the first n = 1 … K thresholds, with all levels from n on merged into one. A row on level
+    k has reached that one for n ≤ k, and for n > k it is on its own level:
+
+        L_i = − Σ_{n ≤ k} log P(y ≥ n)  −  (K − k) log( P(y ≥ k) − P(y ≥ k + 1) )
 
     The difference stays positive, since |s_j| ≤ 1 and γ < min(a_{k+1} − a_k). It is taken in log space, with a floor
     of about −14 under its last factor, log(1 − e^{−x}), for what rounding does to an x near 0.
 
-    Source: GNOLR, arXiv 2505.20900. *Inferred*: chunks of one embedding, where the paper concatenates one embedding a
-    task; levels from thresholds on a score, where the paper has one kind of feedback a level; default thresholds, with
-    the shares that evenly spread scores would have. Needs scores; a row without one (NaN) gives 0.
+    Source: GNOLR, arXiv 2505.20900, and its released code. *Inferred*: chunks of one embedding, where the paper
+    concatenates one embedding a task; levels from thresholds on a score, where the paper has one kind of feedback a
+    level; default thresholds, with the shares that evenly spread scores would have. Needs scores; a row without one
+    (NaN) gives 0.
 
     Args:
         levels: K thresholds in (0, 1], increasing.
@@ -77,12 +82,13 @@ class NestedOrdinal:
         scores = pairs.own(pairs.known_scores)
         logits = self.scale * self.nested_cosine(pairs)
         logits = logits - torch.tensor(self._offsets(), dtype=logits.dtype, device=logits.device)
-        ends = torch.full_like(logits[:, :1], math.inf)
-        logits = torch.cat([ends, logits, -ends], dim=1)  # reached by all … by none, (R, K + 2)
-        reached, next_one = logits[:, :-1], logits[:, 1:]
+        passed = F.pad(F.logsigmoid(logits).cumsum(dim=1), (1, 0))  # Σ_{n ≤ k} log P(y ≥ n) for k = 0 … K, (R, K + 1)
+        reached, next_one = F.pad(logits, (1, 0), value=math.inf)[:, :-1], logits
         # log(σ(x) − σ(y)) = log σ(x) + log σ(−y) + log(1 − e^{y − x})
         step = (reached - next_one).clamp(min=1e-6)
-        log_p = F.logsigmoid(reached) + F.logsigmoid(-next_one) + (-torch.expm1(-step)).log()
+        stayed = F.logsigmoid(reached) + F.logsigmoid(-next_one) + (-torch.expm1(-step)).log()  # for k = 0 … K − 1
+        times = torch.arange(len(self.levels), 0, -1, device=logits.device)
+        log_p = passed + F.pad(times * stayed, (0, 1))
         level = (scores[:, None] >= scores.new_tensor(self.levels)).sum(dim=1, keepdim=True)
         return -log_p.gather(1, level).squeeze(1).masked_fill(scores.isnan(), 0.0)
 

@@ -141,6 +141,21 @@ class PairBatch:
         return self._direction(similarity, self.candidate_ids[:width], self.anchor_ids)  # type: ignore[index]
 
     @cached_property
+    def negative_items(self) -> Tensor:
+        """Whole rows that are true negatives of the own rows, (R, W) bool.
+
+        All their positives are negatives of the own row, and their anchor has the text of none of its positives (nor
+        that of its anchor): the rule of duplicates, for anchors as candidates.
+        """
+        width, positives = len(self.anchors), len(self.views) - 1
+        negative = self.forward.negative.unflatten(1, (-1, width))[:, :positives].all(dim=1)
+        if self.anchor_ids is None or not self.mask_duplicates:
+            return negative
+        texts = [self.anchor_ids, *self.candidate_ids.view(-1, width)[:positives]]  # type: ignore[union-attr]
+        own_texts = self.own(torch.stack(texts, dim=1))
+        return negative & ~(own_texts[:, :, None] == self.anchor_ids).any(dim=1)
+
+    @cached_property
     def own_candidates(self) -> Tensor:
         """Cosines of the own rows with their own candidates alone, (R, k)."""
         similarity = self.forward.similarity.unflatten(1, (len(self.candidates), -1))

@@ -31,10 +31,11 @@ class SupReMix:
     either. Rows with the same two texts, in either order, are no candidates of each other. The term arranges z and says
     nothing about the cosine of a pair: put one that does, such as `ScoreMSE`, beside it.
 
-    Source: SupReMix, arXiv 2309.16633. *Inferred*: z, since the paper has one input a score and here the score belongs
-    to a pair; a constant λ and the nearest scores, where the paper draws them (no random numbers: a run that is resumed
-    goes on as it would have); the score of a hard negative in w; unit length of the mixtures; the default temperature.
-    Needs scores.
+    Source: SupReMix, arXiv 2309.16633, with τ = 0.5, as for its sentence pairs. *Inferred*: z, where the paper encodes a
+    sentence pair as [u; v; |u − v|; u·v], since an embedding is to be trained and not a classifier of pairs; scores in
+    [0, 1], where the paper has 0 to 5, and so weights up to 2, not 6; the nearest scores and a constant λ, the mean of
+    the paper's Beta(2, 8), where the paper draws both (no random numbers: a run that is resumed goes on as it would
+    have); the score of a hard negative in w; unit length of the mixtures. Needs scores.
 
     Args:
         temperature: τ > 0.
@@ -47,13 +48,13 @@ class SupReMix:
     Example:
         >>> import torch
         >>> from st_vi.terms import PairBatch, SupReMix
-        >>> same = torch.ones(3, 4)  # row 1 has 1 positive, weight 1, and negatives of weights 1.5, 1.5, 1.25 and 1.25
+        >>> same = torch.ones(3, 4)  # row 1 has 1 positive, weight 1, and negatives of weights 1.5, 1.5, 1.4 and 1.4
         >>> SupReMix()(PairBatch(same, same, scores=torch.tensor([0.0, 0.5, 1.0]))).exp()
-        tensor([1.0000, 6.5000, 1.0000])
+        tensor([1.0000, 6.8000, 1.0000])
     """
 
-    temperature: float = 0.1
-    mix: float = 0.5
+    temperature: float = 0.5
+    mix: float = 0.2
     weight: float = 1.0
     needs_score: ClassVar[bool] = True
 

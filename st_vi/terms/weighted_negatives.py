@@ -1,38 +1,38 @@
-"""InfoNCE whose negatives weigh less where they lie in the cluster of the positive."""
+"""Contrast with negatives that weigh less where they lie in the cluster of the positive."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from st_vi.terms.contrastive import InfoNCE
 from st_vi.terms.pairs import PairBatch
 
 
 @dataclass(frozen=True)
 class WeightedNegatives:
-    """InfoNCE with negatives weighted by cluster.
+    """A positive against the batch's negatives, weighted by cluster.
 
     The candidates of the batch are clustered, once for each number of clusters K. A negative in a cluster of one of the
     row's positives is likely a false one and gets the weight μ there, any other 1; w is the mean over all K:
 
         w_in = mean_K ( μ if cluster_K(n) ∈ cluster_K(P(i)) else 1 )
-        L_i  = −1/|P(i)| Σ_{p ∈ P(i)} log( e^{s_ip/τ} / ( Σ_{q ∈ P(i)} e^{s_iq/τ} + Σ_{n ∈ N(i)} w_in e^{s_in/τ} ) )
+        L_i  = −1/|P(i)| Σ_{p ∈ P(i)} log( e^{s_ip/τ} / Σ_{n ∈ N(i)} w_in e^{s_in/τ} )
 
-    With μ = 1 this is `InfoNCE`. The clusters come from a few rounds of k-means on the unit sphere. Its first centres
-    are candidates at even steps of the batch, without random numbers: a run that is resumed goes on as it would have.
-    No gradient flows through them. A row without negatives gives 0.
+    With μ = 1 this is `InfoNCE` without the positive in its denominator: the pull on a positive does not fade as the
+    loss falls, and the loss has no end at 0. The clusters come from a few rounds of k-means on the unit sphere. Its
+    first centres are candidates at even steps of the batch, without random numbers: a run that is resumed goes on as
+    it would have. No gradient flows through them. A row without negatives, or with none that weighs anything, gives 0.
 
-    Source: MEOW, arXiv 2212.13847. *Inferred*: clusters of the batch, where the paper clusters all nodes of its graph
-    now and then; the mean over K; the defaults.
+    Source: MEOW, arXiv 2212.13847, and its released code: no positive in the denominator, μ = 0. *Inferred*: clusters
+    of the batch, where the paper clusters all nodes of its graph now and then; the mean over K; the other defaults.
 
     Args:
         temperature: τ > 0.
         num_clusters: One or more numbers K ≥ 1; a batch with fewer candidates has as many clusters as those.
-        same_cluster_weight: μ in [0, 1]. 0 leaves such negatives out.
+        same_cluster_weight: μ in [0, 1]. 0, as published, leaves out what lies beside a positive in every clustering.
         rounds: Rounds of k-means, at least 1.
         spare_hard: The row's own hard negatives keep the weight 1: for those that are known to be true, such as
             contradictions. They are close to the positive, and so often in its cluster.
@@ -45,13 +45,13 @@ class WeightedNegatives:
         >>> import torch
         >>> from st_vi.terms import PairBatch, WeightedNegatives
         >>> term = WeightedNegatives(temperature=1.0, num_clusters=(1,), same_cluster_weight=0.5)
-        >>> term(PairBatch(torch.eye(2), torch.eye(2)))  # one cluster: −log(e / (e + 0.5))
-        tensor([0.1688, 0.1688])
+        >>> term(PairBatch(torch.eye(2), torch.eye(2)))  # one cluster: −log(e / 0.5)
+        tensor([-1.6931, -1.6931])
     """
 
     temperature: float = 0.05
     num_clusters: tuple[int, ...] = (8, 16)
-    same_cluster_weight: float = 0.5
+    same_cluster_weight: float = 0.0
     rounds: int = 3
     spare_hard: bool = False
     weight: float = 1.0
@@ -68,10 +68,15 @@ class WeightedNegatives:
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""
-        view = pairs.forward
-        # w e^{s/τ} = e^{(s + τ log w)/τ}, so InfoNCE does the rest.
-        shift = self.temperature * self.negative_weights(pairs).log()
-        return InfoNCE(self.temperature)._loss(replace(view, similarity=view.similarity + shift))
+        view, weights = pairs.forward, self.negative_weights(pairs)
+        logits = view.similarity / self.temperature
+        weighs = view.negative & (weights > 0)
+        contrast = weighs.any(dim=1)
+        negatives = (logits + weights.log()).masked_fill(~weighs, -float("inf"))
+        # A row of −∞ alone has no derivative, so it gets other values, and counts for nothing.
+        against = negatives.masked_fill(~contrast[:, None], 0.0).logsumexp(dim=1)
+        own = (logits * view.positive).sum(dim=1) / view.positive.sum(dim=1)
+        return (against - own) * contrast
 
     def negative_weights(self, pairs: PairBatch) -> Tensor:
         """w of each own row's negatives, (R, C); 1 for all other candidates."""

@@ -49,6 +49,7 @@ RANGES: list[tuple[type, str, list[Any], list[Any]]] = [
     (SoftInfoNCE, "weight_temperature", *POSITIVE),
     (SoftInfoNCE, "min_weight", [1e-3, 1.0], [0.0, 1.001, math.nan]),
     (SoftLabelKL, "false_negative_margin", [-math.inf, -0.1, 0.0, 2.0], [math.nan]),
+    (SoftLabelKL, "floor", [0.0, 1e-8, 0.999], [-1e-9, 1.0, math.nan]),
     (SupReMix, "mix", [1e-3, 0.999], [0.0, 1.0, math.nan]),
     (WeightedNegatives, "num_clusters", [(1,), (2, 1)], [(), (0,), (2, 0)]),
     (WeightedNegatives, "same_cluster_weight", [0.0, 1.0], [-1e-3, 1.001, math.nan]),

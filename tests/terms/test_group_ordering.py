@@ -20,6 +20,7 @@ from tests.terms.term_checks import (
     run_degenerate,
     unit,
 )
+from tests.terms.test_pairs import ANCHORS, MORE, POSITIVES
 
 
 def naive_row(negatives, positives, top_k, steepness):
@@ -71,6 +72,37 @@ def test_equals_the_naive_loop(more, same_anchor, top_k):
     assert_same(GroupOrdering(top_k, steepness=4.0)(pairs), losses, inputs)
 
 
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("same_anchor", ["positive", "mask", "negative"])
+def test_the_other_anchors_as_negatives(same_anchor, detach):
+    """As the released settings have it: positives above other anchors, and the anchor alone moves."""
+    pairs, inputs = make_batch(more=1, same_anchor=same_anchor)
+    positive, negative, _ = masks_of(pairs)
+    losses = []
+    for i, anchor in enumerate(pairs.anchors):
+        own = {ANCHORS[i], POSITIVES[i], MORE[0][i]}
+        items = [j for j in range(6) if negative[i, j] and negative[i, 6 + j] and ANCHORS[j] not in own]
+        others, columns = pairs.anchors, columns_of(pairs)
+        if detach:
+            others, columns = others.detach(), [column.detach() for column in columns]
+        negatives = [unit(anchor) @ unit(others[j]) for j in items]
+        positives = [unit(anchor) @ unit(c) for c, is_one in zip(columns, positive[i], strict=True) if is_one]
+        losses.append(naive_row(negatives, positives, 3, 4.0) if items else 0 * anchor.sum())
+    assert sum(loss.item() > 0 for loss in losses) >= 3
+    term = GroupOrdering(3, steepness=4.0, detach_candidates=detach, negatives="anchors")
+    assert_same(term(pairs), losses, inputs)
+
+
+@pytest.mark.parametrize("negatives", ["candidates", "anchors"])
+def test_detached_candidates_change_the_gradient_alone(negatives):
+    pairs, inputs = make_batch()
+    terms = [GroupOrdering(3, detach_candidates=detach, negatives=negatives) for detach in (False, True)]
+    plain, detached = (term(pairs) for term in terms)
+    torch.testing.assert_close(plain, detached)
+    grads = torch.autograd.grad(detached.sum(), inputs, allow_unused=True)
+    assert grads[0].abs().sum() > 0 and all(grad is None for grad in grads[1:])
+
+
 def test_gradient_by_finite_differences():
     def loss(a, p, n, more):
         return GroupOrdering(top_k=4, steepness=2.0)(PairBatch(a, p, n, more))
@@ -99,8 +131,9 @@ def test_the_right_order_costs_nothing_and_the_wrong_one_much():
     assert steep == sorted(steep, reverse=True)
 
 
-def test_own_rows():
-    assert_own_rows(GroupOrdering(top_k=3))
+@pytest.mark.parametrize("negatives", ["candidates", "anchors"])
+def test_own_rows(negatives):
+    assert_own_rows(GroupOrdering(top_k=3, negatives=negatives))
 
 
 @degenerate
@@ -120,5 +153,7 @@ def test_bf16_and_autocast():
 def test_bad_arguments():
     with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
         GroupOrdering(top_k=0)
+    with pytest.raises(ValueError, match="negatives must be 'candidates' or 'anchors', got 'all'"):
+        GroupOrdering(negatives="all")
     with pytest.raises(ValueError, match=r"steepness must be positive, got 0\.0"):
         GroupOrdering(steepness=0.0)

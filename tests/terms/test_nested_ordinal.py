@@ -28,7 +28,7 @@ SETTINGS = {
 
 
 def naive(a, p, term, score):
-    """P(y ≥ k) for every k as it stands, and the difference of two of them."""
+    """The sum over the first 1 … K thresholds of plain ordinal regression, with the levels above merged into one."""
     count = len(term.levels)
     size = len(a) // count
     a, p = unit(a), unit(p)
@@ -37,9 +37,14 @@ def naive(a, p, term, score):
     for k, share in enumerate(term.shares):
         x = term.scale * sum(parts[: k + 1]) + math.log(share / (1 - share))
         reach.append(1 / (1 + (-x).exp()))
-    reach.append(torch.tensor(0.0, dtype=torch.float64))
+    none = torch.tensor(0.0, dtype=torch.float64)
     level = sum(score >= threshold for threshold in term.levels)
-    return -(reach[level] - reach[level + 1]).log()
+    loss = 0
+    for n in range(1, count + 1):
+        first_n = [*reach[: n + 1], none]
+        merged = min(level, n)
+        loss = loss - (first_n[merged] - first_n[merged + 1]).log()
+    return loss
 
 
 @pytest.mark.parametrize("count", SETTINGS)
@@ -61,14 +66,30 @@ def test_gradient_by_finite_differences(count):
     assert torch.autograd.gradcheck(lambda a, p: SETTINGS[count](PairBatch(a, p, scores=scores)), (a, p))
 
 
-def test_probabilities_of_all_levels_sum_to_one():
+def test_one_threshold_is_logistic_regression():
     pairs, _ = make_batch()
-    for term in SETTINGS.values():
-        total = 0
-        for score in (0.0, *term.levels):  # one score on each level: a threshold itself is reached
-            scores = torch.full((6,), score, dtype=torch.float64)
-            total = total + (-term(PairBatch(pairs.anchors, pairs.positives, scores=scores))).exp()
-        torch.testing.assert_close(total, torch.ones(6, dtype=torch.float64))
+    reached = torch.tensor([0.0, 1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    loss = SETTINGS[1](PairBatch(pairs.anchors, pairs.positives, scores=reached))
+    logits = 20.0 * pairs.cosine + math.log(0.3 / 0.7)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, reached, reduction="none")
+    torch.testing.assert_close(loss, expected)
+
+
+def test_the_loss_is_that_of_the_released_code_for_two_levels():
+    """Its two steps: clicked or not; then nothing, clicked, or bought."""
+    pairs, _ = make_batch()
+    clicked, bought = torch.tensor([[0.0, 1, 1, 0, 1, 1], [0.0, 0, 1, 0, 1, 0]], dtype=torch.float64)
+    term = SETTINGS[2]
+    offsets = torch.tensor([-math.log(share / (1 - share)) for share in term.shares], dtype=torch.float64)
+    p = (term.scale * term.nested_cosine(pairs) - offsets).sigmoid()
+    first = -((1 - clicked) * (1 - p[:, 0]).log() + clicked * p[:, 0].log())
+    second = -(
+        (1 - clicked) * (1 - p[:, 0]).log()
+        + (clicked - bought) * (p[:, 0] - p[:, 1]).log()
+        + bought * p[:, 1].log()
+    )
+    scores = 0.5 * clicked + 0.5 * bought
+    torch.testing.assert_close(term(PairBatch(pairs.anchors, pairs.positives, scores=scores)), first + second)
 
 
 def test_the_last_nested_cosine_is_the_cosine():
@@ -83,11 +104,11 @@ def test_the_last_nested_cosine_is_the_cosine():
 
 
 def test_shares_are_what_orthogonal_pairs_predict():
-    """At cosine 0 the model knows nothing and gives each level the share of rows that are on it."""
+    """At cosine 0 the model knows nothing: P(y ≥ k) is the share p_k, in the sum of the first and of both thresholds."""
     a, p = torch.tensor([[1.0, 0, 0, 0]]).repeat(3, 1), torch.tensor([[0, 1.0, 0, 0]]).repeat(3, 1)
     term = NestedOrdinal((0.4, 0.8), (0.6, 0.2))
     loss = term(PairBatch(a, p, scores=torch.tensor([0.0, 0.4, 0.8])))
-    torch.testing.assert_close((-loss).exp(), torch.tensor([0.4, 0.4, 0.2]))
+    torch.testing.assert_close((-loss).exp(), torch.tensor([0.4 * 0.4, 0.6 * 0.4, 0.6 * 0.2]))
 
 
 def test_near_the_bound_of_the_scale_the_loss_is_finite():

@@ -77,14 +77,14 @@ def test_repeated_pairs_are_no_candidates(mask_duplicates):
         return i == j or (mask_duplicates and texts[0] == texts[1])
 
     assert same_pair(0, 3) == same_pair(0, 4) == mask_duplicates
-    assert_same(SupReMix(0.3)(pairs), naive(*inputs, scores, same_pair, 0.5, 0.3), inputs)
+    assert_same(SupReMix(0.3)(pairs), naive(*inputs, scores, same_pair, 0.2, 0.3), inputs)
 
 
 def test_texts_of_the_shared_batch():
     """ANCHORS and POSITIVES repeat rows 0 and 4."""
     pairs, inputs = make_batch()
     texts = list(zip(ANCHORS, POSITIVES, strict=True))
-    expected = naive(*inputs[:2], SCORES, lambda i, j: set(texts[i]) == set(texts[j]), 0.5, 0.1)
+    expected = naive(*inputs[:2], SCORES, lambda i, j: set(texts[i]) == set(texts[j]), 0.2, 0.5)
     assert_same(SupReMix()(pairs), expected, inputs)
 
 
