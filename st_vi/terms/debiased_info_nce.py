@@ -25,9 +25,9 @@ class DebiasedInfoNCE(InfoNCE):
     In `DLELoss` negatives are of the same task, and τ⁺ is the chance that two of its rows fit each other, about 1/c
     for c equal topics; with `negatives="batch"` it is that of all rows. *Inferred:* several positives stand in the
     denominator as in InfoNCE; with a `hard_negative_weight` the floor is the mean of the e^ℓ at cosine −1. The paper's
-    T = 0.5 and τ⁺ = 0.1, for pictures of ten classes, are not the defaults: this term stands in the place of `InfoNCE`, at
-    its temperature, and there g is at its floor, without a gradient, as soon as a positive is T·log(1/τ⁺) more similar
-    than the negatives: by 0.12 for T = 0.05 and τ⁺ = 0.1, by 0.23 for τ⁺ = 0.01, and by 1.15 as published.
+    T = 0.5 and τ⁺ = 0.1, for pictures of ten classes, are not the defaults: this term stands in the place of `InfoNCE`,
+    at its temperature, and there g is at its floor, without a gradient, as soon as a positive is T·log(1/τ⁺) more
+    similar than the negatives: by 0.12 for T = 0.05 and τ⁺ = 0.1, by 0.23 for τ⁺ = 0.01, and by 1.15 as published.
 
     Args:
         temperature: T > 0, as all others up to `min_score` that of `InfoNCE`.

@@ -34,8 +34,8 @@ class GroupOrdering:
 
     Source: GroCo, arXiv 2301.02009. top_k and β are those of its released settings. These also detach the candidates,
     take the other anchors as negatives, and make each view of an item the anchor in turn: give
-    ``detach_candidates=True, negatives="anchors"`` for the first two. *Inferred*: what differs from them by default, for
-    rows whose two sides differ in kind (an answer has no other view, and hard negatives should take part).
+    ``detach_candidates=True, negatives="anchors"`` for the first two. *Inferred*: what differs from them by default,
+    for rows whose two sides differ in kind (an answer has no other view, and hard negatives should take part).
 
     Args:
         top_k: How many of the hardest negatives of a row take part, at least 1.

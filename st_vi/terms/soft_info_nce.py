@@ -23,8 +23,8 @@ class SoftInfoNCE(InfoNCE):
 
     *Inferred:* the similarities that p is made of are the model's own, and carry no gradient (the paper has them from
     BM25 or a frozen model); several positives as in InfoNCE; the default α and β. The paper's t = 1 is for dot products
-    and BM25, which differ by tens: of cosines it makes a softmax that is flat, and weights that are all about 1; so t is
-    the default temperature of `InfoNCE`, as the weights are to follow what it looks at. The formula is singular at
+    and BM25, which differ by tens: of cosines it makes a softmax that is flat, and weights that are all about 1; so t
+    is the default temperature of `InfoNCE`, as the weights are to follow what it looks at. The formula is singular at
     M = α/β, and below it would weigh similar negatives more: a row with that few negatives is plain InfoNCE. A lone
     negative has the weight 1 for every other α/β too, so α = β goes on from there without a jump.
 

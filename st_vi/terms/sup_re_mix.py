@@ -31,10 +31,10 @@ class SupReMix:
     either. Rows with the same two texts, in either order, are no candidates of each other. The term arranges z and says
     nothing about the cosine of a pair: put one that does, such as `ScoreMSE`, beside it.
 
-    Source: SupReMix, arXiv 2309.16633, with τ = 0.5, as for its sentence pairs. *Inferred*: z, where the paper encodes a
-    sentence pair as [u; v; |u − v|; u·v], since an embedding is to be trained and not a classifier of pairs; scores in
-    [0, 1], where the paper has 0 to 5, and so weights up to 2, not 6; the nearest scores and a constant λ, the mean of
-    the paper's Beta(2, 8), where the paper draws both (no random numbers: a run that is resumed goes on as it would
+    Source: SupReMix, arXiv 2309.16633, with τ = 0.5, as for its sentence pairs. *Inferred*: z, where the paper encodes
+    a sentence pair as [u; v; |u − v|; u·v], since an embedding is to be trained and not a classifier of pairs; scores
+    in [0, 1], where the paper has 0 to 5, and so weights up to 2, not 6; the nearest scores and a constant λ, the mean
+    of the paper's Beta(2, 8), where the paper draws both (no random numbers: a run that is resumed goes on as it would
     have); the score of a hard negative in w; unit length of the mixtures. Needs scores.
 
     Args:

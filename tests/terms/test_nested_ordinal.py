@@ -84,9 +84,7 @@ def test_the_loss_is_that_of_the_released_code_for_two_levels():
     p = (term.scale * term.nested_cosine(pairs) - offsets).sigmoid()
     first = -((1 - clicked) * (1 - p[:, 0]).log() + clicked * p[:, 0].log())
     second = -(
-        (1 - clicked) * (1 - p[:, 0]).log()
-        + (clicked - bought) * (p[:, 0] - p[:, 1]).log()
-        + bought * p[:, 1].log()
+        (1 - clicked) * (1 - p[:, 0]).log() + (clicked - bought) * (p[:, 0] - p[:, 1]).log() + bought * p[:, 1].log()
     )
     scores = 0.5 * clicked + 0.5 * bought
     torch.testing.assert_close(term(PairBatch(pairs.anchors, pairs.positives, scores=scores)), first + second)
@@ -104,7 +102,7 @@ def test_the_last_nested_cosine_is_the_cosine():
 
 
 def test_shares_are_what_orthogonal_pairs_predict():
-    """At cosine 0 the model knows nothing: P(y ≥ k) is the share p_k, in the sum of the first and of both thresholds."""
+    """At cosine 0 the model knows nothing: P(y ≥ k) is p_k, in the sum of the first and of both thresholds."""
     a, p = torch.tensor([[1.0, 0, 0, 0]]).repeat(3, 1), torch.tensor([[0, 1.0, 0, 0]]).repeat(3, 1)
     term = NestedOrdinal((0.4, 0.8), (0.6, 0.2))
     loss = term(PairBatch(a, p, scores=torch.tensor([0.0, 0.4, 0.8])))
