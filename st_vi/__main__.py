@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
+from st_vi.cli.options import (
+    BF16,
+    BatchSize,
+    Columns,
+    Device,
+    Epochs,
+    Labels,
+    MaxSteps,
+    Rate,
+    Resume,
+    SaveSteps,
+    finite,
+    how_to_resume,
+    loading_options,
+    pairs,
+    positive,
+    refuse,
+    roles,
+    training_options,
+    use_device,
+)
 
 app = typer.Typer(help="Vietnamese embeddings for sentence-transformers.", no_args_is_help=True, add_completion=False)
 train_app = typer.Typer(help="Train one of the systems.", no_args_is_help=True)
@@ -17,22 +45,37 @@ app.add_typer(ablate_app, name="ablate")
 
 # The heavy imports stand inside the commands, so that --help answers at once.
 
+NLI_ROLES = ("premise", "hypothesis", "label")
 
-Labels = Annotated[list[str] | None, typer.Option("--label", help="value=name, such as 0=entailment; repeatable")]
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"st-vi {version_of('st-vi')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+) -> None:
+    """Vietnamese embeddings for sentence-transformers."""
 
 
 @app.command()
 def demo(
+    context: typer.Context,
     system: Annotated[Literal["viclsr", "vipolyqwen"], typer.Option(help="text, or text and pictures")] = "viclsr",
     output: Annotated[Path, typer.Option(help="where the trained model goes")] = Path("outputs/demo"),
     epochs: Annotated[int, typer.Option(min=1, help="of viclsr")] = 10,
     steps: Annotated[int, typer.Option(min=1, help="of vipolyqwen")] = 400,
 ) -> None:
     """Train a small model from random weights, evaluate, save, reload and encode. Downloads nothing."""
-    if system == "viclsr":
-        _demo_viclsr(output, epochs)
-    else:
-        _demo_vipolyqwen(output, steps)
+    refuse(context, f"with --system {system}", "steps" if system == "viclsr" else "epochs")
+    with _interruptible(lambda: "the same command begins anew"):
+        if system == "viclsr":
+            _demo_viclsr(output, epochs)
+        else:
+            _demo_vipolyqwen(output, steps)
 
 
 def _demo_viclsr(output: Path, epochs: int) -> None:
@@ -67,41 +110,56 @@ def _demo_vipolyqwen(output: Path, steps: int) -> None:
 
 @train_app.command()
 def viclsr(
+    context: typer.Context,
     base: Annotated[str, typer.Option(help="encoder to start from: a hub id or a folder")],
-    train: Annotated[list[str], typer.Option(help="NLI rows: .jsonl, .csv, .tsv, .parquet or a hub id; repeatable")],
+    train: Annotated[
+        list[str], typer.Option(help="NLI rows: .jsonl, .csv, .tsv, .xlsx, .parquet or a hub id; repeatable")
+    ],
     output: Annotated[Path, typer.Option(help="where checkpoints and the trained model go")],
     evaluation: Annotated[
         list[str] | None, typer.Option("--eval", help="held-out NLI rows; else --eval-size of the anchors of --train")
     ] = None,
     eval_size: Annotated[float, typer.Option(min=0, max=0.9, help="share of the anchors held out")] = 0.1,
+    columns: Columns = None,
     label: Labels = None,
     neutral: Literal["ignore", "hard_negative", "weak_positive"] = "ignore",
     drop_conflicts: Annotated[bool, typer.Option(help="drop texts labelled both ways instead of stopping")] = False,
     activation: Literal["tanh", "identity"] = "tanh",
     pooling: Literal["cls", "mean"] = "cls",
-    temperature: float = 0.05,
-    hard_negative_weight: float = 0.0,
+    temperature: Annotated[float, typer.Option(callback=positive)] = 0.05,
+    hard_negative_weight: Annotated[float, typer.Option(callback=finite)] = 0.0,
     same_anchor: Literal["positive", "mask", "negative"] = "positive",
     symmetric: bool = False,
-    epochs: float = 3,
-    batch_size: int = 512,
-    learning_rate: float = 1e-5,
-    max_length: Annotated[int, typer.Option(help="tokens a text, at most")] = 256,
-    seed: int = 42,
-    resume: Annotated[bool, typer.Option(help="go on from the last checkpoint in --output")] = False,
+    epochs: Epochs = 3,
+    max_steps: MaxSteps = None,
+    save_steps: SaveSteps = None,
+    batch_size: BatchSize = 512,
+    learning_rate: Rate = 1e-5,
+    max_length: Annotated[int, typer.Option(min=3, help="tokens a text, at most")] = 256,
+    bf16: BF16 = None,
+    device: Device = None,
+    seed: Annotated[int, typer.Option(min=0)] = 42,
+    resume: Resume = False,
 ) -> None:
     """Train ViCLSR on NLI rows: entailment is the positive, contradiction the hard negative."""
+    if evaluation:
+        refuse(context, "with --eval", "eval_size")
+    if max_steps:
+        refuse(context, "with --max-steps", "epochs")
+    (found,) = roles(columns, NLI_ROLES)
+    names = pairs("--label", label)
+    arguments = training_options(max_steps, save_steps, bf16, use_device(device), bool(evaluation or eval_size))
+
     from transformers import set_seed
 
     from st_vi.data import nli_to_triplets, split_by_anchor
+    from st_vi.data.sources import nli_rows
     from st_vi.losses import SupConNLILoss
     from st_vi.recipes import build_viclsr, train_viclsr
 
-    rows = _nli_rows(train, label)
-    held_out = None
-    if evaluation:
-        held_out = _nli_rows(evaluation, label)
-    elif eval_size:
+    groups = [train, evaluation] if evaluation else [train]
+    rows, held_out = (*nli_rows(*groups, columns=found, labels=names), None)[:2]
+    if eval_size and not evaluation:
         sides = split_by_anchor(rows, eval_size, anchor="premise", seed=seed)
         rows, held_out = sides["train"], sides["test"]
     triplets = nli_to_triplets(rows, neutral=neutral, conflict="drop" if drop_conflicts else "error", seed=seed)
@@ -110,81 +168,109 @@ def viclsr(
     set_seed(seed)  # of the head
     model = build_viclsr(base, activation, max_length, pooling)
     loss = SupConNLILoss(model, temperature, hard_negative_weight, same_anchor, symmetric=symmetric)
-    trainer = train_viclsr(
-        model,
-        triplets,
-        output,
-        evaluator=held_out and _nli_evaluator(held_out),
-        loss=loss,
-        resume=resume,
-        num_train_epochs=epochs,
-        per_device_train_batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-    )
-    if held_out:
-        _echo_metrics(trainer.evaluate())
+    with _interruptible(lambda: how_to_resume(output)):
+        trainer = train_viclsr(
+            model,
+            triplets,
+            output,
+            evaluator=held_out and _nli_evaluator(held_out),
+            loss=loss,
+            resume=resume,
+            num_train_epochs=epochs,
+            per_device_train_batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            **arguments,
+        )
+        if held_out:
+            _echo_metrics(trainer.evaluate())
     typer.echo(f"Saved in {output}. Load it with st_vi.load({str(output)!r}).")
 
 
 @train_app.command()
 def vipolyqwen(
+    context: typer.Context,
     base: Annotated[str, typer.Option(help="a Qwen2-VL: a hub id or a folder")],
-    train: Annotated[list[str], typer.Option(help="rows of mixed tasks: .jsonl, .parquet or a hub id; repeatable")],
+    train: Annotated[
+        list[str], typer.Option(help="rows of mixed tasks: a file as for viclsr, or a hub id; repeatable")
+    ],
     output: Annotated[Path, typer.Option(help="where checkpoints and the trained model go")],
     evaluation: Annotated[list[str] | None, typer.Option("--eval", help="held-out rows of mixed tasks")] = None,
-    embedding_dimension: int = 1024,
+    columns: Columns = None,
+    embedding_dimension: Annotated[int, typer.Option(min=1)] = 1024,
     pooling: Literal["attention", "mean", "lasttoken"] = "attention",
-    max_pixels: Annotated[int, typer.Option(help="pixels an image, at most; 784 are one visual token")] = 512 * 28 * 28,
+    max_pixels: Annotated[
+        int, typer.Option(min=28 * 28, help="pixels an image, at most; 784 are one visual token")
+    ] = 512 * 28 * 28,
     lora: Annotated[bool, typer.Option("--lora", help="train an adapter (PEFT) and not the whole backbone")] = False,
     lora_rank: Annotated[int, typer.Option(min=1, help="with --lora; it mostly wants --learning-rate 2e-4")] = 16,
     prefix_dropout: Annotated[float, typer.Option(min=0, max=1, help="share of rows without a prefix")] = 0.0,
     skip_bad_images: Annotated[bool, typer.Option(help="leave out rows whose image cannot be read")] = False,
-    epochs: float = 3,
-    batch_size: int = 12,
-    accumulation: Annotated[int, typer.Option(help="batches a step; they add no negatives")] = 10,
-    learning_rate: float = 2e-5,
-    vision_learning_rate: float = 2e-6,
-    seed: int = 42,
-    resume: Annotated[bool, typer.Option(help="go on from the last checkpoint in --output")] = False,
+    epochs: Epochs = 3,
+    max_steps: MaxSteps = None,
+    save_steps: SaveSteps = None,
+    batch_size: BatchSize = 12,
+    accumulation: Annotated[int, typer.Option(min=1, help="batches a step; they add no negatives")] = 10,
+    learning_rate: Rate = 2e-5,
+    vision_learning_rate: Annotated[
+        float, typer.Option(min=0, callback=finite, help="0 keeps the tower as it is")
+    ] = 2e-6,
+    bf16: BF16 = None,
+    device: Device = None,
+    seed: Annotated[int, typer.Option(min=0)] = 42,
+    resume: Resume = False,
 ) -> None:
     """Train viPolyQwen on rows with anchor, positive, task, and where there are any score and anchor_image."""
+    if lora:
+        refuse(context, "with --lora, which leaves the vision tower as it is", "vision_learning_rate")
+    else:
+        refuse(context, "without --lora", "lora_rank")
+    if max_steps:
+        refuse(context, "with --max-steps", "epochs")
+    (found,) = roles(columns, _task_roles())
+    arguments = training_options(max_steps, save_steps, bf16, use_device(device), bool(evaluation))
+
     from transformers import set_seed
 
     from st_vi.data import check_task_rows
+    from st_vi.data.sources import task_rows
     from st_vi.recipes import build_vipolyqwen, train_vipolyqwen, vipolyqwen_evaluator
     from st_vi.recipes.lora import lora_config
 
     adapter = lora_config(lora_rank) if lora else None
     bad_image: Literal["error", "skip"] = "skip" if skip_bad_images else "error"
-    rows, report = check_task_rows(_task_rows(train), bad_image=bad_image)
+    rows, report = check_task_rows(task_rows(train, found), bad_image=bad_image)
     typer.echo(report)
     evaluator = None
     if evaluation:
-        held_out, _ = check_task_rows(_task_rows(evaluation), bad_image=bad_image)
+        held_out, _ = check_task_rows(task_rows(evaluation, found), bad_image=bad_image)
         evaluator = vipolyqwen_evaluator(held_out, show_progress_bar=True)
     set_seed(seed)  # of pooling and head
-    trainer = train_vipolyqwen(
-        build_vipolyqwen(base, embedding_dimension, pooling, lora=adapter, max_pixels=max_pixels),
-        rows,
-        output,
-        evaluator=evaluator,
-        prefix_dropout=prefix_dropout,
-        resume=resume,
-        num_train_epochs=epochs,
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=accumulation,
-        learning_rate=learning_rate,
-        learning_rate_mapping={r"visual\.": vision_learning_rate},
-        seed=seed,
-    )
-    if evaluator:
-        _echo_metrics(trainer.evaluate())
+    model = build_vipolyqwen(base, embedding_dimension, pooling, lora=adapter, max_pixels=max_pixels)
+    with _interruptible(lambda: how_to_resume(output)):
+        trainer = train_vipolyqwen(
+            model,
+            rows,
+            output,
+            evaluator=evaluator,
+            prefix_dropout=prefix_dropout,
+            resume=resume,
+            num_train_epochs=epochs,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
+            learning_rate=learning_rate,
+            learning_rate_mapping={r"visual\.": vision_learning_rate},
+            seed=seed,
+            **arguments,
+        )
+        if evaluator:
+            _echo_metrics(trainer.evaluate())
     typer.echo(f"Saved in {output}. Load it with st_vi.load({str(output)!r}).")
 
 
 @ablate_app.command("vipolyqwen")
 def ablate_vipolyqwen(
+    context: typer.Context,
     output: Annotated[Path, typer.Option(help="for results.jsonl, table.md and plot.html")] = Path("outputs/ablation"),
     seeds: Annotated[int, typer.Option(min=1, help="0, 1, … up to this many")] = 3,
     variant: Annotated[list[str] | None, typer.Option(help="only this one and the baseline; repeatable")] = None,
@@ -192,30 +278,49 @@ def ablate_vipolyqwen(
     rows: Annotated[int, typer.Option(min=1, help="generated rows of each kind to train on")] = 3000,
     test_rows: Annotated[int, typer.Option(min=1, help="generated rows of each kind to measure with")] = 200,
     nli: Annotated[list[str] | None, typer.Option(help="NLI rows for text pairs, else shipped ones")] = None,
+    columns: Columns = None,
     label: Labels = None,
     base: Annotated[str | None, typer.Option(help="a pretrained Qwen2-VL, else a small random one")] = None,
     train: Annotated[list[str] | None, typer.Option(help="rows of mixed tasks instead of generated ones")] = None,
     evaluation: Annotated[list[str] | None, typer.Option("--eval", help="held-out rows, with --train")] = None,
+    bf16: BF16 = None,
+    device: Device = None,
     table_only: Annotated[bool, typer.Option(help="no training: the figures so far")] = False,
 ) -> None:
     """Change one thing of viPolyQwen at a time: a table with intervals, and a plot. Goes on where it was stopped."""
+    if bool(train) != bool(evaluation):
+        raise ValueError("--train and --eval come together")
+    if table_only:
+        settings = [
+            parameter.name for parameter in context.command.params if parameter.name not in ("output", "table_only")
+        ]
+        refuse(context, "with --table-only", *filter(None, settings))
+    if train:
+        refuse(context, "with --train", "rows", "test_rows", "nli", "label")
+    elif not nli:
+        refuse(context, "without --nli or --train", "label", "columns")
+    (found,) = roles(columns, _task_roles() if train else NLI_ROLES)
+    names = pairs("--label", label)
+    arguments = training_options(None, None, bf16, use_device(device), False)
+
     from st_vi.data import check_task_rows, split_by_task
+    from st_vi.data.sources import nli_rows, task_rows
     from st_vi.recipes.ablation import ablate, read_results
     from st_vi.recipes.ablation_report import plot, recall, summarise, table
     from st_vi.recipes.ablation_study import generated_study, study_of_rows
 
-    if bool(train) != bool(evaluation):
-        raise ValueError("--train and --eval come together")
     results = output / "results.jsonl"
     if not table_only:
         if train:
-            sides = (split_by_task(check_task_rows(_task_rows(sources))[0]) for sources in (train, evaluation))  # type: ignore[arg-type]
+            sides = (split_by_task(check_task_rows(task_rows(side, found))[0]) for side in (train, evaluation))  # type: ignore[arg-type]
             study = study_of_rows(*sides, output, steps, base)  # type: ignore[call-arg]
         else:
-            pairs = _nli_rows(nli, label) if nli else None
-            study = generated_study(output, steps, rows, test_rows, nli=pairs, base=base)
-        for result in ablate(study, results, range(seeds), variant):
-            typer.echo(f"{result['variant']}, seed {result['seed']}: recall@1 {recall(result):.1f}", err=True)
+            (texts,) = nli_rows(nli, columns=found, labels=names) if nli else [None]
+            study = generated_study(output, steps, rows, test_rows, nli=texts, base=base)
+        study = replace(study, arguments={**study.arguments, **arguments})
+        with _interruptible(lambda: f"the same command goes on; finished runs are kept in {results}"):
+            for result in ablate(study, results, range(seeds), variant):
+                typer.echo(f"{result['variant']}, seed {result['seed']}: recall@1 {recall(result):.1f}", err=True)
     summaries = summarise(read_results(results))
     (output / "table.md").write_text(table(summaries) + "\n", encoding="utf-8")
     typer.echo(table(summaries))
@@ -225,42 +330,60 @@ def ablate_vipolyqwen(
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="a hub id or a folder")],
     nli: Annotated[list[str] | None, typer.Option(help="NLI rows for triplet accuracy and Spearman")] = None,
     rows: Annotated[list[str] | None, typer.Option(help="rows of mixed tasks for retrieval, image rows too")] = None,
+    columns: Columns = None,
     label: Labels = None,
     benchmark: Annotated[str | None, typer.Option(help="a benchmark of the ViCLSR paper, such as ViFactCheck")] = None,
     train: Annotated[str | None, typer.Option(help="its training rows, where they are not on the hub")] = None,
     test: Annotated[str | None, typer.Option(help="its test rows, where they are not on the hub")] = None,
     protocol: Literal["probe", "finetune"] = "probe",
-    seed: int = 42,
+    bf16: BF16 = None,
+    device: Device = None,
+    seed: Annotated[int, typer.Option(min=0)] = 42,
 ) -> None:
     """Measure a model on NLI rows, on rows of mixed tasks, on a benchmark. Prints one JSON object."""
     if not nli and not rows and not benchmark:
         raise ValueError("nothing to evaluate: give --nli, --rows or --benchmark")
+    if not benchmark:
+        refuse(context, "without --benchmark", "train", "test", "protocol", "seed")
+    if not nli:
+        refuse(context, "without --nli", "label")
+    names = pairs("--label", label)
+    encoder_options = loading_options(bf16, use_device(device))
+
     from st_vi.data import check_task_rows, read_rows
+    from st_vi.data.sources import nli_rows, task_rows
     from st_vi.evaluation import NLU_BENCHMARKS, NLUEvaluator, load_benchmark
     from st_vi.hub import load
     from st_vi.recipes import vipolyqwen_evaluator
 
     if benchmark and benchmark not in NLU_BENCHMARKS:
         raise ValueError(f"no benchmark {benchmark!r}; there are {', '.join(NLU_BENCHMARKS)}")
-    evaluators = [_nli_evaluator(_nli_rows(nli, label))] if nli else []
+    config = NLU_BENCHMARKS[benchmark] if benchmark else None
+    readers = (NLI_ROLES if nli else (), _task_roles() if rows else (), config.columns if config else ())
+    of_nli, of_rows, of_benchmark = roles(columns, *readers)
+    evaluators = [_nli_evaluator(nli_rows(nli, columns=of_nli, labels=names)[0])] if nli else []
     if rows:
-        evaluators.append(vipolyqwen_evaluator(check_task_rows(_task_rows(rows))[0], show_progress_bar=True))
-    if benchmark:
-        config = NLU_BENCHMARKS[benchmark]
+        evaluators.append(vipolyqwen_evaluator(check_task_rows(task_rows(rows, of_rows))[0], show_progress_bar=True))
+    if config:
+        config = replace(config, columns={**config.columns, **of_benchmark})
         sources = {"train": train, "test": test}
         splits = (read_rows(path) if path else load_benchmark(config, split=name) for name, path in sources.items())
         evaluators.append(NLUEvaluator(config, *splits, protocol, seed=seed, show_progress_bar=True))  # type: ignore[call-arg,misc]
-    encoder = load(model)
-    _echo_metrics({name: value for evaluator in evaluators for name, value in evaluator(encoder).items()})
+    encoder = load(model, **encoder_options)
+    with _interruptible(lambda: "the same command begins anew"):
+        _echo_metrics({name: value for evaluator in evaluators for name, value in evaluator(encoder).items()})
 
 
 @app.command()
 def encode(
     model: Annotated[str, typer.Argument(help="a hub id or a folder")],
-    rows: Annotated[str, typer.Argument(metavar="INPUT", help="rows: .jsonl, .csv, .tsv, .parquet or a hub id")],
+    rows: Annotated[
+        str, typer.Argument(metavar="INPUT", help="rows: .jsonl, .csv, .tsv, .xlsx, .txt, .parquet or a hub id")
+    ],
     output: Annotated[Path, typer.Argument(help="a folder for Parquet files with id and embedding")],
     column: Annotated[str, typer.Option(help="what to encode")] = "text",
     keep: Annotated[list[str] | None, typer.Option(help="a column to copy; repeatable")] = None,
@@ -268,70 +391,38 @@ def encode(
     max_tokens: Annotated[int, typer.Option(min=1, help="tokens a batch, with padding")] = 4096,
     prompt_name: Annotated[str | None, typer.Option(help="a prompt of the model, such as ocr")] = None,
     precision: Literal["float32", "float16", "binary", "ubinary"] = "float32",
+    bf16: BF16 = None,
+    device: Device = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="leave out rows without an input instead of stopping")] = False,
 ) -> None:
     """Encode a corpus into Parquet files, one shard in memory at a time. Goes on where it was stopped."""
+    encoder_options = loading_options(bf16, use_device(device))
+
     from st_vi.encoding import encode_corpus
     from st_vi.hub import load
 
-    result = encode_corpus(
-        load(model),
-        rows,
-        output,
-        column,
-        keep=keep or (),
-        shard_rows=shard_rows,
-        max_tokens=max_tokens,
-        prompt_name=prompt_name,
-        precision=precision,
-        bad_row="skip" if skip_bad_rows else "error",
-        show_progress_bar=True,
-    )
+    encoder = load(model, **encoder_options)
+    with _interruptible(lambda: f"the same command goes on; finished shards are kept in {output}"):
+        result = encode_corpus(
+            encoder,
+            rows,
+            output,
+            column,
+            keep=keep or (),
+            shard_rows=shard_rows,
+            max_tokens=max_tokens,
+            prompt_name=prompt_name,
+            precision=precision,
+            bad_row="skip" if skip_bad_rows else "error",
+            show_progress_bar=True,
+        )
     typer.echo(f"{result} in {output}")
 
 
-def _nli_rows(sources: list[str], labels: list[str] | None) -> Any:
-    """Rows of all sources, as premise, hypothesis and canonical label."""
-    from datasets import concatenate_datasets
+def _task_roles() -> tuple[str, ...]:
+    from st_vi.data.sources import TASK_ROLES
 
-    from st_vi.data import read_rows
-    from st_vi.data.columns import clean_texts, find_columns
-    from st_vi.data.labels import canonical_labels
-
-    names = dict(_label_name(label) for label in labels or [])
-    parts = []
-    for source in sources:
-        rows = read_rows(source)
-        try:
-            found = find_columns(rows.column_names, ("premise", "hypothesis", "label"))
-            canonical = canonical_labels(rows, found["label"], names)
-            texts = {role: clean_texts(rows[found[role]], found[role]) for role in ("premise", "hypothesis")}
-        except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
-        parts.append(type(rows).from_dict(texts | {"label": canonical}))
-    return concatenate_datasets(parts)
-
-
-def _task_rows(sources: list[str]) -> Any:
-    """Rows of all sources; a path of an image in a file is relative to that file."""
-    from st_vi.data import combine_rows, read_rows
-
-    parts = []
-    for source in sources:
-        rows = read_rows(source)
-        for column in ("anchor_image", "positive_image"):
-            if column in rows.column_names and rows.features[column].dtype == "string":
-                here = [path and str(Path(source).parent / path) for path in rows[column]]
-                rows = rows.remove_columns(column).add_column(column, here)
-        parts.append(rows)
-    return combine_rows(*parts)
-
-
-def _label_name(option: str) -> tuple[Any, str]:
-    value, separator, name = option.partition("=")
-    if not separator:
-        raise ValueError(f"--label wants value=name, got {option!r}")
-    return int(value) if value.lstrip("-").isdigit() else value, name
+    return TASK_ROLES
 
 
 def _nli_evaluator(rows: Any) -> Any:
@@ -343,16 +434,47 @@ def _nli_evaluator(rows: Any) -> Any:
 
 
 def _echo_metrics(metrics: dict[str, float]) -> None:
-    typer.echo(json.dumps({name: round(float(value), 4) for name, value in metrics.items()}, indent=2))
+    values = {name: round(float(value), 4) for name, value in metrics.items()}
+    # NaN is no JSON.
+    typer.echo(json.dumps({name: None if math.isnan(value) else value for name, value in values.items()}, indent=2))
+
+
+@contextmanager
+def _interruptible(go_on: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C ends the command with one line that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\ninterrupted: {go_on()}", err=True)
+        raise typer.Exit(130) from None
+
+
+def _fail(message: str) -> None:
+    typer.secho(f"error: {' '.join(message.split())}", fg=typer.colors.RED, err=True)
+    sys.exit(2)
 
 
 def main() -> None:
-    """Run the command line; bad input ends in one line on standard error and exit code 2."""
+    """Run the command line; bad input ends in one line on standard error and exit code 2, Ctrl-C in 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # consoles that cannot show Vietnamese show "\\u1eeb" for a letter
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        code = app(standalone_mode=False)
     except (ValueError, OSError, ImportError) as error:
-        typer.secho(f"error: {' '.join(str(error).split())}", fg=typer.colors.RED, err=True)
-        sys.exit(2)
+        _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("\ninterrupted", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what typer has to say about options
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help is the answer
+            typer.echo(str(error.format_message() or ""), err=True)
+            sys.exit(2)
+        _fail(error.format_message())
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

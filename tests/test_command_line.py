@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import signal
 import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
@@ -14,6 +18,7 @@ from typer.testing import CliRunner
 from st_vi.__main__ import app, main
 from st_vi.data import sample_nli
 from st_vi.hub import load
+from st_vi.recipes.demo import DemoResult
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
@@ -95,7 +100,7 @@ def test_train_and_evaluate_vipolyqwen(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"premise": "a", "hypothesis": "b", "label": "đúng"}', r"column 'label', row 0: unknown label"),
+        ('{"premise": "a", "hypothesis": "b", "label": "hay"}', r"column 'label', row 0: unknown label"),
         ('{"premise": "a", "label": "entailment"}', "missing column for hypothesis"),
         ('{"premise": "a", "hypothesis": "", "label": "entailment"}', r"column 'hypothesis', row 0"),
         ('{"premise": "a", "hypothesis": "b", "label": "neutral"}', "no usable pair"),
@@ -113,6 +118,138 @@ def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, li
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and message in error and "\n" not in error
     assert not (tmp_path / "out").exists()
+
+
+def run_main(monkeypatch, *arguments):
+    """The exit code of `st-vi …`."""
+    monkeypatch.setattr(sys, "argv", ["st-vi", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return stop.value.code
+
+
+NLI = ("train", "viclsr", "--base", "none", "--train", "rows.csv", "--output", "out")
+MIXED = ("train", "vipolyqwen", "--base", "none", "--train", "rows.csv", "--output", "out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*NLI, "--epochs", 0), "'--epochs': 0.0 is not more than 0"),
+        ((*NLI, "--epochs", -1), "'--epochs': -1.0 is not more than 0"),
+        ((*NLI, "--learning-rate", 0), "'--learning-rate': 0.0 is not more than 0"),
+        ((*NLI, "--learning-rate", "nan"), "'--learning-rate': nan is not more than 0"),
+        ((*NLI, "--temperature", 0), "'--temperature': 0.0 is not more than 0"),
+        ((*NLI, "--batch-size", 0), "'--batch-size'"),
+        ((*NLI, "--max-steps", 0), "'--max-steps'"),
+        ((*NLI, "--max-steps", 5, "--epochs", 2), "--epochs does nothing with --max-steps"),
+        ((*NLI, "--eval", "a.csv", "--eval-size", 0.2), "--eval-size does nothing with --eval"),
+        ((*NLI, "--label", "0"), "--label wants two names with = between them, got '0'"),
+        ((*NLI, "--label", "0=neutral", "--label", "0=other"), "--label: '0' is given twice"),
+        ((*NLI, "--columns", "premis=a"), "no role 'premis' here; the roles are premise, hypothesis, label"),
+        ((*NLI, "--device", "gpu"), "--device gpu: no such device"),
+        (NLI[:-2], "Missing option '--output'"),
+        ((*MIXED, "--lora-rank", 4), "--lora-rank does nothing without --lora"),
+        ((*MIXED, "--lora", "--vision-learning-rate", 1e-6), "--vision-learning-rate does nothing with --lora"),
+        ((*MIXED, "--vision-learning-rate", -1), "'--vision-learning-rate'"),
+        ((*MIXED, "--accumulation", 0), "'--accumulation'"),
+        (("evaluate", "none", "--rows", "a.csv", "--label", "0=neutral"), "--label does nothing without --nli"),
+        (("evaluate", "none", "--nli", "a.csv", "--protocol", "probe"), "--protocol does nothing without --benchmark"),
+        (("evaluate", "none", "--nli", "a.csv", "--columns", "task=a"), "no role 'task' here"),
+        (("demo", "--steps", 5), "--steps does nothing with --system viclsr"),
+        (("ablate", "vipolyqwen", "--label", "0=neutral"), "--label does nothing without --nli"),
+        (("ablate", "vipolyqwen", "--table-only", "--seeds", 2), "--seeds does nothing with --table-only"),
+        (("ablate", "vipolyqwen", "--train", "a", "--eval", "b", "--rows", 9), "--rows does nothing with --train"),
+        (("bogus",), "No such command 'bogus'"),
+    ],
+)
+def test_options_that_cannot_be_are_one_line_and_nothing_is_written(monkeypatch, capsys, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert run_main(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and message in error and "\n" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_vietnamese_labels_own_columns_and_steps(tiny_base, tmp_path):
+    names = {"entailment": "Kéo theo", "neutral": "trung_lap", "contradiction": "Mâu thuẫn"}
+    with (tmp_path / "rows.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["câu a", "câu b", "nhãn", "premise"])
+        writer.writerows([r["premise"], r["hypothesis"], names[r["label"]], "x"] for r in sample_nli("test"))
+    columns = [f"--columns={role}={name}" for role, name in (("premise", "câu a"), ("hypothesis", "câu b"))]
+    options = ("--train", tmp_path / "rows.csv", *columns, "--columns", "label=nhãn", "--device", "cpu", "--no-bf16")
+    out = tmp_path / "out"
+    steps = ("--max-steps", 4, "--save-steps", 2, "--batch-size", 8)
+    result = st_vi("train", "viclsr", "--base", tiny_base, *options, "--output", out, *steps)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in out.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
+    assert "eval_triplet_accuracy" in result.stdout
+    result = st_vi("evaluate", out, "--nli", tmp_path / "rows.csv", *options[2:], "--label", "trung_lap=other")
+    assert set(json.loads(result.stdout)) == {"triplet_accuracy", "nli_spearman"}
+
+
+def test_a_label_that_no_row_has(monkeypatch, capsys, tmp_path):
+    (tmp_path / "rows.csv").write_text("premise,hypothesis,label\na,b,0\na,c,1\n", encoding="utf-8")
+    given = ("--label", "0=entailment", "--label", "1=contradiction", "--label", "2=neutral")
+    arguments = (*NLI[:5], tmp_path / "rows.csv", *NLI[6:], "--eval-size", 0)
+    assert run_main(monkeypatch, *arguments, *given) == 2
+    error = capsys.readouterr().err
+    assert "no row of" in error and "rows.csv has '2'" in error
+    assert run_main(monkeypatch, *arguments, *given[:4]) == 2  # for the base alone
+    assert "triplets" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("checkpoints", [[], ["checkpoint-2", "checkpoint-10"]])
+def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys, tiny_base, rows, tmp_path, checkpoints):
+    out = tmp_path / "out"
+    for name in checkpoints:
+        (out / name).mkdir(parents=True)
+        (out / name / "trainer_state.json").write_text("{}")
+
+    def interrupted(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("st_vi.recipes.train_viclsr", interrupted)
+    assert run_main(monkeypatch, "train", "viclsr", "--base", tiny_base, "--train", rows, "--output", out) == 130
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("interrupted: ") and "the same command with --resume" in error
+    assert ("checkpoint-10" in error) == bool(checkpoints)
+
+
+def test_ctrl_c_while_a_corpus_is_encoded(monkeypatch, capsys, tiny_model, rows, tmp_path):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("st_vi.encoding.encode_corpus", interrupted)
+    tiny_model.save_pretrained(str(tmp_path / "model"))
+    assert run_main(monkeypatch, "encode", tmp_path / "model", rows, tmp_path / "out", "--column", "premise") == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp1258"])
+def test_a_console_without_vietnamese_loses_nothing(monkeypatch, tmp_path, encoding):
+    console = {name: io.TextIOWrapper(io.BytesIO(), encoding=encoding) for name in ("stdout", "stderr")}
+    for name, stream in console.items():
+        monkeypatch.setattr(sys, name, stream)
+    result = DemoResult({"đúng": (0.5, 1.0)}, ["Trời mưa to ở Đà Nẵng …"], torch.ones(1, 1))
+    monkeypatch.setattr("st_vi.recipes.demo.run_demo", lambda *args: result)
+    assert run_main(monkeypatch, "demo", "--output", tmp_path) == 0
+    console["stdout"].flush()
+    shown = console["stdout"].buffer.getvalue().decode(encoding)
+    assert "1.00" in shown
+    assert r"\u1eb5ng" in shown  # ẵ
+
+
+def test_the_version(monkeypatch, capsys):
+    assert run_main(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out.startswith("st-vi 0.")
+
+
+@pytest.mark.parametrize("arguments", [(), ("train",)])
+def test_without_arguments_there_is_help(monkeypatch, capsys, arguments):
+    assert run_main(monkeypatch, *arguments) == 2
+    assert "Usage: " in "".join(capsys.readouterr())
 
 
 def test_runs_as_a_module():

@@ -45,7 +45,8 @@ def find_columns(
         optional: Those roles that may stay unfilled.
 
     Raises:
-        ValueError: A role without a column, a column that is not there, or a role that does not exist.
+        ValueError: A role without a column, a column that is not there, a role that does not exist, or one column
+            for two roles.
 
     Example:
         >>> find_columns(["Statement", "Evidence", "labels"], ["evidence", "claim", "label"])
@@ -55,12 +56,14 @@ def find_columns(
     if unknown := set(given) - set(wanted):
         raise ValueError(f"columns: no role {sorted(unknown)}; the roles are {wanted}")
     by_name = {name.lower(): name for name in reversed(present)}
-    found = {}
+    composed = {unicodedata.normalize("NFC", name): name for name in reversed(present)}
+    found: dict[str, str] = {}
     for role in wanted:
         if role in given:
-            if given[role] not in present:
+            name = given[role] if given[role] in present else composed.get(unicodedata.normalize("NFC", given[role]))
+            if name is None:
                 raise ValueError(f"missing column {given[role]!r} for {role}; the columns are {list(present)}")
-            found[role] = given[role]
+            found[role] = name
             continue
         names = [by_name[name] for name in USUAL_NAMES[role] if name in by_name]
         if names:
@@ -69,6 +72,11 @@ def find_columns(
             raise ValueError(
                 f"missing column for {role}: none of {list(USUAL_NAMES[role])} among {list(present)}; "
                 f"name it with columns={{{role!r}: ...}}"
+            )
+    for role, name in found.items():
+        if twice := [other for other in found if other != role and found[other] == name]:
+            raise ValueError(
+                f"columns: {role} and {twice[0]} are both the column {name!r}; name another for one of them"
             )
     return found
 
