@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from st_vi.losses.content import content_ids
 from st_vi.losses.embed import check_columns, embed_distinct, gather_columns
+from st_vi.losses.settings import Settings
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task, Term
 from st_vi.terms import PairBatch
 
@@ -19,7 +20,7 @@ Negatives = Literal["task", "batch"]
 Observer = Callable[[str, Term, PairBatch, Tensor], None]
 
 
-class DLELoss(nn.Module):
+class DLELoss(Settings, nn.Module):
     """The mean over rows of the loss of each row's task, in parts:
 
         L = 1/B Σ_i Σ_{k ∈ terms(task_i)} w_k L_k,i   =   Σ_t n_t/B · L_t

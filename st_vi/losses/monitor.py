@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from st_vi.losses.dle import DLELoss
+from st_vi.losses.own_model import check_own_model
 from st_vi.tasks import Term
 from st_vi.terms import PairBatch, PairwiseRank
 
@@ -27,6 +28,9 @@ class DLEMonitor(TrainerCallback):
     Args:
         *losses: The losses that the trainer uses, such as the values of ``loss={name: …}``.
 
+    Raises:
+        ValueError: When the training begins, if a loss was made with another model than the trainer has.
+
     Example:
         >>> from st_vi import DLELoss
         >>> from st_vi.losses import DLEMonitor
@@ -37,8 +41,16 @@ class DLEMonitor(TrainerCallback):
     def __init__(self, *losses: DLELoss) -> None:
         self._totals: dict[str, tuple[Tensor, Tensor]] = {}
         self._constants: dict[str, float] = {}
+        self._losses = losses
         for loss in losses:
             loss.observer = self._observe
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Stop where the losses have another model than the trainer."""
+        for loss in self._losses:
+            check_own_model(loss, kwargs["model"])
 
     def on_log(
         self,

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from st_vi.losses.content import content_ids
 from st_vi.losses.embed import check_columns, embed_distinct, gather_columns
+from st_vi.losses.settings import Settings
 from st_vi.terms import InfoNCE, PairBatch
 from st_vi.terms.pairs import SameAnchor
 
 
-class SupConNLILoss(nn.Module):
+class SupConNLILoss(Settings, nn.Module):
     """Supervised SimCSE on (anchor, positive[, negative, …]) rows, for data in which texts repeat.
 
     The objective is the term `InfoNCE` over in-batch positives and hard negatives. On rows whose texts are all

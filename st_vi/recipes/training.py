@@ -19,8 +19,12 @@ from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvalu
 from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import logging
 
+from st_vi.losses.own_model import check_own_model
 from st_vi.recipes.checkpoints import last_complete_checkpoint, not_written
+
+logger = logging.get_logger(__name__)
 
 
 def train(
@@ -59,6 +63,9 @@ def train(
     Raises:
         OSError: A checkpoint or the trained model could not be written, as on a full disk; what to go on from is named.
     """
+    check_own_model(loss, model)
+    if _has_frozen_adapter(model):
+        logger.warning('the model\'s adapter is frozen, as a loaded one is: model.set_adapter("default") trains it on')
     schedule: dict[str, Any] = {"eval_strategy": "no"}
     if evaluator is not None:
         is_sequence = isinstance(evaluator, SequentialEvaluator)  # says so only after its first call
@@ -87,3 +94,9 @@ def train(
         left = last_complete_checkpoint(output_dir, model, states)
         raise not_written(Path(output_dir, step), error, left) from error
     return trainer
+
+
+def _has_frozen_adapter(model: SentenceTransformer) -> bool:
+    if not getattr(model.transformers_model, "peft_config", None):
+        return False
+    return not any(p.requires_grad for name, p in model.named_parameters() if "lora_" in name)

@@ -25,6 +25,7 @@ from st_vi.modules import MLPHead, WordSegmentedTransformer
 from st_vi.modules.mlp_head import Activation
 from st_vi.modules.positions import usable_positions
 from st_vi.modules.whole_backbone import whole_backbone
+from st_vi.recipes.base_models import check_base
 from st_vi.recipes.training import train
 
 
@@ -53,7 +54,8 @@ def build_viclsr(
         A `SentenceTransformer` whose embeddings have the width of the encoder and length 1.
 
     Raises:
-        ValueError: The activation or the pooling is not known, or weights of the encoder are missing.
+        ValueError: The activation or the pooling is not known; weights of the encoder are missing; or `base_model`
+            is a trained model with a head, or an adapter, which would be lost: load it to train it further.
         ImportError: Words are to be segmented and the extra "vi" is not installed.
 
     Example:
@@ -63,6 +65,7 @@ def build_viclsr(
         (1024,)
     """
     base_model = str(base_model)
+    check_base(base_model, "build_viclsr", pooling, transformer_kwargs)
     if segment_words is None:
         segment_words = "phobert" in type(AutoTokenizer.from_pretrained(base_model)).__name__.lower()
     with whole_backbone():

@@ -24,6 +24,7 @@ from st_vi.data.collator import PrefixSide, model_input
 from st_vi.evaluation import TaskRetrievalEvaluator
 from st_vi.losses import DLELoss, DLEMonitor, InfoNCEWarmUp
 from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer
+from st_vi.recipes.base_models import check_base
 from st_vi.recipes.lora import add_lora, lora_config
 from st_vi.recipes.training import train
 from st_vi.tasks import Task
@@ -64,8 +65,9 @@ def build_vipolyqwen(
         gives the general embedding.
 
     Raises:
-        ValueError: `pooling` or `head` is none of the above, the base model is no Qwen2-VL, or LoRA is asked of one
-            without embedding rows for the prefixes.
+        ValueError: `pooling` or `head` is none of the above; the base model is no Qwen2-VL, is a trained viPolyQwen,
+            whose pooling vector, head or prefixes would be lost (load it to train it further), or has no embedding
+            rows for the prefixes and LoRA is asked of it.
         ImportError: The extra "vision" is not installed, or "lora" for LoRA.
 
     Example:
@@ -78,7 +80,7 @@ def build_vipolyqwen(
         raise ValueError(f"pooling must be one of {get_args(PoolingName)}, got {pooling!r}")
     if head not in (*get_args(HeadName), None):
         raise ValueError(f"head must be one of {get_args(HeadName)} or None, got {head!r}")
-    backbone = _backbone(str(base_model), lora, transformer_kwargs)
+    backbone = _backbone(str(base_model), lora, pooling, transformer_kwargs)
     width = backbone.get_embedding_dimension()
     modules: list[Module] = [backbone, AttentionPooling(width) if pooling == "attention" else Pooling(width, pooling)]
     if head == "mlp":
@@ -94,8 +96,11 @@ def build_vipolyqwen(
     )
 
 
-def _backbone(base_model: str, lora: LoraConfig | bool | None, kwargs: dict[str, Any]) -> Qwen2VLTransformer:
+def _backbone(
+    base_model: str, lora: LoraConfig | bool | None, pooling: PoolingName, kwargs: dict[str, Any]
+) -> Qwen2VLTransformer:
     config = lora_config() if lora is True else lora  # before gigabytes are read: PEFT may be missing
+    check_base(base_model, "build_vipolyqwen", pooling, kwargs)
     backbone = Qwen2VLTransformer(base_model, **kwargs)
     if config:
         # Read again: the backbone's own configuration grows with its embeddings.

@@ -1,0 +1,43 @@
+"""A loss embeds with a model of its own: with another than the one that is trained, nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+from torch import nn
+
+
+def check_own_model(loss: Any, model: SentenceTransformer) -> None:
+    """See that `loss` was made with `model`, and every loss within it: of the trainer, the optimizer has `model` only.
+
+    Args:
+        loss: What the stock trainer takes: a loss, losses by the name of their data set, or what makes one from a
+            model. Models that losses have beside their own, such as a guide, may be others.
+        model: That is trained.
+
+    Raises:
+        ValueError: A loss has another model, or none.
+
+    Example:
+        >>> from sentence_transformers import SentenceTransformer
+        >>> from sentence_transformers.sentence_transformer.modules import BoW
+        >>> from st_vi import SupConNLILoss
+        >>> from st_vi.losses.own_model import check_own_model
+        >>> model, other = (SentenceTransformer(modules=[BoW(["xin", "chào"])]) for _ in range(2))
+        >>> check_own_model(SupConNLILoss(other), model)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: SupConNLILoss was made with another model than the one to train: neither would learn. ...
+    """
+    if isinstance(loss, Mapping):
+        for part in loss.values():
+            check_own_model(part, model)
+        return
+    for part in loss.modules() if isinstance(loss, nn.Module) else ():
+        own = getattr(part, "model", model)
+        if own is model or not (own is None or isinstance(own, SentenceTransformer)):
+            continue
+        name = type(part).__name__
+        made = "without a model" if own is None else "with another model than the one to train: neither would learn"
+        raise ValueError(f"{name} was made {made}. Make it anew, {name}(model, …), with the model that you train")

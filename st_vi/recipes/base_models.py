@@ -1,0 +1,76 @@
+"""What a new model may start from: an encoder, and not what was trained as a whole and would lose its head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers.util import load_file_path
+from transformers.utils import logging
+
+from st_vi.model_files import read_json, read_modules
+
+logger = logging.get_logger(__name__)
+
+# Of these, a new model has its own: they have no weights.
+_PLAIN = {"Transformer", "Pooling", "Normalize", "Dropout"}
+ADAPTER = "LoRA adapter"
+
+
+def trained_parts(base: str | Path, **hub: Any) -> list[str]:
+    """Parts of a saved model that a new one made from its encoder would lose; none of an encoder alone.
+
+    Args:
+        base: A folder or a repository.
+        **hub: As for stock's `load_file_path`, such as `revision`.
+
+    Example:
+        >>> from st_vi.recipes.base_models import trained_parts
+        >>> trained_parts("outputs/viclsr")  # doctest: +SKIP
+        ['MLPHead']
+    """
+    name = str(base)
+    parts = [ADAPTER] if load_file_path(name, "adapter_config.json", **hub) else []
+    if listing := load_file_path(name, "modules.json", **hub):
+        types = [module["type"] for module in read_modules(Path(listing))]
+        parts += [t.split(".")[-1] for t in types if t.startswith("st_vi.") or t.split(".")[-1] not in _PLAIN]
+    return parts
+
+
+def check_base(base: str | Path, builder: str, pooling: str, transformer_kwargs: Mapping[str, Any]) -> None:
+    """See that a new model can be made from `base` without losing what was trained, and say if the pooling changes.
+
+    Raises:
+        ValueError: `base` is a model with trained parts beside its encoder.
+    """
+    arguments = {**(transformer_kwargs.get("model_kwargs") or {})}
+    hub = {name: arguments[name] for name in ("token", "revision", "local_files_only") if name in arguments}
+    if "cache_dir" in transformer_kwargs:
+        hub["cache_folder"] = transformer_kwargs["cache_dir"]
+    if parts := trained_parts(base, **hub):
+        whole = "merge it (st_vi.recipes.lora.merge_lora), " if ADAPTER in parts else ""
+        raise ValueError(
+            f"{base} is a trained model, of which {builder} would drop: {', '.join(parts)}. To train it further, give "
+            f"model = st_vi.load({str(base)!r}) to the training. To start anew from its encoder, {whole}save that "
+            f"alone, model[0].save(folder), and give {builder} the folder"
+        )
+    if (had := _pooling(str(base), hub)) and had != pooling:
+        logger.warning(f"the vectors of {base} are pooled by {had!r}; {builder} starts with pooling={pooling!r}")
+
+
+def _pooling(base: str, hub: Mapping[str, Any]) -> str | None:
+    """The pooling of a saved model, if it has one of one mode."""
+    if not (listing := load_file_path(base, "modules.json", **hub)):
+        return None
+    for module in read_modules(Path(listing)):
+        if module["type"].endswith(".Pooling"):
+            file = load_file_path(base, "config.json", subfolder=module["path"], **hub)
+            config = read_json(Path(file)) if file else {}
+            if isinstance(mode := config.get("pooling_mode"), str):
+                return mode
+            modes = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+            modes |= {"pooling_mode_max_tokens": "max", "pooling_mode_lasttoken": "lasttoken"}
+            found = [mode for key, mode in modes.items() if config.get(key)]
+            return found[0] if len(found) == 1 else None
+    return None

@@ -1,0 +1,76 @@
+"""A new model is not made over a trained one: its head, pooling vector or adapter would be lost without a word."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
+from typer.testing import CliRunner
+
+from st_vi import build_viclsr, build_vipolyqwen, export_stock, load
+from st_vi.__main__ import app
+from st_vi.data import sample_nli
+from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+
+
+def stock(base, *more, pooling="cls"):
+    return SentenceTransformer(modules=[Transformer(str(base)), Pooling(32, pooling), *more, Normalize()])
+
+
+@pytest.fixture(scope="module")
+def tiny_qwen(tmp_path_factory):
+    return save_tiny_qwen2_vl(tmp_path_factory.mktemp("tiny-qwen2-vl"))
+
+
+def test_a_trained_viclsr_is_refused_with_what_to_do(tiny_base, tmp_path):
+    build_viclsr(tiny_base).save_pretrained(str(tmp_path / "own"))
+    with pytest.raises(ValueError, match=r"build_viclsr would drop: MLPHead\. .*st_vi\.load\('.*own'\)"):
+        build_viclsr(tmp_path / "own")
+    # The way that the message names.
+    load(tmp_path / "own")[0].save(str(tmp_path / "encoder"))
+    assert build_viclsr(tmp_path / "encoder").encode("Trời mưa.").shape == (32,)
+
+
+def test_a_stock_head_is_not_dropped_either(tiny_base, tmp_path):
+    stock(tiny_base, Dense(32, 16)).save_pretrained(str(tmp_path / "dense"))
+    export_stock(build_viclsr(tiny_base), tmp_path / "exported")
+    for folder in ("dense", "exported"):
+        with pytest.raises(ValueError, match="would drop: Dense"):
+            build_viclsr(tmp_path / folder)
+
+
+def test_stock_models_without_a_head_are_bases_and_another_pooling_is_said(tiny_base, tmp_path, caplog):
+    stock(tiny_base, pooling="mean").save_pretrained(str(tmp_path))
+    assert build_viclsr(tmp_path, pooling="mean").encode("Trời mưa.").shape == (32,)
+    assert "pooled" not in caplog.text
+    build_viclsr(tmp_path)
+    assert "are pooled by 'mean'; build_viclsr starts with pooling='cls'" in caplog.text
+
+
+@pytest.mark.parametrize("settings", [{}, {"pooling": "lasttoken", "head": None}, {"lora": True}])
+def test_a_trained_vipolyqwen_is_refused(tiny_qwen, tmp_path, settings):
+    if "lora" in settings:
+        pytest.importorskip("peft", reason='needs pip install "st-vi[lora]"')
+    build_vipolyqwen(tiny_qwen, embedding_dimension=24, **settings).save_pretrained(str(tmp_path))
+    with pytest.raises(ValueError, match=r"build_vipolyqwen would drop: .*Qwen2VLTransformer") as error:
+        build_vipolyqwen(tmp_path, **settings)
+    assert ("merge_lora" in str(error.value)) == ("lora" in settings)
+
+
+def test_the_shell_trains_a_trained_model_further(tiny_base, tmp_path):
+    torch.manual_seed(0)
+    start = build_viclsr(tiny_base)
+    start[2].layers[0].bias.data += 3  # what a new head would not have
+    start.save_pretrained(str(tmp_path / "own"))
+    sample_nli("test").select(range(60)).to_json(tmp_path / "rows.jsonl", force_ascii=False)
+    options = ["train", "viclsr", "--base", tmp_path / "own", "--train", tmp_path / "rows.jsonl", "--eval-size", 0]
+    options = list(map(str, [*options, "--output", tmp_path / "out", "--learning-rate", 0, "--epochs", 0.1]))
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 0, result.output
+    assert "its training goes on, with its own MLPHead" in result.output
+    assert (load(tmp_path / "out").encode("Trời mưa.") == start.encode("Trời mưa.")).all()
+
+    result = CliRunner().invoke(app, [*options, "--activation", "tanh"])
+    assert isinstance(result.exception, ValueError) and "leave out --activation" in str(result.exception)
