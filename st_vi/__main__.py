@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from st_vi.cli.base import trained_base
 from st_vi.cli.options import (
     BF16,
     BatchSize,
@@ -166,7 +167,7 @@ def viclsr(
     typer.echo(triplets.report)
 
     set_seed(seed)  # of the head
-    model = _trained(context, base, "--activation", "--pooling", "--max-length")
+    model = trained_base(context, base, "activation", "pooling", "max_length")
     model = model or build_viclsr(base, activation, max_length, pooling)
     loss = SupConNLILoss(model, temperature, hard_negative_weight, same_anchor, symmetric=symmetric)
     with _interruptible(lambda: how_to_resume(output)):
@@ -247,7 +248,7 @@ def vipolyqwen(
         held_out, _ = check_task_rows(task_rows(evaluation, found), bad_image=bad_image)
         evaluator = vipolyqwen_evaluator(held_out, show_progress_bar=True)
     set_seed(seed)  # of pooling and head
-    model = _trained(context, base, "--embedding-dimension", "--pooling", "--max-pixels", "--lora", "--lora-rank")
+    model = trained_base(context, base, "embedding_dimension", "pooling", "max_pixels", "lora")
     model = model or build_vipolyqwen(base, embedding_dimension, pooling, lora=adapter, max_pixels=max_pixels)
     with _interruptible(lambda: how_to_resume(output)):
         trainer = train_vipolyqwen(
@@ -419,28 +420,6 @@ def encode(
             show_progress_bar=True,
         )
     typer.echo(f"{result} in {output}")
-
-
-def _trained(context: typer.Context, base: str, *options: str) -> Any:
-    """The model in `base` if it has trained parts beside its encoder, to train it further; else None.
-
-    Raises:
-        ValueError: One of the options is given that say how a new model is made.
-    """
-    from st_vi.hub import load
-    from st_vi.recipes.base_models import ADAPTER, trained_parts
-
-    if not (parts := trained_parts(base)):
-        return None
-    for option in options:
-        source: Any = context.get_parameter_source(option.strip("-").replace("-", "_"))
-        if source.name == "COMMANDLINE":
-            raise ValueError(f"{base} is a trained model, with {', '.join(parts)} of its own: leave out {option}")
-    typer.echo(f"{base} is a trained model: its training goes on, with its own {', '.join(parts)}")
-    model = load(base)
-    if ADAPTER in parts:
-        model.set_adapter("default")  # a loaded adapter is frozen
-    return model
 
 
 def _task_roles() -> tuple[str, ...]:

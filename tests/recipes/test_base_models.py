@@ -73,4 +73,4 @@ def test_the_shell_trains_a_trained_model_further(tiny_base, tmp_path):
     assert (load(tmp_path / "out").encode("Trời mưa.") == start.encode("Trời mưa.")).all()
 
     result = CliRunner().invoke(app, [*options, "--activation", "tanh"])
-    assert isinstance(result.exception, ValueError) and "leave out --activation" in str(result.exception)
+    assert isinstance(result.exception, ValueError) and "--activation does nothing with" in str(result.exception)

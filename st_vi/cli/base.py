@@ -1,0 +1,33 @@
+"""The model that a training starts from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from st_vi.cli.options import refuse
+
+
+def trained_base(context: typer.Context, base: str, *options: str) -> Any:
+    """The model in `base`, to be trained further, if it has trained parts beside its encoder; else None.
+
+    Args:
+        context: Of the command.
+        base: A folder or a repository.
+        *options: Parameters of the command that say how a new model is made.
+
+    Raises:
+        ValueError: One of them was given, and the model is not new.
+    """
+    from st_vi.hub import load
+    from st_vi.recipes.base_models import ADAPTER, trained_parts
+
+    if not (parts := trained_parts(base)):
+        return None
+    refuse(context, f"with --base {base}, which is a trained model with its own {', '.join(parts)}", *options)
+    typer.echo(f"{base} is a trained model: its training goes on, with its own {', '.join(parts)}")
+    model = load(base)
+    if ADAPTER in parts:
+        model.set_adapter("default")  # a loaded adapter is frozen
+    return model
