@@ -29,6 +29,7 @@ _HOME = {
     "export_stock": "st_vi.hub",
     "import_viclsr": "st_vi.hub",
     "load": "st_vi.hub",
+    "trim_vocabulary": "st_vi.vocabulary",
 }
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "load",
     "train_viclsr",
     "train_vipolyqwen",
+    "trim_vocabulary",
 ]
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer, WordSegmentedTransformer
     from st_vi.recipes import build_viclsr, build_vipolyqwen, train_viclsr, train_vipolyqwen
     from st_vi.tasks import VIPOLYQWEN_TASKS, Task
+    from st_vi.vocabulary import trim_vocabulary
 
 
 def __getattr__(name: str) -> Any:

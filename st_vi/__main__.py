@@ -422,6 +422,49 @@ def encode(
     typer.echo(f"{result} in {output}")
 
 
+@app.command()
+def trim(
+    model: Annotated[str, typer.Argument(help="a multilingual encoder or SentenceTransformer: a hub id or a folder")],
+    texts: Annotated[list[str], typer.Argument(help="rows of texts: .jsonl, .csv, .tsv, .parquet or a hub id")],
+    output: Annotated[Path, typer.Option(help="where the cut model goes")],
+    column: Annotated[str, typer.Option(help="where the texts stand")] = "text",
+    max_pieces: Annotated[int | None, typer.Option(min=1, help="at most so many pieces")] = None,
+    min_count: Annotated[int, typer.Option(min=1, help="keep what occurs so often")] = 1,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="a text whose pieces are kept, as a prompt; repeatable")
+    ] = None,
+    any_language: Annotated[bool, typer.Option(help="do not look whether the texts are Vietnamese")] = False,
+) -> None:
+    """Cut the vocabulary of a model to the pieces that texts use. Prints one JSON object."""
+    from st_vi.hub import load
+    from st_vi.vocabulary import trim_vocabulary
+
+    encoder, rows = load(model), _texts(texts, column)
+    report = trim_vocabulary(
+        encoder, rows, max_pieces=max_pieces, min_count=min_count, keep=keep or (), vietnamese=not any_language
+    )
+    encoder.save_pretrained(str(output))
+    typer.echo(report, err=True)
+    typer.echo(json.dumps(report.as_dict(), indent=2))
+
+
+def _texts(sources: list[str], column: str) -> list[str]:
+    """One column of all sources."""
+    from st_vi.data import read_rows
+    from st_vi.data.columns import clean_texts
+
+    texts: list[str] = []
+    for source in sources:
+        rows = read_rows(source)
+        if column not in rows.column_names:
+            raise ValueError(f"{source}: missing column {column!r}; the columns are {rows.column_names}")
+        try:
+            texts += clean_texts(rows[column], column)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+    return texts
+
+
 def _task_roles() -> tuple[str, ...]:
     from st_vi.data.sources import TASK_ROLES
 

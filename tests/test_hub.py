@@ -91,6 +91,16 @@ def encode(model, texts=SENTENCES):
 # --- import_viclsr
 
 
+def test_import_cuts_the_vocabulary_on_the_way(released):
+    whole = import_viclsr(released.parent)
+    cut = import_viclsr(released.parent, trim_to=SENTENCES[:4])
+    assert len(cut.tokenizer) < len(whole.tokenizer)
+    texts = SENTENCES[:4]
+    torch.testing.assert_close(cut.encode(texts, convert_to_tensor=True), whole.encode(texts, convert_to_tensor=True))
+    with pytest.raises(ValueError, match="not Vietnamese"):
+        import_viclsr(released.parent, trim_to=["The weather was rainy."] * 10)
+
+
 @pytest.mark.parametrize(("name", "activation"), [("identity", lambda x: x), ("tanh", torch.tanh)])
 def test_import_equals_the_model_card(released, weights, name, activation):
     model = import_viclsr(released.parent, name, local_files_only=True)
