@@ -20,7 +20,7 @@ from st_vi.data.perturbations import change_order, strip_diacritics, swap_negati
 from st_vi.data.preferences import PreferenceStrength, flip_rows, preference_strength
 from st_vi.data.quality import ECI, eci, eci_from_similarities
 from st_vi.data.read import read_rows
-from st_vi.data.sample_sets import sample_nli, sample_sts
+from st_vi.data.sample_sets import sample_nli, sample_retrieval, sample_sts
 from st_vi.data.split import split_by_anchor, split_by_task
 from st_vi.data.task_rows import check_task_rows
 from st_vi.data.triplets import Triplets, check_triplets
@@ -60,6 +60,7 @@ __all__ = [
     "reading_comprehension_to_triplets",
     "same_document_negatives",
     "sample_nli",
+    "sample_retrieval",
     "sample_sts",
     "score_suspects",
     "scored_pairs_to_rows",

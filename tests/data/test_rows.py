@@ -84,26 +84,3 @@ def test_csv_tsv_parquet(tmp_path):
 def test_triplets_that_cannot_be_trained_on(columns, message):
     with pytest.raises(ValueError, match=message):
         check_triplets(Dataset.from_dict(columns))
-
-
-def test_sample_nli_is_what_it_says():
-    rows = sample_nli()
-    assert Counter(rows["label"]) == {"entailment": 400, "neutral": 400, "contradiction": 400}
-    texts = [*set(rows["premise"]), *rows["hypothesis"]]
-    assert len(texts) == len(set(texts)) == 1600
-    assert all(unicodedata.is_normalized("NFC", text) and text == " ".join(text.split()) for text in texts)
-    assert not set(sample_nli("train")["premise"]) & set(sample_nli("test")["premise"])
-    assert set(Counter(sample_nli("test")["topic"]).values()) == {15}  # 5 premises of each of 20 topics
-    # Negation gives no label away.
-    negated = Counter(row["label"] for row in rows if re.search(r"(?i)\b(không|chưa|chẳng)\b", row["hypothesis"]))
-    assert max(negated.values()) < 1.5 * min(negated.values())
-    with pytest.raises(ValueError, match="split"):
-        sample_nli("dev")
-
-
-def test_sample_sts_is_what_it_says():
-    rows = sample_sts()
-    assert len(rows) == 150
-    assert set(rows["score"]) == {half / 2 for half in range(11)}
-    assert len({*rows["sentence1"], *rows["sentence2"]}) == 300
-    assert len(sample_sts("train")) + len(sample_sts("test")) == 150
