@@ -383,22 +383,30 @@ def evaluate(
 
 @app.command()
 def encode(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="a hub id or a folder")],
     rows: Annotated[
         str, typer.Argument(metavar="INPUT", help="rows: .jsonl, .csv, .tsv, .xlsx, .txt, .parquet or a hub id")
     ],
     output: Annotated[Path, typer.Argument(help="a folder for Parquet files with id and embedding")],
-    column: Annotated[str, typer.Option(help="what to encode")] = "text",
+    column: Annotated[str | None, typer.Option(help="what to encode; text if not given")] = None,
+    image_column: Annotated[str | None, typer.Option(help="pictures, each with the text of its row if any")] = None,
+    text_only: Annotated[bool, typer.Option("--text-only", help="a name of a picture is a text, too")] = False,
     keep: Annotated[list[str] | None, typer.Option(help="a column to copy; repeatable")] = None,
     shard_rows: Annotated[int, typer.Option(min=1, help="rows a file")] = 10_000,
     max_tokens: Annotated[int, typer.Option(min=1, help="tokens a batch, with padding")] = 4096,
     prompt_name: Annotated[str | None, typer.Option(help="a prompt of the model, such as ocr")] = None,
     precision: Literal["float32", "float16", "binary", "ubinary"] = "float32",
+    normalize: Annotated[bool, typer.Option("--normalize", help="vectors of length 1")] = False,
+    chunk: Annotated[bool, typer.Option("--chunk", help="cut long texts at the ends of sentences")] = False,
+    chunk_tokens: Annotated[int | None, typer.Option(min=1, help="with --chunk: of a piece, else all it reads")] = None,
     bf16: BF16 = None,
     device: Device = None,
-    skip_bad_rows: Annotated[bool, typer.Option(help="leave out rows without an input instead of stopping")] = False,
+    skip_bad_rows: Annotated[bool, typer.Option(help="leave out rows that cannot be encoded, and list them")] = False,
 ) -> None:
     """Encode a corpus into Parquet files, one shard in memory at a time. Goes on where it was stopped."""
+    if not chunk:
+        refuse(context, "without --chunk", "chunk_tokens")
     encoder_options = loading_options(bf16, use_device(device))
 
     from st_vi.encoding import encode_corpus
@@ -411,15 +419,20 @@ def encode(
             rows,
             output,
             column,
+            image_column=image_column,
+            text_only=text_only,
             keep=keep or (),
             shard_rows=shard_rows,
             max_tokens=max_tokens,
             prompt_name=prompt_name,
             precision=precision,
+            normalize=normalize,
+            chunk=chunk_tokens or chunk,
             bad_row="skip" if skip_bad_rows else "error",
             show_progress_bar=True,
         )
-    typer.echo(f"{result} in {output}")
+    done, *notes = str(result).splitlines()
+    typer.echo("\n".join([f"{done} in {output}", *notes]))
 
 
 @app.command()

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modality import infer_modality, is_image_url_or_path
 from sentence_transformers.util import quantize_embeddings
 from tqdm.auto import tqdm
 
+from st_vi.data.images import open_image
+from st_vi.encoding.as_list import as_list
 from st_vi.modules import Qwen2VLTransformer
-from st_vi.modules.unicode_text import is_unicode
+from st_vi.text import is_blank, is_unicode
 
 MAX_TOKENS = 4096
 """Tokens a batch, padding included, unless the caller says otherwise."""
 
+Fail = Callable[[int, Exception], None]
+"""What to do about an input that cannot be encoded: raise, or write down its number and go on."""
+
 _COUNTED_AT_ONCE = 256  # texts; what counting holds in memory
+
+# Not the fault of an input: to go on row by row would hide it.
+_OURS = (MemoryError, ImportError, torch.OutOfMemoryError, getattr(torch, "AcceleratorError", MemoryError))
 
 
 def encode_by_cost(
     model: SentenceTransformer,
-    inputs: Sequence[Any],
+    inputs: Any,
     *,
     max_tokens: int = MAX_TOKENS,
     prompt_name: str | None = None,
     prompt: str | None = None,
     precision: Literal["float32", "int8", "uint8", "binary", "ubinary"] = "float32",
+    normalize: bool = False,
     show_progress_bar: bool = False,
 ) -> np.ndarray:
     """Encode as ``model.encode`` does, in batches of at most `max_tokens` tokens each, padding included.
@@ -40,19 +51,22 @@ def encode_by_cost(
 
     Args:
         model: Any `SentenceTransformer`.
-        inputs: Whatever the model takes: texts, pictures, ``{"text": …, "image": …}``, …, mixed.
+        inputs: Whatever the model takes: texts, pictures, ``{"text": …, "image": …}``, …, mixed; one, or several in a
+            list, a column, a Series, an array of texts or a generator.
         max_tokens: Padded tokens a batch. An input that is longer makes a batch of its own. The default suits a CPU
             and a large model; a GPU with memory to spare takes more.
         prompt_name: As for ``encode``.
         prompt: As for ``encode``.
         precision: As for ``encode``: int8 and uint8 take their ranges from all inputs together.
+        normalize: Whether to bring vectors to length 1 that do not have it, before `precision`.
         show_progress_bar: Whether to show one, in inputs.
 
     Returns:
-        An array (len(inputs), D), in the order of the inputs.
+        An array (len(inputs), D), in the order of the inputs; (D,) for a single one.
 
     Raises:
-        ValueError: `max_tokens` is not positive, or stock or the model refuses an input, a prompt or a precision.
+        ValueError: `max_tokens` is not positive; `inputs` is a table or a set; stock or the model refuses an input
+            (its number and itself are named), a prompt or a precision; or a vector is not finite.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -61,22 +75,105 @@ def encode_by_cost(
         >>> model = SentenceTransformer(modules=[BoW(["xin", "chào"])])
         >>> encode_by_cost(model, ["xin chào", "chào chào"], max_tokens=64).tolist()
         [[1.0, 1.0], [0.0, 2.0]]
+        >>> encode_by_cost(model, "xin chào").tolist()
+        [1.0, 1.0]
     """
     prompt = model._resolve_prompt(prompt, prompt_name)
-    inputs = list(inputs)
-    batches = plan_batches(token_counts(model, inputs, prompt), max_tokens)
-    embeddings = np.empty((0, model.get_embedding_dimension() or 0), dtype=np.float32)
+    inputs, single = as_list(inputs)
+
+    def fail(number: int, error: Exception) -> None:
+        raise _named(number, inputs[number], error) from error
+
+    counts = count_each(model, inputs, prompt, fail)
     with tqdm(total=len(inputs), desc="Inputs", disable=not show_progress_bar) as progress:
-        for number, batch in enumerate(batches):
-            part = model.encode(
-                [inputs[i] for i in batch], prompt=prompt, batch_size=len(batch), show_progress_bar=False
-            )
-            if number == 0:
-                embeddings = np.empty((len(inputs), part.shape[1]), dtype=part.dtype)
-            embeddings[batch] = part
-            progress.update(len(batch))
+        embeddings = encode_each(
+            model, inputs, counts, fail, max_tokens, prompt, normalize, lambda batch: progress.update(len(batch))
+        )
     # Last, and once: a batch's own ranges would give the same vector other numbers in another batch.
-    return embeddings if precision == "float32" else quantize_embeddings(embeddings, precision)  # type: ignore[return-value]
+    if precision != "float32":
+        embeddings = quantize_embeddings(embeddings, precision)  # type: ignore[assignment]
+    return embeddings[0] if single else embeddings
+
+
+def encode_each(
+    model: SentenceTransformer,
+    inputs: Sequence[Any],
+    counts: Mapping[int, int],
+    fail: Fail,
+    max_tokens: int,
+    prompt: str | None,
+    normalize: bool,
+    done: Callable[[Sequence[int]], Any] = len,
+) -> np.ndarray:
+    """The vectors (len(inputs), D) of those inputs that have `counts`, in batches by cost; others are zeros.
+
+    A batch that does not go through is encoded one by one, and each input that does not either is given to `fail`
+    with its error. `done` gets the numbers of every batch.
+    """
+    numbers = list(counts)
+    embeddings = np.zeros((len(inputs), model.get_embedding_dimension() or 0), dtype=np.float32)
+    for places in plan_batches(list(counts.values()), max_tokens):
+        batch = [numbers[place] for place in places]
+        for good, part in _parts_of_batch(model, inputs, batch, fail, prompt, normalize):
+            if embeddings.shape[1] != part.shape[1] or embeddings.dtype != part.dtype:  # the first part
+                embeddings = np.zeros((len(inputs), part.shape[1]), dtype=part.dtype)
+            embeddings[good] = part
+        done(batch)
+    return embeddings
+
+
+def _parts_of_batch(
+    model: SentenceTransformer,
+    inputs: Sequence[Any],
+    batch: list[int],
+    fail: Fail,
+    prompt: str | None,
+    normalize: bool,
+) -> list[tuple[list[int], np.ndarray]]:
+    """The batch with its vectors, or every input for itself with its own."""
+    try:
+        return [(batch, _encoded(model, [inputs[number] for number in batch], prompt, normalize))]
+    except _OURS:
+        raise
+    except Exception as error:  # of many kinds, whatever a module or a decoder stumbles over
+        if len(batch) == 1:
+            fail(batch[0], error)
+            return []
+    return [part for number in batch for part in _parts_of_batch(model, inputs, [number], fail, prompt, normalize)]
+
+
+def _encoded(model: SentenceTransformer, items: list[Any], prompt: str | None, normalize: bool) -> np.ndarray:
+    vectors = model.encode(
+        [opened(item) for item in items],
+        prompt=prompt,
+        batch_size=len(items),
+        normalize_embeddings=normalize,
+        show_progress_bar=False,
+    )
+    if not np.isfinite(vectors).all():
+        raise ValueError("the model gives it a vector that is not finite")
+    return vectors
+
+
+def opened(item: Any) -> Any:
+    """An input with its pictures decoded that are paths or bytes; strings stay what they are."""
+    if isinstance(item, (Path, bytes, bytearray)):
+        return open_image(str(item) if isinstance(item, Path) else bytes(item))
+    if isinstance(item, Mapping) and "image" in item:
+        pictures = item["image"]
+        several = isinstance(pictures, (list, tuple))
+        return {**item, "image": [opened(one) for one in pictures] if several else opened(pictures)}
+    return item
+
+
+def _named(number: int, item: Any, error: Exception) -> ValueError:
+    return ValueError(f"input {number}, {item!r:.100}: {reason(item, error)}")
+
+
+def reason(item: Any, error: Exception) -> str:
+    """What an error says, without the place that the input had in its batch."""
+    text = str(error) or type(error).__name__
+    return text.removeprefix(f"input 0 of the batch, {item!r:.100}: ").removeprefix("input 0 of the batch, ")
 
 
 def plan_batches(counts: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -112,7 +209,7 @@ def plan_batches(counts: Sequence[int], max_tokens: int) -> list[list[int]]:
     return batches
 
 
-def token_counts(model: SentenceTransformer, inputs: Sequence[Any], prompt: str | None = None) -> list[int]:
+def token_counts(model: SentenceTransformer, inputs: Any, prompt: str | None = None) -> list[int]:
     """How many tokens the model makes of each input: text, prompt, special and visual tokens.
 
     Texts are counted by the model's own ``preprocess``, template, truncation and word segmentation included. The
@@ -123,36 +220,76 @@ def token_counts(model: SentenceTransformer, inputs: Sequence[Any], prompt: str 
 
     Args:
         model: Any `SentenceTransformer`.
-        inputs: Whatever it takes.
+        inputs: As for `encode_by_cost`.
         prompt: What ``encode`` would put before each of them.
 
     Returns:
-        One number for each input.
+        One number for each input; a list of one for a single input.
 
     Raises:
         ValueError: An input is of no kind that the model takes, or no Unicode text; names its number and itself.
     """
+    inputs, _ = as_list(inputs)
+
+    def fail(number: int, error: Exception) -> None:
+        raise _named(number, inputs[number], error) from error
+
+    counts = count_each(model, inputs, prompt, fail)
+    return [counts[number] for number in range(len(inputs))]
+
+
+def count_each(model: SentenceTransformer, inputs: Sequence[Any], prompt: str | None, fail: Fail) -> dict[int, int]:
+    """The tokens of each input by its number; those that cannot be counted are given to `fail` and left out."""
     if prompt and not is_unicode(prompt):
         raise ValueError(f"the prompt {prompt!r:.100} is no Unicode text: it has half of a surrogate pair")
-    counts, texts = [], []
+    counts: dict[int, int] = {}
+    texts: list[tuple[int, str]] = []
     for number, item in enumerate(inputs):
         try:
             text, visual = _parts(model, item)
             if text is None:
-                counts.append(_preprocessed(model, [item], prompt)[0])
-                continue
-            if not is_unicode(text):
+                visual = _preprocessed(model, [opened(item)], prompt)[0]
+            elif not is_unicode(text):
                 raise ValueError("this is no Unicode text: it has half of a surrogate pair")
+        except _OURS:
+            raise
         except Exception as error:  # of many kinds, whatever a module stumbles over
-            raise ValueError(f"input {number}, {item!r:.100}: {error or type(error).__name__}") from error
-        counts.append(visual)
-        texts.append((number, text))
+            fail(number, error)
+            continue
+        counts[number] = visual
+        if text is not None:
+            texts.append((number, text))
     texts.sort(key=lambda pair: len(pair[1]))  # like lengths together: less padding
     for start in range(0, len(texts), _COUNTED_AT_ONCE):
-        numbers, chunk = zip(*texts[start : start + _COUNTED_AT_ONCE], strict=True)
-        for number, count in zip(numbers, _preprocessed(model, list(chunk), prompt), strict=True):
-            counts[number] += count
+        _count_texts(model, texts[start : start + _COUNTED_AT_ONCE], prompt, counts, fail)
     return counts
+
+
+def _count_texts(
+    model: SentenceTransformer, texts: list[tuple[int, str]], prompt: str | None, counts: dict[int, int], fail: Fail
+) -> None:
+    """Add the tokens of texts to `counts`; of each for itself where they do not go through together."""
+    try:
+        found = _preprocessed(model, as_texts(model, [text for _, text in texts]), prompt)
+    except _OURS:
+        raise
+    except Exception as error:
+        if len(texts) > 1:
+            for pair in texts:
+                _count_texts(model, [pair], prompt, counts, fail)
+            return
+        del counts[texts[0][0]]
+        fail(texts[0][0], ValueError(reason(texts[0][1], error)))
+        return
+    for (number, _), count in zip(texts, found, strict=True):
+        counts[number] += count
+
+
+def as_texts(model: SentenceTransformer, texts: Sequence[str]) -> list[Any]:
+    """Texts in a form in which no model takes one for the name or the address of a picture."""
+    if model.modalities == ["text"]:
+        return list(texts)
+    return [text if is_blank(text) else {"text": text} for text in texts]
 
 
 def _preprocessed(model: SentenceTransformer, inputs: list[Any], prompt: str | None) -> list[int]:
@@ -162,13 +299,16 @@ def _preprocessed(model: SentenceTransformer, inputs: list[Any], prompt: str | N
         return features["attention_mask"].sum(dim=1).tolist()
     if "cu_seq_lens_q" in features:  # flattened for FlashAttention: no padding, but limits between the inputs
         return features["cu_seq_lens_q"].diff().tolist()
-    return [max(1, len(item)) if isinstance(item, str) else 1 for item in inputs]
+    texts = [item.get("text") if isinstance(item, Mapping) else item for item in inputs]
+    return [max(1, len(text)) if isinstance(text, str) else 1 for text in texts]
 
 
 def _parts(model: SentenceTransformer, item: Any) -> tuple[str | None, int]:
     """The text of an input and its visual tokens; no text where it takes preprocessing to know."""
     if isinstance(item, str) and infer_modality(item, model.modalities) == "text":
         return item, 0
+    if isinstance(item, Mapping) and item.keys() == {"text"} and isinstance(item["text"], str):
+        return item["text"], 0
     if not isinstance(model[0], Qwen2VLTransformer):
         return None, 0
     parts = {"image": item} if not isinstance(item, dict) else {k: v for k, v in item.items() if v is not None}
@@ -184,7 +324,7 @@ def _parts(model: SentenceTransformer, item: Any) -> tuple[str | None, int]:
 def _is_picture(value: Any) -> bool:
     from PIL.Image import Image
 
-    return isinstance(value, Image) or (isinstance(value, str) and is_image_url_or_path(value))
+    return isinstance(value, (Image, Path, bytes)) or (isinstance(value, str) and is_image_url_or_path(value))
 
 
 def _visual_tokens(backbone: Qwen2VLTransformer, picture: Any) -> int:
@@ -199,9 +339,11 @@ def _visual_tokens(backbone: Qwen2VLTransformer, picture: Any) -> int:
 
 def _size(picture: Any) -> tuple[int, int]:
     """Width and height."""
+    import io
+
     from PIL import Image
 
-    if not isinstance(picture, str):
+    if not isinstance(picture, (str, Path, bytes)):
         return picture.size
-    with Image.open(picture) as file:
+    with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as file:
         return file.size

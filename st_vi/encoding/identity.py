@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Module, Transformer
 from sentence_transformers.util import fullname
+
+FINGERPRINT_BYTES = 8
+"""That tell one row from another; kept for every row of a corpus."""
 
 # These change when a model is saved and loaded again, or with where it lies, and no embedding with them.
 _NO_MATTER = {"architectures", "dtype", "torch_dtype", "transformers_version"}
@@ -30,24 +34,35 @@ def model_identity(model: SentenceTransformer) -> str:
     """
     digest = hashlib.sha256(_json([model.max_seq_length, model.truncate_dim]))
     for name, module in model.named_modules():
+        # An adapter that is switched off has the same weights as one that is on.
+        if (switch := getattr(module, "disable_adapters", None)) is not None and not callable(switch):
+            digest.update(_json([name, bool(switch), getattr(module, "active_adapter", None)]))
+        elif name and "." not in name and not isinstance(module, Module):
+            digest.update(_json([name, fullname(module)]))
         if isinstance(module, Module):
             config: Any = getattr(module, "config", None)
             config = config.to_dict() if hasattr(config, "to_dict") else None
             digest.update(_json([name, fullname(module), module.get_config_dict(), _what_matters(config)]))
             digest.update(_json(_tokenizer_state(getattr(module, "tokenizer", None))))
+            digest.update(_json(_processor_state(getattr(module, "processor", None))))
     for name, tensor in _used_weights(model):
         digest.update(_json([name, str(tensor.dtype), list(tensor.shape)]))
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
     return digest.hexdigest()
 
 
-def rows_identity(rows: Iterable[Any]) -> str:
-    """A hash over inputs; of a picture in a file or on the web it knows the name only."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(_json(_plain(row)))
-        digest.update(b"\n")
-    return digest.hexdigest()
+def fingerprint(row: Any) -> bytes:
+    """A short hash of a row: texts and numbers as they are, pictures by their content, wherever they lie.
+
+    Args:
+        row: Anything made of dicts and lists; a `Path` stands for what is in its file.
+
+    Example:
+        >>> from st_vi.encoding.identity import fingerprint
+        >>> fingerprint(["Trời mưa.", 3]) == fingerprint(["Trời mưa.", 3]), len(fingerprint("Trời mưa."))
+        (True, 8)
+    """
+    return hashlib.sha256(_json(_plain(row))).digest()[:FINGERPRINT_BYTES]
 
 
 def _used_weights(model: SentenceTransformer) -> Iterator[tuple[str, torch.Tensor]]:
@@ -81,14 +96,35 @@ def _tokenizer_state(tokenizer: Any) -> Any:
     return tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else None
 
 
+def _processor_state(processor: Any) -> Any:
+    """How texts are put into a template, and pictures brought to size."""
+    pictures: Any = getattr(processor, "image_processor", None)
+    state = pictures.to_dict() if hasattr(pictures, "to_dict") else None
+    return [getattr(processor, "chat_template", None), _what_matters(state)]
+
+
 def _plain(value: Any) -> Any:
     """Pictures and arrays by their content, all else as JSON has it."""
     if isinstance(value, dict):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
+    if isinstance(value, Path):
+        try:
+            with value.open("rb") as file:
+                return ["file", hashlib.file_digest(file, "sha256").hexdigest()]
+        except OSError:
+            return ["no file", str(value)]
+    if isinstance(value, (bytes, bytearray)):
+        return ["file", hashlib.sha256(value).hexdigest()]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().float().numpy()
     if hasattr(value, "tobytes"):  # PIL and numpy
-        return [np.shape(value), hashlib.sha256(value.tobytes()).hexdigest()]
+        kind = str(getattr(value, "mode", None) or getattr(value, "dtype", ""))
+        colours = value.getpalette() if kind == "P" else None
+        return [kind, np.shape(value), hashlib.sha256(value.tobytes()).hexdigest(), colours]
     return value
 
 

@@ -6,7 +6,7 @@ Nothing in this module needs torch: onnxruntime or OpenVINO computes, and the to
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer
+
+from st_vi.encoding.as_list import as_list
 
 MODEL_FILE = "model.onnx"
 CONFIG_FILE = "config_st_vi_onnx.json"
@@ -82,7 +84,7 @@ class OnnxEncoder:
 
     def encode(
         self,
-        sentences: str | Sequence[str],
+        sentences: str | Iterable[str],
         batch_size: int = 32,
         *,
         prompt_name: str | None = None,
@@ -93,7 +95,7 @@ class OnnxEncoder:
         """Encode as ``SentenceTransformer.encode`` does; batches are of like numbers of tokens, the longest first.
 
         Args:
-            sentences: A text or several.
+            sentences: A text, or several in a list, a column, a Series, an array or a generator.
             batch_size: Texts a batch.
             prompt_name: Of one of the model's prompts; None is the model's default, if it has one.
             prompt: A text to put before each; goes before `prompt_name`.
@@ -105,12 +107,12 @@ class OnnxEncoder:
 
         Raises:
             TypeError: An input is not a text.
-            ValueError: `batch_size` is not positive, the prompt is not known, or an input or the prompt is no Unicode
-                text.
+            ValueError: `batch_size` is not positive, the prompt is not known, an input or the prompt is no Unicode
+                text, or the texts are in a table or a set.
         """
         if batch_size <= 0:
             raise ValueError(f"batch_size must be positive, got {batch_size}")
-        texts = [sentences] if isinstance(sentences, str) else list(sentences)
+        texts, single = as_list(sentences)
         tokens = self._tokenize(texts, self._prompt(prompt, prompt_name))
         order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
         embeddings = np.empty((len(tokens), self.embedding_dimension), dtype=np.float32)
@@ -120,7 +122,7 @@ class OnnxEncoder:
                 embeddings[batch] = self._run(self._padded([tokens[i] for i in batch]))
                 progress.update(len(batch))
         embeddings = _unit(embeddings) if normalize_embeddings else embeddings
-        return embeddings[0] if isinstance(sentences, str) else embeddings
+        return embeddings[0] if single else embeddings
 
     def similarity(self, embeddings1: np.ndarray, embeddings2: np.ndarray) -> np.ndarray:
         """Compare all of one (A, D) with all of another (B, D), by the model's own similarity function: (A, B)."""

@@ -8,40 +8,80 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from st_vi.encoding.batches import MAX_TOKENS, encode_by_cost
-from st_vi.encoding.corpus import Precision, embedding_array, is_usable
+from st_vi.encoding.batches import MAX_TOKENS
+from st_vi.encoding.corpus import Precision, check_arguments, embedding_array
+from st_vi.encoding.row_encoder import BadRow, Problems, RowEncoder
+from st_vi.encoding.rows import InputColumns
 from st_vi.hub import load
 
 if TYPE_CHECKING:
     import datasets
     import ray.data
 
+_FIRST_ROWS = 1000  # by which it is decided whether a column has texts or names of pictures
+
+
+class SkippedRows:
+    """One for all workers: what was wrong with bad rows, by their ids. A batch that is tried again counts once."""
+
+    def __init__(self) -> None:
+        self.found: dict[Any, str] = {}
+
+    def add(self, problems: dict[Any, str]) -> None:
+        """Write down bad rows."""
+        self.found |= problems
+
+    def told(self) -> dict[Any, str]:
+        """All that were written down."""
+        return self.found
+
 
 class EncoderActor:
-    """One worker: a model, loaded once, that adds ``embedding`` to every batch of rows it is given."""
+    """One worker: a model, loaded once, that turns every batch of rows it is given into rows with ``embedding``."""
 
-    def __init__(self, model_path: str, column: str, max_tokens: int, prompt: dict[str, Any], precision: Precision):
-        self.model = load(model_path)
-        self.column = column
-        self.encoding = {"max_tokens": max_tokens, **prompt}
+    def __init__(
+        self,
+        model_path: str,
+        columns: InputColumns,
+        keep: Sequence[str],
+        encoding: dict[str, Any],
+        precision: Precision,
+        bad_row: BadRow,
+        skipped: Any,
+    ) -> None:
+        model, encoding = load(model_path), dict(encoding)
+        prompt = model._resolve_prompt(encoding.pop("prompt"), encoding.pop("prompt_name"))
+        self.encoder = RowEncoder(model, columns, prompt, **encoding)
+        self.keep = keep
         self.precision: Precision = precision
+        self.bad_row: BadRow = bad_row
+        self.skipped = skipped
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """The batch with its embeddings."""
-        inputs = batch[self.column].to_pylist()
-        for number, value in zip(batch["id"].to_pylist(), inputs, strict=True):
-            if not is_usable(value):
-                raise ValueError(f"column {self.column!r}, id {number!r}: nothing to encode in {value!r}")
-        embeddings = encode_by_cost(self.model, inputs, **self.encoding)
-        return batch.append_column("embedding", embedding_array(embeddings, self.precision))
+        """The batch's ids, kept columns and embeddings."""
+        ids = batch["id"].to_pylist()
+        problems = Problems(self.bad_row, lambda place: f"id {ids[place]!r}")
+        rows = batch.select(self.encoder.columns.names).to_pylist()
+        encoded = self.encoder.encode(self.encoder.inputs(rows, problems), problems)
+        if problems.found:
+            import ray
+
+            ray.get(self.skipped.add.remote({ids[place]: text for place, text in problems.found.items()}))
+        table = batch.select(self.keep).take(pa.array(encoded.places, pa.int64()))
+        if self.encoder.chunker:
+            for side, name in enumerate(("start", "end")):
+                table = table.append_column(name, pa.array([span and span[side] for span in encoded.spans], pa.int64()))
+        return table.append_column("embedding", embedding_array(encoded.vectors, self.precision))
 
 
 def encode_with_ray(
     model_path: str | Path,
     rows: str | Path | Sequence[str] | datasets.Dataset | ray.data.Dataset,
     output: str | Path,
-    column: str = "text",
+    column: str | None = None,
     *,
+    image_column: str | None = None,
+    text_only: bool = False,
     keep: Sequence[str] = (),
     concurrency: int = 2,
     batch_size: int = 1024,
@@ -50,7 +90,10 @@ def encode_with_ray(
     prompt_name: str | None = None,
     prompt: str | None = None,
     precision: Precision = "float32",
-) -> None:
+    normalize: bool = False,
+    chunk: bool | int = False,
+    bad_row: BadRow = "error",
+) -> dict[Any, str]:
     """Encode one column of a corpus into Parquet files, on all the workers of a Ray cluster.
 
     Ray reads, distributes, retries and writes; the columns are those of `encode_corpus`. Rows may come in another
@@ -62,7 +105,10 @@ def encode_with_ray(
         rows: Parquet files (a path or URI, or several), a `datasets.Dataset`, or a Ray data set, with a column ``id``
             by which a row is found again; a `datasets.Dataset` without one gets the row numbers.
         output: A folder or URI that every machine sees.
-        column: What to encode.
+        column: As for `encode_corpus`. Names of pictures are relative to the folder of the Parquet files, or to where
+            this is called; every machine has to see them.
+        image_column: As for `encode_corpus`.
+        text_only: As for `encode_corpus`.
         keep: Columns to copy, besides ``id``.
         concurrency: Workers, each with a model of its own.
         batch_size: Rows a worker takes at a time.
@@ -71,10 +117,17 @@ def encode_with_ray(
         prompt_name: As for ``encode``.
         prompt: As for ``encode``.
         precision: As for `encode_corpus`.
+        normalize: As for `encode_corpus`.
+        chunk: As for `encode_corpus`.
+        bad_row: As for `encode_corpus`.
+
+    Returns:
+        What was wrong with the rows that were left out, by their ids.
 
     Raises:
         ImportError: Ray is not installed.
-        ValueError: A column is missing. A row that is bad (named by its id) comes as Ray's own error.
+        ValueError: A column is missing, or an argument is out of its range. A row that is bad (named by its id) comes
+            as Ray's own error.
 
     Example:
         >>> from datasets import Dataset
@@ -86,21 +139,36 @@ def encode_with_ray(
         import ray.data
     except ImportError as error:
         raise ImportError('encoding on a cluster needs Ray Data: pip install "st-vi[ray]"') from error
-    data = _dataset(rows)
-    columns = list(dict.fromkeys(["id", *keep, column]))
-    if missing := [name for name in columns if name not in data.schema().names]:
+    check_arguments(column, image_column, keep, batch_size, precision, bad_row, chunk)
+    data, folder = _dataset(rows)
+    names = data.schema().names
+    if column is None and (image_column is None or "text" in names):
+        column = "text"
+    columns = list(dict.fromkeys(["id", *keep, *(name for name in (column, image_column) if name is not None)]))
+    if missing := [name for name in columns if name not in names]:
         hint = ": Ray does not keep the order of rows, which are found again by it" if missing[0] == "id" else ""
-        raise ValueError(f"missing column {missing[0]!r}{hint}; the columns are {data.schema().names}")
+        raise ValueError(f"missing column {missing[0]!r}{hint}; the columns are {names}")
+    data = data.select_columns(columns)
+    read = InputColumns.of(data.take(_FIRST_ROWS), column, image_column, text_only, folder)
+    skipped: Any = ray.remote(num_cpus=0)(SkippedRows).remote()  # type: ignore[attr-defined]
+    written = list(dict.fromkeys(["id", *keep]))
     # A table in memory is one block, and would be one worker's.
-    blocks = data.select_columns(columns).repartition(target_num_rows_per_block=batch_size)
-    encoded = blocks.map_batches(
+    encoded = data.repartition(target_num_rows_per_block=batch_size).map_batches(
         EncoderActor,
         fn_constructor_kwargs={
             "model_path": str(model_path),
-            "column": column,
-            "max_tokens": max_tokens,
-            "prompt": {"prompt_name": prompt_name, "prompt": prompt},
+            "columns": read,
+            "keep": written,
+            "encoding": {
+                "prompt_name": prompt_name,
+                "prompt": prompt,
+                "max_tokens": max_tokens,
+                "normalize": normalize,
+                "chunk": chunk,
+            },
             "precision": precision,
+            "bad_row": bad_row,
+            "skipped": skipped,
         },
         batch_size=batch_size,
         batch_format="pyarrow",
@@ -108,18 +176,21 @@ def encode_with_ray(
         num_gpus=num_gpus,
         num_cpus=0.5,  # for Ray's accounts only: workers that hold every CPU would wait for ever for rows to be read
     )
-    written = list(dict.fromkeys(["id", *keep, "embedding"]))
-    encoded.select_columns(written).write_parquet(str(output))
+    encoded.write_parquet(str(output))
+    found: dict[Any, str] = ray.get(skipped.told.remote())
+    return found
 
 
-def _dataset(rows: Any) -> ray.data.Dataset:
+def _dataset(rows: Any) -> tuple[ray.data.Dataset, Path]:
+    """The rows, and what names of pictures in them are relative to."""
     import ray.data
 
     if isinstance(rows, ray.data.Dataset):
-        return rows
+        return rows, Path.cwd()
     if not hasattr(rows, "column_names"):
-        paths = [rows] if isinstance(rows, (str, Path)) else rows
-        return ray.data.read_parquet([str(path) for path in paths])
+        paths = [str(path) for path in ([rows] if isinstance(rows, (str, Path)) else rows)]
+        first = Path(paths[0])
+        return ray.data.read_parquet(paths), (first.parent if first.is_file() else first).absolute()
     if "id" not in rows.column_names:
         rows = rows.add_column("id", range(len(rows)))
-    return ray.data.from_huggingface(rows)
+    return ray.data.from_huggingface(rows), Path.cwd()

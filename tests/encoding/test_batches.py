@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
+import torch
+from datasets import Dataset
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import quantize_embeddings
@@ -121,6 +125,93 @@ def test_bad_arguments(tiny_model):
     with pytest.raises(ValueError, match="'ocr' not found"):
         encode_by_cost(tiny_model, TEXTS, prompt_name="ocr")
     assert encode_by_cost(tiny_model, []).shape == (0, 32)
+
+
+def test_one_input_gives_one_vector(vipolyqwen, mixed):
+    picture = mixed[6]
+    for one in ("Trời mưa", {"text": "Trời mưa"}, {"text": "Trời mưa", "image": picture}, picture, np.asarray(picture)):
+        got, expected = encode_by_cost(vipolyqwen, one), vipolyqwen.encode(one)
+        assert got.shape == expected.shape == (16,) and np.abs(got - expected).max() < 1e-5
+    conversation = [{"role": "user", "content": [{"type": "text", "text": "Trời mưa"}]}]
+    assert np.abs(encode_by_cost(vipolyqwen, conversation) - vipolyqwen.encode(conversation)).max() < 1e-5
+    assert token_counts(vipolyqwen, "Trời mưa") == token_counts(vipolyqwen, ["Trời mưa"])
+
+
+CONTAINERS = {
+    "tuple": tuple,
+    "generator": iter,
+    "Series": lambda texts: pd.Series(texts, index=range(7, 7 + len(texts))),
+    "texts": np.array,
+    "objects": lambda texts: np.array(texts, dtype=object),
+    "column": lambda texts: Dataset.from_dict({"text": texts})["text"],
+    "Arrow": pa.array,
+    "chunked Arrow": lambda texts: pa.chunked_array([texts[:3], texts[3:]]),
+    "keys": lambda texts: dict.fromkeys(texts).keys(),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_every_container_is_a_list_of_its_values(tiny_model, name):
+    texts = list(dict.fromkeys(TEXTS))[:9]
+    expected = encode_by_cost(tiny_model, texts)
+    assert np.array_equal(encode_by_cost(tiny_model, CONTAINERS[name](texts)), expected)
+    assert token_counts(tiny_model, CONTAINERS[name](texts)) == token_counts(tiny_model, texts)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (pd.DataFrame({"text": ["a", "b"]}), r"a DataFrame with the columns \['text'\]: pass one of its columns"),
+        (Dataset.from_dict({"body": ["a", "b"]}), r"a Dataset with the columns \['body'\]"),
+        (pa.table({"text": ["a"]}), r"a Table with the columns \['text'\]"),
+        ({"a", "b"}, "a set has no order"),
+        (None, "nothing to encode in None"),
+        (3, "nothing to encode in 3"),
+        (np.array([["a", "b"]]), r"got an array of the shape \(1, 2\)"),
+        (object(), "expected texts, pictures or both"),
+        (pd.Series(["a", None]), "input 1, "),
+        (["a", ["b", 3]], r"input 1, \['b', 3\]"),
+    ],
+)
+def test_what_is_no_list_of_inputs_is_an_error(tiny_model, inputs, message):
+    for call in (encode_by_cost, token_counts):
+        with pytest.raises(ValueError, match=message):
+            call(tiny_model, inputs)
+
+
+def test_unit_length(tiny_model):
+    del tiny_model[3]
+    plain, unit = encode_by_cost(tiny_model, TEXTS), encode_by_cost(tiny_model, TEXTS, normalize=True)
+    lengths = np.linalg.norm(plain, axis=1, keepdims=True)
+    assert np.abs(lengths - 1).max() > 0.1 and np.abs(unit - plain / lengths).max() < 1e-6
+    bits = encode_by_cost(tiny_model, TEXTS, normalize=True, precision="binary")
+    assert np.array_equal(bits, encode_by_cost(tiny_model, TEXTS, precision="binary"))
+
+
+def test_the_one_bad_input_of_a_batch_is_named(vipolyqwen, tmp_path):
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"input 3, .*b\.png"):
+        encode_by_cost(vipolyqwen, [*TEXTS[:3], {"image": str(tmp_path / "b.png")}, *TEXTS[3:6]])
+
+
+def test_running_out_of_memory_is_nobodys_fault(tiny_model, monkeypatch):
+    calls = []
+
+    def encode(texts, **kwargs):
+        calls.append(len(texts))
+        raise MemoryError
+
+    monkeypatch.setattr(tiny_model, "encode", encode)
+    with pytest.raises(MemoryError):
+        encode_by_cost(tiny_model, TEXTS[:4])
+    assert len(calls) == 1  # not row by row
+
+
+def test_a_vector_that_is_not_finite_is_an_error(tiny_model):
+    with torch.no_grad():
+        tiny_model[2].layers[0].bias[3] = float("nan")
+    with pytest.raises(ValueError, match=r"input \d+, .*not finite"):
+        encode_by_cost(tiny_model, TEXTS)
 
 
 def test_stock_encode_in_two_processes_equals_one(tiny_base):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,15 +14,19 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
+from peft import LoraConfig
 from PIL import Image
+from sentence_transformers.util import quantize_embeddings
 
 from st_vi import build_vipolyqwen, load
 from st_vi.data import read_rows
-from st_vi.encoding import encode_corpus
+from st_vi.encoding import corpus, encode_corpus
 from st_vi.encoding.identity import model_identity
 from tests.conftest import SENTENCES
 from tests.test_command_line import st_vi
@@ -92,7 +99,7 @@ def test_killed_run_goes_on_to_the_same_files(tiny_model, tmp_path):
 import time, torch
 torch.set_num_threads(1)
 from st_vi import load
-from st_vi.encoding import encode_corpus
+from st_vi.encoding import corpus, encode_corpus
 model = load({str(tmp_path / "model")!r}, device="cpu")
 model.register_forward_pre_hook(lambda *_: time.sleep(0.02))
 encode_corpus(model, {str(source)!r}, {str(out)!r}, shard_rows=300, max_tokens=1000)
@@ -126,8 +133,13 @@ def test_going_on_with_anything_else_is_refused(tiny_model, tmp_path):
     ):
         with pytest.raises(ValueError, match=f"begun with another {name}"):
             encode_corpus(tiny_model, ROWS, out, **{"shard_rows": 10} | changed)
-    for rows in (ROWS[:12] + ROWS[13:], ROWS[:24], [*ROWS, ROWS[0]]):
-        with pytest.raises(ValueError, match="made of other rows"):
+    changed_row = [*ROWS[:17], ROWS[17] | {"text": "khác"}, *ROWS[18:]]
+    for rows, problem in (
+        (ROWS[:12] + ROWS[13:], "shard-00001.parquet was made of other rows: row 12 is not what it was"),
+        (changed_row, "shard-00001.parquet was made of other rows: row 17 is not what it was"),
+        (ROWS[:24], "shard-00002.parquet was made of other rows: it has 5, and now there are 4"),
+    ):
+        with pytest.raises(ValueError, match=problem):
             encode_corpus(tiny_model, rows, out, shard_rows=10)
     with pytest.raises(ValueError, match="more shards than these 20 rows"):
         encode_corpus(tiny_model, ROWS[:20], out, shard_rows=10)
@@ -139,6 +151,163 @@ def test_going_on_with_anything_else_is_refused(tiny_model, tmp_path):
     (out / "manifest.json").unlink()
     with pytest.raises(ValueError, match=r"without manifest\.json"):
         encode_corpus(tiny_model, ROWS, out, shard_rows=10)
+
+
+def encoded_texts(model) -> list[str]:
+    """All texts that the model is given from now on."""
+    texts: list[str] = []
+    encode = model.encode
+    model.encode = lambda batch, **kwargs: texts.extend(batch) or encode(batch, **kwargs)
+    return texts
+
+
+@pytest.mark.parametrize("before", [3, 10, 14, 20])
+def test_more_rows_at_the_end_are_the_only_ones_encoded(tiny_model, tmp_path, before):
+    out = tmp_path / "out"
+    rows = [dict(row) for row in ROWS]
+    rows[2]["text"], rows[21]["text"] = "", None
+    settings = {"shard_rows": 10, "keep": ["year"], "bad_row": "skip"}
+    encode_corpus(tiny_model, rows[:before], out, **settings)
+    old = files(out)
+    texts = encoded_texts(tiny_model)
+    result = encode_corpus(tiny_model, rows, out, **settings)
+    assert sorted(texts) == sorted(row["text"] for row in rows[before:] if row["text"])
+    assert (result.rows, result.shards, result.reused) == (23, 3, before // 10)
+    assert dict(result.skipped_rows).keys() == {2, 21}
+    assert all(files(out)[name] == old[name] for name in list(old)[1 : 1 + before // 10])
+    encode_corpus(tiny_model, rows, tmp_path / "fresh", **settings)
+    for number in range(3):
+        grown, fresh = (pq.read_table(tmp_path / name / f"shard-0000{number}.parquet") for name in ("out", "fresh"))
+        assert grown.drop(["embedding"]).equals(fresh.drop(["embedding"]))
+        assert grown.schema.equals(fresh.schema, check_metadata=True)
+    assert np.abs(vectors(out) - vectors(tmp_path / "fresh")).max() < 1e-6
+    assert files(out)["manifest.json"] == files(tmp_path / "fresh")["manifest.json"]
+    texts.clear()
+    assert encode_corpus(tiny_model, rows, out, **settings).reused == 3 and not texts
+
+
+def test_a_deleted_shard_alone_is_made_again(tiny_model, tmp_path):
+    out = tmp_path / "out"
+    encode_corpus(tiny_model, ROWS, out, shard_rows=10)
+    before = files(out)
+    (out / "shard-00001.parquet").unlink()
+    texts = encoded_texts(tiny_model)
+    assert encode_corpus(tiny_model, ROWS, out, shard_rows=10).reused == 2
+    assert sorted(texts) == sorted(row["text"] for row in ROWS[10:20]) and files(out) == before
+    (out / "shard-00001.parquet").write_bytes(b"no Parquet")
+    with pytest.raises(ValueError, match=r"shard-00001\.parquet is no shard that encode_corpus wrote: delete it"):
+        encode_corpus(tiny_model, ROWS, out, shard_rows=10)
+
+
+def test_a_folder_of_an_earlier_version_is_refused(tiny_model, tmp_path):
+    (tmp_path / "manifest.json").write_text('{"column": "text"}')
+    with pytest.raises(ValueError, match="begun by another version of st_vi"):
+        encode_corpus(tiny_model, ROWS, tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match=r"manifest\.json cannot be read"):
+        encode_corpus(tiny_model, ROWS, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["jsonl.gz", "JSONL", "DataFrame"])
+def test_other_sources_give_the_same_files(tiny_model, tmp_path, kind):
+    if kind == "DataFrame":
+        source = pd.DataFrame(ROWS)
+    else:
+        source = tmp_path / f"rows.{kind}"
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+        source.write_bytes(gzip.compress(lines) if kind.endswith("gz") else lines)
+    encode_corpus(tiny_model, source, tmp_path / "out", keep=["year"], shard_rows=10)
+    encode_corpus(tiny_model, ROWS, tmp_path / "list", keep=["year"], shard_rows=10)
+    assert files(tmp_path / "out") == files(tmp_path / "list")
+
+
+def test_texts_that_the_model_cuts_are_counted(tiny_model, tmp_path):
+    short, long = [row["text"] for row in ROWS], [" ".join(SENTENCES * 3), " ".join(SENTENCES)]
+    tokenizer = tiny_model.tokenizer
+    whole = [len(tokenizer(text)["input_ids"]) for text in long]
+    assert min(whole) > tiny_model.max_seq_length == 64
+    edge = " ".join(["mưa"] * 200)
+    while len(tokenizer(edge)["input_ids"]) > 64:
+        edge = edge[:-1]
+    assert len(tokenizer(edge)["input_ids"]) == 64  # fits to the last token
+    rows = [{"text": text} for text in [*short, *long, edge]]
+    result = encode_corpus(tiny_model, rows, tmp_path / "out", shard_rows=10)
+    assert (result.cut.texts, result.cut.read, result.cut.tokens) == (2, 128, sum(whole))
+    share = f"{100 * 128 / sum(whole):.0f} % of their tokens were used"
+    assert f"2 texts are longer than the 64 tokens that the model reads: {share}" in str(result)
+    again = encode_corpus(tiny_model, rows, tmp_path / "out", shard_rows=10)
+    assert again.cut == result.cut and again.reused == 3
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["cut"] == {"texts": 2, "tokens_read": 128, "tokens": sum(whole)}
+
+
+@pytest.mark.parametrize("chunk", [True, 30])
+def test_long_texts_in_chunks(tiny_model, tmp_path, chunk):
+    texts = [SENTENCES[0], " ".join(SENTENCES * 3), "", SENTENCES[1] + "\n\n" + " ".join(SENTENCES), SENTENCES[2]]
+    rows = [{"id": f"luật {i}", "text": text} for i, text in enumerate(texts)]
+    settings = {"keep": ["id"], "chunk": chunk, "bad_row": "skip", "shard_rows": 4, "prompt": "xin: "}
+    result = encode_corpus(tiny_model, rows, tmp_path / "out", **settings)
+    table = pa.concat_tables([pq.read_table(path) for path in sorted((tmp_path / "out").glob("*.parquet"))])
+    assert table.column_names == ["id", "start", "end", "embedding"]
+    assert (result.rows, result.skipped, result.vectors) == (4, 1, table.num_rows) and table.num_rows > 8
+    assert f"4 rows ({table.num_rows} vectors) in 2 shards" in str(result) and not result.cut.texts
+    limit, pieces = 64 if chunk is True else chunk, []
+    for line in table.to_pylist():
+        text = texts[int(line["id"].split()[1])]
+        pieces.append(text[line["start"] : line["end"]])
+        assert len(tiny_model.tokenizer("xin: " + pieces[-1])["input_ids"]) <= limit
+        assert pieces[-1][-1] == "." or chunk == 30  # ends with a sentence
+    found = np.array(table["embedding"].to_pylist())
+    assert np.abs(found - tiny_model.encode(pieces, prompt="xin: ")).max() < 1e-5
+    ids = table["id"].to_pylist()
+    assert ids == sorted(ids)
+    for number, text in enumerate(texts):
+        read = [piece for piece, name in zip(pieces, ids, strict=True) if name == f"luật {number}"]
+        assert " ".join(read).split() == text.split()
+
+    with pytest.raises(ValueError, match="begun with another chunk"):
+        encode_corpus(tiny_model, rows, tmp_path / "out", **settings | {"chunk": False})
+    with pytest.raises(ValueError, match="chunks of 65 tokens are more than the 64"):
+        encode_corpus(tiny_model, rows, tmp_path / "more", **settings | {"chunk": 65})
+    with pytest.raises(ValueError, match="no room beside prompt and special tokens"):
+        encode_corpus(tiny_model, rows, tmp_path / "less", **settings | {"chunk": 3})
+    with pytest.raises(ValueError, match=r"keep must be a list of columns, .*'start'"):
+        encode_corpus(tiny_model, rows, tmp_path / "kept", chunk=True, keep=["start"])
+    assert not any((tmp_path / name).exists() for name in ("more", "less", "kept"))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "binary"])
+def test_unit_length(tiny_model, tmp_path, precision):
+    del tiny_model[3]
+    encode_corpus(tiny_model, ROWS, tmp_path / "out", normalize=True, precision=precision)
+    expected = tiny_model.encode([row["text"] for row in ROWS], normalize_embeddings=True)
+    if precision == "binary":
+        assert np.array_equal(vectors(tmp_path / "out"), quantize_embeddings(expected, "binary"))
+    else:
+        assert np.abs(vectors(tmp_path / "out").astype(np.float32) - expected).max() < 1e-3
+    with pytest.raises(ValueError, match="begun with another normalize True, now False"):
+        encode_corpus(tiny_model, ROWS, tmp_path / "out", precision=precision)
+
+
+def test_numbers_that_float16_does_not_have_are_an_error():
+    with pytest.raises(ValueError, match="float16 cannot hold 7e\\+04"):
+        corpus.embedding_array(np.array([[1.0, -70_000.0]]), "float16")
+
+
+def test_the_bar_moves_with_the_rows(tiny_model, tmp_path, monkeypatch):
+    updates: list[int] = []
+
+    class Bar(corpus.tqdm):
+        def update(self, n=1):
+            updates.append(n)
+            return super().update(n)
+
+    monkeypatch.setattr(corpus, "tqdm", Bar)
+    source = write_lines(tmp_path / "rows.jsonl", [*ROWS, {"text": " ".join(SENTENCES * 2)}, {"text": None}])
+    settings = {"show_progress_bar": True, "max_tokens": 100, "bad_row": "skip", "chunk": True}
+    encode_corpus(tiny_model, source, tmp_path / "out", **settings)
+    assert sum(updates) == 27 and sum(map(bool, updates)) > 5
+    assert corpus.row_count(iter([]), source) == 27
 
 
 def test_a_copy_of_the_model_is_the_same_model(tiny_model, tmp_path):
@@ -154,12 +323,50 @@ def test_a_copy_of_the_model_is_the_same_model(tiny_model, tmp_path):
     assert model_identity(tiny_model) != identity
 
 
+def test_a_model_that_was_changed_in_place_is_another(tiny_model):
+    seen = {model_identity(tiny_model)}
+
+    def changed(name, change):
+        change()
+        seen.add(identity := model_identity(tiny_model))
+        assert identity == model_identity(tiny_model), name
+        return len(seen)
+
+    changes = {
+        "length": lambda: setattr(tiny_model, "max_seq_length", 16),
+        "dimension": lambda: setattr(tiny_model, "truncate_dim", 8),
+        "weights": lambda: tiny_model[2].layers[0].bias.data.add_(1e-3),
+        "dtype": lambda: tiny_model.bfloat16(),
+        "tokens": lambda: tiny_model.tokenizer.add_tokens(["mưa to"]),
+        "adapter": lambda: tiny_model.add_adapter(LoraConfig(r=2, target_modules=["query"], init_lora_weights=False)),
+        "adapter off": lambda: tiny_model[0].model.disable_adapters(),
+        "module": lambda: tiny_model.append(torch.nn.Identity()),
+        "another": lambda: tiny_model.__setitem__(4, torch.nn.Tanh()),
+    }
+    for number, (name, change) in enumerate(changes.items(), 2):
+        assert changed(name, change) == number, name
+
+
+def test_a_copy_of_a_model_for_pictures_is_the_same_model(tmp_path):
+    base = save_tiny_qwen2_vl(tmp_path / "base")
+    model = build_vipolyqwen(str(base), embedding_dimension=16, max_pixels=112 * 112)
+    identity = model_identity(model)
+    model.encode(["Chào.", Image.new("RGB", (60, 60))])
+    assert model_identity(model) == identity
+    model.save_pretrained(str(tmp_path / "model"))
+    assert model_identity(load(tmp_path / "model")) == identity
+    model[0].processor.image_processor.size = {"shortest_edge": 56 * 56, "longest_edge": 56 * 56}
+    assert model_identity(model) != identity
+
+
 def test_bad_input_is_named(tiny_model, tmp_path):
     out = tmp_path / "out"
-    for value in (None, "  ", 3):
+    for value in (None, "  ", 3, "\u200b\u00ad", float("nan"), [], {}):
         rows = [*ROWS[:13], {"text": value}, *ROWS[:2]]
-        with pytest.raises(ValueError, match=f"column 'text', row 13: nothing to encode in {value!r}"):
-            encode_corpus(tiny_model, rows, tmp_path / f"out{value}", shard_rows=10)
+        with pytest.raises(ValueError, match=f"column 'text', row 13: nothing to encode in {re.escape(repr(value))}"):
+            encode_corpus(tiny_model, rows, tmp_path / "bad", shard_rows=10)
+        assert not list((tmp_path / "bad").glob("shard-00001*"))
+        shutil.rmtree(tmp_path / "bad")
     with pytest.raises(ValueError, match=r"missing column 'body'; the columns are \['text', 'topic', 'year'\]"):
         encode_corpus(tiny_model, ROWS, out, "body")
     with pytest.raises(ValueError, match="missing column 'body'"):
@@ -170,7 +377,7 @@ def test_bad_input_is_named(tiny_model, tmp_path):
         encode_corpus(tiny_model, [{"text": None}, {"text": ""}], tmp_path / "none", bad_row="skip")
     with pytest.raises(ValueError, match="int8 needs ranges"):
         encode_corpus(tiny_model, ROWS, out, precision="int8")
-    with pytest.raises(ValueError, match="column 'year' does not fit into shard-00001"):
+    with pytest.raises(ValueError, match="column 'year', row 10: this does not fit into shard-00001"):
         encode_corpus(
             tiny_model, [*ROWS[:10], {"text": "a", "year": "nay"}], tmp_path / "y", keep=["year"], shard_rows=10
         )
@@ -185,8 +392,37 @@ def test_skipped_rows_are_counted_and_leave_their_numbers_free(tiny_model, tmp_p
         rows[number]["text"] = ""
     result = encode_corpus(tiny_model, rows, tmp_path / "out", shard_rows=10, bad_row="skip")
     assert (result.rows, result.skipped) == (22, 3) and "3 bad rows skipped" in str(result)
+    assert list(result.skipped_rows) == [0, 12, 13]
+    assert "skipped row 12: column 'text': nothing to encode in ''" in str(result)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert list(manifest["skipped_rows"]) == ["0", "12", "13"]
+    assert encode_corpus(tiny_model, rows, tmp_path / "out", shard_rows=10, bad_row="skip").skipped_rows.keys() == {
+        0,
+        12,
+        13,
+    }
     ids = [i for path in sorted((tmp_path / "out").glob("*.parquet")) for i in pq.read_table(path)["id"].to_pylist()]
     assert ids == [i for i in range(25) if i not in (0, 12, 13)]
+
+
+def test_many_skipped_rows_are_not_all_shown(tiny_model, tmp_path):
+    result = encode_corpus(tiny_model, [{"text": ""}] * 30 + ROWS, tmp_path / "out", bad_row="skip", shard_rows=7)
+    assert len(vectors(tmp_path / "out")) == 25  # shards without a row can be read
+    lines = str(result).splitlines()
+    assert len(lines) == 12 and lines[10].startswith("skipped row 9:")
+    assert lines[11] == "and 20 more: all are in manifest.json"
+
+
+def test_rows_whose_kept_values_do_not_fit_are_bad_rows(tiny_model, tmp_path):
+    rows = [dict(row) for row in ROWS]
+    rows[3]["year"], rows[12]["year"], rows[13]["topic"] = "nay", 10**30, "\ud83d"
+    settings = {"keep": ["year", "topic"], "shard_rows": 10}
+    with pytest.raises(ValueError, match="column 'year', row 3: this does not fit into shard-00000"):
+        encode_corpus(tiny_model, rows, tmp_path / "out", **settings)
+    result = encode_corpus(tiny_model, rows, tmp_path / "out", bad_row="skip", **settings)
+    assert list(result.skipped_rows) == [3, 12, 13]
+    table = pa.concat_tables([pq.read_table(path) for path in sorted((tmp_path / "out").glob("*.parquet"))])
+    assert table["year"].to_pylist() == [row["year"] for i, row in enumerate(ROWS) if i not in (3, 12, 13)]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +450,7 @@ def test_pictures_and_texts(tmp_path):
     encode_corpus(model, source, tmp_path / "lines", "input", prompt_name="ocr")
     (tmp_path / "b.png").write_bytes(b"no picture")
     broken = [{"input": "Chào."}, {"input": str(tmp_path / "b.png")}]
-    with pytest.raises(ValueError, match=r"column 'input', rows 0 to 1: .*b\.png"):
+    with pytest.raises(ValueError, match=r"column 'input', row 1: .*b\.png"):
         encode_corpus(model, broken, tmp_path / "broken", "input")
     assert np.abs(vectors(tmp_path / "lines") - expected[2:3]).max() < 1e-5
 
@@ -226,7 +462,7 @@ def test_memory_does_not_grow_with_the_corpus(tiny_model, tmp_path):
 import resource, sys, torch
 torch.set_num_threads(1)
 from st_vi import load
-from st_vi.encoding import encode_corpus
+from st_vi.encoding import corpus, encode_corpus
 model, out, count = load(sys.argv[1], device="cpu"), sys.argv[2], int(sys.argv[3])
 rows = ({"text": "Trời mưa to " + str(i), "note": "x" * 16_000} for i in range(count))
 encode_corpus(model, rows, out, keep=["note"], shard_rows=250)
@@ -252,3 +488,23 @@ def test_the_command(tiny_model, tmp_path):
     encode_corpus(tiny_model, read_rows(source), tmp_path / "again", shard_rows=10, keep=["year"])
     assert files(tmp_path / "out") == files(tmp_path / "again")
     assert "3 of them from an earlier run" in st_vi(*command).output
+
+
+def test_the_command_says_what_was_left_out(tiny_model, tmp_path):
+    tiny_model.save_pretrained(str(tmp_path / "model"))
+    rows = [*ROWS, {"text": None}, {"text": " ".join(SENTENCES * 3)}]
+    source = write_lines(tmp_path / "rows.jsonl", rows)
+    command = ("encode", tmp_path / "model", source, tmp_path / "out")
+    result = st_vi(*command)
+    assert isinstance(result.exception, ValueError) and not (tmp_path / "out").exists()
+    assert f"{source}: column 'text', row 25: nothing to encode in None" in str(result.exception)
+    result = st_vi(*command, "--skip-bad-rows", "--normalize")
+    assert result.exit_code == 0, result.output
+    assert "26 rows in 1 shards, 1 bad rows skipped in " in result.stdout
+    assert "skipped row 25: column 'text': nothing to encode in None" in result.stdout
+    assert "1 texts are longer than the 64 tokens that the model reads" in result.stdout
+    result = st_vi(*command[:3], tmp_path / "chunks", "--skip-bad-rows", "--chunk", "--chunk-tokens", 40)
+    assert result.exit_code == 0, result.output
+    assert "longer than" not in result.stdout and "vectors) in 1 shards" in result.stdout
+    assert pq.read_schema(tmp_path / "chunks" / "shard-00000.parquet").names == ["id", "start", "end", "embedding"]
+    assert "--chunk-tokens does nothing without --chunk" in str(st_vi(*command, "--chunk-tokens", 40).exception)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import secrets
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
 from st_vi.encoding import encode_corpus
-from st_vi.encoding.ray import encode_with_ray
+from st_vi.encoding.ray import EncoderActor, encode_with_ray
+from st_vi.encoding.rows import InputColumns
 from tests.conftest import SENTENCES
 
 
@@ -52,6 +54,36 @@ def test_two_workers_give_what_one_process_gives(cluster, tiny_model, tmp_path):
     rows.to_parquet(tmp_path / "rows.parquet")
     with pytest.raises(ValueError, match="missing column 'id': Ray does not keep the order"):
         encode_with_ray(tmp_path / "model", tmp_path / "rows.parquet", tmp_path / "three")
+
+
+def test_workers_agree_on_bad_rows_chunks_and_lengths(cluster, tiny_model, tmp_path):
+    del tiny_model[3]
+    tiny_model.save_pretrained(str(tmp_path / "model"))
+    texts = [" ".join(SENTENCES * (1 + i % 4)) for i in range(12)]
+    texts[3], texts[7] = "\u200b", None
+    rows = Dataset.from_dict({"text": texts, "id": [f"luật {i:02}" for i in range(12)]})
+    settings = {"chunk": True, "normalize": True, "bad_row": "skip"}
+    encode_corpus(tiny_model, rows, tmp_path / "one", keep=["id"], **settings)
+    skipped = encode_with_ray(tmp_path / "model", rows, tmp_path / "two", concurrency=2, batch_size=4, **settings)
+    assert skipped == {
+        "luật 03": "column 'text': nothing to encode in '\\u200b'",
+        "luật 07": "column 'text': nothing to encode in None",
+    }
+    order = [("id", "ascending"), ("start", "ascending")]
+    one, two = (pq.read_table(sorted((tmp_path / name).glob("*.parquet"))).sort_by(order) for name in ("one", "two"))
+    assert one.drop(["embedding"]).equals(two.drop(["embedding"])) and one.num_rows > 20
+    ours, theirs = (np.stack(table["embedding"].to_numpy()) for table in (one, two))
+    assert np.abs(ours - theirs).max() < 1e-5 and np.abs(np.linalg.norm(theirs, axis=1) - 1).max() < 1e-5
+
+
+def test_a_worker_names_the_bad_row_and_refuses_pictures_for_texts(tiny_model, tmp_path):
+    tiny_model.save_pretrained(str(tmp_path))
+    encoding = {"prompt": None, "prompt_name": None, "max_tokens": 100}
+    worker = EncoderActor(str(tmp_path), InputColumns("text"), ["id"], encoding, "float32", "error", None)
+    with pytest.raises(ValueError, match="column 'text', id 'b': nothing to encode in None"):
+        worker(pa.table({"id": ["a", "b"], "text": ["Trời mưa.", None]}))
+    with pytest.raises(ValueError, match="column 'image' holds pictures, and this model takes none"):
+        EncoderActor(str(tmp_path), InputColumns(None, "image"), ["id"], encoding, "float32", "error", None)
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch, tmp_path):

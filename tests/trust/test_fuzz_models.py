@@ -295,7 +295,7 @@ def test_rows_of_a_corpus_that_are_no_rows(tiny_model, tmp_path):
     with pytest.raises(ValueError, match=r"row 1: expected a dict of columns, got 'Nắng\.'"):
         encode_corpus(tiny_model, [{"text": "Mưa."}, "Nắng."], tmp_path / "a")
     for value in (10**30, "\ud83d"):
-        with pytest.raises(ValueError, match="column 'page' does not fit into"):
+        with pytest.raises(ValueError, match="column 'page', row 0: this does not fit into"):
             encode_corpus(tiny_model, [{"text": "Mưa.", "page": value}], tmp_path / "b", keep=["page"])
 
 
