@@ -1,8 +1,6 @@
 """Vietnamese text, without torch."""
 
-from st_vi.modules.unicode_text import is_unicode
-
-__all__ = ["is_blank", "is_unicode"]
+from st_vi.modules.unicode_text import is_unicode as is_unicode
 
 
 def is_blank(text: str) -> bool:
