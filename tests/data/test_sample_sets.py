@@ -132,7 +132,7 @@ def test_hypotheses_alone_say_little_about_the_label():
     )
     folds = GroupKFold(5)
     accuracy = cross_val_score(guess, NLI["hypothesis"], NLI["label"], groups=NLI["premise"], cv=folds).mean()
-    assert accuracy < 0.58  # Chance is 0.33; hypothesis-only models reach 0.67 on SNLI.
+    assert accuracy < 0.5  # Chance is 0.33; hypothesis-only models reach 0.67 on SNLI.
 
 
 def test_words_alone_find_some_passages_but_not_all():
@@ -141,4 +141,4 @@ def test_words_alone_find_some_passages_but_not_all():
     documents = tfidf.fit_transform(passages)
     found = (tfidf.transform(RETRIEVAL["question"]) @ documents.T).toarray().argmax(axis=1)
     recall = np.mean([passages[index] == row["passage"] for index, row in zip(found, RETRIEVAL, strict=True)])
-    assert 0.55 < recall < 0.85
+    assert 0.6 < recall < 0.9
