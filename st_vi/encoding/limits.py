@@ -43,7 +43,8 @@ def count_cut(model: SentenceTransformer, inputs: Sequence[Any], counts: dict[in
         return Cut()
     full = []
     for number, count in counts.items():
-        text = inputs[number].get("text") if isinstance(inputs[number], dict) else inputs[number]
+        item = inputs[number]
+        text = item["text"] if isinstance(item, dict) and item.keys() == {"text"} else item
         if count >= limit and isinstance(text, str):
             full.append((count, _full_count(model, tokenizer, text, prompt or "")))
     cut = [(count, whole) for count, whole in full if whole > limit]

@@ -161,7 +161,8 @@ class InputColumns:
         if isinstance(value, (str, Path)):
             path = Path(self.folder or ".", value)
             if not _is_file(path):
-                raise BadValue(column, f"no such picture: {str(path)!r:.200}")
+                hint = "" if self.image else "; if these are texts, say text_only (--text-only)"
+                raise BadValue(column, f"no such picture: {str(path)!r:.200}{hint}")
             return path
         if not _is_picture(value):
             raise BadValue(column, f"expected a picture, got {value!r:.100}")

@@ -7,6 +7,7 @@ import unicodedata
 from importlib.util import find_spec
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
@@ -70,6 +71,16 @@ def test_one_text_and_none(model, encoder):
 
 
 @needs_onnx
+def test_texts_in_any_container(encoder):
+    expected = encoder.encode(SENTENCES)
+    for texts in (iter(SENTENCES), pd.Series(SENTENCES, index=range(5, 13)), np.array(SENTENCES), tuple(SENTENCES)):
+        assert np.array_equal(encoder.encode(texts), expected)
+    with pytest.raises(ValueError, match=r"a DataFrame with the columns \['text'\]: pass one of its columns"):
+        encoder.encode(pd.DataFrame({"text": SENTENCES}))
+    with pytest.raises(TypeError, match="input 0 is not a text but dict"):
+        encoder.encode({"text": "Trời mưa."})
+
+
 def test_prompts_and_their_default(model, encoder, monkeypatch):
     plain, query = model.encode(TEXTS), model.encode(TEXTS, prompt_name="query")
     assert distance(plain, query) > 0.01
