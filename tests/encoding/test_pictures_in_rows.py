@@ -14,6 +14,7 @@ from PIL import Image
 from st_vi import build_vipolyqwen
 from st_vi.data.images import open_image
 from st_vi.encoding import encode_by_cost, encode_corpus
+from st_vi.encoding.batches import token_counts
 from st_vi.encoding.rows import InputColumns, looks_like_picture
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -246,3 +247,25 @@ def test_names_of_pictures():
         map(looks_like_picture, ["a.png", "thư mục/ảnh 1.JPG", "https://a.vn/b.webp?w=3", "data:image/png;x", "a.tif"])
     )
     assert not any(map(looks_like_picture, ["Trời mưa.", "a.pdf", "png", "a.png\nb", "Xem a.png.", "https://a.vn/b"]))
+
+
+def test_long_texts_in_chunks_beside_pictures(model, folder, tmp_path):
+    """A text is cut; a row with a picture stays one row, and has no place in a text."""
+    long = "Màu đỏ là màu của hoa phượng. " * 12
+    rows = [
+        {"text": long, "photo": None},
+        {"text": "Màu gì?", "photo": names()[0]},
+        {"text": None, "photo": names()[1]},
+    ]
+    source = write(folder, "long.jsonl", rows)
+    settings = {"image_column": "photo", "chunk": 60, "prompt_name": "ocr"}
+    result = encode_corpus(model, source, tmp_path / "out", **settings)
+    lines = pq.read_table(tmp_path / "out" / "shard-00000.parquet").to_pylist()
+    assert result.rows == 3 and len(lines) == result.vectors > 4
+    assert [(line["id"], line["start"], line["end"]) for line in lines[-2:]] == [(1, None, None), (2, None, None)]
+    pieces = [long[line["start"] : line["end"]] for line in lines[:-2]]
+    assert " ".join(pieces) == long.strip()
+    assert max(token_counts(model, pieces, model.prompts["ocr"])) <= 60
+    expected = [*pieces, {"text": "Màu gì?", "image": decoded(folder)[0]}, decoded(folder)[1]]
+    alone = np.stack([model.encode(item, prompt_name="ocr") for item in expected])
+    assert np.abs(vectors(tmp_path / "out") - alone).max() < 1e-5
