@@ -234,18 +234,17 @@ def vipolyqwen(
 
     from transformers import set_seed
 
-    from st_vi.data import check_task_rows
     from st_vi.data.sources import task_rows
     from st_vi.recipes import build_vipolyqwen, train_vipolyqwen, vipolyqwen_evaluator
     from st_vi.recipes.lora import lora_config
 
     adapter = lora_config(lora_rank) if lora else None
     bad_image: Literal["error", "skip"] = "skip" if skip_bad_images else "error"
-    rows, report = check_task_rows(task_rows(train, found), bad_image=bad_image)
+    rows, report = task_rows(train, found, bad_image=bad_image)
     typer.echo(report)
     evaluator = None
     if evaluation:
-        held_out, _ = check_task_rows(task_rows(evaluation, found), bad_image=bad_image)
+        held_out, _ = task_rows(evaluation, found, bad_image=bad_image)
         evaluator = vipolyqwen_evaluator(held_out, show_progress_bar=True)
     set_seed(seed)  # of pooling and head
     model = trained_base(context, base, "embedding_dimension", "pooling", "max_pixels", "lora")
@@ -306,16 +305,16 @@ def ablate_vipolyqwen(
     names = pairs("--label", label)
     arguments = training_options(None, None, bf16, use_device(device), False)
 
-    from st_vi.data import check_task_rows, split_by_task
+    from st_vi.data import split_by_task
     from st_vi.data.sources import nli_rows, task_rows
     from st_vi.recipes.ablation import ablate, read_results
-    from st_vi.recipes.ablation_report import plot, recall, summarise, table
+    from st_vi.recipes.ablation_report import headline, plot, summarise, table
     from st_vi.recipes.ablation_study import generated_study, study_of_rows
 
     results = output / "results.jsonl"
     if not table_only:
         if train:
-            sides = (split_by_task(check_task_rows(task_rows(side, found))[0]) for side in (train, evaluation))  # type: ignore[arg-type]
+            sides = (split_by_task(task_rows(side, found)[0]) for side in (train, evaluation))  # type: ignore[arg-type]
             study = study_of_rows(*sides, output, steps, base)  # type: ignore[call-arg]
         else:
             (texts,) = nli_rows(nli, columns=found, labels=names) if nli else [None]
@@ -323,7 +322,7 @@ def ablate_vipolyqwen(
         study = replace(study, arguments={**study.arguments, **arguments})
         with _interruptible(lambda: f"the same command goes on; finished runs are kept in {results}"):
             for result in ablate(study, results, range(seeds), variant):
-                typer.echo(f"{result['variant']}, seed {result['seed']}: recall@1 {recall(result):.1f}", err=True)
+                typer.echo(f"{result['variant']}, seed {result['seed']}: {headline(result)}", err=True)
     summaries = summarise(read_results(results))
     (output / "table.md").write_text(table(summaries) + "\n", encoding="utf-8")
     typer.echo(table(summaries))
@@ -357,7 +356,7 @@ def evaluate(
     names = pairs("--label", label)
     encoder_options = loading_options(bf16, use_device(device))
 
-    from st_vi.data import check_task_rows, read_rows
+    from st_vi.data import read_rows
     from st_vi.data.sources import nli_rows, task_rows
     from st_vi.evaluation import NLU_BENCHMARKS, NLUEvaluator, load_benchmark
     from st_vi.hub import load
@@ -370,7 +369,7 @@ def evaluate(
     of_nli, of_rows, of_benchmark = roles(columns, *readers)
     evaluators = [_nli_evaluator(nli_rows(nli, columns=of_nli, labels=names)[0])] if nli else []
     if rows:
-        evaluators.append(vipolyqwen_evaluator(check_task_rows(task_rows(rows, of_rows))[0], show_progress_bar=True))
+        evaluators.append(vipolyqwen_evaluator(task_rows(rows, of_rows)[0], show_progress_bar=True))
     if config:
         config = replace(config, columns={**config.columns, **of_benchmark})
         sources = {"train": train, "test": test}

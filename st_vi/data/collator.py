@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, nan
+from math import nan
 from typing import Any, Literal, get_args
 from zlib import crc32
 
 import torch
 from sentence_transformers.base.data_collator import BaseDataCollator
 
-from st_vi.data.columns import bad_value, candidate_columns, shown
-from st_vi.data.images import open_images
-from st_vi.modules.unicode_text import is_unicode
+from st_vi.data.columns import candidate_columns, shown
+from st_vi.data.row_values import model_input, score_of, teacher_scores_of, teacher_vector_of
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
 PrefixSide = Literal["anchor", "both", "none"]
@@ -84,10 +83,10 @@ class MixedTaskCollator(BaseDataCollator):
         if "positive" not in candidates and (candidates or any(self.tasks[task].needs_positive for task in tasks)):
             raise ValueError(f"missing column 'positive'; the columns are {list(features[0])}")
         taught = any("teacher_scores" in row for row in features)
-        labels = [
-            [task, _score(row, number), *(_teacher_scores(row, number, candidates) if taught else [])]
-            for number, (task, row) in enumerate(zip(tasks, features, strict=True))
-        ]
+        labels = []
+        for number, (task, row) in enumerate(zip(tasks, features, strict=True)):
+            at, scores = f"{number} of the batch", [nan] * len(candidates) if taught else []
+            labels.append([task, score_of(row, at), *(teacher_scores_of(row, candidates, at) or scores)])
         batch: dict[str, Any] = {"label": torch.tensor(labels)}
         if any(f"{column}_teacher" in row for row in features for column in ("anchor", *candidates)):
             unknown_scores = torch.full((len(features), 0 if taught else len(candidates)), nan)
@@ -99,12 +98,10 @@ class MixedTaskCollator(BaseDataCollator):
         prefixes = [self._prefix(row, self.tasks[task]) for row, task in zip(features, tasks, strict=True)]
         for column in ("anchor", *candidates):
             has_prefix = self.prefix_side == "both" or self.prefix_side == column
-            inputs = []
-            for number, (row, prefix) in enumerate(zip(features, prefixes, strict=True)):
-                try:
-                    inputs.append(model_input(row, column, prefix if has_prefix else ""))
-                except ValueError as error:
-                    raise ValueError(f"row {number} of the batch, column {column!r}: {error}") from error
+            inputs = [
+                model_input(row, column, prefix if has_prefix else "", f"{number} of the batch")
+                for number, (row, prefix) in enumerate(zip(features, prefixes, strict=True))
+            ]
             batch |= {f"{column}_{key}": value for key, value in self.preprocess_fn(inputs).items()}
         return batch
 
@@ -114,78 +111,17 @@ class MixedTaskCollator(BaseDataCollator):
         return task.prefix if crc32(text.encode(errors="surrogatepass")) >= self.prefix_dropout * 2**32 else ""
 
 
-def _score(row: Mapping[str, Any], number: int) -> float:
-    score = _number(row.get("score"), "score", number)
-    if score < 0 or score > 1:
-        bad_value("score", f"{number} of the batch", row["score"], "expected a score between 0 and 1")
-    return score
-
-
-def _teacher_scores(row: Mapping[str, Any], number: int, candidates: Sequence[str]) -> list[float]:
-    scores = row.get("teacher_scores")
-    if scores is None:
-        return [nan] * len(candidates)
-    try:
-        count = 0 if isinstance(scores, str) else len(scores)
-    except TypeError:  # a number, or a tensor without dimensions
-        count = 0
-    if count != len(candidates):
-        raise ValueError(
-            f"row {number} of the batch: teacher_scores needs one number for each of {list(candidates)}, "
-            f"got {shown(scores)}"
-        )
-    return [_number(score, "teacher_scores", number) for score in scores]
-
-
 def _teacher_vectors(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> torch.Tensor:
     """(B, columns · T), column after column; NaN for a vector that is None or whose column is not there."""
     found: dict[tuple[int, int], torch.Tensor] = {}
+    size = None
     for number, row in enumerate(rows):
         for place, column in enumerate(columns):
-            value = row.get(f"{column}_teacher")
-            if value is None:
-                continue
-            try:
-                vector = torch.as_tensor(value, dtype=torch.float32)
-            except (TypeError, ValueError, RuntimeError):
-                vector = torch.empty(0, 0)
-            size = len(next(iter(found.values()), vector))
-            if vector.ndim != 1 or not len(vector) or len(vector) != size or not vector.isfinite().all():
-                expected = f"expected {size if vector.ndim == 1 and size else 'a list of'} finite numbers"
-                bad_value(f"{column}_teacher", f"{number} of the batch", value, expected)
-            found[number, place] = vector
-    size = len(next(iter(found.values()), ()))
-    vectors = torch.full((len(rows), len(columns), size), nan)
+            vector = teacher_vector_of(row, column, f"{number} of the batch", size)
+            if vector is not None:
+                found[number, place] = vector
+                size = len(vector)
+    vectors = torch.full((len(rows), len(columns), size or 0), nan)
     for (number, place), vector in found.items():
         vectors[number, place] = vector
     return vectors.flatten(1)
-
-
-def _number(value: Any, column: str, number: int) -> float:
-    """NaN for None. What is too large for fp32 is an error, and not infinite without a word."""
-    try:
-        result = nan if value is None else float(value)
-    except (TypeError, ValueError, OverflowError):
-        bad_value(column, f"{number} of the batch", value, "expected a number")
-    if torch.finfo(torch.float32).max < abs(result) < inf:
-        bad_value(column, f"{number} of the batch", value, "expected a smaller number")
-    return result
-
-
-def model_input(row: Mapping[str, Any], column: str, prefix: str = "") -> Any:
-    """Text and images of a column as one stock input: a string, an image, or {"text", "image"}.
-
-    Raises:
-        ValueError: There is neither text nor image, what should be text is none, or an image cannot be read.
-    """
-    text = row.get(column)
-    if not (text is None or (isinstance(text, str) and is_unicode(text))):
-        raise ValueError(f"expected text in {column!r}, got {shown(text)}")
-    images = open_images(row.get(f"{column}_image"))
-    if not images and not (text and text.strip()):
-        raise ValueError(f"a row has neither text nor image in {column!r}")
-    text = f"{prefix} {text or ''}".strip()
-    if not images:
-        return text
-    image = images[0] if len(images) == 1 else images
-    return {"text": text, "image": image} if text else image

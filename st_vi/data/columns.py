@@ -118,6 +118,18 @@ def bad_value(column: str, row: int | str, value: Any, problem: str) -> NoReturn
     raise ValueError(f"column {column!r}, row {row}: {problem}, got {shown(value)}")
 
 
+def is_missing(value: Any) -> bool:
+    """Whether nothing is there: None, NaN, or a text of blanks alone, as files without types have it.
+
+    Example:
+        >>> [is_missing(value) for value in (None, float("nan"), " ", 0.0, "a")]
+        [True, True, True, False, False]
+    """
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and value != value)
+
+
 def shown(value: Any) -> str:
     """A value in a message: its `repr`, cut off after 200 characters."""
     text = repr(value)

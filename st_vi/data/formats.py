@@ -6,14 +6,17 @@ gives `anchor_image`. `combine_rows` puts them together. Row by row they are che
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset, Features, Image, Value, concatenate_datasets
+from datasets import Dataset, Features, Image, LargeList, List, Value, concatenate_datasets
 
 from st_vi.data.columns import bad_value, candidate_columns, clean_text, find_columns
+
+logger = logging.getLogger(__name__)
 
 READING_QUESTION = "Trong ảnh có chữ gì?"
 
@@ -171,12 +174,14 @@ def dialogues_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None
 def combine_rows(*datasets: Dataset) -> Dataset:
     """One data set of all rows, with a missing score as NaN and a missing picture as None.
 
-    Columns: anchor, anchor_image and positive_image (where any set has them), positive, score, task: the model card
-    takes the first column for its widget, and compares values of a column, which None among numbers would break.
+    Columns: anchor, positive and further candidates, each with its pictures (where any set has them), score,
+    teacher_scores, task, options. The model card takes the first column for its widget, and compares values of a
+    column, which None among numbers would break. Where one set has several pictures a row and another one, a row has
+    a list. Other columns are left out, which is logged.
 
     Raises:
-        ValueError: No sets; columns that cannot be of one type; or a set has hard negatives or further positives,
-            which the rows of the others have not. Such sets train side by side in a `DatasetDict`.
+        ValueError: No sets; columns that cannot be of one type; or one set has hard negatives or further positives
+            that another has not. Such sets train side by side in a `DatasetDict`.
 
     Example:
         >>> from st_vi.data import sample_sts
@@ -189,10 +194,17 @@ def combine_rows(*datasets: Dataset) -> Dataset:
     """
     if not datasets:
         raise ValueError("there are no data sets to combine")
-    order = ("anchor", "anchor_image", "positive", "positive_image", "score", "task")
+    candidates = candidate_columns({name for dataset in datasets for name in dataset.column_names})
     for dataset in datasets:
-        if further := candidate_columns(dataset.column_names)[1:]:
-            raise ValueError(f"columns {further} would be lost: train the sets side by side, as a DatasetDict")
+        if missing := [name for name in candidates[1:] if name not in dataset.column_names]:
+            raise ValueError(
+                f"columns {missing} are in some sets alone: train the sets side by side, as a DatasetDict, or give "
+                "all of them to every set"
+            )
+    order = [column for text in ("anchor", *candidates) for column in (text, f"{text}_image", f"{text}_teacher")]
+    order += ["score", "teacher_scores", "task", "options"]
+    if others := sorted({name for dataset in datasets for name in dataset.column_names} - set(order)):
+        logger.info("columns that no task uses are left out: %s", ", ".join(others))
     features = {name: _common_type(name, datasets) for name in order}
     names = [name for name in order if features[name]]
     parts = []
@@ -202,6 +214,11 @@ def combine_rows(*datasets: Dataset) -> Dataset:
             if name not in dataset.column_names:
                 empty = [float("nan") if name == "score" else None] * len(dataset)
                 columns = columns.add_column(name, empty, feature=features[name])
+            elif name == "score" and None in (scores := columns[name][:]):
+                known = [float("nan") if score is None else score for score in scores]
+                columns = columns.remove_columns(name).add_column(name, known)
+            elif isinstance(features[name], List) and _kind(columns.features[name]) != "list":
+                columns = _listed(columns, name)
         try:
             parts.append(columns.select_columns(names).cast(Features({name: features[name] for name in names})))
         except (TypeError, ValueError, pa.ArrowException) as error:
@@ -226,8 +243,20 @@ def _common_type(name: str, datasets: Sequence[Dataset]) -> Any:
         return _TYPES[name]
     known = [feature for feature in found if feature != Value("null")]  # where all are None
     if name.endswith("_image") and any(feature != known[0] for feature in known):
-        return Image()  # paths in one set, bytes in another
+        # Paths in one set, bytes in another; one picture a row in one set, several in another.
+        return List(Image()) if any(_kind(feature) == "list" for feature in known) else Image()
     return (known or found or [None])[0]
+
+
+def _kind(feature: Any) -> str:
+    return "list" if isinstance(feature, (List, LargeList)) else "one"
+
+
+def _listed(dataset: Dataset, name: str) -> Dataset:
+    """A column of one picture a row as one of lists of pictures, undecoded."""
+    images = dataset.cast_column(name, Image()).cast_column(name, Image(decode=False))[name]
+    lists = [None if image is None else [image] for image in images]
+    return dataset.remove_columns(name).add_column(name, lists, feature=List(Image(decode=False)))
 
 
 def _with_image(dataset: Dataset, image: str, anchors: list[str], positives: list[str], task: str) -> Dataset:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_vi.data.columns import shown
+from st_vi.data.columns import is_missing, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -70,7 +70,20 @@ def _eight_bits(image: Image) -> Image:
 
 
 def open_images(value: Any) -> list[Image]:
-    """All images of one field: None, one image, or a list of them."""
-    if value is None:
-        return []
-    return [open_image(one) for one in value] if isinstance(value, (list, tuple)) else [open_image(value)]
+    """All images of one field: none, one, or a list of them."""
+    return [open_image(one) for one in images_of(value)]
+
+
+def images_of(value: Any) -> list[Any]:
+    """All images of one field, as they are stored. None, NaN and "" are no image, also in a list.
+
+    Example:
+        >>> from st_vi.data.images import images_of
+        >>> images_of("a.png"), images_of(["a.png", ""]), images_of({"bytes": None, "path": None})
+        (['a.png'], ['a.png'], [])
+    """
+    if isinstance(value, (list, tuple)):
+        return [image for one in value for image in images_of(one)]
+    if isinstance(value, Mapping) and ("bytes" in value or "path" in value):
+        return [value] if value.get("bytes") is not None or not is_missing(value.get("path")) else []
+    return [] if is_missing(value) else [value]

@@ -8,10 +8,13 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
-from st_vi.data.columns import clean_texts, find_columns
+from st_vi.data.columns import clean_texts, find_columns, is_missing
 from st_vi.data.formats import combine_rows
 from st_vi.data.labels import known_labels, unused_labels
 from st_vi.data.read import read_rows
+from st_vi.data.task_rows import BadImage, check_task_rows
+from st_vi.data.triplets import Report
+from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
 TASK_ROLES = ("anchor", "anchor_image", "positive", "positive_image", "score", "task", "options")
 
@@ -61,25 +64,57 @@ def nli_rows(
     return made
 
 
-def task_rows(sources: Sequence[str | Path], columns: Mapping[str, str] | None = None) -> Dataset:
-    """Rows of mixed tasks of all sources; a path of an image in a file is relative to that file.
+def task_rows(
+    sources: Sequence[str | Path],
+    columns: Mapping[str, str] | None = None,
+    tasks: Sequence[Task] = VIPOLYQWEN_TASKS,
+    bad_image: BadImage = "error",
+) -> tuple[Dataset, Report]:
+    """Rows of mixed tasks of all sources, checked; a path of an image in a file is relative to that file.
 
     Args:
         sources: Files or hub ids, as for `read_rows`.
         columns: Role (one of `TASK_ROLES`) to column, where it has another name.
+        tasks: As for `check_task_rows`.
+        bad_image: As for `check_task_rows`.
+
+    Returns:
+        The rows, and how many there are of each task.
 
     Raises:
-        ValueError: As `read_rows` and `combine_rows` do; or a column of `columns` is not there.
+        ValueError: As `read_rows`, `check_task_rows` and `combine_rows` do, with the source before it; or a column of
+            `columns` is not there.
     """
-    parts = []
+    parts, total = [], Report()
     for source in sources:
         rows = _renamed(read_rows(source), source, columns or {})
-        for column in ("anchor_image", "positive_image"):
-            if column in rows.column_names and getattr(rows.features[column], "dtype", None) == "string":
-                here = [path and str(Path(source).parent / path) for path in rows[column]]
-                rows = rows.remove_columns(column).add_column(column, here)
+        if Path(source).is_file():
+            rows = _with_paths_from(rows, Path(source).parent)
+        try:
+            rows, report = check_task_rows(rows, tasks, bad_image)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
         parts.append(rows)
-    return combine_rows(*parts)
+        for name, count in report.items():
+            total[name] = total.get(name, 0) + count
+    return combine_rows(*parts), total
+
+
+def _with_paths_from(rows: Dataset, folder: Path) -> Dataset:
+    """Columns of images with their paths, one or a list of them a row, seen from here and not from the file."""
+
+    def seen_from_here(value: Any) -> Any:
+        if isinstance(value, list):
+            return [seen_from_here(one) for one in value]
+        return value if is_missing(value) else str(folder / value)
+
+    order = rows.column_names
+    for name in [name for name in order if name.endswith("_image")]:
+        feature = rows.features[name]
+        if getattr(getattr(feature, "feature", feature), "dtype", None) in ("string", "large_string"):
+            paths = [seen_from_here(value) for value in rows[name]]
+            rows = rows.remove_columns(name).add_column(name, paths, feature=feature)
+    return rows.select_columns(order)
 
 
 def _renamed(rows: Dataset, source: str | Path, columns: Mapping[str, str]) -> Dataset:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite, isnan
 from typing import Any, Literal, get_args
 
-from datasets import Dataset
+from datasets import Dataset, Image, LargeList, List, Value
 
-from st_vi.data.columns import bad_value, candidate_columns
-from st_vi.data.images import open_images
+from st_vi.data.columns import bad_value, candidate_columns, is_missing
+from st_vi.data.images import images_of
+from st_vi.data.row_values import (
+    BadImageError,
+    model_input,
+    score_of,
+    teacher_scores_of,
+    teacher_vector_of,
+    text_of,
+)
 from st_vi.data.triplets import Report
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
@@ -20,26 +28,35 @@ BadImage = Literal["error", "skip"]
 
 
 def check_task_rows(
-    dataset: Dataset, tasks: Sequence[Task] = VIPOLYQWEN_TASKS, bad_image: BadImage = "error"
+    dataset: Dataset,
+    tasks: Sequence[Task] = VIPOLYQWEN_TASKS,
+    bad_image: BadImage = "error",
+    fits: Callable[[Any], None] | None = None,
 ) -> tuple[Dataset, Report]:
     """Check every row of mixed tasks: its task, texts, images and score.
+
+    None, NaN and blanks are no text, no image and no score. A number may be written as text, as files without types
+    have it.
 
     Args:
         dataset: Columns anchor, positive, task, and where there are any score, anchor_image, positive_image, further
             candidates, teacher_scores and teacher vectors; see `MixedTaskCollator`. Tasks whose terms look at each
-            input alone (`TeacherCosine`) need no positive.
+            input alone (`TeacherCosine`) need no positive. For evaluators also options, lists of answers.
         tasks: The known ones.
-        bad_image: A row with an image that cannot be read is an "error", or is left out ("skip") with a warning.
+        bad_image: A row with an image that cannot be used is an "error", or is left out ("skip") with a warning.
+        fits: Raises a ValueError for an input with images that the model cannot take, such as
+            `Qwen2VLTransformer.check_length` of more visual tokens than it reads.
 
     Returns:
-        The rows that can be trained on, with paths and bytes of images as image columns, and the number of rows of
-        each task and of those skipped.
+        The rows that can be trained on, with paths and bytes of images as image columns and scores as numbers, NaN
+        where there is none; and the number of rows of each task and of those skipped.
 
     Raises:
-        ValueError: A missing column, an unknown task, neither text nor image, a score that is missing or not in
-            [0, 1] on a task that needs one, teacher scores that are missing on such a task or not one finite number
-            a candidate, a row without any teacher's vector on a task that needs one, a bad image, or another
-            `bad_image`. Names column, row (from 0) and value.
+        ValueError: A missing column, an unknown task, neither text nor image, a text with one of Qwen2-VL's tokens
+            for images in it, a score that is missing or not in [0, 1] on a task that needs one, teacher scores that
+            are missing on such a task or not one finite number a candidate, a teacher's vector of another size, or
+            none in a row of a task that needs one, an option that is no text, a bad image, or another `bad_image`.
+            Names column, row (from 0) and value.
 
     Example:
         >>> from datasets import Dataset
@@ -53,42 +70,42 @@ def check_task_rows(
         raise ValueError(f"bad_image must be one of {get_args(BadImage)}, got {bad_image!r}")
     by_name = {task.name: task for task in tasks}
     candidates = candidate_columns(dataset.column_names)
+    columns = ("anchor", *candidates)
     needs_positive = bool(candidates) or any(task.needs_positive for task in tasks)
     for name in ("anchor", *(["positive"] if needs_positive else []), "task"):
         if name not in dataset.column_names:
             raise ValueError(f"missing column {name!r}; the columns are {dataset.column_names}")
-    report, good = Report(dict.fromkeys(by_name, 0)), []
+    report, good, scores = Report(dict.fromkeys(by_name, 0)), [], []
     report["skipped for a bad image"] = 0
+    pictured, size = set(), None
     for number, row in enumerate(_undecoded(dataset)):
         if not isinstance(row["task"], str) or row["task"] not in by_name:
             bad_value("task", number, row["task"], f"expected one of {list(by_name)}")
-        _check_score(row, number, by_name[row["task"]])
-        _check_teacher_scores(row, number, by_name[row["task"]], len(candidates))
-        _check_teacher_vectors(row, number, by_name[row["task"]], ["anchor", *candidates])
+        task = by_name[row["task"]]
+        score = _score(row, number, task)
+        _check_teacher_scores(row, number, task, candidates)
+        size = _size_of_vectors(row, number, task, columns, size)
+        _check_options(row, number)
         try:
-            for column in ("anchor", *candidates):
-                _check_column(row, number, column)
-        except _BadImageError as error:
+            for column in columns:
+                _check_input(row, column, number, fits)
+        except BadImageError as error:
             if bad_image == "error":
                 raise ValueError(f"{error} (bad_image='skip' leaves such rows out)") from error
             report["skipped for a bad image"] += 1
             continue
+        pictured |= {f"{column}_image" for column in columns if images_of(row.get(f"{column}_image"))}
         good.append(number)
-        report[row["task"]] += 1
+        scores.append(score)
+        report[task.name] += 1
     if skipped := report["skipped for a bad image"]:
         logger.warning(f"{skipped} of {len(dataset)} rows are left out: their images cannot be read")
     rows = dataset if len(good) == len(dataset) else dataset.select(good)
-    return _typed(rows), Report({name: count for name, count in report.items() if count})
-
-
-class _BadImageError(ValueError):
-    pass
+    return _typed(rows, scores, pictured), Report({name: count for name, count in report.items() if count})
 
 
 def _undecoded(dataset: Dataset) -> Dataset:
     """Image columns as bytes or paths, so that one broken image does not end the loop."""
-    from datasets import Image, LargeList, List
-
     for name, feature in dataset.features.items():
         if isinstance(feature, Image):
             dataset = dataset.cast_column(name, Image(decode=False))
@@ -97,47 +114,72 @@ def _undecoded(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def _typed(dataset: Dataset) -> Dataset:
-    """Columns of paths as image columns: the stock model card takes strings for text, and stumbles over None."""
-    from datasets import Image
+def _typed(dataset: Dataset, scores: Sequence[float], pictured: set[str]) -> Dataset:
+    """Columns as the stock trainer and its model card can take them.
 
-    for name in [name for name in dataset.column_names if name.endswith("_image")]:
-        feature = dataset.features.get(name)
-        if getattr(feature, "dtype", None) in ("string", "binary"):
+    The card compares the values of a column, and stumbles over None among numbers; it takes strings for text, so
+    paths become an image column; one without a single image would be a column of None; and a list is one, if empty.
+    """
+    order = dataset.column_names
+    if "score" in order:
+        dataset = dataset.remove_columns("score").add_column("score", list(scores), feature=Value("float64"))
+    for name in [name for name in order if name.endswith("_image")]:
+        kind = getattr(dataset.features[name], "dtype", None)
+        if name not in pictured and len(dataset):
+            dataset = dataset.remove_columns(name)
+        elif isinstance(dataset.features[name], (List, LargeList)):
+            lists = [list(map(Image().encode_example, images_of(value))) for value in _undecoded(dataset)[name]]
+            dataset = dataset.remove_columns(name).add_column(name, lists, feature=List(Image()))
+        elif kind in ("string", "large_string"):
+            paths = [None if is_missing(path) else path for path in dataset[name]]
+            dataset = dataset.remove_columns(name).add_column(name, paths, feature=Value("string"))
             dataset = dataset.cast_column(name, Image())
-    return dataset
+        elif kind in ("binary", "large_binary"):
+            dataset = dataset.cast_column(name, Value("binary")).cast_column(name, Image())
+    return dataset.select_columns([name for name in order if name in dataset.column_names])
 
 
-def _check_score(row: Mapping[str, Any], number: int, task: Task) -> None:
-    score = row.get("score")
-    missing = score is None or (isinstance(score, float) and math.isnan(score))
-    if missing and not task.needs_score:
-        return
-    if missing or not isinstance(score, (int, float)) or not 0 <= score <= 1:
-        bad_value("score", number, score, "expected a score between 0 and 1")
+def _score(row: Mapping[str, Any], number: int, task: Task) -> float:
+    score = score_of(row, number)
+    if isnan(score) and task.needs_score:
+        bad_value("score", number, row.get("score"), "expected a score between 0 and 1")
+    return score
 
 
-def _check_teacher_scores(row: Mapping[str, Any], number: int, task: Task, count: int) -> None:
-    scores: Any = row.get("teacher_scores")
-    if scores is None and not task.needs_teacher:
-        return
-    numbers = isinstance(scores, list) and all(isinstance(s, (int, float)) and math.isfinite(s) for s in scores)
-    if not numbers or len(scores) != count:
-        bad_value("teacher_scores", number, scores, f"expected {count} numbers, one for each positive and negative")
+def _check_teacher_scores(row: Mapping[str, Any], number: int, task: Task, candidates: Sequence[str]) -> None:
+    scores = teacher_scores_of(row, candidates, number)
+    if task.needs_teacher and not (scores and all(map(isfinite, scores))):
+        expected = f"expected {len(candidates)} numbers, one for each positive and negative"
+        bad_value("teacher_scores", number, row.get("teacher_scores"), expected)
 
 
-def _check_teacher_vectors(row: Mapping[str, Any], number: int, task: Task, columns: Sequence[str]) -> None:
-    if task.needs_teacher_vectors and all(row.get(f"{column}_teacher") is None for column in columns):
+def _size_of_vectors(
+    row: Mapping[str, Any], number: int, task: Task, columns: Sequence[str], size: int | None
+) -> int | None:
+    """The one size of all teacher's vectors up to this row; None where there was none."""
+    found = False
+    for column in columns:
+        vector = teacher_vector_of(row, column, number, size)
+        if vector is not None:
+            found, size = True, len(vector)
+    if task.needs_teacher_vectors and not found:
         bad_value("anchor_teacher", number, None, "expected a teacher's vector of this text, or of another of the row")
+    return size
 
 
-def _check_column(row: Mapping[str, Any], number: int, column: str) -> None:
-    text, field = row[column], f"{column}_image"
-    if text is not None and not isinstance(text, str):
-        bad_value(column, number, text, "expected text")
+def _check_options(row: Mapping[str, Any], number: int) -> None:
+    options = row.get("options")
+    if is_missing(options):
+        return
+    if not isinstance(options, list) or not all(text_of({"options": one}, "options", number) for one in options):
+        bad_value("options", number, options, "expected a list of texts")
+
+
+def _check_input(row: Mapping[str, Any], column: str, number: int, fits: Callable[[Any], None] | None) -> None:
+    made = model_input(row, column, at=number)
+    if fits is None or isinstance(made, str):
+        return
     try:
-        images = open_images(row.get(field))
+        fits(made)
     except ValueError as error:
-        raise _BadImageError(f"column {field!r}, row {number}: {error}") from error
-    if not images and not (text and text.strip()):
-        bad_value(column, number, text, "expected text or an image")
+        raise BadImageError(f"column '{column}_image', row {number}: {error}") from error

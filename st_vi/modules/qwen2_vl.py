@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
@@ -178,6 +179,34 @@ class Qwen2VLTransformer(Transformer):
         if "pixel_values" in features and not features["pixel_values"].isfinite().all():
             raise ValueError("a picture has values that are NaN or infinite")
         return features
+
+    def check_length(self, item: Any) -> None:
+        """Refuse an input whose pictures alone are more tokens than the model reads: none of them can be cut off.
+
+        Args:
+            item: A PIL picture, or a dict with one or a list of them as "image".
+
+        Raises:
+            ValueError: There are more visual tokens than `max_seq_length` has room for.
+        """
+        images = item["image"] if isinstance(item, dict) else item
+        images = images if isinstance(images, list) else [images]
+        processor, limit = self.processor.image_processor, self.max_seq_length
+        patches = sum(processor.get_number_of_image_patches(image.height, image.width) for image in images)
+        tokens = patches // processor.merge_size**2 + 2 * len(images)  # each has a start and an end
+        if limit is not None and self._before_pictures + tokens > limit:
+            raise ValueError(
+                f"{len(images)} picture(s) are {tokens} tokens, and the model reads {limit} (max_seq_length): "
+                "give fewer, or build the model with less max_pixels"
+            )
+
+    @cached_property
+    def _before_pictures(self) -> int:
+        """Tokens that the template puts before the first picture."""
+        from PIL import Image
+
+        ids = self.preprocess([Image.new("RGB", (28, 28))])["input_ids"][0]
+        return int((ids == self.processor.image_token_id).nonzero()[0]) - 1
 
     def patch_positions(self, features: dict[str, Any]) -> list[list[Tensor]]:
         """For each input, for each of its pictures: where in the sequence its visual tokens are.

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from transformers import set_seed
 
 from st_vi.losses import DLELoss
+from st_vi.recipes.ablation_manifest import keep_manifest
+from st_vi.recipes.row_checks import num_positives
 from st_vi.recipes.vipolyqwen import build_vipolyqwen, train_vipolyqwen, vipolyqwen_evaluator
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task, keep_terms
 from st_vi.terms import CosineAlignment, HardestNegativeMargin, InfoNCE, PairwiseRank, ScoreMSE
@@ -82,6 +84,7 @@ class Study:
         arguments: Stock training arguments.
         warm_up: Share of the steps with InfoNCE alone: 0 for a pretrained base.
         vision_rate: As in `Variant`; the paper's is 0.1.
+        base_name: What `base_of` gives, in words: part of what tells one study's results from another's.
     """
 
     base_of: Callable[[int], str | Path]
@@ -91,20 +94,39 @@ class Study:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     warm_up: float = 0.0
     vision_rate: float = 0.1
+    base_name: str = ""
 
     def variants(self) -> list[str]:
-        """Names of `VARIANTS` that differ from the baseline in this study."""
-        same = {name for name, variant in VARIANTS.items() if variant.vision_rate == self.vision_rate}
-        if not self.warm_up:
-            same.add("no InfoNCE warm-up")
-        return [name for name in VARIANTS if name not in same]
+        """Names of `VARIANTS` that differ from the baseline, and from one another, on the tasks of this study."""
+        trained = {task for rows in self.train_rows.values() for task in rows["task"]}
+        names: dict[str, str] = {}
+        for name, variant in VARIANTS.items():
+            tasks = [task for task in variant.tasks if task.name in trained]
+            warm_up = bool(variant.warm_up and self.warm_up)
+            names.setdefault(repr([variant.build, variant.train, tasks, self._rates(variant), warm_up]), name)
+        return list(names.values())
+
+    def check(self) -> None:
+        """Make sure, before anything is trained, that there will be something to measure.
+
+        Raises:
+            ValueError: There are no rows to train on or to measure with, or a data set has one row alone, from which
+                no interval can be made.
+        """
+        if not any(len(rows) for rows in self.train_rows.values()):
+            raise ValueError("there are no rows to train on")
+        if not self.test_rows:
+            raise ValueError("there are no rows to measure with")
+        for kind, rows in self.test_rows.items():
+            if len(rows) < 2:
+                raise ValueError(f"there is {len(rows)} row of {kind!r} to measure with: an interval needs two or more")
 
     def run(self, name: str, seed: int) -> dict[str, Any]:
         """Train one variant with one seed, and measure it.
 
         Returns:
-            ``variant``, ``seed``, and by data set ``hits`` (whether each test row's positive came first),
-            ``cosines`` and ``scores`` (of rows that have scores).
+            ``variant``, ``seed``, and by data set ``hits`` (whether each test row's positive came first); and for data
+            sets whose scores differ, of the rows that have one, ``cosines`` and ``scores``.
         """
         variant = VARIANTS[name]
         base = self.base_of(seed)  # first: making a small model draws random numbers
@@ -115,7 +137,7 @@ class Study:
                 model,
                 self.train_rows,
                 folder,
-                loss=DLELoss(model, variant.tasks),
+                loss=DLELoss(model, variant.tasks, num_positives=num_positives(self.train_rows) or 1),
                 info_nce_warm_up=self.warm_up if variant.warm_up else 0.0,
                 **variant.train,
                 **{**self.arguments, "seed": seed, "learning_rate_mapping": self._rates(variant)},
@@ -124,18 +146,25 @@ class Study:
         if not variant.prompts:
             evaluator.prompt_names = {}
         evaluator(model)
-        scores = {kind: rows["score"][:] for kind, rows in self.test_rows.items() if "score" in rows.column_names}
+        scored = {kind: known for kind, rows in self.test_rows.items() if (known := _known_scores(rows))}
         return {
             "variant": name,
             "seed": seed,
             "hits": {kind: (ranks <= 1).int().tolist() for kind, ranks in evaluator.ranks.items()},
-            "cosines": {kind: evaluator.cosines[kind].tolist() for kind in scores},
-            "scores": scores,
+            "cosines": {kind: evaluator.cosines[kind][list(known)].tolist() for kind, known in scored.items()},
+            "scores": {kind: list(known.values()) for kind, known in scored.items()},
         }
 
     def _rates(self, variant: Variant) -> dict[str, float]:
         share = self.vision_rate if variant.vision_rate is None else variant.vision_rate
         return {} if share == 1 else {r"visual\.": share * self.arguments["learning_rate"]}
+
+
+def _known_scores(rows: Dataset) -> dict[int, float]:
+    """The scores of the rows that have one; none where all are the same, so that there is nothing to correlate."""
+    scores = rows["score"][:] if "score" in rows.column_names else []
+    known = {number: score for number, score in enumerate(scores) if score is not None and score == score}
+    return known if len(set(known.values())) > 1 else {}
 
 
 def ablate(
@@ -145,7 +174,8 @@ def ablate(
 
     Args:
         study: What the variants share.
-        results: A JSON Lines file; every run is added to it when it ends.
+        results: A JSON Lines file; every run is added to it when it ends. What makes the study is kept beside it, in
+            ``study.json``.
         seeds: Of the weights of pooling and head, and of the order of the rows.
         variants: Names of `VARIANTS`; None is all that differ in this study. The baseline is always among them.
 
@@ -153,14 +183,16 @@ def ablate(
         What `Study.run` gives, old and new.
 
     Raises:
-        ValueError: An unknown variant.
+        ValueError: An unknown variant, or one that is the same as another in this study; too few rows to measure
+            with; or `results` are those of another study, or of an unknown one.
     """
     known = study.variants()
     if unknown := set(variants or ()) - set(known):
-        raise ValueError(f"unknown variants {sorted(unknown)}; there are {', '.join(known)}")
+        raise ValueError(f"unknown variants {sorted(unknown)}; in this study there are {', '.join(known)}")
+    study.check()
     results = Path(results)
-    results.parent.mkdir(parents=True, exist_ok=True)
     done = read_results(results)
+    keep_manifest(study, results.with_name("study.json"), has_results=bool(done))
     yield from done
     finished = {(result["variant"], result["seed"]) for result in done}
     for seed in seeds:
@@ -168,13 +200,20 @@ def ablate(
             if (name, seed) in finished or not (variants is None or name in variants or name == BASELINE):
                 continue
             result = study.run(name, seed)
-            with results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(result, ensure_ascii=False) + "\n")
+            _append(results, result)
             yield result
 
 
+def _append(path: Path, result: dict[str, Any]) -> None:
+    with path.open("ab+") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)  # a line that a kill left unfinished
+        file.write(json.dumps(result, ensure_ascii=False).encode() + b"\n")
+
+
 def read_results(path: str | Path) -> list[dict[str, Any]]:
-    """What `ablate` has written so far; nothing where there is no file."""
+    """What `ablate` has written so far; nothing where there is no file, and no line that is not finished."""
     if not Path(path).exists():
         return []
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    *lines, _ = Path(path).read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def study_of_rows(
     """
     if base is not None:
         arguments: dict[str, Any] = {"learning_rate": 2e-5, "save_strategy": "no", "max_steps": steps}
-        return Study(lambda seed: base, train, test, arguments=arguments)
+        return Study(lambda seed: base, train, test, arguments=arguments, base_name=str(base))
     return Study(
         _small_base(texts_of(train), Path(folder)),
         train,
@@ -69,12 +70,15 @@ def study_of_rows(
         arguments=SMALL_TRAINING | {"max_steps": steps, "logging_steps": max(1, steps // 10)},
         warm_up=0.5,
         vision_rate=1.0,
+        base_name="small, with random weights",
     )
 
 
 def _small_base(texts: list[str], folder: Path) -> Callable[[int], Path]:
+    known = blake2b("\n".join(texts).encode(), digest_size=4).hexdigest()  # other texts make another tokenizer
+
     def save(seed: int) -> Path:
-        path = folder / f"base-{seed}"
+        path = folder / f"base-{seed}-{known}"
         if not path.exists():
             small_qwen2_vl(texts, path, seed=seed, **SMALL_MODEL | {"vocab_size": 2000})
         return path

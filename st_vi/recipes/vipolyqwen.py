@@ -19,15 +19,16 @@ from sentence_transformers.base.modules import Module, Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import TrainerCallback
 
-from st_vi.data import MixedTaskCollator, check_task_rows, split_by_task
-from st_vi.data.collator import PrefixSide, model_input
+from st_vi.data import MixedTaskCollator, split_by_task
+from st_vi.data.collator import PrefixSide
+from st_vi.data.row_values import model_input
 from st_vi.evaluation import TaskRetrievalEvaluator
 from st_vi.losses import DLELoss, DLEMonitor, InfoNCEWarmUp
 from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer
 from st_vi.recipes.base_models import check_base
 from st_vi.recipes.lora import add_lora, lora_config
+from st_vi.recipes.row_checks import checked_rows, num_positives
 from st_vi.recipes.training import train
-from st_vi.tasks import Task
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -170,7 +171,7 @@ def train_vipolyqwen(
             proportions.)
         output_dir: Where checkpoints and the trained model go.
         evaluator: Run after every epoch; the model ends with the weights of the best one.
-        loss: Of this model; None is ``DLELoss(model)`` with the paper's tasks.
+        loss: Of this model; None is a `DLELoss` with the paper's tasks, and as many positives as there are columns.
         prefix_side: See `MixedTaskCollator`.
         prefix_dropout: See `MixedTaskCollator`.
         info_nce_warm_up: Share of the steps, from the first, with InfoNCE alone; see `InfoNCEWarmUp`. Not the
@@ -184,10 +185,11 @@ def train_vipolyqwen(
         The trainer, with its log in ``trainer.state.log_history``.
 
     Raises:
-        ValueError: Before any step, if a row cannot be trained on (`check_task_rows`).
+        ValueError: Before any step, if a row cannot be trained on (`check_task_rows`), the columns are not those that
+            the loss and its terms need, or there are pictures, more of them than `model` can read.
     """
-    loss = loss or DLELoss(model)
-    train_dataset = _checked(train_dataset, loss.tasks, bad_image)
+    loss = loss or DLELoss(model, num_positives=num_positives(train_dataset) or 1)
+    train_dataset = checked_rows(train_dataset, loss, model, bad_image)
     if not any("visual." in name for name, _ in model.named_parameters()):
         arguments = {"learning_rate_mapping": {}} | arguments  # a text model has no tower to go slower with
     warm_up = [InfoNCEWarmUp(loss, info_nce_warm_up)] if info_nce_warm_up else []
@@ -205,20 +207,6 @@ def train_vipolyqwen(
         resume=resume,
         callbacks=[DLEMonitor(loss), *warm_up, *callbacks],
     )
-
-
-def _checked(
-    dataset: Dataset | DatasetDict, tasks: Sequence[Task], bad_image: Literal["error", "skip"]
-) -> Dataset | DatasetDict:
-    if not isinstance(dataset, DatasetDict):
-        return check_task_rows(dataset, tasks, bad_image)[0]
-    checked = DatasetDict()
-    for name, rows in dataset.items():
-        try:
-            checked[name] = check_task_rows(rows, tasks, bad_image)[0]
-        except ValueError as error:
-            raise ValueError(f"data set {name!r}: {error}") from error
-    return checked
 
 
 def vipolyqwen_evaluator(rows: Dataset | DatasetDict, **settings: Any) -> TaskRetrievalEvaluator:

@@ -1,0 +1,139 @@
+"""One value of a row of mixed tasks: the same reading before training, in a batch and in an evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import inf, nan
+from typing import Any
+
+import torch
+
+from st_vi.data.columns import bad_value, is_missing
+from st_vi.data.images import open_images
+from st_vi.modules.unicode_text import is_unicode
+
+PICTURE_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
+"""What Qwen2-VL writes in the place of a picture: in a text, one without a picture stops the batch."""
+
+
+def text_of(row: Mapping[str, Any], column: str, at: int | str) -> str:
+    """The text of a column, "" where there is none.
+
+    Raises:
+        ValueError: It is no text, no Unicode, or has one of `PICTURE_TOKENS` in it.
+    """
+    text = row.get(column)
+    if is_missing(text):
+        return ""
+    if not isinstance(text, str) or not is_unicode(text):
+        bad_value(column, at, text, "expected text")
+    for token in PICTURE_TOKENS:
+        if token in text:
+            bad_value(column, at, text, f"{token} stands for a picture; write it otherwise, or give the picture")
+    return text
+
+
+def score_of(row: Mapping[str, Any], at: int | str) -> float:
+    """The score of a row, NaN where there is none.
+
+    Raises:
+        ValueError: It is not between 0 and 1.
+    """
+    score = number(row.get("score"), "score", at, "expected a score between 0 and 1")
+    if score < 0 or score > 1:
+        bad_value("score", at, row["score"], "expected a score between 0 and 1")
+    return score
+
+
+def teacher_scores_of(row: Mapping[str, Any], candidates: Sequence[str], at: int | str) -> list[float] | None:
+    """A teacher's scores, one for each candidate; NaN for one that is missing, None where all are.
+
+    Raises:
+        ValueError: They are not one number a candidate.
+    """
+    scores = row.get("teacher_scores")
+    if is_missing(scores):
+        return None
+    expected = f"expected {len(candidates)} numbers, one for each of {list(candidates)}"
+    try:
+        count = 0 if isinstance(scores, str) else len(scores)  # type: ignore[arg-type]
+    except TypeError:  # a number, or a tensor without dimensions
+        count = 0
+    if count != len(candidates):
+        bad_value("teacher_scores", at, scores, expected)
+    return [number(score, "teacher_scores", at, expected) for score in scores]  # type: ignore[union-attr]
+
+
+def teacher_vector_of(
+    row: Mapping[str, Any], column: str, at: int | str, size: int | None = None
+) -> torch.Tensor | None:
+    """A teacher's vector of the text in a column, (T,) fp32, or None.
+
+    Args:
+        row: Of the data set.
+        column: Of the text; its vector is in "{column}_teacher".
+        at: The row, for the message.
+        size: T, where it is known from other rows.
+
+    Raises:
+        ValueError: It is no list of finite numbers, or not of that size.
+    """
+    value = row.get(f"{column}_teacher")
+    if is_missing(value):
+        return None
+    try:
+        vector = torch.as_tensor(value, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        vector = torch.empty(0, 0)
+    good = vector.ndim == 1 and len(vector) and vector.isfinite().all()
+    if not good or size not in (None, len(vector)):
+        bad_value(f"{column}_teacher", at, value, f"expected {size or 'a list of'} finite numbers")
+    return vector
+
+
+def number(value: Any, column: str, at: int | str, expected: str) -> float:
+    """A number, also as text; NaN for one that is missing.
+
+    Raises:
+        ValueError: It is no number, or too large for fp32, where it would be infinite without a word.
+    """
+    try:
+        result = nan if is_missing(value) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        bad_value(column, at, value, expected)
+    if torch.finfo(torch.float32).max < abs(result) < inf:
+        bad_value(column, at, value, "expected a smaller number")
+    return result
+
+
+def model_input(row: Mapping[str, Any], column: str, prefix: str = "", at: int | str | None = None) -> Any:
+    """Text and pictures of a column as one stock input: a string, a picture, or {"text", "image"}.
+
+    Args:
+        row: Of the data set.
+        column: Of the text; its pictures are in "{column}_image".
+        prefix: Before the text.
+        at: The row, for the message.
+
+    Raises:
+        ValueError: There is neither text nor picture, the text is not one that can be trained on (`text_of`), or a
+            picture cannot be read.
+    """
+    at = "given" if at is None else at
+    text, field = text_of(row, column, at), f"{column}_image"
+    try:
+        images = open_images(row.get(field))
+    except ValueError as error:
+        raise BadImageError(f"column {field!r}, row {at}: {error}") from error
+    if not images and not text:
+        problem = f"expected text or an image (there is neither text nor image in {column!r})"
+        bad_value(column, at, row.get(column), problem)
+    text = f"{prefix} {text}".strip()
+    if not images:
+        return text
+    image = images[0] if len(images) == 1 else images
+    return {"text": text, "image": image} if text else image
+
+
+class BadImageError(ValueError):
+    """A picture that cannot be used."""

@@ -1,0 +1,83 @@
+"""What stops a training on mixed tasks, found before its first step."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any, Literal
+
+import torch
+from datasets import Dataset, DatasetDict
+from sentence_transformers import SentenceTransformer
+
+from st_vi.data import MixedTaskCollator, check_task_rows
+from st_vi.data.columns import candidate_columns
+from st_vi.losses import DLELoss
+from st_vi.modules import Qwen2VLTransformer
+
+
+def checked_rows(
+    dataset: Dataset | DatasetDict, loss: DLELoss, model: SentenceTransformer, bad_image: Literal["error", "skip"]
+) -> Dataset | DatasetDict:
+    """The rows that `model` can be trained on with `loss`.
+
+    Raises:
+        ValueError: As for `train_vipolyqwen`; names the data set of a `DatasetDict`.
+    """
+    if not isinstance(dataset, DatasetDict):
+        return _checked(dataset, loss, model, bad_image)
+    checked = DatasetDict()
+    for name, rows in dataset.items():
+        try:
+            checked[name] = _checked(rows, loss, model, bad_image)
+        except ValueError as error:
+            raise ValueError(f"data set {name!r}: {error}") from error
+    return checked
+
+
+def num_positives(dataset: Dataset | DatasetDict) -> int:
+    """How many columns of positives there are in the set, or in the first one."""
+    rows = next(iter(dataset.values()), None) if isinstance(dataset, DatasetDict) else dataset
+    return sum(name.startswith("positive") for name in candidate_columns(rows.column_names)) if rows is not None else 0
+
+
+def check_pictures(model: SentenceTransformer, made: Any) -> None:
+    """Refuse an input with pictures that the model does not read, or not so many of.
+
+    Raises:
+        ValueError: As said.
+    """
+    if not model.supports("image"):
+        raise ValueError("the model reads no pictures")
+    if isinstance(model[0], Qwen2VLTransformer):
+        model[0].check_length(made)
+
+
+def _checked(
+    dataset: Dataset, loss: DLELoss, model: SentenceTransformer, bad_image: Literal["error", "skip"]
+) -> Dataset:
+    rows, _ = check_task_rows(dataset, loss.tasks, bad_image, lambda made: check_pictures(model, made))
+    if not len(rows):
+        raise ValueError("there are no rows to train on")
+    given = num_positives(rows)
+    if given and given != loss.num_positives:
+        raise ValueError(
+            f"there are {given} column(s) of positives, and the loss takes {loss.num_positives}, so that others would "
+            f"be negatives: give {type(loss).__name__} num_positives={given}"
+        )
+    _rehearse(rows, loss, model)
+    return rows
+
+
+def _rehearse(rows: Dataset, loss: DLELoss, model: SentenceTransformer) -> None:
+    """The loss of one row of every task, with vectors of ones: what a term misses, it misses here."""
+    tasks = rows["task"][:]
+    first = rows.select(sorted(tasks.index(name) for name in set(tasks)))
+    texts = ("anchor", *candidate_columns(rows.column_names))
+    first = first.remove_columns([name for name in first.column_names if name.endswith("_image")])
+    collate = MixedTaskCollator(lambda inputs: {"inputs": inputs}, tasks=loss.tasks)
+    batch = collate([row | {text: row[text] or "a picture" for text in texts} for row in first])
+    alone = copy(loss)
+    alone.gather_across_devices, alone.observer = False, None
+    vectors = torch.ones(len(first), model.get_embedding_dimension() or 1)
+    with torch.no_grad():
+        alone.compute_loss_from_embeddings([vectors] * len(texts), batch["label"])
