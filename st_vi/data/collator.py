@@ -98,10 +98,12 @@ class MixedTaskCollator(BaseDataCollator):
         prefixes = [self._prefix(row, self.tasks[task]) for row, task in zip(features, tasks, strict=True)]
         for column in ("anchor", *candidates):
             has_prefix = self.prefix_side == "both" or self.prefix_side == column
-            inputs = [
-                model_input(row, column, prefix if has_prefix else "", f"{number} of the batch")
-                for number, (row, prefix) in enumerate(zip(features, prefixes, strict=True))
-            ]
+            inputs = []
+            for number, (row, prefix) in enumerate(zip(features, prefixes, strict=True)):
+                try:
+                    inputs.append(model_input(row, column, prefix if has_prefix else ""))
+                except ValueError as error:
+                    raise ValueError(f"row {number} of the batch, column {column!r}: {error}") from error
             batch |= {f"{column}_{key}": value for key, value in self.preprocess_fn(inputs).items()}
         return batch
 

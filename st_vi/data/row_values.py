@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from st_vi.data.columns import bad_value, is_missing
+from st_vi.data.columns import bad_value, is_missing, shown
 from st_vi.data.images import open_images
 from st_vi.modules.unicode_text import is_unicode
 
@@ -16,7 +16,7 @@ PICTURE_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|visio
 """What Qwen2-VL writes in the place of a picture: in a text, one without a picture stops the batch."""
 
 
-def text_of(row: Mapping[str, Any], column: str, at: int | str) -> str:
+def text_of(row: Mapping[str, Any], column: str) -> str:
     """The text of a column, "" where there is none.
 
     Raises:
@@ -26,10 +26,10 @@ def text_of(row: Mapping[str, Any], column: str, at: int | str) -> str:
     if is_missing(text):
         return ""
     if not isinstance(text, str) or not is_unicode(text):
-        bad_value(column, at, text, "expected text")
+        raise ValueError(f"expected text in {column!r}, got {shown(text)}")
     for token in PICTURE_TOKENS:
         if token in text:
-            bad_value(column, at, text, f"{token} stands for a picture; write it otherwise, or give the picture")
+            raise ValueError(f"{token} stands for a picture: take it out of the text, got {shown(text)}")
     return text
 
 
@@ -39,7 +39,7 @@ def score_of(row: Mapping[str, Any], at: int | str) -> float:
     Raises:
         ValueError: It is not between 0 and 1.
     """
-    score = number(row.get("score"), "score", at, "expected a score between 0 and 1")
+    score = _number(row.get("score"), "score", at)
     if score < 0 or score > 1:
         bad_value("score", at, row["score"], "expected a score between 0 and 1")
     return score
@@ -54,14 +54,15 @@ def teacher_scores_of(row: Mapping[str, Any], candidates: Sequence[str], at: int
     scores = row.get("teacher_scores")
     if is_missing(scores):
         return None
-    expected = f"expected {len(candidates)} numbers, one for each of {list(candidates)}"
     try:
         count = 0 if isinstance(scores, str) else len(scores)  # type: ignore[arg-type]
     except TypeError:  # a number, or a tensor without dimensions
         count = 0
     if count != len(candidates):
-        bad_value("teacher_scores", at, scores, expected)
-    return [number(score, "teacher_scores", at, expected) for score in scores]  # type: ignore[union-attr]
+        raise ValueError(
+            f"row {at}: teacher_scores needs one number for each of {list(candidates)}, got {shown(scores)}"
+        )
+    return [_number(score, "teacher_scores", at) for score in scores]  # type: ignore[union-attr]
 
 
 def teacher_vector_of(
@@ -91,43 +92,32 @@ def teacher_vector_of(
     return vector
 
 
-def number(value: Any, column: str, at: int | str, expected: str) -> float:
-    """A number, also as text; NaN for one that is missing.
-
-    Raises:
-        ValueError: It is no number, or too large for fp32, where it would be infinite without a word.
-    """
+def _number(value: Any, column: str, at: int | str) -> float:
+    """A number, also as text; NaN for one that is missing. What fp32 would make infinite is an error."""
     try:
         result = nan if is_missing(value) else float(value)
     except (TypeError, ValueError, OverflowError):
-        bad_value(column, at, value, expected)
+        bad_value(column, at, value, "expected a number")
     if torch.finfo(torch.float32).max < abs(result) < inf:
         bad_value(column, at, value, "expected a smaller number")
     return result
 
 
-def model_input(row: Mapping[str, Any], column: str, prefix: str = "", at: int | str | None = None) -> Any:
+def model_input(row: Mapping[str, Any], column: str, prefix: str = "") -> Any:
     """Text and pictures of a column as one stock input: a string, a picture, or {"text", "image"}.
-
-    Args:
-        row: Of the data set.
-        column: Of the text; its pictures are in "{column}_image".
-        prefix: Before the text.
-        at: The row, for the message.
 
     Raises:
         ValueError: There is neither text nor picture, the text is not one that can be trained on (`text_of`), or a
-            picture cannot be read.
+            picture cannot be read (`BadImageError`).
     """
-    at = "given" if at is None else at
-    text, field = text_of(row, column, at), f"{column}_image"
+    text = text_of(row, column)
     try:
-        images = open_images(row.get(field))
+        images = open_images(row.get(f"{column}_image"))
     except ValueError as error:
-        raise BadImageError(f"column {field!r}, row {at}: {error}") from error
+        raise BadImageError(str(error)) from error
     if not images and not text:
-        problem = f"expected text or an image (there is neither text nor image in {column!r})"
-        bad_value(column, at, row.get(column), problem)
+        problem = f"expected text or an image: there is neither text nor image in {column!r}"
+        raise ValueError(f"{problem}, got {shown(row.get(column))}")
     text = f"{prefix} {text}".strip()
     if not images:
         return text

@@ -147,10 +147,14 @@ def _score(row: Mapping[str, Any], number: int, task: Task) -> float:
 
 
 def _check_teacher_scores(row: Mapping[str, Any], number: int, task: Task, candidates: Sequence[str]) -> None:
-    scores = teacher_scores_of(row, candidates, number)
-    if task.needs_teacher and not (scores and all(map(isfinite, scores))):
+    scores: Any = row.get("teacher_scores")
+    if is_missing(scores) and not task.needs_teacher:
+        return
+    as_many = isinstance(scores, list) and len(scores) == len(candidates)
+    known = teacher_scores_of(row, candidates, number) if as_many else None
+    if known is None or (task.needs_teacher and not all(map(isfinite, known))):
         expected = f"expected {len(candidates)} numbers, one for each positive and negative"
-        bad_value("teacher_scores", number, row.get("teacher_scores"), expected)
+        bad_value("teacher_scores", number, scores, expected)
 
 
 def _size_of_vectors(
@@ -171,15 +175,27 @@ def _check_options(row: Mapping[str, Any], number: int) -> None:
     options = row.get("options")
     if is_missing(options):
         return
-    if not isinstance(options, list) or not all(text_of({"options": one}, "options", number) for one in options):
-        bad_value("options", number, options, "expected a list of texts")
+    try:
+        if isinstance(options, list) and all(text_of({"options": one}, "options") for one in options):
+            return
+    except ValueError as error:
+        raise ValueError(f"column 'options', row {number}: {error}") from error
+    bad_value("options", number, options, "expected a list of texts")
 
 
 def _check_input(row: Mapping[str, Any], column: str, number: int, fits: Callable[[Any], None] | None) -> None:
-    made = model_input(row, column, at=number)
-    if fits is None or isinstance(made, str):
-        return
+    try:
+        made = model_input(row, column)
+        if fits is not None and not isinstance(made, str):
+            _fitted(made, fits)
+    except BadImageError as error:
+        raise BadImageError(f"column '{column}_image', row {number}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"column {column!r}, row {number}: {error}") from error
+
+
+def _fitted(made: Any, fits: Callable[[Any], None]) -> None:
     try:
         fits(made)
     except ValueError as error:
-        raise BadImageError(f"column '{column}_image', row {number}: {error}") from error
+        raise BadImageError(str(error)) from error
