@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 
 from st_vi.data import read_rows
-from st_vi.data.read import json_lines
+from st_vi.data.read import local_path, stream_rows
 
 
 def open_rows(
@@ -22,11 +22,10 @@ def open_rows(
         ValueError: A column is missing.
     """
     if isinstance(rows, (str, Path)):
-        path = Path(rows)
-        if _has_json_lines(path):
-            if not path.is_file():
-                raise FileNotFoundError(f"no such file: {rows}")
-            return (row for _, row in json_lines(path))  # `read_rows` would hold all of them
+        path = local_path(rows)
+        stream = stream_rows(path) if path else None
+        if stream:
+            return (row for _, row in stream)  # `read_rows` would hold all of them
     source: Any = read_rows(rows) if isinstance(rows, (str, Path)) else rows  # Arrow, mapped to a file
     if hasattr(source, "itertuples"):  # pandas
         names = [str(name) for name in source.columns]
@@ -51,14 +50,10 @@ def row_count(source: Any, rows: Any) -> int | None:
         return len(source)
     if hasattr(rows, "__len__") and not isinstance(rows, str):
         return len(rows)
-    if isinstance(rows, (str, Path)) and _has_json_lines(Path(rows)) and Path(rows).suffix.lower() != ".gz":
+    if isinstance(rows, (str, Path)) and Path(rows).suffix.lower() in (".jsonl", ".ndjson", ".txt"):
         with Path(rows).open("rb") as file:
             return sum(1 for line in file if line.strip())
     return None
-
-
-def _has_json_lines(path: Path) -> bool:
-    return path.name.lower().removesuffix(".gz").endswith((".jsonl", ".json"))
 
 
 def _check(names: Sequence[str], columns: Sequence[str]) -> None:

@@ -55,20 +55,6 @@ def test_broken_lines_are_named(tmp_path, content, message):
         read_rows(path)
 
 
-def test_csv_tsv_parquet(tmp_path):
-    rows = Dataset.from_dict({"premise": ["Có, không?", "NA"], "label": [0, 1]})
-    rows.to_csv(tmp_path / "rows.csv", index=False)
-    rows.to_csv(tmp_path / "rows.tsv", sep="\t", index=False)
-    rows.to_parquet(tmp_path / "rows.parquet")
-    for suffix in ("csv", "tsv", "parquet"):
-        assert read_rows(tmp_path / f"rows.{suffix}").to_list() == rows.to_list()
-    (tmp_path / "rows.csv").write_bytes("premise\nmưa\n".encode("utf-16"))
-    with pytest.raises(ValueError, match="line 1: not UTF-8"):
-        read_rows(tmp_path / "rows.csv")
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        read_rows(tmp_path / "none.jsonl")
-
-
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

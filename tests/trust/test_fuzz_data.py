@@ -442,17 +442,17 @@ def test_objects_without_keys_do_not_vanish(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.csv", b"a,b\n1,2\n1,2,3,4\n", "Expected 2 fields in line 3, saw 4"),
-        ("rows.csv", b"", "No columns"),
-        ("rows.csv", b'a,b\n"x,y\n', "EOF inside string"),
-        ("rows.csv", b"a,b\n", ""),
+        ("rows.csv", b"a,b\n1,2\n1,2,3,4\n", "line 3: 4 fields, but the header has 2"),
+        ("rows.csv", b"", "the file is empty"),
+        ("rows.csv", b'a,b\n"x,y\n', "line 2: quotation marks that do not match"),
+        ("rows.csv", b"a,b\n", "no rows in it, only a header"),
         ("rows.parquet", b"PAR1xxxxPAR1", "Parquet file size is 12 bytes"),
         ("rows.parquet", b"", "Parquet file size is 0 bytes"),
     ],
 )
 def test_broken_tables_are_named(folder, name, content, message):
     (folder / name).write_bytes(content)
-    with pytest.raises(ValueError, match=f"{folder / name}: .*{message}"):
+    with pytest.raises(ValueError, match=f"{folder / name}(: |, ).*{message}"):
         read_rows(folder / name)
 
 
