@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 from zipfile import BadZipFile
 
 import pyarrow as pa
@@ -70,7 +71,8 @@ def read_rows(source: str | Path, split: str = "train") -> Dataset:
     table = _objects(json_lines(path), path) if kind in _JSON else _table(_fields(path), path)
     if not table.num_rows:
         raise ValueError(f"{path}: there are no rows in it" + (", only a header" if table.column_names else ""))
-    return Dataset(InMemoryTable(table))
+    # A fingerprint of its own: to hash the content, it would be pickled, all of it at once.
+    return Dataset(InMemoryTable(table), fingerprint=uuid4().hex)
 
 
 def stream_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]] | None:

@@ -41,7 +41,8 @@ def open_rows(
 
 def folder_of(rows: Any) -> Path | None:
     """What names of pictures in the rows are relative to, if it is not the working directory."""
-    return Path(rows).parent if isinstance(rows, (str, Path)) and Path(rows).is_file() else None
+    path = Path(rows).expanduser() if isinstance(rows, (str, Path)) else None
+    return path.parent if path and path.is_file() else None
 
 
 def row_count(source: Any, rows: Any) -> int | None:
@@ -51,7 +52,7 @@ def row_count(source: Any, rows: Any) -> int | None:
     if hasattr(rows, "__len__") and not isinstance(rows, str):
         return len(rows)
     if isinstance(rows, (str, Path)) and Path(rows).suffix.lower() in (".jsonl", ".ndjson", ".txt"):
-        with Path(rows).open("rb") as file:
+        with Path(rows).expanduser().open("rb") as file:
             return sum(1 for line in file if line.strip())
     return None
 
