@@ -16,6 +16,7 @@ from datasets import Dataset
 from st_vi.data.columns import bad_value, clean_text, clean_texts, find_columns
 from st_vi.data.labels import CONTRADICTION, ENTAILMENT, NEUTRAL, OTHER, canonical_labels
 from st_vi.data.triplets import Report, Row, Triplets
+from st_vi.text import comparison_key
 
 Neutral = Literal["ignore", "hard_negative", "weak_positive"]
 MissingNegative = Literal["pair", "drop"]
@@ -35,8 +36,9 @@ def nli_to_triplets(
 ) -> Triplets:
     """Premise, hypothesis and label become anchor, positive and negative.
 
-    Rows are grouped by anchor (compared after NFC and collapsed whitespace, the form in which texts are also
-    returned). Each entailed hypothesis takes a contradicting one of the same anchor; where their numbers differ,
+    Rows are grouped by anchor. Texts are compared by `st_vi.text.comparison_key`: those that differ in the place of a
+    tone mark ("Hòa", "Hoà") are one, in the spelling that comes first. They are returned as `st_vi.text.normalise`
+    gives them. Each entailed hypothesis takes a contradicting one of the same anchor; where their numbers differ,
     the contradictions are shuffled and cycled. Repeated rows are dropped; label "other" is not used.
 
     Args:
@@ -79,8 +81,11 @@ def nli_to_triplets(
     roles = ("hypothesis", "premise") if reverse else ("premise", "hypothesis")
     found = find_columns(dataset.column_names, (*roles, "label"), columns)
     names = canonical_labels(dataset, found["label"], labels)
-    anchors = clean_texts(dataset[found[roles[0]]], found[roles[0]])
-    others = clean_texts(dataset[found[roles[1]]], found[roles[1]])
+    spelling: dict[str, str] = {}  # of twins such as "Hòa" and "Hoà", the one that comes first
+    anchors, others = (
+        [spelling.setdefault(comparison_key(text), text) for text in clean_texts(dataset[found[role]], found[role])]
+        for role in roles
+    )
 
     report = Report({"rows read": len(dataset)})
     report |= {name: Counter(names)[name] for name in (ENTAILMENT, NEUTRAL, CONTRADICTION, OTHER)}
@@ -192,9 +197,10 @@ def reading_comprehension_to_triplets(
         for question, options, answer in _questions(raw, found, number):
             report["questions"] += 1
             right = options[_answer_index(answer, options, found["answer"], number)]
+            key = comparison_key(right)
             wrong = list(options)
             wrong.remove(right)
-            if right in wrong:
+            if twins := [option for option in wrong if comparison_key(option) == key]:
                 if conflict == "error":
                     bad_value(
                         found["options"],
@@ -202,12 +208,15 @@ def reading_comprehension_to_triplets(
                         right,
                         'a wrong option equals the right one (conflict="drop" drops it)',
                     )
-                report["conflicts dropped"] += wrong.count(right)
-                wrong = [option for option in wrong if option != right]
+                report["conflicts dropped"] += len(twins)
+                wrong = [option for option in wrong if option not in twins]
             anchor = template.format(question=question, passage=passage).strip()
             if not anchor:
                 bad_value(found.get("passage", "passage"), number, passage, f"the template {template!r} needs a text")
-            rows.append(Row(anchor, right, tuple(dict.fromkeys(wrong))))
+            distinct: dict[str, str] = {}
+            for option in wrong:
+                distinct.setdefault(comparison_key(option), option)
+            rows.append(Row(anchor, right, tuple(distinct.values())))
     unique = list(dict.fromkeys(rows))
     report["duplicates dropped"] = len(rows) - len(unique)
     return Triplets.from_rows(unique, _without_zeros(report))
@@ -231,8 +240,9 @@ def _answer_index(answer: Any, options: list[str], column: str, row: int) -> int
     """An index, a letter from A, or the text of the option."""
     if isinstance(answer, str):
         text = clean_text(answer, column, row)
-        if text in options:
-            return options.index(text)
+        keys = [comparison_key(option) for option in options]
+        if comparison_key(text) in keys:
+            return options.index(text) if text in options else keys.index(comparison_key(text))
         index = ascii_uppercase.find(text.upper()) if len(text) == 1 else -1
     else:
         index = answer if isinstance(answer, int) and not isinstance(answer, bool) else -1

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
+
+from st_vi.text import is_blank, normalise
 
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "anchor": ("anchor", "premise", "evidence", "sentence1"),
@@ -55,12 +56,12 @@ def find_columns(
     given, wanted = dict(given or {}), list(wanted)
     if unknown := set(given) - set(wanted):
         raise ValueError(f"columns: no role {sorted(unknown)}; the roles are {wanted}")
-    by_name = {name.lower(): name for name in reversed(present)}
-    composed = {unicodedata.normalize("NFC", name): name for name in reversed(present)}
+    by_name = {normalise(name).lower(): name for name in reversed(present)}
+    composed = {normalise(name): name for name in reversed(present)}
     found: dict[str, str] = {}
     for role in wanted:
         if role in given:
-            name = given[role] if given[role] in present else composed.get(unicodedata.normalize("NFC", given[role]))
+            name = given[role] if given[role] in present else composed.get(normalise(given[role]))
             if name is None:
                 raise ValueError(f"missing column {given[role]!r} for {role}; the columns are {list(present)}")
             found[role] = name
@@ -92,16 +93,11 @@ def candidate_columns(present: Iterable[str]) -> list[str]:
     return [match[0] for match in sorted(found, key=lambda match: (match[1] == "negative", int(match[2] or 0)))]
 
 
-def normalise(text: str) -> str:
-    """NFC with collapsed whitespace: the form in which texts are compared and trained on."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
-
-
 def clean_texts(values: Iterable[Any], column: str) -> list[str]:
-    """Normalised texts of a column.
+    """Normalised texts of a column (`st_vi.text.normalise`).
 
     Raises:
-        ValueError: A value that is not text, or is empty; names column, row (from 0) and value.
+        ValueError: A value that is not text, or has nothing to read; names column, row (from 0) and value.
     """
     return [clean_text(value, column, row) for row, value in enumerate(values)]
 
@@ -119,14 +115,14 @@ def bad_value(column: str, row: int | str, value: Any, problem: str) -> NoReturn
 
 
 def is_missing(value: Any) -> bool:
-    """Whether nothing is there: None, NaN, or a text of blanks alone, as files without types have it.
+    """Whether nothing is there: None, NaN, or a text with nothing to read, as files without types have it.
 
     Example:
         >>> [is_missing(value) for value in (None, float("nan"), " ", 0.0, "a")]
         [True, True, True, False, False]
     """
     if isinstance(value, str):
-        return not value.strip()
+        return is_blank(value)
     return value is None or (isinstance(value, float) and value != value)
 
 

@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 from st_vi.data.negatives import MissingNegative, as_triplets, rows_of
 from st_vi.data.triplets import Row, Triplets
+from st_vi.text import comparison_key
 
 _CHUNK = 8192
 """Pairs whose vectors are in memory twice at once."""
@@ -104,10 +105,11 @@ def drop_false_negatives(
     positives, negatives = _similarities(rows, model, batch_size, show_progress_bar)
     lowest = defaultdict[str, float](lambda: inf)
     for row, similarity in zip(rows, positives, strict=True):
-        lowest[row.anchor] = min(similarity, lowest[row.anchor])
+        anchor = comparison_key(row.anchor)
+        lowest[anchor] = min(similarity, lowest[anchor])
     new_rows = []
     for row, similarities in zip(rows, negatives, strict=True):
-        bound = lowest[row.anchor]
+        bound = lowest[comparison_key(row.anchor)]
         bounds = [] if relative_margin is None else [bound - abs(bound) * relative_margin]
         bounds += [] if absolute_margin is None else [bound - absolute_margin]
         kept = [text for text, s in zip(row.negatives, similarities, strict=True) if s <= min(bounds)]

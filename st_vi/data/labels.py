@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from datasets import ClassLabel, Dataset
 
 from st_vi.data.columns import bad_value, shown
-from st_vi.evaluation.text_units import strip_diacritics
+from st_vi.text import comparison_key, normalise, strip_diacritics
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ _VERDICTS = {"đúng": ENTAILMENT, "sai": CONTRADICTION}
 
 def _folded(text: str) -> str:
     """Without case and diacritics, "_" and "-" as spaces: how names are looked up."""
-    return " ".join(re.split(r"[\s_-]+", strip_diacritics(text.casefold()))).strip()
+    return " ".join(re.split(r"[\s_-]+", strip_diacritics(normalise(text).casefold()))).strip()
 
 
 SYNONYMS: dict[str, str] = {_folded(name): label for label, names in _NAMES.items() for name in names}
@@ -137,7 +136,7 @@ def _mapped(given: Mapping[Any, str] | None) -> dict[str, str]:
 def _keys(value: Any) -> tuple[str, ...]:
     """What a value is looked up by in a given mapping: one spelling for 1, 1.0, "1", "1.0"; True is "true" and 1."""
     if isinstance(value, str):
-        text = unicodedata.normalize("NFC", value.strip()).casefold()
+        text = comparison_key(value, casefold=True)
         return (text.split(".")[0] if re.fullmatch(r"-?\d+\.0+", text) else text,)
     if isinstance(value, bool):
         return (str(value).casefold(), str(int(value)))

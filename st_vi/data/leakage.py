@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from st_vi.data.columns import clean_texts, find_columns
 from st_vi.data.triplets import Report
-from st_vi.evaluation.text_units import strip_diacritics
+from st_vi.text import comparison_key, strip_diacritics
 
 Kind = Literal["row", "anchor", "text", "near"]
 Key = TypeVar("Key")
@@ -83,10 +83,11 @@ def leakage_report(
 ) -> LeakageReport:
     """Find training rows whose texts stand in the test set, in any of its columns, or nearly.
 
-    Texts are compared after NFC and collapsing whitespace. Near are two texts with a high cosine of their TF-IDF
-    vectors over sequences of three and four letters within words, regardless of case and punctuation. It sees neither
-    meaning nor the order of words: one "không" more turns a sentence and leaves it near, and a translation is far.
-    All texts are compared with all, in blocks, so that memory does not grow with the product of their numbers.
+    Texts are compared by `st_vi.text.comparison_key`: "Hòa" and "Hoà" are one word. Near are two texts with a high
+    cosine of their TF-IDF vectors over sequences of three and four letters within words, regardless of case and
+    punctuation. It sees neither meaning nor the order of words: one "không" more turns a sentence and leaves it near,
+    and a translation is far. All texts are compared with all, in blocks, so that memory does not grow with the product
+    of their numbers.
 
     Documents that both sides share on purpose, as in retrieval, are no leak: then name the columns of the questions
     alone.
@@ -199,9 +200,7 @@ def _rows(
     missing = [name for name in names if name not in dataset.column_names]
     if missing or not names:
         raise ValueError(f"missing columns {missing or ''}; the columns are {dataset.column_names}")
-    texts = [clean_texts(dataset[name], name) for name in names]
-    if casefold:
-        texts = [[text.casefold() for text in column] for column in texts]
+    texts = [[comparison_key(text, casefold) for text in clean_texts(dataset[name], name)] for name in names]
     if ignore_diacritics:
         texts = [[strip_diacritics(text) for text in column] for column in texts]
     return list(zip(*texts, strict=True))

@@ -19,6 +19,7 @@ from datasets import Dataset
 from st_vi.data.columns import bad_value, clean_texts
 from st_vi.data.perturbations import Order, Unit, change_order, strip_diacritics, swap_negation, swap_number
 from st_vi.data.triplets import Report, Row, Triplets, check_triplets
+from st_vi.text import comparison_key
 
 Kind = Literal["order", "negation", "number", "diacritics"]
 MissingNegative = Literal["pair", "drop"]
@@ -85,7 +86,8 @@ def perturbed_negatives(
         negatives: dict[str, str] = {}
         for kind in Random(f"{seed} {row.anchor} {row.positive}").sample(list(kinds), len(kinds)):
             text = rules[kind](row.positive)
-            if text and len(negatives) < per_row and text not in known[row.anchor] | {*row.negatives, *negatives}:
+            taken = known[comparison_key(row.anchor)] | _keys([*row.negatives, *negatives])
+            if text and len(negatives) < per_row and comparison_key(text) not in taken:
                 negatives[text] = kind
         made.update(negatives.values())
         new_rows.append(replace(row, negatives=(*row.negatives, *negatives)))
@@ -102,7 +104,7 @@ def same_document_negatives(
 ) -> Triplets:
     """Negatives that are positives of other anchors in the same document: on the subject, but no answer.
 
-    Never the anchor itself, one of its positives, or the same text again (compared in NFC, with collapsed whitespace).
+    Never the anchor itself, one of its positives, or the same text again (`st_vi.text.comparison_key`).
     Not seen: passages that overlap, and one that answers too; `drop_false_negatives` looks for those.
 
     Source: RankGen, arXiv 2205.09726, which takes negatives from the same book.
@@ -137,12 +139,13 @@ def same_document_negatives(
     if per_row < 1:
         raise ValueError(f"per_row must be 1 or more, got {per_row}")
     rows, documents = rows_of(dataset), dataset[document][:]
-    known, passages = _texts_by_anchor(rows), defaultdict[Any, dict[str, None]](dict)
+    known, passages = _texts_by_anchor(rows), defaultdict[Any, dict[str, str]](dict)
     for row, name in zip(rows, documents, strict=True):
-        passages[name][row.positive] = None
+        passages[name].setdefault(comparison_key(row.positive), row.positive)
     new_rows, added = [], 0
     for row, name in zip(rows, documents, strict=True):
-        others = [text for text in passages[name] if text not in known[row.anchor].union(row.negatives)]
+        taken = known[comparison_key(row.anchor)] | _keys(row.negatives)
+        others = [text for key, text in passages[name].items() if key not in taken]
         drawn = Random(f"{seed} {row.anchor} {row.positive}").sample(others, min(per_row, len(others)))
         added += len(drawn)
         new_rows.append(replace(row, negatives=(*row.negatives, *drawn)))
@@ -194,8 +197,12 @@ def as_triplets(rows: Iterable[Row], report: Mapping[str, int], missing_negative
 
 
 def _texts_by_anchor(rows: Iterable[Row]) -> dict[str, set[str]]:
-    """What is no negative of an anchor: itself and its positives."""
+    """What is no negative of an anchor: itself and its positives, all as they are compared."""
     known = defaultdict[str, set[str]](set)
     for row in rows:
-        known[row.anchor] |= {row.anchor, row.positive}
+        known[comparison_key(row.anchor)] |= _keys([row.anchor, row.positive])
     return known
+
+
+def _keys(texts: Iterable[str]) -> set[str]:
+    return set(map(comparison_key, texts))

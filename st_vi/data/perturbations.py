@@ -7,52 +7,24 @@ notices (`OrderSensitivityEvaluator`); `perturbed_negatives` makes training rows
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from hashlib import blake2b
 from itertools import pairwise
 from random import Random
 from typing import Literal, get_args
 
-from st_vi.evaluation.text_units import Span, strip_diacritics
+from st_vi.data.negation import swap_negation
+from st_vi.evaluation.text_units import Span
 from st_vi.modules.word_segmentation import segment_words
+from st_vi.text import mend, strip_diacritics
 
 __all__ = ["change_order", "strip_diacritics", "swap_negation", "swap_number"]
 
 Order = Literal["swap", "within_trigrams", "trigrams", "reverse", "shuffle"]
 Unit = Literal["syllable", "word"]
 
-NEGATIONS = ("không", "chưa", "chẳng")
 NUMBERS = ("một", "hai", "ba", "bốn", "năm", "sáu", "bảy", "tám", "chín", "mười")
 
-# Sequences of syllables, first come first served. After a subject, these mark where the verb begins.
-_TURNED = {
-    "không phải là": "là",
-    "chưa phải là": "là",
-    "chẳng phải là": "là",
-    "không thể": "có thể",
-    "có thể": "không thể",
-    "đã": "chưa",
-    "từng": "chưa từng",
-    "vẫn": "vẫn không",
-    "cũng": "cũng không",
-    "đều": "đều không",
-    "sẽ": "sẽ không",
-    "đang": "không",
-    "là": "không phải là",
-    "có": "không có",
-    "được": "không được",
-    "bị": "không bị",
-    "phải": "không phải",
-    "muốn": "không muốn",
-    "cần": "không cần",
-    "thích": "không thích",
-    "biết": "không biết",
-}
-_NO_NEGATION = re.compile(
-    r"(?:số|hàng) không\b|\bkhông (?:khí|gian|quân|trung|những|chỉ)\b|\bchẳng (?:hạn|những)\b"
-    r"|\b(?:không|chưa|chẳng) (?:ai|gì|một|ngờ|lẽ)\b|\b(?:không|chưa)(?=\s*(?:\?|$))|\bbị (?:cáo|can|đơn)\b"
-)
 _REPLACEMENTS = ("hai", "ba", "bốn", "sáu", "bảy", "tám", "chín")  # they fit before "mươi" and "trăm" and after both
 _BEFORE_YEAR = (*NUMBERS, r"\d+", "mươi", "trăm", "nghìn", "hằng", "hàng", "mỗi", "từng", "cả", "suốt", "đầu", "cuối")
 _NO_NUMBER = re.compile(
@@ -60,32 +32,6 @@ _NO_NUMBER = re.compile(
     r"|\bnăm (?:nay|ngoái|trước|sau|ấy|đó|kia|nào|học|mới|tháng|\d+)\b|\bnăm (?=[^\W\d_a-zà-ỹ])"
     r"|\bmột (?:nửa|mình|phần|số|vài|ít|chút|cách|khi)\b"
 )
-
-
-def swap_negation(text: str) -> str | None:
-    """Turn the meaning: take the first negation out, or put one where the verb begins. None where no rule applies.
-
-    A lowercase "không", "chưa" or "chẳng" in front of another syllable goes ("không phải là" becomes "là", "không thể"
-    becomes "có thể"). Where there is none, the first of a few common syllables is turned: "đã" into "chưa", "là" into
-    "không phải là", "có" into "không có", and so on with đang, sẽ, vẫn, cũng, đều, từng, được, bị, phải, muốn, cần,
-    thích and biết.
-
-    Not seen: the clause that carries the meaning (the first place is taken), negation by other words (đâu có, chớ,
-    thiếu), and "đã" or "có" that is no verb. "số không", "không khí", "không những", "không ai" and a closing
-    "không?" are left alone. The sentence may sound stiff, and "phải" (must) turns into what need not be. In NFC.
-
-    Example:
-        >>> from st_vi.data.perturbations import swap_negation
-        >>> swap_negation("Tàu chưa vào ga."), swap_negation("Tàu đã vào ga."), swap_negation("Mưa to.")
-        ('Tàu vào ga.', 'Tàu chưa vào ga.', None)
-    """
-    text = unicodedata.normalize("NFC", text)
-    removable = [*NEGATIONS, *(phrase for phrase in _TURNED if phrase.startswith(NEGATIONS))]
-    found = _first(text, removable) or _first(text, [phrase for phrase in _TURNED if phrase not in removable])
-    if found is None:
-        return None
-    turned = _TURNED.get(found[0], "")
-    return text[: found.start()] + turned + text[found.end() + (not turned) :]
 
 
 def swap_number(text: str, seed: int = 0) -> str | None:
@@ -108,7 +54,7 @@ def swap_number(text: str, seed: int = 0) -> str | None:
         >>> swap_number("Lớp có ba mươi em."), swap_number("Xe số 12 đến trễ."), swap_number("Mưa to.")
         ('Lớp có bảy mươi em.', 'Xe số 15 đến trễ.', None)
     """
-    text = unicodedata.normalize("NFC", text)
+    text = mend(text)
     draw = int.from_bytes(blake2b(f"{seed} {text}".encode(), digest_size=8).digest())
     digit = re.search(r"[1-9](?=0*(?!\w))", text)
     if digit:
@@ -162,7 +108,7 @@ def change_order(text: str, order: Order = "swap", unit: Unit = "syllable", seed
     for name, value, choices in (("order", order, get_args(Order)), ("unit", unit, get_args(Unit))):
         if value not in choices:
             raise ValueError(f"{name} must be one of {choices}, got {value!r}")
-    text = unicodedata.normalize("NFC", text)
+    text = mend(text)
     spans = _syllables(text) if unit == "syllable" else _words(text)
     units = [text[start:end] for start, end in spans]
     if units and not _is_name(units):
@@ -231,11 +177,6 @@ def _is_name(units: list[str]) -> bool:
     """Whether the first unit has a capital beyond that of a sentence, or is followed by another one."""
     following = units[1][:1] if len(units) > 1 else ""
     return any(letter.isupper() for letter in units[0][1:] + following)
-
-
-def _first(text: str, phrases: list[str]) -> re.Match[str] | None:
-    longest_first = "|".join(sorted(phrases, key=len, reverse=True))
-    return next(_outside(_NO_NEGATION, rf"\b({longest_first})\b", text), None)
 
 
 def _outside(exceptions: re.Pattern[str], pattern: str, text: str) -> Iterator[re.Match[str]]:

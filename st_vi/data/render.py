@@ -16,6 +16,7 @@ import numpy as np
 from datasets import Dataset, Features, Image, Value
 
 from st_vi.data.sample_sets import Split
+from st_vi.text import mend
 
 try:
     from PIL import Image as Picture
@@ -199,7 +200,7 @@ def _check_settings(size: tuple[int, int], noise: float, max_rotation: float, la
 
 
 def _paragraphs(text: str) -> list[list[str]]:
-    lines = [line.split() for line in unicodedata.normalize("NFC", text).splitlines()]
+    lines = [line.split() for line in mend(text).splitlines()]
     paragraphs = [words for words in lines if words]
     if not paragraphs:
         raise ValueError("the text to draw is empty")

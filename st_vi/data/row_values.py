@@ -10,14 +10,14 @@ import torch
 
 from st_vi.data.columns import bad_value, is_missing, shown
 from st_vi.data.images import open_images
-from st_vi.modules.unicode_text import is_unicode
+from st_vi.text import is_unicode, mend
 
 PICTURE_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
 """What Qwen2-VL writes in the place of a picture: in a text, one without a picture stops the batch."""
 
 
 def text_of(row: Mapping[str, Any], column: str) -> str:
-    """The text of a column, "" where there is none.
+    """The text of a column as it is kept (`st_vi.text.mend`), "" where there is none.
 
     Raises:
         ValueError: It is no text, no Unicode, or has one of `PICTURE_TOKENS` in it.
@@ -30,7 +30,7 @@ def text_of(row: Mapping[str, Any], column: str) -> str:
     for token in PICTURE_TOKENS:
         if token in text:
             raise ValueError(f"{token} stands for a picture: take it out of the text, got {shown(text)}")
-    return text
+    return mend(text)
 
 
 def score_of(row: Mapping[str, Any], at: int | str) -> float:

@@ -7,13 +7,14 @@ from hashlib import blake2b
 from datasets import Dataset, DatasetDict
 
 from st_vi.data.columns import bad_value, clean_texts, find_columns
+from st_vi.text import comparison_key
 
 
 def split_by_anchor(dataset: Dataset, test_size: float = 0.2, anchor: str | None = None, seed: int = 0) -> DatasetDict:
     """Split rows into "train" and "test" so that no anchor stands on both sides.
 
-    The side is a hash of the seed and the normalised anchor: it depends neither on the order of the rows nor on
-    other rows, so several sets split with one seed share no anchor across sides either.
+    The side is a hash of the seed and the anchor's `st_vi.text.comparison_key`: it depends neither on the order of the
+    rows nor on other rows, so several sets split with one seed share no anchor across sides either.
 
     Args:
         dataset: The rows.
@@ -35,7 +36,7 @@ def split_by_anchor(dataset: Dataset, test_size: float = 0.2, anchor: str | None
     if not 0 < test_size < 1:
         raise ValueError(f"test_size must lie between 0 and 1, got {test_size}")
     column = find_columns(dataset.column_names, ["anchor"], {"anchor": anchor} if anchor else None)["anchor"]
-    in_test = [_uniform(f"{seed} {text}") < test_size for text in clean_texts(dataset[column], column)]
+    in_test = [_uniform(f"{seed} {comparison_key(text)}") < test_size for text in clean_texts(dataset[column], column)]
     rows: dict[bool, list[int]] = {False: [], True: []}
     for row, side in enumerate(in_test):
         rows[side].append(row)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datasets import Dataset, DatasetDict
 
 from st_vi.data.columns import bad_value, clean_texts
+from st_vi.text import comparison_key
 
 
 @dataclass(frozen=True)
@@ -112,5 +113,5 @@ def check_triplets(dataset: Dataset | Mapping[str, Dataset]) -> None:
         if name.startswith("negative"):
             negatives = clean_texts(dataset[name], name)
             for row, (positive, negative) in enumerate(zip(positives, negatives, strict=True)):
-                if positive == negative:
+                if comparison_key(positive) == comparison_key(negative):
                     bad_value(name, row, negative, "the negative equals the positive")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from torch import Tensor
 
 from st_vi.evaluation.rankings import document_ranks
+from st_vi.text import comparison_key
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def word_overlaps(corpus: Sequence[str], relevant: Sequence[int]) -> np.ndarray:
         >>> word_overlaps(["Trời mưa to.", "trời mưa nhỏ"], [0])
         array([[1. , 0.5]])
     """
-    texts = [unicodedata.normalize("NFC", text) for text in corpus]
+    texts = [comparison_key(text) for text in corpus]
     words = CountVectorizer(binary=True, token_pattern=r"\w+", dtype=np.float64).fit_transform(texts)
     both = (words[list(relevant)] @ words.T).toarray()
     sizes = np.asarray(words.sum(axis=1)).ravel()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.util import pairwise_cos_sim
 
 from st_vi.evaluation.common import encode_distinct, report, when
+from st_vi.text import comparison_key
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +131,6 @@ def _triplets(premises: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     """Row numbers of every entailment and contradiction with the same premise, (T, 2)."""
     rows: dict[str, dict[str, list[int]]] = defaultdict(lambda: {label: [] for label in _DEGREE})
     for row, (premise, label) in enumerate(zip(premises, labels, strict=True)):
-        rows[" ".join(unicodedata.normalize("NFC", premise).split())][label].append(row)
+        rows[comparison_key(premise)][label].append(row)
     pairs = [(e, c) for group in rows.values() for e in group["entailment"] for c in group["contradiction"]]
     return np.array(pairs, dtype=int).reshape(-1, 2)

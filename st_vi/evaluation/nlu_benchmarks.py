@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from datasets import Dataset, load_dataset
 
+from st_vi.text import is_blank
+
 _CANONICAL = {
     "pair": ("text1", "text2", "label"),
     "single": ("text1", "label"),
@@ -178,7 +180,7 @@ class _Row:
 
     def text(self, role: str) -> str:
         value = self.values[self.column(role)]
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or is_blank(value):
             raise self.error(role, "must hold a text that is not empty")
         return value
 
@@ -200,7 +202,7 @@ class _Row:
         options = self.values[self.column("options")]
         if not isinstance(options, list) or len(options) < 2:
             raise self.error("options", "must hold a list of two or more texts")
-        if not all(isinstance(option, str) and option.strip() for option in options):
+        if not all(isinstance(option, str) and not is_blank(option) for option in options):
             raise self.error("options", "must hold texts that are not empty")
         return options
 

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from scipy.stats import bootstrap, rankdata
 from torch import Tensor
 
+from st_vi.text import comparison_key
+
 
 @dataclass(frozen=True)
 class RetrievalSet:
@@ -62,8 +64,8 @@ class RetrievalSet:
         Queries for whose document `change` gives None, or a text that the corpus has, are left out.
         """
         changed = [(row, change(self.corpus[document])) for row, document in enumerate(self.relevant)]
-        known = set(self.corpus)
-        kept = [(row, text) for row, text in changed if text and text not in known]
+        known = set(map(comparison_key, self.corpus))
+        kept = [(row, text) for row, text in changed if text and comparison_key(text) not in known]
         corpus = [*self.corpus, *dict.fromkeys(text for _, text in kept)]
         return RetrievalSet([self.queries[row] for row, _ in kept], corpus, [self.relevant[row] for row, _ in kept])
 

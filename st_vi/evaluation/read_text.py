@@ -11,6 +11,7 @@ from sentence_transformers.base.modules import Transformer
 from st_vi.evaluation.text_units import Span, whole_letters
 from st_vi.modules import Qwen2VLTransformer, WordSegmentedTransformer
 from st_vi.modules.word_segmentation import segment_words
+from st_vi.text import is_blank
 
 _FILLER = "\ue000"  # for private use: in no template, and in no text that means anything
 
@@ -115,7 +116,7 @@ def _as_preprocessed(transformer: Transformer, text: str) -> str:
     """The text after what our own backbones do to it before any template."""
     if isinstance(transformer, WordSegmentedTransformer):
         return segment_words(text)
-    if isinstance(transformer, Qwen2VLTransformer) and not text.strip():
+    if isinstance(transformer, Qwen2VLTransformer) and is_blank(text):
         return transformer.tokenizer.pad_token  # type: ignore[union-attr]
     return text
 

@@ -15,6 +15,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from torch import Tensor
 
 from st_vi.evaluation.common import report, when
+from st_vi.text import comparison_key
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,8 @@ class TaskRetrievalEvaluator(BaseEvaluator):
 
     For each task: ``recall@1``, ``recall@5``, ``recall@10`` (share of rows whose positive is among the first k),
     ``mrr`` (mean of 1/rank), ``mean_rank``, and ``chance`` (recall@1 of a random order). Ties count against the
-    model, so one that maps everything to one point has no recall. Rows with the same positive text share it.
+    model, so one that maps everything to one point has no recall. Rows with the same positive text (`comparison_key`)
+    share it.
     Where rows have options, ``option_accuracy``: the positive is nearer than every wrong option of its own row.
     Where they have scores, ``spearman`` of the row's cosine with the score. All tasks together:
     ``mean_recall@1``, the primary metric.
@@ -111,10 +113,12 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         return report(self, model, metrics, path, epoch, steps)
 
     def _task_figures(self, model: SentenceTransformer, task: str, rows: list[int]) -> dict[str, float]:
-        # Texts are one candidate when they are equal; pictures are each their own.
-        keys = [self.positives[row] if isinstance(self.positives[row], str) else row for row in rows]
+        # Texts are one candidate when they are the same to a reader; pictures are each their own.
+        positives = {row: self.positives[row] for row in rows}
+        keys = [comparison_key(item) if isinstance(item, str) else row for row, item in positives.items()]
+        first = dict(zip(reversed(keys), reversed(rows), strict=True))
         candidates = list(dict.fromkeys(keys))
-        texts = [key if isinstance(key, str) else self.positives[key] for key in candidates]
+        texts = [positives[first[key]] for key in candidates]
         anchors = self._encode(model, [self.anchors[row] for row in rows], self.prompt_names.get(task))
         cosines = anchors @ self._encode(model, texts).T
         number = {key: index for index, key in enumerate(candidates)}

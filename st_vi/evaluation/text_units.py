@@ -103,15 +103,3 @@ def without(text: str, span: Span) -> str:
     if piece.strip() and (not after or after[0].isspace()):
         before = before.rstrip()
     return before + after if before else after.lstrip()
-
-
-def strip_diacritics(text: str) -> str:
-    """Vietnamese as it is typed without accents; "đ" becomes "d".
-
-    Example:
-        >>> from st_vi.evaluation.text_units import strip_diacritics
-        >>> strip_diacritics("Đường ra Hà Nội")
-        'Duong ra Ha Noi'
-    """
-    letters = (character for character in unicodedata.normalize("NFD", text) if not _is_mark(character))
-    return unicodedata.normalize("NFC", "".join(letters)).translate(str.maketrans("đĐ", "dD"))

@@ -18,8 +18,8 @@ from transformers.utils.versions import require_version
 
 from st_vi.modules.distinct_pictures import DistinctPictures
 from st_vi.modules.saved_module import declare_requirement
-from st_vi.modules.unicode_text import is_unicode
 from st_vi.modules.whole_backbone import whole_backbone
+from st_vi.text import is_blank, is_unicode
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class Qwen2VLTransformer(Transformer):
         """
         # As in other models, a blank text is its special tokens; the plain template would leave nothing at all.
         end = self.tokenizer.pad_token  # type: ignore[union-attr]
-        inputs = [end if isinstance(item, str) and not item.strip() else item for item in inputs]
+        inputs = [end if isinstance(item, str) and is_blank(item) else item for item in inputs]
         for number, item in enumerate(inputs):
             if _is_empty(item):
                 raise ValueError(f"{_name(number, item)} is empty: give a text, an image or both")
@@ -319,7 +319,7 @@ def _check_arguments(min_pixels: int, max_pixels: int, prefixes: Sequence[str], 
 def _is_empty(value: Any) -> bool:
     """Whether neither a text nor anything else is in an input, or in a part of one."""
     if isinstance(value, str):
-        return not value.strip()
+        return is_blank(value)
     if isinstance(value, (dict, list, tuple)):
         return all(_is_empty(part) for part in (value.values() if isinstance(value, dict) else value))
     return value is None

@@ -10,6 +10,7 @@ from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 
 from st_vi.modules.saved_module import declare_requirement
+from st_vi.text import mend
 
 
 class WordSegmentedTransformer(Transformer):
@@ -60,8 +61,8 @@ class WordSegmentedTransformer(Transformer):
 
 
 def segment_words(text: str) -> str:
-    """Join the syllables of each Vietnamese word in `text` by underscores."""
-    return _segmenter()(text)
+    """Join the syllables of each Vietnamese word by underscores; the segmenter knows words in composed letters."""
+    return _segmenter()(mend(text))
 
 
 def _segment(text: Any) -> Any:

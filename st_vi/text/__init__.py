@@ -1,8 +1,5 @@
-"""Vietnamese text, without torch."""
+"""Vietnamese text, without torch: the form in which it is kept, and the key by which it is compared."""
 
-from st_vi.modules.unicode_text import is_unicode as is_unicode
+from st_vi.text.normal import comparison_key, is_blank, is_unicode, mend, normalise, strip_diacritics
 
-
-def is_blank(text: str) -> bool:
-    """Whether there is nothing to read: no character, or only invisible ones."""
-    return not any(character.isprintable() and not character.isspace() for character in text)
+__all__ = ["comparison_key", "is_blank", "is_unicode", "mend", "normalise", "strip_diacritics"]

@@ -124,7 +124,7 @@ def test_larger_text_gets_a_smaller_font_and_at_last_an_error():
         (" \n\t", {}, "empty"),
         ("Xin chào 漢", {}, r"'漢' \(U\+6F22\)"),
         ("một x\u0323", {}, r"U\+0323"),
-        ("hai\u200bba", {}, r"U\+200B"),
+        ("hai\ue000ba", {}, r"U\+E000"),
         ("ba", {"size": (20, 112)}, "size"),
         ("ba", {"noise": 0.5}, "noise"),
         ("ba", {"max_rotation": -1}, "max_rotation"),

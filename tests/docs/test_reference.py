@@ -36,6 +36,7 @@ RETURNED = {
 
 # What they take is in their first sentence.
 ONE_ARGUMENT = {f"st_vi.data.{name}" for name in ("combine_rows", "split_by_task", "strip_diacritics", "swap_negation")}
+ONE_ARGUMENT |= {f"st_vi.text.{name}" for name in ("is_blank", "is_unicode", "mend", "normalise", "strip_diacritics")}
 
 
 def used_on_pages() -> set[str]:

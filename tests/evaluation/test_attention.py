@@ -14,8 +14,9 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from st_vi.evaluation.attention import effective_number, pool_texts, repool, units
 from st_vi.evaluation.faithfulness import cosine_drift, deletions, maskings
-from st_vi.evaluation.text_units import groups, strip_diacritics, whole_letters, without
+from st_vi.evaluation.text_units import groups, whole_letters, without
 from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer
+from st_vi.text import strip_diacritics
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 TEXTS = ["Trời mưa to ở Hà Nội.", "Con mèo đen 😀 ngủ.", "ạ"]

@@ -17,7 +17,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from st_vi import AttentionPooling, Qwen2VLTransformer
 from st_vi.encoding import encode_by_cost, encode_corpus, onnx
 from st_vi.modules import WordSegmentedTransformer
-from st_vi.modules.unicode_text import is_unicode
+from st_vi.text import is_unicode
 from tests.conftest import tiny_tokenizer
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 from tests.trust.strategies import (

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
+from st_vi.text import comparison_key
 from st_vi.viz.lasso import drawn_lines, inside
 from st_vi.viz.maps import Projection, marker_style, point_trace, sample_rows, side_by_side, with_axes
 from st_vi.viz.tables import kept_share, legend, neighbour_table
@@ -198,8 +199,9 @@ class LinkedMaps(Explorer):
         self.pick([])
 
     def _find(self) -> None:
-        wanted = self.find.value.strip().casefold()
-        found = [row for row, text in enumerate(self.texts) if wanted in text.casefold()] if wanted else []
+        wanted = comparison_key(self.find.value, casefold=True)
+        texts = [comparison_key(text, casefold=True) for text in self.texts] if wanted else []
+        found = [row for row, text in enumerate(texts) if wanted in text]
         self.pick(found)
         if wanted and not found:
             raise LookupError(f"No text contains “{self.find.value.strip()}”.")

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from st_vi.evaluation.attention import PooledText, effective_number, pool_texts, repool, units
 from st_vi.evaluation.faithfulness import cosine_drift, deletions, maskings
-from st_vi.evaluation.text_units import strip_diacritics
+from st_vi.text import strip_diacritics
 from st_vi.viz.tokens import drift_table, highlight, temperature_bars, weight_bars
 from st_vi.viz.widgets.explorer import Explorer
 from st_vi.viz.widgets.live import LiveFigure
