@@ -30,6 +30,8 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "turns": ("turns", "conversations", "dialogue"),
 }
 
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+
 
 def find_columns(
     present: Sequence[str],
@@ -107,6 +109,16 @@ def clean_text(value: Any, column: str, row: int) -> str:
     if not isinstance(value, str) or not (text := normalise(value)):
         bad_value(column, row, value, "expected non-empty text")
     return text
+
+
+def number_of(value: Any) -> Any:
+    """A number that is written as text, as files without types have it, as a number; all else as it is.
+
+    Example:
+        >>> [number_of(value) for value in ("0.5", " 4 ", 3, "4,5", "")]
+        [0.5, 4.0, 3, '4,5', '']
+    """
+    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value.strip()) else value
 
 
 def bad_value(column: str, row: int | str, value: Any, problem: str) -> NoReturn:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, Features, Image, LargeList, List, Value, concatenate_datasets
 
-from st_vi.data.columns import bad_value, candidate_columns, clean_text, find_columns
+from st_vi.data.columns import bad_value, candidate_columns, clean_text, find_columns, number_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +53,9 @@ def scored_pairs_to_rows(
     found = find_columns(dataset.column_names, ("sentence1", "sentence2", "score"), columns)
     rows = []
     for number, row in enumerate(dataset.select_columns(list(found.values()))):
-        score = row[found["score"]]
+        score = number_of(row[found["score"]])
         if not isinstance(score, (int, float)) or not low <= score <= high:
-            bad_value(found["score"], number, score, f"expected a score between {low} and {high}")
+            bad_value(found["score"], number, row[found["score"]], f"expected a score between {low} and {high}")
         first, second = (clean_text(row[found[role]], found[role], number) for role in ("sentence1", "sentence2"))
         rows.append({"anchor": first, "positive": second, "score": (score - low) / (high - low), "task": task})
     return _text_rows(rows, *_TYPES)

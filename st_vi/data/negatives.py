@@ -16,9 +16,9 @@ from typing import Any, Literal, get_args
 
 from datasets import Dataset
 
-from st_vi.data.columns import bad_value, clean_texts
+from st_vi.data.columns import candidate_columns, clean_texts
 from st_vi.data.perturbations import Order, Unit, change_order, strip_diacritics, swap_negation, swap_number
-from st_vi.data.triplets import Report, Row, Triplets, check_triplets
+from st_vi.data.triplets import Report, Row, Triplets, check_triplets, checked_rows
 from st_vi.text import comparison_key
 
 Kind = Literal["order", "negation", "number", "diacritics"]
@@ -165,21 +165,18 @@ def rows_of(dataset: Dataset | Mapping[str, Dataset]) -> list[Row]:
         >>> rows_of(Dataset.from_dict({"anchor": ["Mưa"], "positive": ["Trời  mưa"], "negative": ["Nắng"]}))
         [Row(anchor='Mưa', positive='Trời mưa', negatives=('Nắng',), score=1.0)]
     """
-    check_triplets(dataset)
     if isinstance(dataset, Mapping):
+        check_triplets(dataset)
         return [row for part in dataset.values() for row in rows_of(part)]
-    texts = {
-        name: clean_texts(dataset[name], name)
-        for name in dataset.column_names
-        if name in ("anchor", "positive") or name.startswith("negative")
-    }
-    scores = dataset["score"][:] if "score" in dataset.column_names else [1.0] * len(dataset)
-    for row, score in enumerate(scores):
-        if not isinstance(score, int | float):
-            bad_value("score", row, score, "expected a number, the weight of the row")
-    anchors, positives = texts.pop("anchor"), texts.pop("positive")
-    negatives = zip(*texts.values(), strict=True) if texts else [()] * len(dataset)
-    return [Row(*row) for row in zip(anchors, positives, negatives, scores, strict=True)]
+    rows = checked_rows(dataset)
+    names = ["anchor", *candidate_columns(rows.column_names)]
+    texts = zip(*(clean_texts(rows[name], name) for name in names), strict=True)
+    weights = [name for name in rows.column_names if name not in names]
+    scores = rows[weights[0]][:] if weights else [1.0] * len(rows)
+    return [
+        Row(anchor, positive, tuple(negatives), score)
+        for (anchor, positive, *negatives), score in zip(texts, scores, strict=True)
+    ]
 
 
 def as_triplets(rows: Iterable[Row], report: Mapping[str, int], missing_negative: MissingNegative) -> Triplets:

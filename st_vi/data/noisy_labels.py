@@ -17,7 +17,7 @@ from sklearn.model_selection import KFold, StratifiedGroupKFold, cross_val_predi
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from st_vi.data.columns import bad_value, clean_texts, find_columns
+from st_vi.data.columns import bad_value, clean_texts, find_columns, number_of
 from st_vi.evaluation.common import encode_distinct
 from st_vi.text import comparison_key
 
@@ -192,7 +192,7 @@ def score_suspects(
     if fit not in get_args(Fit):
         raise ValueError(f"fit must be one of {get_args(Fit)}, got {fit!r}")
     found = find_columns(dataset.column_names, ("sentence1", "sentence2", "score"), columns)
-    scores = list(dataset[found["score"]])
+    scores = [number_of(score) for score in dataset[found["score"]]]
     for row, score in enumerate(scores):
         if not isinstance(score, (int, float)) or not np.isfinite(score):
             bad_value(found["score"], row, score, "expected a finite number")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
+from typing import TypeVar
 
 from datasets import Dataset, DatasetDict
 
-from st_vi.data.columns import bad_value, clean_texts
+from st_vi.data.columns import bad_value, candidate_columns, clean_texts, number_of
 from st_vi.text import comparison_key
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,38 +85,96 @@ def _negative_columns(count: int) -> list[str]:
     return ["negative"] if count == 1 else [f"negative_{i + 1}" for i in range(count)]
 
 
-def check_triplets(dataset: Dataset | Mapping[str, Dataset]) -> None:
-    """Make sure, before any training step, that every row can be trained on.
+Rows = TypeVar("Rows", Dataset, Mapping[str, Dataset])
+
+
+def check_triplets(dataset: Rows) -> Rows:
+    """Make sure, before any training step, that every row can be trained on, by the columns that have these names.
+
+    The stock trainer takes columns by their place: the first is the anchor, the second the positive, and all others
+    are hard negatives, whatever their names. So give it what this function returns.
 
     Args:
-        dataset: Columns anchor, positive, and any number whose names begin with "negative"; or several such sets.
+        dataset: Columns anchor, positive, and negative or negative_1, negative_2, … in any order, and perhaps score,
+            the weight of the row (a number that is written as text is one); or several such sets by name.
+
+    Returns:
+        The same rows with these columns in the order of training. Columns with other names are left out, with a
+        warning that names them.
 
     Raises:
-        ValueError: No rows, a missing column, empty or non-string text, or a negative that equals its row's
-            positive; names column, row and value.
+        ValueError: No rows, a missing column, empty or non-string text, a negative that equals its row's positive, or
+            a score that is no number of 0 or more; names column, row and value. Or a column that looks like one of
+            these and is none, such as "negatives".
 
     Example:
         >>> from datasets import Dataset
+        >>> rows = {"id": [7], "negative": ["Nắng."], "positive": ["Có mưa."], "anchor": ["Mưa."]}
+        >>> check_triplets(Dataset.from_dict(rows)).column_names
+        ['anchor', 'positive', 'negative']
         >>> check_triplets(Dataset.from_dict({"anchor": ["a"], "positive": ["b"], "negative": ["b"]}))
         Traceback (most recent call last):
         ValueError: column 'negative', row 0: the negative equals the positive, got 'b'
     """
-    if isinstance(dataset, Mapping):
-        for part in dataset.values():
-            check_triplets(part)
-        if not dataset:
-            raise ValueError("no usable pair: the data set is empty")
-        return
-    for name in ("anchor", "positive"):
-        if name not in dataset.column_names:
-            raise ValueError(f"missing column {name!r}; the columns are {dataset.column_names}")
+    if not isinstance(dataset, Mapping):
+        rows = checked_rows(dataset)
+        if others := [name for name in dataset.column_names if name not in rows.column_names]:
+            logger.warning(f"columns that are not trained on: {', '.join(others)}")
+        return rows
+    if not dataset:
+        raise ValueError("no usable pair: the data set is empty")
+    checked = {}
+    for name, part in dataset.items():
+        try:
+            checked[name] = check_triplets(part)
+        except ValueError as error:
+            raise ValueError(f"data set {name!r}: {error}") from error
+    same = all(checked[name] is part for name, part in dataset.items())
+    return dataset if same else DatasetDict(checked)
+
+
+def checked_rows(dataset: Dataset) -> Dataset:
+    """One data set as by `check_triplets`, without a word on other columns."""
+    texts, weight = _training_columns(dataset)
     if not len(dataset):
         raise ValueError("no usable pair: the data set is empty")
     clean_texts(dataset["anchor"], "anchor")
     positives = clean_texts(dataset["positive"], "positive")
-    for name in dataset.column_names:
-        if name.startswith("negative"):
-            negatives = clean_texts(dataset[name], name)
-            for row, (positive, negative) in enumerate(zip(positives, negatives, strict=True)):
-                if comparison_key(positive) == comparison_key(negative):
-                    bad_value(name, row, negative, "the negative equals the positive")
+    for name in texts[2:]:
+        negatives = clean_texts(dataset[name], name)
+        for row, (positive, negative) in enumerate(zip(positives, negatives, strict=True)):
+            if comparison_key(positive) == comparison_key(negative):
+                bad_value(name, row, negative, "the negative equals the positive")
+    names = [*texts, *([weight] if weight else [])]
+    rows = dataset if dataset.column_names == names else dataset.select_columns(names)
+    return _with_weights(rows, weight) if weight else rows
+
+
+def _training_columns(dataset: Dataset) -> tuple[list[str], str | None]:
+    """Anchor, positive and negatives, in the order of training; and the column of weights, if there is one."""
+    present = dataset.column_names
+    for name in ("anchor", "positive"):
+        if name not in present:
+            raise ValueError(f"missing column {name!r}; the columns are {present}")
+    texts = ["anchor", *candidate_columns(present)]
+    if len(positives := [name for name in texts if name.startswith("positive")]) > 1:
+        raise ValueError(f"a row has one positive here, not {positives}: make a row of each")
+    for name in present:
+        if name not in texts and name.lower().startswith(("anchor", "positive", "negative")):
+            raise ValueError(
+                f"column {name!r} is no anchor, positive, negative or negative_1, …: rename it, or remove it"
+            )
+    floats = [name for name in ("label", "labels") if getattr(dataset.features.get(name), "dtype", "")[:5] == "float"]
+    return texts, next((name for name in ("score", "scores", *floats) if name in present), None)
+
+
+def _with_weights(dataset: Dataset, column: str) -> Dataset:
+    """Weights as the floats that the loss takes."""
+    values = list(dataset[column])
+    weights = [number_of(value) for value in values]
+    for row, weight in enumerate(weights):
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < inf:
+            bad_value(column, row, values[row], "expected a number of 0 or more, the weight of the row")
+    if all(type(value) is float for value in values):
+        return dataset
+    return dataset.remove_columns(column).add_column(column, list(map(float, weights)))

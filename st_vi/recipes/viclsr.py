@@ -124,7 +124,8 @@ def train_viclsr(
 
     Args:
         model: From `build_viclsr`, or any `SentenceTransformer`.
-        train_dataset: Anchor, positive and negatives, such as `nli_to_triplets` gives.
+        train_dataset: Anchor, positive and negatives by these names, such as `nli_to_triplets` gives; other columns
+            are left out, with a warning (`check_triplets`).
         output_dir: Where checkpoints and the trained model go.
         evaluator: Such as `NLISimilarityEvaluator` on held-out rows.
         loss: Of this model; None is ``SupConNLILoss(model)``.
@@ -138,7 +139,7 @@ def train_viclsr(
     Raises:
         ValueError: Before any step, if a row cannot be trained on (`check_triplets`).
     """
-    check_triplets(train_dataset)
+    train_dataset = check_triplets(train_dataset)
     loss = loss or SupConNLILoss(model)
     return train(
         model,

@@ -1,0 +1,109 @@
+"""Training takes columns by their names: other columns and another order change nothing."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from transformers import set_seed
+
+from st_vi import SupConNLILoss, build_viclsr, train_viclsr
+from st_vi.data import check_triplets
+from tests.conftest import SENTENCES
+
+ROWS = {"anchor": SENTENCES[:4], "positive": SENTENCES[2:6], "negative": SENTENCES[4:8], "score": [1.0, 0.5, 1.0, 0.25]}
+OTHERS = {"id": ["1", "2", "3", "4"], "source": ["báo"] * 4, "label": ["entailment"] * 4, "genre": [0, 1, 2, 3]}
+
+
+def trained(base, rows, folder):
+    set_seed(0)
+    model = build_viclsr(base)
+    train_viclsr(model, rows, folder, max_steps=2, per_device_train_batch_size=4, learning_rate=1e-2, use_cpu=True)
+    return model.encode(SENTENCES, convert_to_tensor=True)
+
+
+def shuffled(*names):
+    return Dataset.from_dict({name: (ROWS | OTHERS)[name] for name in names})
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_base, tmp_path_factory):
+    return trained(tiny_base, Dataset.from_dict(ROWS), tmp_path_factory.mktemp("expected"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("id", "anchor", "positive", "negative", "score"),
+        ("source", "negative", "label", "positive", "score", "genre", "anchor"),
+    ],
+)
+def test_other_columns_and_another_order_change_nothing(tiny_base, tmp_path, expected, names, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(trained(tiny_base, shuffled(*names), tmp_path / "one"), expected)
+    assert "not trained on: " + ", ".join(name for name in names if name in OTHERS) in caplog.text
+    parts = {"a": shuffled(*names)}
+    assert torch.equal(trained(tiny_base, DatasetDict(parts), tmp_path / "several"), expected)
+
+
+def test_scores_as_text_are_weights(tiny_base, tmp_path, expected):
+    rows = Dataset.from_dict(ROWS | {"score": ["1", "0.5", "1.0", " 25e-2"]})
+    assert torch.equal(trained(tiny_base, rows, tmp_path), expected)
+    whole = Dataset.from_dict(ROWS | {"score": [1, 0, 1, 1]})
+    assert check_triplets(whole)["score"][:] == [1.0, 0.0, 1.0, 1.0]
+
+
+def test_the_stock_trainer_by_name(tiny_base, tmp_path, expected):
+    set_seed(0)
+    model = build_viclsr(tiny_base)
+    arguments = SentenceTransformerTrainingArguments(
+        str(tmp_path),
+        max_steps=2,
+        per_device_train_batch_size=4,
+        learning_rate=1e-2,
+        warmup_steps=0.1,
+        use_cpu=True,
+        report_to="none",
+        save_strategy="no",
+    )
+    rows = check_triplets(shuffled("id", "negative", "score", "positive", "anchor"))
+    SentenceTransformerTrainer(model, arguments, train_dataset=rows, loss=SupConNLILoss(model)).train()
+    torch.testing.assert_close(model.encode(SENTENCES, convert_to_tensor=True), expected)
+
+
+def test_negatives_in_the_order_of_their_numbers():
+    names = ("negative_10", "negative_2", "positive", "negative", "anchor")
+    rows = Dataset.from_dict({name: [name] for name in names})
+    assert check_triplets(rows).column_names == ["anchor", "positive", "negative", "negative_2", "negative_10"]
+
+
+def test_nothing_to_change_is_the_same_object():
+    rows = Dataset.from_dict(ROWS)
+    assert check_triplets(rows) is rows
+    several = DatasetDict({"a": rows})
+    assert check_triplets(several) is several
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"negatives": [["a"]] * 4}, "column 'negatives' is no anchor, positive, negative"),
+        ({"Negative_1": SENTENCES[:4]}, "column 'Negative_1' is no"),
+        ({"anchor_image": ["a.png"] * 4}, "column 'anchor_image' is no"),
+        ({"positive_2": SENTENCES[:4]}, r"one positive here, not \['positive', 'positive_2'\]"),
+        ({"score": [1.0, -0.5, 1.0, 1.0]}, "column 'score', row 1: expected a number of 0 or more"),
+        ({"score": [1.0, 1.0, None, 1.0]}, "column 'score', row 2"),
+        ({"score": ["1", "1", "1", "một"]}, "column 'score', row 3"),
+        ({"score": [1.0, float("nan"), 1.0, 1.0]}, "column 'score', row 1"),
+    ],
+)
+def test_columns_that_are_none_of_these_are_named(columns, message, tiny_model, tmp_path):
+    rows = Dataset.from_dict(ROWS | columns)
+    with pytest.raises(ValueError, match=message):
+        train_viclsr(tiny_model, rows, tmp_path / "out")
+    with pytest.raises(ValueError, match="data set 'b': .*" + message):
+        train_viclsr(tiny_model, DatasetDict({"a": Dataset.from_dict(ROWS), "b": rows}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
