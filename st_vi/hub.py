@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +38,7 @@ _NOT_THE_MODELS_CHOICE = {
     "offload_folder": None,
     "adapter_kwargs": None,
 }
+_quiet = threading.Lock()
 _LICENCE_NOTICE = (
     "ViCLSR's weights are under CC BY-NC-SA 4.0: non-commercial use, with attribution, under the same licence. "
     "Please cite arXiv 2603.21084."
@@ -228,7 +230,8 @@ def _read_modules(file: Path, activation: Literal["identity", "tanh"]) -> tuple[
     # The head is read below; the pooler is not used, and stays because stock would bring it back on reload. No news.
     quiet = {"_keys_to_ignore_on_load_unexpected": [r"^mlp\."], "_keys_to_ignore_on_load_missing": [r"^pooler\."]}
     safe = file.suffix == ".safetensors"
-    with set_temporary_class_attrs(XLMRobertaModel, **quiet):
+    # One thread at a time: two would each put back what the other had set.
+    with _quiet, set_temporary_class_attrs(XLMRobertaModel, **quiet):
         transformer = Transformer.load(folder, model_kwargs=_NOT_THE_MODELS_CHOICE | {"use_safetensors": safe})
     backbone = [key for key in transformer.model.state_dict() if not key.startswith("pooler.")]
     needed = [f"roberta.{key}" for key in backbone]

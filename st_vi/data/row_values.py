@@ -10,6 +10,7 @@ import torch
 
 from st_vi.data.columns import bad_value, is_missing, shown
 from st_vi.data.images import open_images
+from st_vi.modules.vision_inputs import is_picture
 from st_vi.text import is_unicode, mend
 
 PICTURE_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
@@ -120,7 +121,7 @@ def model_input(row: Mapping[str, Any], column: str, prefix: str = "") -> Any:
         raise ValueError(f"{problem}, got {shown(row.get(column))}")
     text = f"{prefix} {text}".strip()
     if not images:
-        return text
+        return {"text": text} if is_picture(text) else text  # a column of texts may hold addresses and paths, too
     image = images[0] if len(images) == 1 else images
     return {"text": text, "image": image} if text else image
 

@@ -10,13 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modality import infer_modality, is_image_url_or_path
+from sentence_transformers.base.modality import infer_modality
 from sentence_transformers.util import quantize_embeddings
 from tqdm.auto import tqdm
 
-from st_vi.data.images import open_image
 from st_vi.encoding.as_list import as_list
 from st_vi.modules import Qwen2VLTransformer
+from st_vi.modules.vision_inputs import is_picture
+from st_vi.pictures import open_image
 from st_vi.text import is_blank, is_unicode
 
 MAX_TOKENS = 4096
@@ -305,26 +306,26 @@ def _preprocessed(model: SentenceTransformer, inputs: list[Any], prompt: str | N
 
 def _parts(model: SentenceTransformer, item: Any) -> tuple[str | None, int]:
     """The text of an input and its visual tokens; no text where it takes preprocessing to know."""
-    if isinstance(item, str) and infer_modality(item, model.modalities) == "text":
-        return item, 0
     if isinstance(item, Mapping) and item.keys() == {"text"} and isinstance(item["text"], str):
         return item["text"], 0
-    if not isinstance(model[0], Qwen2VLTransformer):
+    sees = isinstance(model[0], Qwen2VLTransformer)
+    if isinstance(item, str) and not (sees and is_picture(item)) and infer_modality(item, model.modalities) == "text":
+        return item, 0
+    if not sees:
         return None, 0
     parts = {"image": item} if not isinstance(item, dict) else {k: v for k, v in item.items() if v is not None}
     pictures = parts.get("image", [])
     pictures = pictures if isinstance(pictures, (list, tuple)) else [pictures]
     text = parts.get("text", "")
-    if not parts.keys() <= {"text", "image"} or not isinstance(text, str) or not all(map(_is_picture, pictures)):
+    if not parts.keys() <= {"text", "image"} or not isinstance(text, str) or not all(map(_has_size, pictures)):
         return None, 0
     # Between the text and each picture stand a token that begins it and one that ends it.
-    return text, sum(_visual_tokens(model[0], picture) + 2 for picture in pictures)
+    return text, sum(_visual_tokens(model[0], picture) + 2 for picture in pictures)  # type: ignore[arg-type]
 
 
-def _is_picture(value: Any) -> bool:
-    from PIL.Image import Image
-
-    return isinstance(value, (Image, Path, bytes)) or (isinstance(value, str) and is_image_url_or_path(value))
+def _has_size(picture: Any) -> bool:
+    """Whether its size is known without reading all of it."""
+    return isinstance(picture, (str, bytes, Path)) or (is_picture(picture) and hasattr(picture, "getbands"))
 
 
 def _visual_tokens(backbone: Qwen2VLTransformer, picture: Any) -> int:
@@ -343,7 +344,7 @@ def _size(picture: Any) -> tuple[int, int]:
 
     from PIL import Image
 
-    if not isinstance(picture, (str, Path, bytes)):
+    if hasattr(picture, "getbands"):
         return picture.size
     with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as file:
         return file.size

@@ -10,6 +10,7 @@ from sentence_transformers import SentenceTransformer
 
 from st_vi.encoding.batches import as_texts, token_counts
 from st_vi.modules import WordSegmentedTransformer
+from st_vi.modules.tokenizers import own_tokenizer
 from st_vi.text.chunks import chunk_spans
 
 _NO_LIMIT = 10**9  # transformers writes "none" as 10³⁰
@@ -56,7 +57,7 @@ def _full_count(model: SentenceTransformer, tokenizer: Any, text: str, prompt: s
         from st_vi.modules.word_segmentation import segment_words
 
         text = segment_words(text)
-    return len(tokenizer(prompt + text, truncation=False, padding=False, verbose=False)["input_ids"])
+    return len(own_tokenizer(tokenizer)(prompt + text, truncation=False, padding=False, verbose=False)["input_ids"])
 
 
 class Chunker:

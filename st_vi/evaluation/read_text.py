@@ -10,6 +10,8 @@ from sentence_transformers.base.modules import Transformer
 
 from st_vi.evaluation.text_units import Span, whole_letters
 from st_vi.modules import Qwen2VLTransformer, WordSegmentedTransformer
+from st_vi.modules.tokenizers import own_tokenizer
+from st_vi.modules.vision_inputs import plain_text
 from st_vi.modules.word_segmentation import segment_words
 from st_vi.text import is_blank
 
@@ -58,7 +60,7 @@ def read_text(transformer: Transformer, text: str, prompt: str | None, ids: Sequ
         )
     text = _as_preprocessed(transformer, text)
     rendered = _render(transformer, text, prompt)
-    encoding = tokenizer(
+    encoding = own_tokenizer(tokenizer)(
         rendered,
         add_special_tokens=not _takes_messages(transformer),
         return_offsets_mapping=True,
@@ -116,8 +118,8 @@ def _as_preprocessed(transformer: Transformer, text: str) -> str:
     """The text after what our own backbones do to it before any template."""
     if isinstance(transformer, WordSegmentedTransformer):
         return segment_words(text)
-    if isinstance(transformer, Qwen2VLTransformer) and is_blank(text):
-        return transformer.tokenizer.pad_token  # type: ignore[union-attr]
+    if isinstance(transformer, Qwen2VLTransformer):
+        return plain_text(text) if not is_blank(text) else transformer.tokenizer.pad_token  # type: ignore[union-attr,return-value]
     return text
 
 

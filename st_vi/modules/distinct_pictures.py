@@ -14,7 +14,7 @@ class DistinctPictures:
 
     Many questions about one picture, or one picture as query and as candidate, cost one pass through the tower,
     which is the larger part of the work. Values are those of the tower on all pictures, and gradients sum over the
-    copies. Pictures are equal where every pixel is.
+    copies. Pictures are equal where every pixel is. Nothing is kept between the two hooks: threads may share a model.
 
     Args:
         tower: ``model.visual`` of a Qwen2-VL or Qwen2.5-VL.
@@ -32,15 +32,12 @@ class DistinctPictures:
 
     def __init__(self, tower: nn.Module) -> None:
         self.enabled = True
-        self.places: list[int] | None = None  # of each picture, among the distinct ones; None: all are distinct
-        self.grids: Any = None
         self.merge_size: Any = tower.spatial_merge_size
         tower.register_forward_pre_hook(self.before, with_kwargs=True)
-        tower.register_forward_hook(self.after)
+        tower.register_forward_hook(self.after, with_kwargs=True)
 
     def before(self, tower: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         """Leave out the copies."""
-        self.places = None
         if (
             not self.enabled or len(args) != 1 or set(kwargs) != {"grid_thw"}
         ):  # positions computed beforehand are those of all pictures
@@ -50,21 +47,28 @@ class DistinctPictures:
         chosen, places = distinct(pictures, grids.tolist())
         if len(chosen) == len(pictures):
             return None
-        self.places, self.grids = places, grids[chosen]
-        return (torch.cat([pictures[number] for number in chosen]),), {"grid_thw": self.grids}
+        # On the argument and not on self: other threads call the same tower at the same time.
+        grids = grids[chosen]
+        grids.st_vi_places = places
+        return (torch.cat([pictures[number] for number in chosen]),), {"grid_thw": grids}
 
-    def after(self, tower: nn.Module, args: Any, output: BaseModelOutputWithPooling) -> BaseModelOutputWithPooling:
+    def after(
+        self, tower: nn.Module, args: Any, kwargs: dict[str, Any], output: BaseModelOutputWithPooling
+    ) -> BaseModelOutputWithPooling:
         """Put the copies back."""
-        if self.places is None:
+        grids = kwargs.get("grid_thw")
+        places = getattr(grids, "st_vi_places", None)  # of each picture, among the distinct ones
+        if grids is None or places is None:
             return output
-        patches = self.grids.prod(dim=1)
-        output.last_hidden_state = self._repeated(output.last_hidden_state, patches)
-        output.pooler_output = self._repeated(output.pooler_output, patches // self.merge_size**2)
+        patches = grids.prod(dim=1)
+        output.last_hidden_state = _repeated(output.last_hidden_state, patches, places)
+        output.pooler_output = _repeated(output.pooler_output, patches // self.merge_size**2, places)
         return output
 
-    def _repeated(self, rows: Any, sizes: Tensor) -> Tensor:
-        of_picture = rows.split(sizes.tolist())
-        return torch.cat([of_picture[place] for place in self.places])  # type: ignore[union-attr]
+
+def _repeated(rows: Any, sizes: Tensor, places: list[int]) -> Tensor:
+    of_picture = rows.split(sizes.tolist())
+    return torch.cat([of_picture[place] for place in places])
 
 
 def distinct(pictures: list[Tensor], grids: list[list[int]] | None = None) -> tuple[list[int], list[int]]:

@@ -18,6 +18,8 @@ from transformers.utils.versions import require_version
 
 from st_vi.modules.distinct_pictures import DistinctPictures
 from st_vi.modules.saved_module import declare_requirement
+from st_vi.modules.tokenizers import own_tokenizer
+from st_vi.modules.vision_inputs import read_input, without_marks
 from st_vi.modules.whole_backbone import whole_backbone
 from st_vi.text import is_blank, is_unicode
 
@@ -44,10 +46,14 @@ _PLAIN = """\
 class Qwen2VLTransformer(Transformer):
     """The stock `Transformer` over a Qwen2-VL or Qwen2.5-VL, with what viPolyQwen adds to it.
 
-    Inputs are as in stock: a text, a picture (PIL, path, URL, array), ``{"text": …, "image": …}`` with one picture
-    or a list of them, a video, a conversation; and any mixture of these in one batch. Pictures come before the
-    text, whatever the order of the dict; a None in the dict counts as absent.
+    Inputs are as in stock: a text, a picture (PIL, path, URL, bytes, array), ``{"text": …, "image": …}`` with one
+    picture or a list of them, a video, a conversation; and any mixture of these in one batch. Pictures come before
+    the text, whatever the order of the dict; a None in the dict counts as absent.
 
+    - **Pictures** are opened by `st_vi.pictures.open_image`, as in training: upright, on white, of 8 bits.
+    - **Texts.** ``{"text": …}`` is text, whatever it says. A string by itself is a picture where it is an address or
+      a path of one (`st_vi.modules.vision_inputs.is_picture`); a picture that is not there is an error. The marks
+      of pictures, such as ``<|image_pad|>``, are text like any other where they come in a text.
     - **Pixel budget.** Every picture is scaled to between `min_pixels` and `max_pixels`, up to rounding to whole
       visual tokens of 28×28 pixels each. Videos keep the budget of the base model's video processor.
     - **Prefixes.** Each is one special token. The embeddings of those the tokenizer did not have start as the mean
@@ -148,36 +154,43 @@ class Qwen2VLTransformer(Transformer):
 
         Raises:
             ValueError: A dict or conversation is empty (no picture, and no text but blanks), a text is no Unicode (it
-                has half of a surrogate pair), or a picture cannot be read, has values that are NaN or infinite, or is
-                more than 200 times as long as wide. The number given counts within the batch, and
+                has half of a surrogate pair), or a picture is not there or cannot be used (see `open_image`), or a video
+                has values that are NaN or infinite. The number given counts within the batch, and
                 `encode` sorts its inputs by length before it makes batches: the input itself is shown, too.
         """
-        # As in other models, a blank text is its special tokens; the plain template would leave nothing at all.
-        end = self.tokenizer.pad_token  # type: ignore[union-attr]
-        inputs = [end if isinstance(item, str) and is_blank(item) else item for item in inputs]
-        for number, item in enumerate(inputs):
-            if _is_empty(item):
-                raise ValueError(f"{_name(number, item)} is empty: give a text, an image or both")
-            if not _is_unicode(item):
-                raise ValueError(f"{_name(number, item)} is no Unicode text: it has half of a surrogate pair")
+        read = [self._read(number, item) for number, item in enumerate(inputs)]
         if not _is_unicode(prompt):
             raise ValueError(f"the prompt {prompt!r:.100} is no Unicode text: it has half of a surrogate pair")
         try:
-            return self._checked(inputs, prompt, kwargs)
-        except Exception:  # of the formatter, Pillow, torchvision, the web: of many kinds
-            for number, item in enumerate(inputs):  # whose fault was it?
+            return self._checked(read, prompt, kwargs)
+        except Exception:  # of the formatter, torchvision, the tokenizer: of many kinds
+            for number, item in enumerate(read):  # whose fault was it?
                 try:
                     self._checked([item], prompt, kwargs)
                 except Exception as error:
-                    raise ValueError(f"{_name(number, item)}: {error or type(error).__name__}") from error
+                    raise ValueError(f"{_name(number, inputs[number])}: {error or type(error).__name__}") from error
             raise
+
+    def _read(self, number: int, item: Any) -> Any:
+        """An input as stock cannot misunderstand it."""
+        if isinstance(item, str) and is_blank(item):
+            # As in other models, a blank text is its special tokens; the plain template would leave nothing at all.
+            return {"text": self.tokenizer.pad_token}  # type: ignore[union-attr]
+        if _is_empty(item):
+            raise ValueError(f"{_name(number, item)} is empty: give a text, an image or both")
+        if not _is_unicode(item):
+            raise ValueError(f"{_name(number, item)} is no Unicode text: it has half of a surrogate pair")
+        try:
+            return read_input(item)
+        except Exception as error:  # of many kinds: of files, of the web
+            raise ValueError(f"{_name(number, item)}: {error or type(error).__name__}") from error
 
     def _checked(self, inputs: Sequence[Any], prompt: str | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         features = super().preprocess(inputs, prompt=prompt, **kwargs)
         if not features["attention_mask"].any(dim=1).all():
             raise ValueError("nothing is left of it for the model to read")
-        if "pixel_values" in features and not features["pixel_values"].isfinite().all():
-            raise ValueError("a picture has values that are NaN or infinite")
+        if "pixel_values_videos" in features and not features["pixel_values_videos"].isfinite().all():
+            raise ValueError("a video has values that are NaN or infinite")
         return features
 
     def check_length(self, item: Any) -> None:
@@ -207,6 +220,19 @@ class Qwen2VLTransformer(Transformer):
 
         ids = self.preprocess([Image.new("RGB", (28, 28))])["input_ids"][0]
         return int((ids == self.processor.image_token_id).nonzero()[0]) - 1
+
+    def _process_chat_messages(self, messages: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        # Here all texts pass, whatever they came in. A mark is a picture that is missing: an error of the whole batch.
+        plain: Any = [without_marks(conversation) for conversation in messages]
+        return super()._process_chat_messages(plain, *args, **kwargs)
+
+    def _render_message_skeleton(
+        self, conversation: Any, filler: str, chat_template_kwargs: dict[str, Any], *args: Any
+    ) -> list[int]:
+        # Stock's own tokenizer would forget its limit for a moment, and cut or pad wrongly what other threads encode.
+        skeleton = self._message_skeleton(conversation, filler)
+        rendered = self.processor.apply_chat_template([skeleton], tokenize=False, **chat_template_kwargs)
+        return own_tokenizer(self.tokenizer)(rendered, verbose=False)["input_ids"][0]
 
     def patch_positions(self, features: dict[str, Any]) -> list[list[Tensor]]:
         """For each input, for each of its pictures: where in the sequence its visual tokens are.
@@ -282,9 +308,8 @@ class _PromptBeforeText(InputFormatter):
     def to_message(self, typed_input: dict[Any, Any], role: str = "user") -> list[dict[str, Any]]:
         if "message" in typed_input:  # a conversation beside inputs of other kinds: stock would lose what it says
             return typed_input["message"]
-        present = {kind: value for kind, value in typed_input.items() if value is not None}
         return super().to_message(
-            {kind: present[kind] for kind in sorted(present, key=lambda kind: kind == "text")}, role
+            {kind: typed_input[kind] for kind in sorted(typed_input, key=lambda kind: kind == "text")}, role
         )
 
     def prepend_prompt_to_messages(
@@ -335,7 +360,8 @@ def _is_unicode(value: Any) -> bool:
 
 
 def _name(number: int, item: Any) -> str:
-    return f"input {number} of the batch, {item!r:.100}"
+    shown = " ".join(repr(item).split())  # an array has lines
+    return f"input {number} of the batch, {shown:.100}"
 
 
 def check_adapters() -> None:

@@ -71,6 +71,8 @@ def _segment(text: Any) -> Any:
         return segment_words(text)
     if isinstance(text, (tuple, list)):
         return type(text)(_segment(part) for part in text)
+    if isinstance(text, dict) and "text" in text:  # as stock has it, beside a plain string
+        return {**text, "text": _segment(text["text"])}
     return text
 
 

@@ -10,6 +10,7 @@ import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
+from st_vi.pictures import open_image
 from st_vi.viz.pictures import under
 from st_vi.viz.theme import COLOURS, SEQUENTIAL, styled
 
@@ -48,6 +49,7 @@ def patch_map(
         >>> figure.data[0].dx, figure.layout.xaxis.range
         (27.8260869565..., (0, 640))
     """
+    picture = open_image(picture)
     heat, covers = _traces(picture, weights, masked, opacity, colour_range)
     rows, columns = weights.shape
     centres = go.Scatter(
@@ -114,6 +116,7 @@ def resolutions_side_by_side(
     """
     if not maps:
         raise ValueError("there is no map to show: give at least one")
+    picture = open_image(picture)
     image = under(picture)
     names = [f"{name}<br>{w.shape[0]} × {w.shape[1]} = {w.numel()} patches" for name, w in maps.items()]
     figure = make_subplots(1, len(maps), subplot_titles=names, horizontal_spacing=0.02)
@@ -225,7 +228,7 @@ def _traces(
         customdata=[[(row, column) for column in range(columns)] for row in range(rows)],
         hovertemplate="row %{customdata[0]}, column %{customdata[1]}<br>weight %{z:.4f}<extra></extra>",
     )
-    mean = "rgb({}, {}, {})".format(*picture.convert("RGB").resize((1, 1), resample=4).getpixel((0, 0)))  # type: ignore[misc]  # 4: box
+    mean = "rgb({}, {}, {})".format(*picture.resize((1, 1), resample=4).getpixel((0, 0)))  # type: ignore[misc]  # 4: box
     covers = go.Heatmap(
         **place,
         z=[[1.0 if (row, column) in masked else None for column in range(columns)] for row in range(rows)],

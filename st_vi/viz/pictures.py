@@ -9,16 +9,18 @@ from typing import Any
 
 from PIL import Image
 
+from st_vi.pictures import open_image
+
 SHOWN_PIXELS = 640
 """The longer side of a picture in a figure is reduced to this; places keep counting in pixels of the picture."""
 
 
-def readable(name: str, picture: Image.Image) -> Image.Image:
-    """The picture in RGB, on white where it is transparent.
+def readable(name: str, picture: Image.Image | bytes) -> Image.Image:
+    """The picture as the model sees it: see `open_image`.
 
     Args:
         name: For the error.
-        picture: Of any mode, perhaps of a file that was not read yet.
+        picture: Of any mode, perhaps of a file that was not read yet, or such a file's bytes.
 
     Raises:
         ValueError: The file is cut short, or no picture.
@@ -30,13 +32,9 @@ def readable(name: str, picture: Image.Image) -> Image.Image:
         (255, 255, 255)
     """
     try:
-        picture.load()
-        if not is_transparent(picture):
-            return picture.convert("RGB")
-        picture = picture.convert("RGBA")
-    except (OSError, ValueError, SyntaxError) as error:
+        return open_image(picture)
+    except ValueError as error:
         raise ValueError(f"{name} cannot be read as a picture: {error}") from error
-    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
 def is_transparent(picture: Image.Image) -> bool:
@@ -47,8 +45,8 @@ def is_transparent(picture: Image.Image) -> bool:
 
 
 def under(picture: Image.Image) -> dict[str, Any]:
-    """The picture as a plotly layout image below all traces, in the pixels of the first axes."""
-    shown = picture.convert("RGB")
+    """The picture, in RGB, as a plotly layout image below all traces, in the pixels of the first axes."""
+    shown = picture.copy()
     shown.thumbnail((SHOWN_PIXELS, SHOWN_PIXELS))
     return {
         "source": _encoded(shown.size, shown.tobytes()),

@@ -10,7 +10,7 @@ import ipywidgets as w
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
@@ -130,11 +130,8 @@ class PatchExplorer(Explorer):
         if not self.upload.value:
             return
         name, content = self.upload.value[0]["name"], bytes(self.upload.value[0]["content"])
-        try:
-            picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
-        except (OSError, ValueError, SyntaxError) as error:
-            raise ValueError(f"{name} cannot be read as a picture: {error}") from error
-        readable(name, picture)
+        readable(name, content)
+        picture = Image.open(io.BytesIO(content))
         again = self.picture.value == name
         self.pictures = {name: picture, **{other: old for other, old in self.pictures.items() if other != name}}
         self.picture.options = list(self.pictures)  # chooses the first
