@@ -154,9 +154,9 @@ class Qwen2VLTransformer(Transformer):
 
         Raises:
             ValueError: A dict or conversation is empty (no picture, and no text but blanks), a text is no Unicode (it
-                has half of a surrogate pair), or a picture is not there or cannot be used (see `open_image`), or a video
-                has values that are NaN or infinite. The number given counts within the batch, and
-                `encode` sorts its inputs by length before it makes batches: the input itself is shown, too.
+                has half of a surrogate pair), a picture is not there or cannot be used (see `open_image`), or a video
+                has values that are NaN or infinite. The number given counts within the batch, and `encode` sorts its
+                inputs by length before it makes batches: the input itself is shown, too.
         """
         read = [self._read(number, item) for number, item in enumerate(inputs)]
         if not _is_unicode(prompt):
