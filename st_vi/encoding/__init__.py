@@ -15,15 +15,25 @@ _HOME = {
     "encode_corpus": "st_vi.encoding.corpus",
     "export_onnx": "st_vi.encoding.onnx_export",
     "quantize_onnx": "st_vi.encoding.onnx_export",
+    "untrusted_input": "st_vi.encoding.untrusted",
 }
 
-__all__ = ["EncodedCorpus", "OnnxEncoder", "encode_by_cost", "encode_corpus", "export_onnx", "quantize_onnx"]
+__all__ = [
+    "EncodedCorpus",
+    "OnnxEncoder",
+    "encode_by_cost",
+    "encode_corpus",
+    "export_onnx",
+    "quantize_onnx",
+    "untrusted_input",
+]
 
 if TYPE_CHECKING:
     from st_vi.encoding.batches import encode_by_cost
     from st_vi.encoding.corpus import EncodedCorpus, encode_corpus
     from st_vi.encoding.onnx import OnnxEncoder
     from st_vi.encoding.onnx_export import export_onnx, quantize_onnx
+    from st_vi.encoding.untrusted import untrusted_input
 
 
 def __getattr__(name: str) -> Any:

@@ -91,27 +91,31 @@ def is_picture(item: Any) -> bool:
     return hasattr(item, "convert") and hasattr(item, "getbands")  # PIL, not imported for this
 
 
-def plain_text(text: str) -> str:
+def plain_text(text: str, marks: re.Pattern[str] = _MARKS) -> str:
     """Text in which the model's marks for pictures, such as ``<|image_pad|>``, are text like any other.
 
     The tokenizer would take them for pictures that are not there. A space is put into each.
+
+    Args:
+        text: Any.
+        marks: Matches what the space goes behind: the first letter of each mark.
 
     Example:
         >>> from st_vi.modules.vision_inputs import plain_text
         >>> plain_text("Trước <|image_pad|> sau")
         'Trước < |image_pad|> sau'
     """
-    return _MARKS.sub("< ", text)
+    return marks.sub(r"\g<0> ", text)
 
 
-def without_marks(conversation: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def without_marks(conversation: list[dict[str, Any]], marks: re.Pattern[str] = _MARKS) -> list[dict[str, Any]]:
     """A conversation whose texts are `plain_text`, also where a mark begins in one text and ends in the next.
 
     Templates may put texts side by side, with nothing between them.
     """
-    said = _in_texts(conversation, plain_text)
+    said = _in_texts(conversation, lambda text: plain_text(text, marks))
     side_by_side = "".join(text for message in said for text in _texts(message["content"]))
-    return _in_texts(said, " {}".format) if _MARKS.search(side_by_side) else said
+    return _in_texts(said, " {}".format) if marks.search(side_by_side) else said
 
 
 def _texts(content: Any) -> list[str]:

@@ -1,0 +1,150 @@
+"""Inputs from users of a server: text stays text, and no file and no address is opened for them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modality import is_message_dict
+
+from st_vi.modules.unicode_text import is_unicode
+from st_vi.modules.vision_inputs import plain_text, without_marks
+from st_vi.pictures import open_image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # not EPS, say, for which Pillow starts Ghostscript
+MAX_PIXELS = 50_000_000
+
+_ROLES = ("system", "user", "assistant")
+_PICTURES = "expected the bytes of a picture, or these in base64; paths and addresses are not opened"
+
+
+def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int = MAX_PIXELS) -> Any:
+    """What somebody else sent, as an input for ``model.encode`` that opens nothing on their behalf.
+
+    ``encode`` itself trusts its caller: a string may be the path of a picture on this machine, or an address that it
+    fetches. Here every text is text, whatever it says: an address, a path, ``data:…``; and the special tokens of the
+    model in it, such as ``<|image_pad|>``, ``</s>`` or the prefix of a task, are broken by a space. Pictures are their
+    bytes. It is all made anew, of what is known: nothing else in a dict gets through.
+
+    How long a request may be is for the server to say; texts beyond the model's limit are cut as ever.
+
+    Args:
+        model: That will encode it.
+        value: As JSON has it: a text; ``{"text": …, "image": …}`` with one picture or a list of them, or one of the two
+            alone; a message ``{"role": …, "content": …}``, or a list of these. A picture is bytes or base64, with
+            ``data:image/…;base64,`` before it or without.
+        max_pixels: Of a picture, before it is decoded.
+
+    Returns:
+        ``{"text": …}``, ``{"image": …}``, both in one, or a conversation.
+
+    Raises:
+        ValueError: It is none of these, holds neither text nor picture, a text is no Unicode, or a picture is none, is
+            of a format that is not in `FORMATS`, or too large.
+
+    Example:
+        >>> from sentence_transformers import SentenceTransformer
+        >>> from sentence_transformers.sentence_transformer.modules import BoW
+        >>> from st_vi.encoding import untrusted_input
+        >>> model = SentenceTransformer(modules=[BoW(["xin", "chào"])])
+        >>> untrusted_input(model, "https://a.vn/meo.png")
+        {'text': 'https://a.vn/meo.png'}
+        >>> untrusted_input(model, {"image": "https://a.vn/meo.png"})
+        Traceback (most recent call last):
+        ValueError: 'image': expected the bytes of a picture, or these in base64; paths and addresses are not opened
+    """
+    marks = _special_tokens(model)
+    if isinstance(value, str):
+        return {"text": _text(value, "the text", marks)}
+    if is_message_dict(value):
+        return without_marks([_message(value, marks, max_pixels)], marks)
+    if isinstance(value, list) and value and all(map(is_message_dict, value)):
+        return without_marks([_message(message, marks, max_pixels) for message in value], marks)
+    if not isinstance(value, Mapping) or not value.keys() <= {"text", "image"}:
+        raise ValueError(f'expected a text, {{"text": …, "image": …}} or messages, got {_shown(value)}')
+    result: dict[str, Any] = {}
+    if (pictures := value.get("image")) is not None:
+        if isinstance(pictures, (list, tuple)):
+            result["image"] = [_picture(one, f"'image' {n}", max_pixels) for n, one in enumerate(pictures)]
+        else:
+            result["image"] = _picture(pictures, "'image'", max_pixels)
+    if (text := value.get("text")) is not None:
+        result["text"] = _text(text, "'text'", marks)
+    if not any(result.values()):
+        raise ValueError("there is neither text nor picture")
+    return result
+
+
+def _special_tokens(model: SentenceTransformer) -> re.Pattern[str]:
+    """The first letter of each, wherever a text has one."""
+    known = getattr(getattr(model[0], "tokenizer", None), "added_tokens_decoder", {})
+    tokens = sorted(str(token) for token in known.values() if token.special and len(str(token)) > 1)
+    return re.compile("|".join(f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in tokens) or r"(?!)")
+
+
+def _text(value: Any, name: str, marks: re.Pattern[str]) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: expected a text, got {_shown(value)}")
+    if not is_unicode(value):
+        raise ValueError(f"{name} is no Unicode: it has half of a surrogate pair")
+    return plain_text(value, marks)
+
+
+def _picture(value: Any, name: str, max_pixels: int) -> Image:
+    from PIL import Image
+
+    if isinstance(value, str):
+        try:
+            value = base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError(f"{name}: {_PICTURES}") from None
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise ValueError(f"{name}: {_PICTURES}")
+    try:
+        with Image.open(io.BytesIO(value), formats=FORMATS) as picture:
+            width, height = picture.size
+    except Image.DecompressionBombError:
+        width = height = max_pixels
+    except Exception:  # of many kinds: Pillow's decoders raise whatever they stumble over
+        raise ValueError(f"{name} is no picture, or of another format than {', '.join(FORMATS)}; {_PICTURES}") from None
+    if width * height > max_pixels:
+        raise ValueError(f"{name} has more than {max_pixels} pixels")
+    try:
+        return open_image(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _message(message: Mapping[str, Any], marks: re.Pattern[str], max_pixels: int) -> dict[str, Any]:
+    if message["role"] not in _ROLES:  # it stands in the template
+        raise ValueError(f"'role': expected one of {_ROLES}, got {_shown(message['role'])}")
+    content = message["content"]
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}]
+    if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
+        raise ValueError(f"'content': expected a text or a list of parts, got {_shown(content)}")
+    return {"role": message["role"], "content": [_part(part, marks, max_pixels) for part in content]}
+
+
+def _part(part: Mapping[str, Any], marks: re.Pattern[str], max_pixels: int) -> dict[str, Any]:
+    kind = part.get("type")
+    if kind == "text":
+        return {"type": "text", "text": _text(part.get("text"), "'text'", marks)}
+    if kind in ("image", "image_url"):
+        keys = ("image", "base64", "url", "image_url")
+        value = next((part[key] for key in keys if part.get(key) is not None), None)
+        value = value.get("url") if isinstance(value, Mapping) else value
+        return {"type": "image", "image": _picture(value, "'image'", max_pixels)}
+    raise ValueError(f"'type': expected 'text' or 'image', got {_shown(kind)}")
+
+
+def _shown(value: Any) -> str:
+    return " ".join(f"{value!r:.100}".split())
