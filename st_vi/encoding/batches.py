@@ -319,8 +319,9 @@ def _parts(model: SentenceTransformer, item: Any) -> tuple[str | None, int]:
     text = parts.get("text", "")
     if not parts.keys() <= {"text", "image"} or not isinstance(text, str) or not all(map(_has_size, pictures)):
         return None, 0
+    backbone: Any = model[0]
     # Between the text and each picture stand a token that begins it and one that ends it.
-    return text, sum(_visual_tokens(model[0], picture) + 2 for picture in pictures)  # type: ignore[arg-type]
+    return text, sum(_visual_tokens(backbone, picture) + 2 for picture in pictures)
 
 
 def _has_size(picture: Any) -> bool:
