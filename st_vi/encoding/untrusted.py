@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modality import is_message_dict
 
-from st_vi.modules.unicode_text import is_unicode
 from st_vi.modules.vision_inputs import plain_text, without_marks
 from st_vi.pictures import open_image
+from st_vi.text import is_unicode
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -125,7 +125,7 @@ def test_what_is_no_picture(value):
 def test_lists_of_pictures(value):
     images = outcome("images", lambda: open_images(value), ["the image "])
     if images is not REFUSED:
-        assert len(images) == len(value)
+        assert len(images) == sum(one is not None and one != [] for one in value)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
