@@ -244,6 +244,8 @@ def _answer_index(answer: Any, options: list[str], column: str, row: int) -> int
         if comparison_key(text) in keys:
             return options.index(text) if text in options else keys.index(comparison_key(text))
         index = ascii_uppercase.find(text.upper()) if len(text) == 1 else -1
+        if text.isdecimal():  # files without types have numbers as text
+            index = int(text)
     else:
         index = answer if isinstance(answer, int) and not isinstance(answer, bool) else -1
     if not 0 <= index < len(options):

@@ -18,7 +18,6 @@ _CANONICAL = {
     "single": ("text1", "label"),
     "choice": ("text1", "options", "label"),
 }
-_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def load_benchmark(benchmark: NLUBenchmark, path_or_hub_id: str | Path | None = 
 
     Args:
         benchmark: What to read.
-        path_or_hub_id: A .json, .jsonl, .csv or .parquet file, which is taken as the whole split; otherwise a
+        path_or_hub_id: A file as for `st_vi.data.read_rows`, which is taken as the whole split; otherwise a
             folder or hub id for ``datasets.load_dataset``. None for the benchmark's own hub id.
         split: Split of a folder or hub data set.
 
@@ -134,15 +133,12 @@ def load_benchmark(benchmark: NLUBenchmark, path_or_hub_id: str | Path | None = 
     if source is None:
         raise ValueError(
             f"{benchmark.name} has no hub id: such sets are distributed on request by their authors. "
-            "Pass the path of a local file (.json, .jsonl, .csv or .parquet)."
+            "Pass the path of a local file, such as .jsonl, .csv, .xlsx or .parquet."
         )
-    path = Path(source)
-    if path.suffix not in _BUILDERS:
-        return canonical_dataset(benchmark, load_dataset(str(source), split=split))
-    if not path.is_file():
-        raise FileNotFoundError(f"No such file: {path}")
-    raw = load_dataset(_BUILDERS[path.suffix], data_files={split: str(path)}, split=split)
-    return canonical_dataset(benchmark, raw)
+    from st_vi.data.read import local_path, read_rows  # the room above: one reader of files for all
+
+    path = None if Path(source).is_dir() else local_path(source)
+    return canonical_dataset(benchmark, read_rows(path) if path else load_dataset(str(source), split=split))
 
 
 def canonical_dataset(benchmark: NLUBenchmark, dataset: Dataset) -> Dataset:
@@ -189,9 +185,11 @@ class _Row:
         if labels is None:
             return self.text("label")
         # Canonical labels pass, so that data that was read once can be read again.
-        known = {**{label: label for label in labels.values()}, **labels}
+        # Files without types have numbers as text.
+        numbers = {str(number): label for number, label in labels.items() if isinstance(number, int)}
+        known = {**{label: label for label in labels.values()}, **numbers, **labels}
         if isinstance(value, (list, dict)) or value not in known:
-            raise self.error("label", f"must hold one of {list(known)}")
+            raise self.error("label", f"must hold one of {[*dict.fromkeys(labels.values()), *labels]}")
         return known[value]
 
     def question(self) -> str:
@@ -210,6 +208,7 @@ class _Row:
         answer = self.values[self.column("label")]
         letters = ascii_uppercase[:num_options]
         positions = {letter: position for position, letter in enumerate(letters)}
+        positions |= {str(position): position for position in range(num_options)}
         index = positions.get(answer.strip().upper()) if isinstance(answer, str) else answer
         if not isinstance(index, int) or not 0 <= index < num_options:
             raise self.error("label", f"must hold one of the letters {letters} or an index below {num_options}")

@@ -22,6 +22,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from st_vi.losses.own_model import check_own_model
+from st_vi.recipes.arguments import check_arguments
 from st_vi.recipes.checkpoints import last_complete_checkpoint, not_written
 
 logger = logging.get_logger(__name__)
@@ -61,6 +62,7 @@ def train(
         The trainer, with its log in ``trainer.state.log_history``.
 
     Raises:
+        ValueError: The arguments would train nothing (`check_arguments`).
         OSError: A checkpoint or the trained model could not be written, as on a full disk; what to go on from is named.
     """
     check_own_model(loss, model)
@@ -71,9 +73,11 @@ def train(
         is_sequence = isinstance(evaluator, SequentialEvaluator)  # says so only after its first call
         metric = "sequential_score" if is_sequence else evaluator.primary_metric
         schedule = {"load_best_model_at_end": True, "metric_for_best_model": f"eval_{metric}"} if metric else {}
+    settings = training_arguments(output_dir, **schedule | dict(arguments))
+    check_arguments(settings)
     trainer = SentenceTransformerTrainer(
         model=model,
-        args=training_arguments(output_dir, **schedule | dict(arguments)),
+        args=settings,
         train_dataset=train_dataset,
         loss=loss,
         evaluator=evaluator,

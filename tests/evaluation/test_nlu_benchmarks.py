@@ -89,7 +89,7 @@ def test_no_hub_id() -> None:
 
 
 def test_no_such_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="No such file"):
+    with pytest.raises(FileNotFoundError, match="no such file"):
         load_benchmark(VINLI, tmp_path / "missing.csv")
 
 
@@ -122,3 +122,14 @@ def test_missing_column() -> None:
 def test_no_rows() -> None:
     with pytest.raises(ValueError, match="no rows"):
         canonical_dataset(VIFACTCHECK, Dataset.from_list(FACTS).select([]))
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.CSV", "rows.tsv"])
+def test_files_without_types_have_numbers_as_text(tmp_path, name):
+    mark = "\t" if name.endswith("tsv") else ","
+    rows = [["Statement", "Evidence", "labels"], ["NA", "007", "0"], ["Cầu dài.", "Cầu ngắn.", "1"]]
+    (tmp_path / name).write_text("".join(mark.join(row) + "\n" for row in rows), encoding="utf-8")
+    assert load_benchmark(VIFACTCHECK, tmp_path / name).to_list() == [
+        {"text1": "NA", "text2": "007", "label": "supported"},
+        {"text1": "Cầu dài.", "text2": "Cầu ngắn.", "label": "refuted"},
+    ]

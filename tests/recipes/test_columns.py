@@ -107,3 +107,22 @@ def test_columns_that_are_none_of_these_are_named(columns, message, tiny_model, 
     with pytest.raises(ValueError, match="data set 'b': .*" + message):
         train_viclsr(tiny_model, DatasetDict({"a": Dataset.from_dict(ROWS), "b": rows}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_train_epochs": 0},
+        {"num_train_epochs": -1},
+        {"per_device_train_batch_size": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": -1e-5},
+        {"learning_rate": float("nan")},
+        {"gradient_accumulation_steps": 0},
+    ],
+    ids=lambda arguments: "".join(f"{name}={value}" for name, value in arguments.items()),
+)
+def test_arguments_that_train_nothing(arguments, tiny_model, tmp_path):
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))} must be "):
+        train_viclsr(tiny_model, Dataset.from_dict(ROWS), tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
