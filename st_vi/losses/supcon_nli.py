@@ -43,7 +43,8 @@ class SupConNLILoss(Settings, nn.Module):
             False leaves it to stock: one forward for the anchors, and one for the rest or for each other column.
 
     Inputs:
-        Columns anchor, positive and n ≥ 0 negatives. A `score` column of floats, where there is one, holds the
+        Columns anchor, positive and n ≥ 0 negatives, in this order: the stock trainer takes columns by place, and
+        `st_vi.data.check_triplets` puts those of these names in order. A `score` column of floats, where there is one, holds the
         weight of each row in the mean (`nli_to_triplets` gives weak positives 0.5).
 
     Raises:

@@ -21,7 +21,8 @@ def check_arguments(arguments: SentenceTransformerTrainingArguments) -> None:
         Traceback (most recent call last):
         ValueError: num_train_epochs must be more than 0, got 0: nothing would be trained
     """
-    rates = [arguments.learning_rate, *(arguments.learning_rate_mapping or {}).values()]
+    by_name = arguments.learning_rate_mapping
+    rates = [arguments.learning_rate, *(by_name.values() if isinstance(by_name, dict) else ())]
     wrong = {
         "num_train_epochs": not (arguments.max_steps > 0 or 0 < arguments.num_train_epochs < math.inf),
         "per_device_train_batch_size": arguments.per_device_train_batch_size < 1,
