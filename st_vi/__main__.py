@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from st_vi.cli import search
 from st_vi.cli.base import trained_base
 from st_vi.cli.options import (
     BF16,
@@ -43,6 +44,7 @@ train_app = typer.Typer(help="Train one of the systems.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 ablate_app = typer.Typer(help="Change one thing at a time, and measure.", no_args_is_help=True)
 app.add_typer(ablate_app, name="ablate")
+app.command()(search.search)
 
 # The heavy imports stand inside the commands, so that --help answers at once.
 

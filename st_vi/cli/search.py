@@ -1,0 +1,108 @@
+"""The command ``python -m st_vi search``: ask files in Vietnamese."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from st_vi.cli.options import Device, use_device
+
+if TYPE_CHECKING:
+    from st_vi.encoding.search import Found, SearchIndex
+    from st_vi.encoding.search.index import Side
+
+_WIDTH = 300  # characters of a passage that are shown
+
+
+def search(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE_OR_FOLDER", help=".jsonl, .csv, .tsv, .xlsx, .parquet, .txt, .md")
+    ],
+    query: Annotated[str | None, typer.Argument(help="the question; left out, questions are asked for")] = None,
+    model: Annotated[str, typer.Option(help="a shipped model, a hub id or a folder")] = "vi-mini",
+    top: Annotated[int, typer.Option(min=1, help="how many passages")] = 5,
+    dense: Annotated[bool, typer.Option(help="--no-dense searches by words alone, without a model")] = True,
+    words: Annotated[bool, typer.Option(help="--no-words searches by meaning alone")] = True,
+    column: Annotated[str | None, typer.Option(help="of tables; else text, or the one with the longest texts")] = None,
+    prompt_name: Annotated[str | None, typer.Option(help="a prompt of the model for questions")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON array for each question")] = False,
+    index: Annotated[
+        Path | None, typer.Option(help="where vectors are kept; else beside what is searched, in .st_vi")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Find the passages of files that answer a question, typed with diacritics or without.
+
+    The first run encodes the files and keeps the vectors; a later one encodes only what is new in them.
+    """
+    if not dense and not words:
+        raise ValueError("--no-dense and --no-words together leave nothing to search by")
+    use_device(device)
+    from st_vi.encoding.search import SearchIndex
+    from st_vi.hub import load
+
+    encoder = load(model) if dense else None
+    found = SearchIndex.of_files(
+        source,
+        encoder,
+        kept_in=index or _beside(source),
+        column=column,
+        query_prompt_name=prompt_name,
+        show_progress_bar=True,
+    )
+    typer.echo(f"{len(found.passages):,} passages", err=True)
+    ask = _asked(found, top, "both" if dense and words else "vectors" if dense else "words", as_json)
+    if query is not None:
+        ask(query)
+        return
+    while line := _question():
+        ask(line)
+
+
+def _asked(index: SearchIndex, top: int, side: Side, as_json: bool) -> Callable[[str], None]:
+    def ask(query: str) -> None:
+        results = index.search(query, top, side)
+        if as_json:
+            typer.echo(json.dumps([asdict(found) for found in results], ensure_ascii=False))
+            return
+        if not results:
+            typer.echo("nothing found")
+        for number, found in enumerate(results, 1):
+            typer.echo(_shown(number, found))
+
+    return ask
+
+
+def _shown(number: int, found: Found) -> str:
+    passage = found.passage
+    title = f"{passage.title}: " if passage.title else ""
+    text = passage.text if len(passage.text) <= _WIDTH else passage.text[:_WIDTH].rsplit(" ", 1)[0] + " …"
+    why = [f"{name} {rank}" for name, rank in (("meaning", found.by_vectors), ("words", found.by_words)) if rank]
+    return f"{number}. {title}{text}\n   {passage.file}, {passage.place}; found by {', '.join(why)}"
+
+
+def _question() -> str:
+    """The next line of the user; blank at the end."""
+    if sys.stdin.isatty():
+        typer.echo("? ", nl=False, err=True)
+    try:
+        return sys.stdin.readline().strip()
+    except KeyboardInterrupt:
+        return ""
+
+
+def _beside(source: Path) -> Path:
+    """A hidden folder next to what is searched; in the user's cache where that cannot be written."""
+    folder = source if source.is_dir() else source.parent
+    if os.access(folder, os.W_OK):
+        return folder / ".st_vi" / (source.name if source.is_file() else "all")
+    cache = Path(os.environ.get("ST_VI_CACHE") or Path.home() / ".cache" / "st_vi")
+    return cache / "search" / hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:16]

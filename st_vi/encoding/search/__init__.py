@@ -1,0 +1,28 @@
+"""Search files by meaning, by words, and by both: needs ``pip install "st-vi[search]"``.
+
+Names are imported on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "Found": "st_vi.encoding.search.index",
+    "Passage": "st_vi.encoding.search.passages",
+    "SearchIndex": "st_vi.encoding.search.index",
+    "read_passages": "st_vi.encoding.search.passages",
+}
+
+__all__ = ["Found", "Passage", "SearchIndex", "read_passages"]
+
+if TYPE_CHECKING:
+    from st_vi.encoding.search.index import Found, SearchIndex
+    from st_vi.encoding.search.passages import Passage, read_passages
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,193 @@
+"""One index over the passages of files: by vectors, by words, and both together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from st_vi.encoding.batches import encode_by_cost, token_counts
+from st_vi.encoding.search.passages import Passage, read_passages
+from st_vi.encoding.search.vectors import VectorStore
+from st_vi.encoding.search.words import WordIndex
+
+Side = Literal["both", "vectors", "words"]
+
+CANDIDATES = 1000
+"""Passages of each side that are compared with those of the other."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A passage that was found, and why.
+
+    Attributes:
+        passage: The passage.
+        score: Cosine, BM25, or for both sides the sum of standardised scores.
+        by_vectors: Its rank by vectors, from 1; None if it is not among the first thousand.
+        by_words: Its rank by words; None as well where it shares none with the query.
+    """
+
+    passage: Passage
+    score: float
+    by_vectors: int | None
+    by_words: int | None
+
+
+class SearchIndex:
+    """Search passages by meaning and by words.
+
+    By vectors, the cosine of query and passage (FAISS, exact). By words, BM25 with diacritics or, for a query without,
+    without. Together, each side's scores are standardised over the candidates of both, (s − mean) / deviation, and
+    added up: unlike the sum of reciprocal ranks, this lets a side that is sure outweigh one that is not.
+
+    Args:
+        passages: At least one; `read_passages` makes them of files.
+        model: The encoder; None searches by words alone.
+        store: Keeps vectors from one run to the next; None encodes everything now.
+        query_prompt_name: A prompt of the model for queries.
+        show_progress_bar: Whether to show one while passages are encoded.
+
+    Raises:
+        ImportError: A package of the extra `search` is missing.
+        ValueError: There is no passage.
+
+    Example:
+        >>> from st_vi.encoding.search import Passage, SearchIndex
+        >>> texts = ["Thủ tục ly hôn tại tòa án", "Thuế nhà đất phải nộp", "Giá vé xe buýt"]
+        >>> index = SearchIndex([Passage(text, "", "luat.txt", f"line {n}") for n, text in enumerate(texts, 1)])
+        >>> [found.passage.place for found in index.search("thue dat", top=1)]
+        ['line 2']
+    """
+
+    def __init__(
+        self,
+        passages: Sequence[Passage],
+        model: SentenceTransformer | None = None,
+        store: VectorStore | None = None,
+        *,
+        query_prompt_name: str | None = None,
+        show_progress_bar: bool = False,
+    ) -> None:
+        if not passages:
+            raise ValueError("there are no passages to search")
+        self.passages = list(passages)
+        self.model = model
+        self.query_prompt_name = query_prompt_name
+        texts = [passage.searched for passage in self.passages]
+        self._words = WordIndex(texts)
+        self._vectors: Any = None
+        if model is not None:
+            vectors = (
+                store.vectors(texts, show_progress_bar)
+                if store
+                else encode_by_cost(model, texts, show_progress_bar=show_progress_bar)
+            )
+            self._vectors = _faiss_index(vectors)
+
+    @classmethod
+    def of_files(
+        cls,
+        source: str | Path,
+        model: SentenceTransformer | None = None,
+        *,
+        kept_in: str | Path | None = None,
+        column: str | None = None,
+        query_prompt_name: str | None = None,
+        show_progress_bar: bool = False,
+    ) -> SearchIndex:
+        """Index a file or the files of a folder; see `read_passages`.
+
+        Args:
+            source: A file or a folder.
+            model: The encoder; None searches by words alone.
+            kept_in: A folder for the vectors, so that the next run encodes only what is new.
+            column: The column of tables.
+            query_prompt_name: A prompt of the model for queries.
+            show_progress_bar: Whether to show one while passages are encoded.
+        """
+        passages = read_passages(source, _token_counter(model), column=column)
+        store = VectorStore(kept_in, model) if model is not None and kept_in is not None else None
+        return cls(
+            passages, model, store, query_prompt_name=query_prompt_name, show_progress_bar=show_progress_bar
+        )
+
+    def search(self, query: str, top: int = 5, side: Side | None = None) -> list[Found]:
+        """The passages for a query, the best first.
+
+        Args:
+            query: With or without diacritics.
+            top: How many, at least 1; fewer come back where fewer fit at all.
+            side: "vectors", "words" or "both"; None is both where there is a model.
+
+        Raises:
+            ValueError: The query is blank, `top` is not positive, or `side` is not known or needs a model.
+        """
+        side = side or ("both" if self._vectors is not None else "words")
+        if side not in get_args(Side):
+            raise ValueError(f"side must be one of {get_args(Side)}, got {side!r}")
+        if side != "words" and self._vectors is None:
+            raise ValueError(f"side={side!r} needs a model")
+        if not query.strip():
+            raise ValueError("the query is empty")
+        if top < 1:
+            raise ValueError(f"top must be positive, got {top}")
+        by_words = self._by_words(query) if side != "vectors" else {}
+        by_vectors = self._by_vectors(query) if side != "words" else {}
+        scores = self._added(query, [*by_vectors, *by_words]) if side == "both" else by_vectors or by_words
+        ranks = [{row: rank for rank, row in enumerate(found, 1)} for found in (by_vectors, by_words)]
+        best = sorted(scores, key=lambda row: -scores[row])[:top]
+        return [Found(self.passages[row], scores[row], ranks[0].get(row), ranks[1].get(row)) for row in best]
+
+    def _by_words(self, query: str) -> dict[int, float]:
+        """Row to score, the best first."""
+        scores = self._words.scores(query)
+        rows = np.argsort(-scores, kind="stable")[:CANDIDATES]
+        return {int(row): float(scores[row]) for row in rows if scores[row] > 0}
+
+    def _by_vectors(self, query: str) -> dict[int, float]:
+        scores, rows = self._vectors.search(self._query_vector(query), min(CANDIDATES, len(self.passages)))
+        return {int(row): float(score) for row, score in zip(rows[0], scores[0], strict=True)}
+
+    def _added(self, query: str, candidates: Sequence[int]) -> dict[int, float]:
+        """Both sides' standardised scores of the candidates, added."""
+        rows = list(dict.fromkeys(candidates))
+        cosines = self._vectors.reconstruct_batch(rows) @ self._query_vector(query)[0]
+        total = _standardised(cosines) + _standardised(self._words.scores(query)[rows])
+        return dict(zip(rows, total.tolist(), strict=True))
+
+    def _query_vector(self, query: str) -> np.ndarray:
+        """Of unit length, (1, D)."""
+        assert self.model is not None
+        return _unit(encode_by_cost(self.model, [query], prompt_name=self.query_prompt_name))
+
+
+def _standardised(scores: np.ndarray) -> np.ndarray:
+    """All zero where all are equal: such a side does not know."""
+    deviation = scores.std()
+    return (scores - scores.mean()) / deviation if deviation > 1e-9 else np.zeros_like(scores)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def _faiss_index(vectors: np.ndarray) -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError('search by vectors needs FAISS: pip install "st-vi[search]"') from error
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(_unit(vectors))
+    return index
+
+
+def _token_counter(model: SentenceTransformer | None) -> Any:
+    """Syllables count where there is no model."""
+    if model is None:
+        return lambda texts: [len(text.split()) for text in texts]
+    return lambda texts: token_counts(model, texts)

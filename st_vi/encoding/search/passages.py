@@ -1,0 +1,171 @@
+"""From a file or a folder to the passages that are searched, each with its place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from st_vi.data import read_rows
+from st_vi.text import is_blank, normalise
+from st_vi.text.chunks import chunk_spans
+
+TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
+PROSE = (".txt", ".md", ".markdown")
+
+_HEADING = re.compile(r"#{1,6}\s+(.*?)\s*#*\s*\Z")
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of a text, as long as the model reads well.
+
+    Attributes:
+        text: As it is written in the file, white space made single.
+        title: What stands over it: a row's title, or the headings of a Markdown file; "" if nothing does.
+        file: The file, relative to what was searched.
+        place: "row 12" (from 1) of a table, "line 80" of a file of prose.
+        start: Where the piece begins in the text of its row or paragraph, in characters.
+    """
+
+    text: str
+    title: str
+    file: str
+    place: str
+    start: int = 0
+
+    @property
+    def searched(self) -> str:
+        """What is encoded and matched: the title, unless the text begins with it, and the text."""
+        return self.text if not self.title or self.text.startswith(self.title) else f"{self.title}\n{self.text}"
+
+
+@dataclass(frozen=True)
+class _Document:
+    text: str
+    title: str
+    file: str
+    place: str
+
+
+def read_passages(
+    source: str | Path,
+    count_tokens: Callable[[Sequence[str]], list[int]],
+    *,
+    most_tokens: int = 192,
+    column: str | None = None,
+) -> list[Passage]:
+    """Read what is to be searched, and cut it at ends of sentences.
+
+    Args:
+        source: A file, or a folder with all files in and below it that can be read: tables (.jsonl, .json, .csv, .tsv,
+            .xlsx, .parquet, also .gz), .txt and .md. Names that begin with a dot are passed over.
+        count_tokens: The tokens of each text, such as `token_counts` of a model.
+        most_tokens: Tokens of a passage.
+        column: The column of tables that is searched; None takes "text", or the one with the longest texts. A column
+            "title" goes before every passage of its row.
+
+    Returns:
+        The passages in the order of files and rows.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+        ValueError: A file cannot be read or a table has no such column (they are named), or there is nothing to search.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from st_vi.encoding.search import read_passages
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "nghi.md")
+        ...     _ = file.write_text("# Nghỉ phép\\n\\nMỗi năm mười hai ngày.\\n", encoding="utf-8")
+        ...     read_passages(file, lambda texts: [len(text.split()) for text in texts])
+        [Passage(text='Mỗi năm mười hai ngày.', title='Nghỉ phép', file='nghi.md', place='line 3', start=0)]
+    """
+    source = Path(source)
+    documents = [document for file in _files(source) for document in _documents(file, _name(file, source), column)]
+    if not documents:
+        raise ValueError(f"{source} has no text to search")
+    return [
+        Passage(normalise(d.text[start:end]), d.title, d.file, d.place, start)
+        for d, spans in zip(documents, _spans([d.text for d in documents], most_tokens, count_tokens), strict=True)
+        for start, end in spans
+    ]
+
+
+def _spans(
+    texts: Sequence[str], most_tokens: int, count_tokens: Callable[[Sequence[str]], list[int]]
+) -> Iterator[list[tuple[int, int]]]:
+    """Most texts are short: they are counted together, and only the long ones are cut."""
+    for text, count in zip(texts, count_tokens(texts), strict=True):
+        yield [(0, len(text))] if count <= most_tokens else chunk_spans(text, most_tokens, count_tokens)
+
+
+def _files(source: Path) -> list[Path]:
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise FileNotFoundError(f"no such file or folder: {source}")
+    inside = sorted(source.rglob("*"))
+    hidden = {path for path in inside if any(part.startswith(".") for part in path.relative_to(source).parts)}
+    found = [path for path in inside if path not in hidden and path.is_file() and _kind(path) in (*TABLES, *PROSE)]
+    if not found:
+        raise ValueError(f"{source} has no file to search: {', '.join((*TABLES, *PROSE))}, tables also .gz")
+    return found
+
+
+def _kind(path: Path) -> str:
+    """The last part of the name that says what it is, in small letters."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _name(file: Path, source: Path) -> str:
+    return file.name if file == source else file.relative_to(source).as_posix()
+
+
+def _documents(file: Path, name: str, column: str | None) -> Iterator[_Document]:
+    if _kind(file) in PROSE and not file.name.lower().endswith(".gz"):
+        yield from _paragraphs(file, name)
+        return
+    rows = read_rows(file)
+    column = _text_column(rows, file, column)
+    titles: Iterable[Any] = rows["title"] if "title" in rows.column_names and column != "title" else [""] * len(rows)
+    for number, (text, title) in enumerate(zip(rows[column], titles, strict=True), 1):
+        if isinstance(text, str) and not is_blank(text):
+            yield _Document(text, normalise(title) if isinstance(title, str) else "", name, f"row {number}")
+
+
+def _text_column(rows: Any, file: Path, column: str | None) -> str:
+    kinds = {name: getattr(feature, "dtype", "") for name, feature in rows.features.items()}
+    texts = [name for name, kind in kinds.items() if kind in ("string", "large_string")]
+    if column is not None and column not in texts:
+        raise ValueError(f"{file}: no column {column!r} of texts; the columns of texts are {texts}")
+    if not texts:
+        raise ValueError(f"{file}: no column holds texts; the columns are {rows.column_names}")
+    first = rows[:100]
+    longest = max(texts, key=lambda name: sum(len(text or "") for text in first[name]))
+    return column or ("text" if "text" in texts else longest)
+
+
+def _paragraphs(file: Path, name: str) -> Iterator[_Document]:
+    """What stands between blank lines, under the headings of Markdown."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from error
+    markdown = _kind(file) != ".txt"
+    headings: dict[int, str] = {}
+    begin: int | None = None
+    for number, line in enumerate([*lines, ""], 1):
+        heading = _HEADING.match(line) if markdown else None
+        if begin is None and not heading and not is_blank(line):
+            begin = number
+        elif begin is not None and (heading or is_blank(line)):
+            title = " › ".join(headings[level] for level in sorted(headings))
+            yield _Document("\n".join(lines[begin - 1 : number - 1]), title, name, f"line {begin}")
+            begin = None
+        if heading:
+            depth = len(line) - len(line.lstrip("#"))
+            headings = {level: text for level, text in headings.items() if level < depth} | {depth: heading[1]}

@@ -1,0 +1,202 @@
+"""Search by meaning, by words and by both, over files of every kind; vectors are kept and only what is new is encoded."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import BoW
+
+from st_vi.encoding.search import Passage, SearchIndex, read_passages
+from st_vi.encoding.search.vectors import VectorStore
+from st_vi.encoding.search.words import WordIndex
+from st_vi.text import strip_diacritics
+
+TEXTS = [
+    "Thủ tục ly hôn tại tòa án nhân dân quận",
+    "Thuế nhà đất phải nộp trước tháng mười",
+    "Giá vé xe buýt số 8 là bảy nghìn đồng",
+    "Tòa nhà quận có thang máy",
+    "Hoà giải trước khi ra toà",
+]
+WORDS = sorted({word for text in TEXTS for word in re.findall(r"\w+", text.lower())})
+
+
+def passages(texts=TEXTS):
+    return [Passage(text, "", "luật.txt", f"line {number}") for number, text in enumerate(texts, 1)]
+
+
+def count(texts):
+    return [len(text.split()) for text in texts]
+
+
+class Counting(SentenceTransformer):
+    """Counts the texts that it encodes."""
+
+    encoded = 0
+
+    def encode(self, sentences, **kwargs):
+        self.encoded += 1 if isinstance(sentences, str) else len(sentences)
+        return super().encode(sentences, **kwargs)
+
+
+@pytest.fixture
+def model():
+    return Counting(modules=[BoW(WORDS)], device="cpu")
+
+
+def bm25(texts, query, k1=1.5, b=0.75):
+    """Lucene's BM25, as a loop."""
+    documents = [Counter(re.findall(r"\w+", text)) for text in texts]
+    mean = sum(sum(document.values()) for document in documents) / len(documents)
+    scores = []
+    for document in documents:
+        score, length = 0.0, sum(document.values())
+        for word in re.findall(r"\w+", query):
+            having = sum(word in other for other in documents)
+            idf = math.log(1 + (len(documents) - having + 0.5) / (having + 0.5))
+            score += idf * document[word] / (document[word] + k1 * (1 - b + b * length / mean))
+        scores.append(score)
+    return scores
+
+
+@pytest.mark.parametrize("query", ["thuế nhà", "THUE NHA", "xe buýt xe buýt", "quận", "không có"])
+def test_words_are_bm25(query):
+    plain = strip_diacritics(query) == query
+    texts = [strip_diacritics(text) if plain else text for text in TEXTS]
+    texts = [text.lower().replace("tòa", "toà") for text in texts]
+    np.testing.assert_allclose(WordIndex(TEXTS).scores(query), bm25(texts, query.lower()), rtol=1e-5)
+
+
+def test_a_query_without_diacritics_and_another_spelling_of_the_tone():
+    index = SearchIndex(passages())
+    assert index.search("thu tuc ly hon")[0].passage.place == "line 1"
+    assert {found.passage.place for found in index.search("toà")} == {"line 1", "line 4", "line 5"}
+    assert index.search("zebra") == []
+
+
+def test_both_sides_are_standardised_and_added(model):
+    index = SearchIndex(passages(), model)
+    query = "tòa nhà quận"
+    found = {row.passage.place: row.score for row in index.search(query, top=10)}
+    vectors = model.encode(TEXTS)
+    cosines = model.similarity(model.encode([query]), vectors)[0].numpy()
+    words = np.array(bm25([text.lower().replace("tòa", "toà") for text in TEXTS], query.replace("tòa", "toà")))
+    expected = sum((side - side.mean()) / side.std() for side in (cosines, words))
+    assert found == pytest.approx({f"line {n}": value for n, value in enumerate(expected, 1)}, abs=1e-4)
+    best = index.search(query)[0]
+    assert (best.by_vectors, best.by_words) == (1, 1)
+    assert index.search(query, side="vectors")[0].score == pytest.approx(cosines.max(), abs=1e-5)
+
+
+def test_vectors_are_kept_by_content(model, tmp_path):
+    store = VectorStore(tmp_path, model)
+    first = store.vectors(TEXTS)
+    assert model.encoded == 5
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, atol=1e-3)
+    moved = [TEXTS[3], "Vé xe", *TEXTS[:2], TEXTS[3]]
+    again = VectorStore(tmp_path, model).vectors(moved)
+    assert model.encoded == 6
+    np.testing.assert_array_equal(again[[0, 2, 3, 4]], first[[3, 0, 1, 3]])
+    assert len(list(store.folder.iterdir())) == 2
+    VectorStore(tmp_path, model).vectors(TEXTS[:2])  # most of the rest is gone: written anew
+    (kept,) = store.folder.iterdir()
+    with np.load(kept) as part:
+        assert len(part["keys"]) == 2
+    other = Counting(modules=[BoW(WORDS[:5])], device="cpu")
+    assert VectorStore(tmp_path, other).vectors(TEXTS).shape == (5, 5)  # another model's stay beside
+    assert other.encoded == 5
+
+
+def test_a_run_that_was_killed_goes_on(model, tmp_path, monkeypatch):
+    from st_vi.encoding.search import vectors
+
+    monkeypatch.setattr(vectors, "_AT_ONCE", 2)
+    real, calls = VectorStore._write, []
+
+    def write(self, *args):
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        calls.append(1)
+        real(self, *args)
+
+    monkeypatch.setattr(VectorStore, "_write", write)
+    with pytest.raises(KeyboardInterrupt):
+        VectorStore(tmp_path, model).vectors(TEXTS)
+    monkeypatch.setattr(VectorStore, "_write", real)
+    model.encoded = 0
+    np.testing.assert_allclose(
+        VectorStore(tmp_path, model).vectors(TEXTS), VectorStore(tmp_path / "new", model).vectors(TEXTS), atol=1e-3
+    )
+    assert model.encoded == 3 + 5
+
+
+def test_every_kind_of_file_in_a_folder(tmp_path):
+    rows = [{"title": "Ly hôn", "text": TEXTS[0]}, {"title": "", "text": " "}, {"title": "Thuế", "text": TEXTS[1]}]
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8")
+    (tmp_path / "b.csv").write_text(f"id,noi_dung\n01,{TEXTS[2]}\n", encoding="utf-8-sig")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "c.md").write_text("# Một\n\n## Hai\nDòng một\ndòng hai\n\n# Ba\n\nCuối", encoding="utf-8")
+    (tmp_path / "d.txt").write_text("Đoạn một.\n\n\n# không phải tiêu đề\n", encoding="utf-8")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "e.txt").write_text("ẩn", encoding="utf-8")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    found = [(p.file, p.place, p.title, p.text) for p in read_passages(tmp_path, count)]
+    assert found == [
+        ("a.jsonl", "row 1", "Ly hôn", TEXTS[0]),
+        ("a.jsonl", "row 3", "Thuế", TEXTS[1]),
+        ("b.csv", "row 1", "", TEXTS[2]),
+        ("d.txt", "line 1", "", "Đoạn một."),
+        ("d.txt", "line 4", "", "# không phải tiêu đề"),
+        ("deep/c.md", "line 4", "Một › Hai", "Dòng một dòng hai"),
+        ("deep/c.md", "line 9", "Ba", "Cuối"),
+    ]
+    assert read_passages(tmp_path / "a.jsonl", count)[0].searched == f"Ly hôn\n{TEXTS[0]}"
+
+
+def test_long_texts_are_cut_where_sentences_end(tmp_path):
+    text = "Điều một nói về phí. Điều hai nói về hạn nộp. Điều ba nói về phạt."
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    found = read_passages(tmp_path / "a.txt", count, most_tokens=6)
+    assert [p.text for p in found] == ["Điều một nói về phí.", "Điều hai nói về hạn nộp.", "Điều ba nói về phạt."]
+    assert [text[p.start :][: len(p.text)] for p in found] == [p.text for p in found]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column", "message"),
+    [
+        ("a.jsonl", '{"number": 1}', None, r"a\.jsonl: no column holds texts"),
+        ("a.jsonl", '{"text": "x"}', "body", r"no column 'body' of texts; the columns of texts are \['text'\]"),
+        ("a.txt", "  \n", None, "has no text to search"),
+        ("a.txt", b"\xff\xfe\x00", None, r"a\.txt: not UTF-8"),
+    ],
+)
+def test_what_cannot_be_searched(tmp_path, name, content, column, message):
+    file = tmp_path / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message):
+        read_passages(file, count, column=column)
+
+
+def test_arguments(model, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        read_passages(tmp_path / "none", count)
+    with pytest.raises(ValueError, match="has no file to search"):
+        read_passages(tmp_path, count)
+    index = SearchIndex(passages())
+    for arguments, message in (
+        ({"query": " "}, "empty"),
+        ({"query": "a", "top": 0}, "top must be positive"),
+        ({"query": "a", "side": "both"}, "needs a model"),
+        ({"query": "a", "side": "left"}, "side must be one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            index.search(**arguments)
+    with pytest.raises(ValueError, match="no passages"):
+        SearchIndex([])
