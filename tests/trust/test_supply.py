@@ -19,7 +19,7 @@ from tests.trust.mutate import compiled, mutants, told
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-NAMED_OTHERWISE = {"PIL": "pillow", "sklearn": "scikit-learn", "umap": "umap-learn"}
+NAMED_OTHERWISE = {"PIL": "pillow", "sklearn": "scikit-learn", "umap": "umap-learn", "faiss": "faiss-cpu"}
 NAMED_OTHERWISE |= {"font_source_sans_pro": "font-source-sans-pro", "font_source_serif_pro": "font-source-serif-pro"}
 # What packages of the extras bring: optimum-intel, which "sentence-transformers[openvino]" takes, and ipywidgets.
 BROUGHT_BY_EXTRAS = {"openvino", "traitlets"}
