@@ -110,7 +110,7 @@ def _file(source: Any, fetch: bool) -> Any:
 
 
 def _fetched(address: str) -> bytes:
-    import httpx  # comes with transformers, which fetches by it, too
+    from transformers.image_utils import httpx  # type: ignore[attr-defined]  # the client that stock fetches with
 
     answer = httpx.get(address, follow_redirects=True, timeout=_SECONDS)
     return answer.raise_for_status().content

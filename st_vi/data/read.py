@@ -153,7 +153,7 @@ def _workbook(path: Path) -> Fields:
     try:
         import openpyxl  # type: ignore[import-untyped]  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"{path}: to read it, pip install "st-vi[excel]"; or save it as CSV UTF-8") from error
+        raise ImportError(f'{path}: to read it, pip install "st-vi[excel]"; or save it as CSV UTF-8') from error
     import pandas as pd  # type: ignore[import-untyped]
 
     with _named(path), pd.ExcelFile(path, engine="openpyxl") as book:

@@ -1,4 +1,4 @@
-"""Search by meaning, by words and by both, over files of every kind; vectors are kept and only what is new is encoded."""
+"""Search by meaning, by words and by both, over files of every kind; what has been encoded is kept."""
 
 from __future__ import annotations
 

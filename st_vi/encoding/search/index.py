@@ -112,9 +112,7 @@ class SearchIndex:
         """
         passages = read_passages(source, _token_counter(model), column=column)
         store = VectorStore(kept_in, model) if model is not None and kept_in is not None else None
-        return cls(
-            passages, model, store, query_prompt_name=query_prompt_name, show_progress_bar=show_progress_bar
-        )
+        return cls(passages, model, store, query_prompt_name=query_prompt_name, show_progress_bar=show_progress_bar)
 
     def search(self, query: str, top: int = 5, side: Side | None = None) -> list[Found]:
         """The passages for a query, the best first.
