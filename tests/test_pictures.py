@@ -95,7 +95,7 @@ def test_values_that_are_no_brightness(values):
 
 
 def test_arrays_and_tensors_are_the_picture():
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8), "RGBA")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8))
     array = np.asarray(image)
     expected = open_image(image).tobytes()
     for way in (array, array.transpose(2, 0, 1), torch.tensor(array), torch.tensor(array).permute(2, 0, 1) / 255):

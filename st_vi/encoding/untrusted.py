@@ -101,6 +101,7 @@ def _text(value: Any, name: str, marks: re.Pattern[str]) -> str:
 def _picture(value: Any, name: str, max_pixels: int) -> Image:
     from PIL import Image
 
+    Image.init()  # else it knows a few formats only
     if isinstance(value, str):
         try:
             value = base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
@@ -109,7 +110,7 @@ def _picture(value: Any, name: str, max_pixels: int) -> Image:
     if not isinstance(value, (bytes, bytearray, memoryview)):
         raise ValueError(f"{name}: {_PICTURES}")
     try:
-        with Image.open(io.BytesIO(value), formats=FORMATS) as picture:
+        with Image.open(io.BytesIO(value), formats=[kind for kind in FORMATS if kind in Image.OPEN]) as picture:
             width, height = picture.size
     except Image.DecompressionBombError:
         width = height = max_pixels

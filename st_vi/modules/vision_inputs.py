@@ -28,6 +28,7 @@ _COMMON = (
 _VIDEO = (".mp4", ".avi", ".mov", ".wmv", ".flv", ".mkv")  # as in stock
 _PATH = re.compile(r"(?:[/~]|\.{1,2}/|[A-Za-z]:[/\\]|\\\\)|\S*[/\\]")  # how a path begins: no text has a "/" so early
 _MARKS = re.compile(r"<(?=\|(?:vision_start|vision_end|vision_pad|image_pad|video_pad)\|>)")
+_HINT = 'if this is a text, give {"text": …}'
 _PICTURE_KEYS = ("image", "url", "path", "base64", "image_url")
 
 
@@ -38,7 +39,8 @@ def read_input(item: Any) -> Any:
         item: Whatever `encode` takes: a text, a picture, a dict, a conversation, a pair.
 
     Raises:
-        ValueError: A picture cannot be read or is not there, or a part of a conversation is of no known kind.
+        ValueError: A picture cannot be read, a picture or video is not there, or a part of a conversation is of no
+            known kind.
 
     Example:
         >>> from st_vi.modules.vision_inputs import read_input
@@ -55,7 +57,11 @@ def read_input(item: Any) -> Any:
     if is_picture(item):
         return _opened(item, bare=isinstance(item, str))
     if isinstance(item, str):
-        return item if is_video_url_or_path(item) else {"text": item}
+        if is_video_url_or_path(item):
+            return item
+        if _like_path(item, _VIDEO):
+            raise ValueError(f"there is no video {item!r:.200}; {_HINT}")
+        return {"text": item}
     if isinstance(item, os.PathLike):
         return os.fspath(item)  # of a video
     if isinstance(item, Mapping) and "array" not in item:
@@ -145,10 +151,15 @@ def _is_picture_text(text: str) -> bool:
         return False
     if os.path.isfile(text):
         return True
+    return _like_path(text, _COMMON)
+
+
+def _like_path(text: str, endings: tuple[str, ...]) -> bool:
+    """Whether it ends like a file and is written like a path, or begins with a folder that is there."""
+    if not text.lower().endswith(endings):
+        return False
     folder = os.path.dirname(text)
-    return lower.endswith(_COMMON) and (
-        like_path or not re.search(r"\s", text) or (folder != "" and os.path.isdir(folder))
-    )
+    return bool(_PATH.match(text) or not re.search(r"\s", text) or (folder and os.path.isdir(folder)))
 
 
 @cache
@@ -163,8 +174,7 @@ def _opened(value: Any, bare: bool = False) -> Any:
     try:
         return open_image(value, fetch=True)
     except ValueError as error:
-        hint = '; if this is no picture but a text, give {"text": …}' if bare else ""
-        raise ValueError(f"{error}{hint}") from error
+        raise ValueError(f"{error}; {_HINT}" if bare else str(error)) from error
 
 
 def _is_absent(value: Any) -> bool:

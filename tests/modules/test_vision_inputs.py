@@ -147,6 +147,13 @@ def test_a_picture_that_is_not_there_is_an_error(model, path):
     assert np.isfinite(model.encode({"text": path})).all()
 
 
+@pytest.mark.parametrize("path", ["clip.mp4", "phim/con mèo.MKV"])
+def test_a_video_that_is_not_there_is_an_error(model, path):
+    with pytest.raises(ValueError, match=r"there is no video .*give \{"):
+        model.encode(["Trời mưa.", path])
+    assert np.isfinite(model.encode(["Tôi xem clip.mp4", {"text": path}])).all()
+
+
 def test_a_file_that_is_no_picture_is_an_error(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a.png", "a.tif", "bao cao.pdf", "meo.heic"):
