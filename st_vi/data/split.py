@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from hashlib import blake2b
 
 from datasets import Dataset, DatasetDict
 
-from st_vi.data.columns import bad_value, clean_texts, find_columns
+from st_vi.data.columns import bad_value, clean_text, find_columns
+from st_vi.data.task_rows import ModelInputs
+from st_vi.evaluation.content import content_key
 from st_vi.text import comparison_key
 
 
@@ -14,7 +17,9 @@ def split_by_anchor(dataset: Dataset, test_size: float = 0.2, anchor: str | None
     """Split rows into "train" and "test" so that no anchor stands on both sides.
 
     The side is a hash of the seed and the anchor's `st_vi.text.comparison_key`: it depends neither on the order of the
-    rows nor on other rows, so several sets split with one seed share no anchor across sides either.
+    rows nor on other rows, so several sets split with one seed share no anchor across sides either. Where a row has
+    pictures (in "{anchor}_image"), these are its anchor and not what is asked about them: one question may be asked of
+    all, and several questions of one.
 
     Args:
         dataset: The rows.
@@ -36,11 +41,22 @@ def split_by_anchor(dataset: Dataset, test_size: float = 0.2, anchor: str | None
     if not 0 < test_size < 1:
         raise ValueError(f"test_size must lie between 0 and 1, got {test_size}")
     column = find_columns(dataset.column_names, ["anchor"], {"anchor": anchor} if anchor else None)["anchor"]
-    in_test = [_uniform(f"{seed} {comparison_key(text)}") < test_size for text in clean_texts(dataset[column], column)]
+    in_test = [_uniform(f"{seed} {text}") < test_size for text in _anchors(dataset, column)]
     rows: dict[bool, list[int]] = {False: [], True: []}
     for row, side in enumerate(in_test):
         rows[side].append(row)
     return DatasetDict({"train": dataset.select(rows[False]), "test": dataset.select(rows[True])})
+
+
+def _anchors(dataset: Dataset, column: str) -> Iterator[str]:
+    inputs = ModelInputs(DatasetDict({"rows": dataset}), column)
+    for number, text in enumerate(dataset[column]):
+        if f"{column}_image" not in dataset.column_names:
+            yield comparison_key(clean_text(text, column, number))
+            continue
+        made = inputs[number]
+        made = made["image"] if isinstance(made, dict) else made
+        yield comparison_key(made) if isinstance(made, str) else repr(content_key(made))
 
 
 def _uniform(text: str) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, isnan
 from typing import Any, Literal, get_args
 
-from datasets import Dataset, Image, LargeList, List, Value
+from datasets import Dataset, DatasetDict, Image, LargeList, List, Value
 
 from st_vi.data.columns import bad_value, candidate_columns, is_missing
 from st_vi.data.images import images_of
@@ -102,6 +102,41 @@ def check_task_rows(
         logger.warning(f"{skipped} of {len(dataset)} rows are left out: their images cannot be read")
     rows = dataset if len(good) == len(dataset) else dataset.select(good)
     return _typed(rows, scores, pictured), Report({name: count for name, count in report.items() if count})
+
+
+class ModelInputs(Sequence[Any]):
+    """One column of checked rows as inputs of a model, each with its pictures opened when it is asked for.
+
+    Args:
+        parts: Data sets, one after the other.
+        column: "anchor", "positive" or another candidate.
+
+    Example:
+        >>> from datasets import Dataset, DatasetDict
+        >>> from st_vi.data.task_rows import ModelInputs
+        >>> inputs = ModelInputs(DatasetDict(a=Dataset.from_dict({"anchor": ["Trời mưa.", "Trời nắng."]})), "anchor")
+        >>> len(inputs), inputs[1]
+        (2, 'Trời nắng.')
+    """
+
+    def __init__(self, parts: DatasetDict, column: str) -> None:
+        self.column = column
+        wanted = (column, f"{column}_image")
+        self.parts = {
+            name: _undecoded(part.select_columns([name for name in wanted if name in part.column_names]))
+            for name, part in parts.items()
+        }
+        self.places = [(name, row) for name, part in self.parts.items() for row in range(len(part))]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, place: Any) -> Any:
+        name, row = self.places[place]
+        try:
+            return model_input(self.parts[name][row], self.column)
+        except ValueError as error:
+            raise ValueError(f"{name}, column {self.column!r}, row {row}: {error}") from error
 
 
 def _undecoded(dataset: Dataset) -> Dataset:

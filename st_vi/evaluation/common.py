@@ -3,23 +3,58 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
+from tqdm.auto import tqdm
+
+from st_vi.evaluation.content import content_key, opened
 
 
 def encode_distinct(
-    model: SentenceTransformer, *columns: Sequence[str], batch_size: int, show_progress_bar: bool
+    model: SentenceTransformer,
+    *columns: Sequence[Any],
+    batch_size: int,
+    show_progress_bar: bool,
+    prompt_name: str | None = None,
+    keys: Sequence[Sequence[Hashable]] | None = None,
 ) -> list[np.ndarray]:
-    """Embed every distinct text of the columns once; float32 arrays (len(column), D), one a column."""
-    index = {text: i for i, text in enumerate(dict.fromkeys(text for column in columns for text in column))}
-    embeddings = model.encode(
-        list(index), batch_size=batch_size, show_progress_bar=show_progress_bar, convert_to_numpy=True
-    ).astype(np.float32)
-    return [embeddings[[index[text] for text in column]] for column in columns]
+    """Embed every distinct input of the columns once; float32 arrays (len(column), D), one a column.
+
+    Texts go to the model all at once. Of inputs with pictures, one batch is decoded at a time.
+
+    Args:
+        model: Encodes them.
+        columns: Texts, or any stock inputs; those with pictures are looked up when their batch comes.
+        batch_size: Inputs a batch.
+        show_progress_bar: Show the progress of encoding.
+        prompt_name: Of the model's prompts.
+        keys: `content_key` of the columns, where they are known.
+    """
+    keys = keys or [[content_key(value) for value in column] for column in columns]
+    places: dict[Hashable, tuple[int, int]] = {}
+    for number, column_keys in enumerate(keys):
+        for row, key in enumerate(column_keys):
+            places.setdefault(key, (number, row))
+    texts = [key for key in places if isinstance(key, str)]
+    others = [key for key in places if not isinstance(key, str)]
+
+    def encode(wanted: Sequence[Hashable], bar: bool) -> np.ndarray:
+        inputs = [opened(columns[number][row]) for number, row in (places[key] for key in wanted)]
+        return model.encode(
+            inputs, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=bar, convert_to_numpy=True
+        ).astype(np.float32)
+
+    parts = [encode(texts, show_progress_bar)] if texts else []
+    bar = tqdm(range(0, len(others), batch_size), "Batches", disable=not (show_progress_bar and others), leave=False)
+    parts += [encode(others[start : start + batch_size], False) for start in bar]
+    embeddings = np.concatenate(parts) if parts else model.encode([])
+    index = {key: row for row, key in enumerate([*texts, *others])}
+    return [embeddings[[index[key] for key in column_keys]] for column_keys in keys]
 
 
 def when(epoch: int, steps: int) -> str:

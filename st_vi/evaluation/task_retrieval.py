@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 from torch import Tensor
 
-from st_vi.evaluation.common import report, when
-from st_vi.text import comparison_key
+from st_vi.evaluation.common import encode_distinct, report, when
+from st_vi.evaluation.content import content_key, reader_key
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +23,15 @@ logger = logging.getLogger(__name__)
 class TaskRetrievalEvaluator(BaseEvaluator):
     """Ranks, for every row, all distinct positives of the row's task by their cosine with the anchor.
 
-    For each task: ``recall@1``, ``recall@5``, ``recall@10`` (share of rows whose positive is among the first k),
+    For each task: ``recall@1``, ``recall@5``, ``recall@10`` (share of rows with a right answer among the first k),
     ``mrr`` (mean of 1/rank), ``mean_rank``, and ``chance`` (recall@1 of a random order). Ties count against the
-    model, so one that maps everything to one point has no recall. Rows with the same positive text (`comparison_key`)
-    share it.
+    model, so one that maps everything to one point has no recall.
+
+    Inputs are one where their content is: the same text (`st_vi.text.comparison_key`), and the same picture, be it a
+    path, bytes or a PIL image. So several captions of a picture share it as their answer; and where several rows have
+    one anchor, such as a picture, the positives of all of them are right for each, as in the stock
+    `InformationRetrievalEvaluator`: the nearest of them has the rank.
+
     Where rows have options, ``option_accuracy``: the positive is nearer than every wrong option of its own row.
     Where they have scores, ``spearman`` of the row's cosine with the score. All tasks together:
     ``mean_recall@1``, the primary metric.
@@ -34,7 +39,8 @@ class TaskRetrievalEvaluator(BaseEvaluator):
     The whole corpus is ranked, not a batch: in a batch of 12, recall@10 says nothing (viPolyQwen reports such).
 
     Args:
-        anchors: N stock inputs: text, image, or {"text", "image"}.
+        anchors: N stock inputs: text, image, or {"text", "image"}. A sequence that makes them when they are asked for
+            need not hold all pictures: each is looked up once here, for its content, and once a call, in its batch.
         positives: N stock inputs.
         tasks: N task names.
         scores: N numbers, NaN or None where there is none.
@@ -46,12 +52,12 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         write_csv: Add a line to a CSV file when an output path is given.
 
     Attributes:
-        ranks: After a call, for each task the rank (1 is the best) of every row's positive, (rows,) float, in the
-            order of the rows: for intervals and for tests of significance.
+        ranks: After a call, for each task the rank (1 is the best) of every row's nearest right answer, (rows,) float,
+            in the order of the rows: for intervals and for tests of significance.
         cosines: Likewise, the cosine of every row's anchor and positive.
 
     Raises:
-        ValueError: Unequal lengths, or no rows.
+        ValueError: Unequal lengths, no rows, or a picture that cannot be read.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -82,7 +88,9 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         lengths = {len(column) for column in columns if column is not None}
         if len(lengths) != 1 or not len(tasks):
             raise ValueError(f"anchors, positives, tasks, scores and options must have one length, got {lengths}")
-        self.anchors, self.positives, self.tasks = list(anchors), list(positives), list(tasks)
+        self.anchors, self.positives, self.tasks = anchors, positives, list(tasks)
+        self.anchor_keys = [content_key(anchors[row]) for row in range(len(anchors))]
+        self.positive_keys = [content_key(positives[row]) for row in range(len(positives))]
         known = scores if scores is not None else [None] * len(tasks)
         self.scores = [float("nan") if score is None else float(score) for score in known]
         self.options = list(options) if options is not None else [None] * len(tasks)
@@ -113,50 +121,94 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         return report(self, model, metrics, path, epoch, steps)
 
     def _task_figures(self, model: SentenceTransformer, task: str, rows: list[int]) -> dict[str, float]:
-        # Texts are one candidate when they are the same to a reader; pictures are each their own.
-        positives = {row: self.positives[row] for row in rows}
-        keys = [comparison_key(item) if isinstance(item, str) else row for row, item in positives.items()]
-        first = dict(zip(reversed(keys), reversed(rows), strict=True))
-        candidates = list(dict.fromkeys(keys))
-        texts = [positives[first[key]] for key in candidates]
-        anchors = self._encode(model, [self.anchors[row] for row in rows], self.prompt_names.get(task))
-        cosines = anchors @ self._encode(model, texts).T
-        number = {key: index for index, key in enumerate(candidates)}
-        right = torch.tensor([number[key] for key in keys])
-        own = self.cosines[task] = cosines.gather(1, right[:, None]).squeeze(1)
-        # Its own column is one of those at least as near: rank 1 is the best.
-        ranks = self.ranks[task] = (cosines >= own[:, None]).sum(dim=1).float()
+        queries = [self.anchor_keys[row] for row in rows]
+        answers = [reader_key(self.positive_keys[row]) for row in rows]
+        number = {key: index for index, key in enumerate(dict.fromkeys(answers))}
+        first = {key: place for place, key in reversed([*enumerate(answers)])}
+        right = _right_answers([*map(reader_key, queries)], [number[key] for key in answers])
+        wrong = [self._wrong_options(row, right[place], number) for place, row in enumerate(rows)]
+
+        anchors = self._encode(model, [_Rows(self.anchors, rows)], [queries], self.prompt_names.get(task))[0]
+        options = [option for _, option in wrong]
+        positives, of_options = self._encode(
+            model,
+            [_Rows(self.positives, rows), [option for of_row in options for option in of_row]],
+            [answers, [key for keys, _ in wrong for key in keys]],
+        )
+        cosines = anchors @ positives[[first[key] for key in number]].T
+        own = self.cosines[task] = cosines.gather(1, torch.tensor([[number[key]] for key in answers])).squeeze(1)
+        best = cosines.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
+        # What is not further away counts against the model, and so does what is no number.
+        ranks = self.ranks[task] = 1 + (~(cosines < best) & ~right).sum(dim=1).float()
 
         figures = {f"recall@{k}": (ranks <= k).float().mean().item() for k in (1, 5, 10)}
-        figures |= {"mrr": (1 / ranks).mean().item(), "mean_rank": ranks.mean().item(), "chance": 1 / len(candidates)}
-        with_options = [i for i, row in enumerate(rows) if self.options[row]]
-        if with_options:
-            beaten = [
-                (anchors[i] @ self._encode(model, list(self.options[rows[i]] or ())).T < own[i]).all()
-                for i in with_options
-            ]
-            figures["option_accuracy"] = float(np.mean([bool(all_beaten) for all_beaten in beaten]))
+        chance = right.double().mean().item()
+        figures |= {"mrr": (1 / ranks).mean().item(), "mean_rank": ranks.mean().item(), "chance": chance}
+        near = [
+            vectors @ anchor for vectors, anchor in zip(of_options.split([*map(len, options)]), anchors, strict=True)
+        ]
+        beaten = [bool((of_row < mine).all()) for of_row, mine in zip(near, own, strict=True) if len(of_row)]
+        if beaten:
+            figures["option_accuracy"] = float(np.mean(beaten))
         scores = np.array([self.scores[row] for row in rows])
         known = ~np.isnan(scores)
         if known.sum() > 1:
             figures["spearman"] = float(spearmanr(own.numpy()[known], scores[known]).statistic)
         return figures
 
-    def _encode(self, model: SentenceTransformer, inputs: list[Any], prompt_name: str | None = None) -> Tensor:
-        return (
-            model.encode(
-                inputs,
-                prompt_name=prompt_name,
-                batch_size=self.batch_size,
-                show_progress_bar=self.show_progress_bar and len(inputs) > self.batch_size,
-                convert_to_tensor=True,
-                normalize_embeddings=True,
-            )
-            .float()
-            .cpu()
+    def _wrong_options(
+        self, row: int, right: Tensor, number: Mapping[Hashable, int]
+    ) -> tuple[list[Hashable], list[Any]]:
+        """The options of a row but those that another row gives as a right answer of the same query; keys first."""
+        options = {reader_key(content_key(option)): option for option in self.options[row] or ()}
+        own = reader_key(self.positive_keys[row])
+        for key in [key for key in options if key != own and key in number and right[number[key]]]:
+            del options[key]
+        return list(options), list(options.values())
+
+    def _encode(
+        self,
+        model: SentenceTransformer,
+        columns: Sequence[Sequence[Any]],
+        keys: Sequence[Sequence[Hashable]],
+        prompt_name: str | None = None,
+    ) -> list[Tensor]:
+        """Of unit length, (len(column), D) float32 for each column."""
+        vectors = encode_distinct(
+            model,
+            *columns,
+            batch_size=self.batch_size,
+            show_progress_bar=self.show_progress_bar,
+            prompt_name=prompt_name,
+            keys=keys,
         )
+        return [torch.nn.functional.normalize(torch.from_numpy(column), dim=1) for column in vectors]
 
     @property
     def description(self) -> str:
         """Name of the task in the model card."""
         return "Task Retrieval"
+
+
+class _Rows(Sequence[Any]):
+    """Some rows of a column, looked up when they are wanted."""
+
+    def __init__(self, column: Sequence[Any], rows: Sequence[int]) -> None:
+        self.column, self.rows = column, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.column[self.rows[place]]
+
+
+def _right_answers(queries: Sequence[Hashable], answers: Sequence[int]) -> Tensor:
+    """Which candidates are right for each row, (rows, candidates) bool: all positives of the rows with its query."""
+    of_query: dict[Hashable, set[int]] = {}
+    for query, answer in zip(queries, answers, strict=True):
+        of_query.setdefault(query, set()).add(answer)
+    right = torch.zeros(len(queries), max(answers) + 1, dtype=torch.bool)
+    for row, query in enumerate(queries):
+        right[row, list(of_query[query])] = True
+    return right

@@ -203,7 +203,7 @@ class Qwen2VLTransformer(Transformer):
             ValueError: There are more visual tokens than `max_seq_length` has room for.
         """
         images = item["image"] if isinstance(item, dict) else item
-        images = images if isinstance(images, list) else [images]
+        images = [one for one in (images if isinstance(images, list) else [images]) if hasattr(one, "getbands")]
         processor, limit = self.processor.image_processor, self.max_seq_length
         patches = sum(processor.get_number_of_image_patches(image.height, image.width) for image in images)
         tokens = patches // processor.merge_size**2 + 2 * len(images)  # each has a start and an end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 from typing import Any, Literal
 
@@ -11,6 +12,8 @@ from sentence_transformers import SentenceTransformer
 
 from st_vi.data import MixedTaskCollator, check_task_rows
 from st_vi.data.columns import candidate_columns
+from st_vi.evaluation import TaskRetrievalEvaluator
+from st_vi.evaluation.content import opened
 from st_vi.losses import DLELoss
 from st_vi.modules import Qwen2VLTransformer
 
@@ -46,10 +49,28 @@ def check_pictures(model: SentenceTransformer, made: Any) -> None:
     Raises:
         ValueError: As said.
     """
+    if not (hasattr(made, "getbands") or (isinstance(made, Mapping) and "image" in made)):
+        return
     if not model.supports("image"):
         raise ValueError("the model reads no pictures")
     if isinstance(model[0], Qwen2VLTransformer):
         model[0].check_length(made)
+
+
+def check_evaluator(model: SentenceTransformer, evaluator: Any) -> None:
+    """Refuse pictures to measure with that the model does not read: not after the first epoch, but now.
+
+    Raises:
+        ValueError: As said.
+    """
+    if not isinstance(evaluator, TaskRetrievalEvaluator):
+        return
+    for inputs, keys in ((evaluator.anchors, evaluator.anchor_keys), (evaluator.positives, evaluator.positive_keys)):
+        for row in {key: row for row, key in enumerate(keys) if not isinstance(key, str)}.values():
+            try:
+                check_pictures(model, opened(inputs[row]))
+            except ValueError as error:
+                raise ValueError(f"row {row} to measure with: {error}") from error
 
 
 def _checked(

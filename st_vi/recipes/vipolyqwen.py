@@ -21,14 +21,16 @@ from transformers import TrainerCallback
 
 from st_vi.data import MixedTaskCollator, split_by_task
 from st_vi.data.collator import PrefixSide
-from st_vi.data.row_values import model_input
+from st_vi.data.row_values import score_of
+from st_vi.data.task_rows import ModelInputs
 from st_vi.evaluation import TaskRetrievalEvaluator
 from st_vi.losses import DLELoss, DLEMonitor, InfoNCEWarmUp
 from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer
 from st_vi.recipes.base_models import check_base
 from st_vi.recipes.lora import add_lora, lora_config
-from st_vi.recipes.row_checks import checked_rows, num_positives
+from st_vi.recipes.row_checks import check_evaluator, checked_rows, num_positives
 from st_vi.recipes.training import train
+from st_vi.text import comparison_key
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -190,6 +192,7 @@ def train_vipolyqwen(
     """
     loss = loss or DLELoss(model, num_positives=num_positives(train_dataset) or 1)
     train_dataset = checked_rows(train_dataset, loss, model, bad_image)
+    check_evaluator(model, evaluator)
     if not any("visual." in name for name, _ in model.named_parameters()):
         arguments = {"learning_rate_mapping": {}} | arguments  # a text model has no tower to go slower with
     warm_up = [InfoNCEWarmUp(loss, info_nce_warm_up)] if info_nce_warm_up else []
@@ -214,11 +217,12 @@ def vipolyqwen_evaluator(rows: Dataset | DatasetDict, **settings: Any) -> TaskRe
 
     Args:
         rows: As for `train_vipolyqwen`, perhaps with a column `options` (the right answer may be among them). Of a
-            `DatasetDict`, every data set is a corpus of its own, under its name.
+            `DatasetDict`, every data set is a corpus of its own, under its name. Pictures are opened a batch at a time.
         **settings: For `TaskRetrievalEvaluator`.
 
     Raises:
-        ValueError: A data set of several tasks in a `DatasetDict`.
+        ValueError: A data set of several tasks in a `DatasetDict`, or a row without text and picture, or with one that
+            cannot be read.
 
     Example:
         >>> from st_vi.recipes.generated import generated_rows
@@ -229,17 +233,17 @@ def vipolyqwen_evaluator(rows: Dataset | DatasetDict, **settings: Any) -> TaskRe
     """
     if isinstance(rows, Dataset):
         rows = split_by_task(rows)
-    columns: dict[str, Any] = {"anchors": [], "positives": [], "tasks": [], "scores": [], "options": []}
-    prompts = {}
+    prompts, tasks, scores, options = {}, [], [], []
     for name, part in rows.items():
-        if len(tasks := set(part["task"])) > 1:
-            raise ValueError(f"data set {name!r} has rows of several tasks, {sorted(tasks)}: one prompt each")
-        (prompts[name],) = tasks
-        for row in part:
-            columns["anchors"].append(model_input(row, "anchor"))
-            columns["positives"].append(model_input(row, "positive"))
-            columns["tasks"].append(name)
-            columns["scores"].append(row.get("score"))
-            wrong = [option for option in row.get("options") or () if option != row["positive"]]
-            columns["options"].append(wrong or None)
-    return TaskRetrievalEvaluator(**columns, prompt_names=prompts, **settings)
+        if len(of_part := set(part["task"])) > 1:
+            raise ValueError(f"data set {name!r} has rows of several tasks, {sorted(of_part)}: one prompt each")
+        (prompts[name],) = of_part
+        tasks += [name] * len(part)
+        values = part.select_columns([c for c in ("positive", "score", "options") if c in part.column_names]).to_list()
+        scores += [score_of(row, number) for number, row in enumerate(values)]
+        options += [
+            [one for one in row.get("options") or () if comparison_key(one) != comparison_key(row["positive"] or "")]
+            for row in values
+        ]
+    anchors, positives = (ModelInputs(rows, column) for column in ("anchor", "positive"))
+    return TaskRetrievalEvaluator(anchors, positives, tasks, scores, options, prompt_names=prompts, **settings)

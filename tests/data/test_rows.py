@@ -6,6 +6,7 @@ import re
 
 import pytest
 from datasets import Dataset, concatenate_datasets
+from PIL import Image
 
 from st_vi.data import check_triplets, nli_to_triplets, read_rows, sample_nli, split_by_anchor
 
@@ -68,3 +69,15 @@ def test_broken_lines_are_named(tmp_path, content, message):
 def test_triplets_that_cannot_be_trained_on(columns, message):
     with pytest.raises(ValueError, match=message):
         check_triplets(Dataset.from_dict(columns))
+
+
+def test_pictures_are_split_by_what_they_show_and_not_by_the_question(tmp_path):
+    paths = []
+    for number in range(40):
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(paths[-1])
+    asked = ["Trong ảnh có chữ gì?", "Có màu gì?"]
+    rows = Dataset.from_dict({"anchor": asked * 40, "anchor_image": [path for path in paths for _ in asked]})
+    sides = split_by_anchor(rows, test_size=0.5)
+    shown = [set(sides[side]["anchor_image"]) for side in ("train", "test")]
+    assert all(shown) and not shown[0] & shown[1]
