@@ -44,7 +44,8 @@ def encode_distinct(
     others = [key for key in places if not isinstance(key, str)]
 
     def encode(wanted: Sequence[Hashable], bar: bool) -> np.ndarray:
-        inputs = [opened(columns[number][row]) for number, row in (places[key] for key in wanted)]
+        inputs = [columns[number][row] for number, row in (places[key] for key in wanted)]
+        inputs = [*map(opened, inputs)] if model.supports("image") else inputs  # a path is a text to others
         return model.encode(
             inputs, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=bar, convert_to_numpy=True
         ).astype(np.float32)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sentence_transformers.base.modality import is_image_url_or_path
 
+from st_vi.pictures import open_image
 from st_vi.text import comparison_key
 
 
@@ -64,8 +65,6 @@ def opened(value: Any) -> Any:
     Raises:
         ValueError: A picture cannot be read.
     """
-    from st_vi.data.images import open_image  # of a room that uses this one
-
     if isinstance(value, Mapping) and not (value and value.keys() <= {"bytes", "path"}):
         return {kind: opened(part) if kind == "image" else part for kind, part in value.items()}
     if isinstance(value, (list, tuple)):
