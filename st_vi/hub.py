@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import snapshot_download
-from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Module, Transformer
 from sentence_transformers.base.modules.transformer import set_temporary_class_attrs
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
@@ -21,6 +21,7 @@ from transformers.utils import logging
 from st_vi import modules
 from st_vi.model_files import check_files, check_modules, plain_weights
 from st_vi.modules import MLPHead
+from st_vi.modules.model_card import TAGS, ModelCard, with_own_card
 from st_vi.modules.positions import usable_positions
 from st_vi.modules.whole_backbone import whole_backbone
 from st_vi.vocabulary import trim_vocabulary
@@ -94,7 +95,9 @@ def import_viclsr(
     transformer, head = _read_modules(file, activation)
     transformer.max_seq_length = min(max_seq_length, usable_positions(transformer.config))  # type: ignore[assignment]
     logger.warning_once(_LICENCE_NOTICE)
-    card = SentenceTransformerModelCardData(license="cc-by-nc-sa-4.0", local_files_only=local_files_only)
+    card = ModelCard(
+        language="vi", license="cc-by-nc-sa-4.0", tags=[*TAGS, "viclsr"], local_files_only=local_files_only
+    )
     if not Path(name).is_dir():
         card.set_base_model(name, revision=revision)
     pipeline = [transformer, Pooling(transformer.get_embedding_dimension(), "cls"), head, Normalize()]
@@ -145,6 +148,7 @@ def export_stock(model: SentenceTransformer, path: str | Path) -> None:
             )
     stock.model_card_data = copy.copy(model.model_card_data)
     stock.model_card_data.register_model(stock)
+    with_own_card(stock)
     stock.save_pretrained(str(path))
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import transformers.integrations.peft as transformers_adapters
 import transformers.modeling_utils as transformers_models
+from sentence_transformers import SentenceTransformerModelCardData
 from transformers.utils.loading_report import log_state_dict_report
 
 CheckWeights = Callable[[Any, str, Any], None]
@@ -46,3 +48,37 @@ def watched_reading(check: CheckWeights) -> Iterator[None]:
         finally:
             for place, function in zip(places, before, strict=True):
                 place.log_state_dict_report = function
+
+
+class CardData(SentenceTransformerModelCardData):
+    """The stock data of a model card, with names for what stock calls on the way to `README.md`.
+
+    Stock sets ``save_dir`` right before it writes the card of a model, made anew or (``_model_card_text``) as it was
+    read with the model; asks ``_asset_path_to_url`` for the place of a picture that code shows; and, of a model that
+    takes pictures, ``_set_multimodal_usage_examples`` for the inputs of that code.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "save_dir" and value and getattr(self, "model", None) is not None:
+            text = self.model._model_card_text  # type: ignore[union-attr]
+            if text:
+                self.model._model_card_text = self.moved(text, Path(value))  # type: ignore[union-attr]
+
+    def moved(self, text: str, folder: Path) -> str:
+        """A card that was read with the model, as it is to be saved in another folder."""
+        raise NotImplementedError
+
+    def asset_place(self, path: str) -> str:
+        """Where code finds what lies at this path in the model's folder."""
+        raise NotImplementedError
+
+    def set_picture_examples(self, dataset: Any) -> None:
+        """Take inputs with pictures for the code, of some of these data sets by name."""
+        raise NotImplementedError
+
+    def _asset_path_to_url(self, relative_path: str) -> str:
+        return super()._asset_path_to_url(relative_path) if self.model_id else self.asset_place(relative_path)
+
+    def _set_multimodal_usage_examples(self, dataset: Any) -> None:
+        self.set_picture_examples(dataset)

@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 from st_vi.hub import export_stock, import_viclsr, load
 from st_vi.modules import MLPHead
 from tests.conftest import SENTENCES
+from tests.modules.test_model_card import check
 
 SAFETENSORS, BIN = "model.safetensors", "pytorch_model.bin"
 LONG = " ".join(SENTENCES)  # more tokens than the tiny model has positions
@@ -148,6 +149,16 @@ def test_training_leaves_the_file_alone(released):
     assert all((p.grad is None) == ("pooler" in name) for name, p in model.named_parameters())
     assert (encode(model) - vectors).abs().max() > 1e-3
     assert released.read_bytes() == before
+
+
+def test_the_card_of_an_imported_model_runs(released, tmp_path):
+    model = import_viclsr(released.parent, local_files_only=True)
+    model.save_pretrained(str(tmp_path / "own"))
+    export_stock(model, tmp_path / "stock")
+    for folder in (tmp_path / "own", tmp_path / "stock"):
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        assert "cc-by-nc-sa-4.0" in text
+        check(folder)
 
 
 def test_saved_and_reloaded_it_has_the_same_weights(released, tmp_path):

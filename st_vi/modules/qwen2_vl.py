@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modality import InputFormatter
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor
@@ -17,6 +18,7 @@ from transformers.utils import is_flash_attn_2_available, is_torchvision_availab
 from transformers.utils.versions import require_version
 
 from st_vi.modules.distinct_pictures import DistinctPictures
+from st_vi.modules.model_card import with_own_card
 from st_vi.modules.saved_module import declare_requirement
 from st_vi.modules.tokenizers import own_tokenizer
 from st_vi.modules.vision_inputs import read_input, without_marks
@@ -252,6 +254,10 @@ class Qwen2VLTransformer(Transformer):
         for grid, tokens in zip(grids.tolist(), visual.split(grids.prod(dim=1).tolist()), strict=True):
             positions[int(tokens[0, 0])].append(tokens[:, 1].view(grid))
         return positions
+
+    def on_model_ready(self, model: SentenceTransformer) -> None:  # type: ignore[override]
+        """Let the model's card say how a model with this module is loaded."""
+        with_own_card(model)
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """Save as the stock module does."""

@@ -7,7 +7,10 @@ import os
 from pathlib import Path
 from typing import Any, Self
 
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Module
+
+from st_vi.modules.model_card import with_own_card
 
 
 class SavedModule(Module):
@@ -18,6 +21,10 @@ class SavedModule(Module):
         self.save_config(output_path)
         self.save_torch_weights(output_path, safe_serialization=safe_serialization)
         declare_requirement(output_path)
+
+    def on_model_ready(self, model: SentenceTransformer) -> None:  # type: ignore[override]
+        """Let the model's card say how a model with this module is loaded."""
+        with_own_card(model)
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:  # type: ignore[override]

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 
+from st_vi.modules.model_card import with_own_card
 from st_vi.modules.saved_module import declare_requirement
 from st_vi.text import mend
 
@@ -53,6 +55,10 @@ class WordSegmentedTransformer(Transformer):
             except UnicodeError as error:
                 raise ValueError(f"input {number} of the batch, {text!r:.100}: {error}") from error
         return super().preprocess(segmented, prompt=prompt, **kwargs)
+
+    def on_model_ready(self, model: SentenceTransformer) -> None:  # type: ignore[override]
+        """Let the model's card say how a model with this module is loaded."""
+        with_own_card(model)
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """Save as the stock module does."""

@@ -27,6 +27,9 @@ from st_vi.recipes.checkpoints import last_complete_checkpoint, not_written
 
 logger = logging.get_logger(__name__)
 
+_NO_FIGURES = ("runtime", "_per_second", "loss")
+"""What the trainer logs beside the evaluator's figures."""
+
 
 def train(
     model: SentenceTransformer,
@@ -88,6 +91,7 @@ def train(
     checkpoint = last_complete_checkpoint(output_dir, model, states) if resume else None
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
+        _show_best_figures(model, evaluator, trainer.state.log_history)
         if trainer.args.should_save:  # of several processes, the first
             model.save_pretrained(str(output_dir))
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -98,6 +102,18 @@ def train(
         left = last_complete_checkpoint(output_dir, model, states)
         raise not_written(Path(output_dir, step), error, left) from error
     return trainer
+
+
+def _show_best_figures(model: SentenceTransformer, evaluator: BaseEvaluator | None, log: list[dict[str, Any]]) -> None:
+    """Where the trainer came back to its best checkpoint, the card has the figures of that, whoever measured them."""
+    card = model.model_card_data
+    at_best = [entry for entry in log if entry["step"] == card.best_model_step]
+    found = {name.removeprefix("eval_"): value for entry in at_best for name, value in entry.items() if "eval_" in name}
+    results = card.eval_results_dict if card.eval_results_dict is not None else {}
+    for figures in results.values():
+        figures.update({name: found[name] for name in figures if name in found})
+    if evaluator is not None and not results and found and not isinstance(evaluator, SequentialEvaluator):
+        results[evaluator] = {name: value for name, value in found.items() if not name.endswith(_NO_FIGURES)}
 
 
 def _has_frozen_adapter(model: SentenceTransformer) -> bool:

@@ -10,7 +10,6 @@ import torch
 from datasets import Dataset, DatasetDict
 from sentence_transformers import (
     SentenceTransformer,
-    SentenceTransformerModelCardData,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
@@ -23,6 +22,7 @@ from st_vi.data import check_triplets
 from st_vi.losses import SupConNLILoss
 from st_vi.modules import MLPHead, WordSegmentedTransformer
 from st_vi.modules.mlp_head import Activation
+from st_vi.modules.model_card import TAGS, ModelCard
 from st_vi.modules.positions import usable_positions
 from st_vi.modules.whole_backbone import whole_backbone
 from st_vi.recipes.base_models import check_base
@@ -74,7 +74,7 @@ def build_viclsr(
     width = transformer.get_embedding_dimension()
     return SentenceTransformer(
         modules=[transformer, Pooling(width, pooling), MLPHead(width, width, activation=activation), Normalize()],
-        model_card_data=SentenceTransformerModelCardData(language="vi", tags=["st-vi", "viclsr"]),
+        model_card_data=ModelCard(language="vi", tags=[*TAGS, "viclsr"]),
     )
 
 

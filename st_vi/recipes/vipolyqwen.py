@@ -10,7 +10,6 @@ import torch
 from datasets import Dataset, DatasetDict
 from sentence_transformers import (
     SentenceTransformer,
-    SentenceTransformerModelCardData,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
@@ -26,6 +25,7 @@ from st_vi.data.task_rows import ModelInputs
 from st_vi.evaluation import TaskRetrievalEvaluator
 from st_vi.losses import DLELoss, DLEMonitor, InfoNCEWarmUp
 from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer
+from st_vi.modules.model_card import TAGS, ModelCard
 from st_vi.recipes.base_models import check_base
 from st_vi.recipes.lora import add_lora, lora_config
 from st_vi.recipes.row_checks import check_evaluator, checked_rows, num_positives
@@ -95,7 +95,7 @@ def build_vipolyqwen(
     return SentenceTransformer(
         modules=[*modules, Normalize()],
         prompts=backbone.default_prompts(),
-        model_card_data=SentenceTransformerModelCardData(language="vi", tags=["st-vi", "vipolyqwen"]),
+        model_card_data=ModelCard(language="vi", tags=[*TAGS, "vipolyqwen"]),
     )
 
 
