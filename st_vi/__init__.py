@@ -32,6 +32,21 @@ _HOME = {
     "trim_vocabulary": "st_vi.vocabulary",
 }
 
+# Modules that can be reached without an import of their own.
+_ROOMS = (
+    "data",
+    "encoding",
+    "evaluation",
+    "hub",
+    "losses",
+    "modules",
+    "recipes",
+    "tasks",
+    "terms",
+    "text",
+    "viz",
+)
+
 __all__ = [
     "VIPOLYQWEN_TASKS",
     "AttentionPooling",
@@ -56,6 +71,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from st_vi import data, encoding, evaluation, hub, losses, modules, recipes, tasks, terms, text, viz  # noqa: F401
     from st_vi.data import MixedTaskCollator
     from st_vi.hub import export_stock, import_viclsr, load
     from st_vi.losses import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss
@@ -68,8 +84,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted((*__all__, *_ROOMS))

@@ -25,6 +25,7 @@ from st_vi.cli.options import (
     Epochs,
     Labels,
     MaxSteps,
+    Overwrite,
     Rate,
     Resume,
     SaveSteps,
@@ -143,6 +144,7 @@ def viclsr(
     device: Device = None,
     seed: Annotated[int, typer.Option(min=0)] = 42,
     resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train ViCLSR on NLI rows: entailment is the positive, contradiction the hard negative."""
     if evaluation:
@@ -180,6 +182,7 @@ def viclsr(
             evaluator=held_out and _nli_evaluator(held_out),
             loss=loss,
             resume=resume,
+            overwrite=overwrite,
             num_train_epochs=epochs,
             per_device_train_batch_size=batch_size,
             learning_rate=learning_rate,
@@ -223,6 +226,7 @@ def vipolyqwen(
     device: Device = None,
     seed: Annotated[int, typer.Option(min=0)] = 42,
     resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train viPolyQwen on rows with anchor, positive, task, and where there are any score and anchor_image."""
     if lora:
@@ -259,6 +263,7 @@ def vipolyqwen(
             evaluator=evaluator,
             prefix_dropout=prefix_dropout,
             resume=resume,
+            overwrite=overwrite,
             num_train_epochs=epochs,
             per_device_train_batch_size=batch_size,
             gradient_accumulation_steps=accumulation,

@@ -38,6 +38,9 @@ SaveSteps = Annotated[
 ]
 BF16 = Annotated[bool | None, typer.Option(help="compute in bfloat16; as a rule where the GPU has it")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; else the best there is")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="replace the model and checkpoints that a training left in --output")
+]
 Resume = Annotated[bool, typer.Option(help="go on from the last checkpoint in --output")]
 
 

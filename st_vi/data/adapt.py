@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any, Literal, get_args
 
-from datasets import Dataset
-
+from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.columns import bad_value, clean_text, clean_texts, find_columns
 from st_vi.data.labels import CONTRADICTION, ENTAILMENT, NEUTRAL, OTHER, canonical_labels
 from st_vi.data.triplets import Report, Row, Triplets
@@ -25,7 +24,7 @@ WEAK_POSITIVE_SCORE = 0.5
 
 
 def nli_to_triplets(
-    dataset: Dataset,
+    dataset: Rows,
     columns: Mapping[str, str] | None = None,
     labels: Mapping[Any, str] | None = None,
     reverse: bool = False,
@@ -72,6 +71,7 @@ def nli_to_triplets(
         >>> rows.report  # print it for a table
         {'rows read': 2, 'entailment': 1, 'contradiction': 1, 'anchors': 1, 'triplets': 1}
     """
+    dataset = as_dataset(dataset)
     for name, value, choices in (
         ("neutral", neutral, Neutral),
         ("missing_negative", missing_negative, MissingNegative),
@@ -120,7 +120,7 @@ def nli_to_triplets(
 
 
 def fact_check_to_triplets(
-    dataset: Dataset,
+    dataset: Rows,
     columns: Mapping[str, str] | None = None,
     labels: Mapping[Any, str] | None = None,
     reverse: bool = False,
@@ -144,13 +144,14 @@ def fact_check_to_triplets(
         >>> rows["triplets"]["negative"][0]
         'Cầu dài 3 km.'
     """
+    dataset = as_dataset(dataset)
     found = find_columns(dataset.column_names, ("evidence", "claim", "label"), columns)
     as_nli = {"premise": found["evidence"], "hypothesis": found["claim"], "label": found["label"]}
     return nli_to_triplets(dataset, as_nli, labels, reverse, neutral, missing_negative, conflict, seed)
 
 
 def reading_comprehension_to_triplets(
-    dataset: Dataset,
+    dataset: Rows,
     columns: Mapping[str, str] | None = None,
     template: str = "{question} {passage}",
     conflict: Conflict = "error",
@@ -184,6 +185,7 @@ def reading_comprehension_to_triplets(
         >>> rows["2_negatives"][0]["positive"]
         'mèo'
     """
+    dataset = as_dataset(dataset)
     _check_choice("conflict", conflict, Conflict)
     roles = ("passage", "question", "options", "answer")
     found = find_columns(dataset.column_names, roles, columns, optional=("passage",))

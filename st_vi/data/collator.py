@@ -113,6 +113,23 @@ class MixedTaskCollator(BaseDataCollator):
         return task.prefix if crc32(text.encode(errors="surrogatepass")) >= self.prefix_dropout * 2**32 else ""
 
 
+@dataclass
+class ScoreCollator(MixedTaskCollator):
+    """`MixedTaskCollator` for stock losses: the label is the score, where every row of the batch has one, or absent.
+
+    Stock losses would read the task's number as a label; those that need none pass over the scores.
+
+    Args:
+        preprocess_fn: As the rest, see `MixedTaskCollator`.
+    """
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        """Collate rows into one batch; see the class."""
+        batch = super().__call__(features)
+        scores = batch.pop("label")[:, 1]
+        return batch if scores.isnan().any() else {"label": scores, **batch}
+
+
 def _teacher_vectors(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> torch.Tensor:
     """(B, columns · T), column after column; NaN for a vector that is None or whose column is not there."""
     found: dict[tuple[int, int], torch.Tensor] = {}

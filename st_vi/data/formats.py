@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, Features, Image, LargeList, List, Value, concatenate_datasets
 
+from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.columns import bad_value, candidate_columns, clean_text, find_columns, number_of
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ _TYPES = {"anchor": Value("string"), "positive": Value("string"), "score": Value
 
 
 def scored_pairs_to_rows(
-    dataset: Dataset,
+    dataset: Rows,
     score_range: tuple[float, float],
     columns: Mapping[str, str] | None = None,
     task: str = "text_pair",
@@ -47,6 +48,7 @@ def scored_pairs_to_rows(
         >>> rows.column_names, max(rows["score"])
         (['anchor', 'positive', 'score', 'task'], 1.0)
     """
+    dataset = as_dataset(dataset)
     if len(score_range) != 2 or not 0 < score_range[1] - score_range[0] < math.inf:
         raise ValueError(f"score_range must be (lowest, highest), got {score_range}")
     low, high = score_range
@@ -61,7 +63,7 @@ def scored_pairs_to_rows(
     return _text_rows(rows, *_TYPES)
 
 
-def instructions_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None, task: str = "instr") -> Dataset:
+def instructions_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, task: str = "instr") -> Dataset:
     """Instruction (with its input, where there is one) and output become anchor and positive.
 
     Args:
@@ -79,6 +81,7 @@ def instructions_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = N
         >>> instructions_to_rows(rows)[0]
         {'anchor': 'Dịch sang tiếng Anh. mưa', 'positive': 'rain', 'task': 'instr'}
     """
+    dataset = as_dataset(dataset)
     found = find_columns(dataset.column_names, ("instruction", "input", "output"), columns, optional=("input",))
     rows = []
     for number, row in enumerate(dataset.select_columns(list(found.values()))):
@@ -90,7 +93,7 @@ def instructions_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = N
     return _text_rows(rows, "anchor", "positive", "task")
 
 
-def ocr_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None, task: str = "ocr") -> Dataset:
+def ocr_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, task: str = "ocr") -> Dataset:
     """A picture with text becomes the anchor, its text (or the answer to a question about it) the positive.
 
     Args:
@@ -104,6 +107,7 @@ def ocr_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None, task
     Raises:
         ValueError: A missing column, or text that is empty or no string.
     """
+    dataset = as_dataset(dataset)
     found = find_columns(dataset.column_names, ("image", "text", "question"), columns, optional=("question",))
     questions, texts = [], []
     for number, row in enumerate(dataset.select_columns([found[role] for role in found if role != "image"])):
@@ -113,7 +117,7 @@ def ocr_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None, task
     return _with_image(dataset, found["image"], questions, texts, task)
 
 
-def vqa_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None, task: str = "vqa_single") -> Dataset:
+def vqa_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, task: str = "vqa_single") -> Dataset:
     """A picture and a question about it become the anchor, the answer the positive.
 
     Args:
@@ -124,6 +128,7 @@ def vqa_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None, task
     Raises:
         ValueError: A missing column, or text that is empty or no string.
     """
+    dataset = as_dataset(dataset)
     found = find_columns(dataset.column_names, ("image", "question", "answer"), columns)
     texts = {
         role: [clean_text(text, found[role], number) for number, text in enumerate(dataset[found[role]])]
@@ -132,7 +137,7 @@ def vqa_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None, task
     return _with_image(dataset, found["image"], texts["question"], texts["answer"], task)
 
 
-def dialogues_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None, task: str = "vqa_multi") -> Dataset:
+def dialogues_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, task: str = "vqa_multi") -> Dataset:
     """A dialogue about a picture becomes one row a turn: earlier turns are context in the anchor.
 
     The anchor of turn k is "Hỏi: q₁ Đáp: a₁ … Hỏi: q_k", the positive a_k: no answer stands in its own anchor.
@@ -153,6 +158,7 @@ def dialogues_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None
         >>> rows["anchor"][1], rows["positive"][1]
         ('Hỏi: Con gì? Đáp: Con mèo. Hỏi: Màu gì?', 'Màu đen.')
     """
+    dataset = as_dataset(dataset)
     found = find_columns(dataset.column_names, ("image", "turns"), columns)
     numbers, anchors, answers = [], [], []
     for number, turns in enumerate(dataset[found["turns"]]):
@@ -171,7 +177,7 @@ def dialogues_to_rows(dataset: Dataset, columns: Mapping[str, str] | None = None
     return _with_image(dataset.select(numbers), found["image"], anchors, answers, task)
 
 
-def combine_rows(*datasets: Dataset) -> Dataset:
+def combine_rows(*datasets: Rows) -> Dataset:
     """One data set of all rows, with a missing score as NaN and a missing picture as None.
 
     Columns: anchor, positive and further candidates, each with its pictures (where any set has them), score,
@@ -194,8 +200,9 @@ def combine_rows(*datasets: Dataset) -> Dataset:
     """
     if not datasets:
         raise ValueError("there are no data sets to combine")
-    candidates = candidate_columns({name for dataset in datasets for name in dataset.column_names})
-    for dataset in datasets:
+    sets = [as_dataset(rows) for rows in datasets]
+    candidates = candidate_columns({name for dataset in sets for name in dataset.column_names})
+    for dataset in sets:
         if missing := [name for name in candidates[1:] if name not in dataset.column_names]:
             raise ValueError(
                 f"columns {missing} are in some sets alone: train the sets side by side, as a DatasetDict, or give "
@@ -203,12 +210,12 @@ def combine_rows(*datasets: Dataset) -> Dataset:
             )
     order = [column for text in ("anchor", *candidates) for column in (text, f"{text}_image", f"{text}_teacher")]
     order += ["score", "teacher_scores", "task", "options"]
-    if others := sorted({name for dataset in datasets for name in dataset.column_names} - set(order)):
+    if others := sorted({name for dataset in sets for name in dataset.column_names} - set(order)):
         logger.info("columns that no task uses are left out: %s", ", ".join(others))
-    features = {name: _common_type(name, datasets) for name in order}
+    features = {name: _common_type(name, sets) for name in order}
     names = [name for name in order if features[name]]
     parts = []
-    for dataset in datasets:
+    for dataset in sets:
         columns = dataset.select_columns([name for name in names if name in dataset.column_names])
         for name in names:
             if name not in dataset.column_names:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
+from st_vi.data.accepted import Rows, TrainRows, as_dataset
 from st_vi.data.negatives import MissingNegative, as_triplets, rows_of
 from st_vi.data.triplets import Row, Triplets
 from st_vi.text import comparison_key
@@ -21,7 +21,7 @@ _CHUNK = 8192
 
 
 def hardness(
-    dataset: Dataset, model: SentenceTransformer, batch_size: int = 32, show_progress_bar: bool = True
+    dataset: Rows, model: SentenceTransformer, batch_size: int = 32, show_progress_bar: bool = True
 ) -> np.ndarray:
     """How hard the negatives of each row are: similarity(anchor, negative) − similarity(anchor, positive).
 
@@ -50,12 +50,13 @@ def hardness(
         >>> hardness(rows, model, show_progress_bar=False).tolist()
         [-1.0]
     """
+    dataset = as_dataset(dataset)
     positives, negatives = _similarities(rows_of(dataset), model, batch_size, show_progress_bar)
     return np.array([max(row) for row in negatives]) - positives
 
 
 def drop_false_negatives(
-    dataset: Dataset | Mapping[str, Dataset],
+    dataset: TrainRows,
     model: SentenceTransformer,
     absolute_margin: float | None = None,
     relative_margin: float | None = 0.05,

@@ -13,6 +13,7 @@ from datasets import Dataset
 from sklearn.feature_extraction.text import TfidfVectorizer
 from tqdm.auto import tqdm
 
+from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.columns import clean_texts, find_columns
 from st_vi.data.triplets import Report
 from st_vi.text import comparison_key, strip_diacritics
@@ -72,8 +73,8 @@ class LeakageReport:
 
 
 def leakage_report(
-    train: Dataset,
-    test: Dataset,
+    train: Rows,
+    test: Rows,
     columns: Sequence[str] | None = None,
     test_columns: Sequence[str] | None = None,
     casefold: bool = False,
@@ -118,6 +119,7 @@ def leakage_report(
         >>> report.drop(["row", "anchor", "text"])
         [0]
     """
+    train, test = as_dataset(train), as_dataset(test)
     if near is not None and not 0 < near <= 1:
         raise ValueError(f"near must lie above 0 and be at most 1, or be None, got {near}")
     fold = {"casefold": casefold, "ignore_diacritics": ignore_diacritics}
@@ -154,8 +156,8 @@ def leakage_report(
 
 
 def without_leakage(
-    train: Dataset,
-    test: Dataset,
+    train: Rows,
+    test: Rows,
     columns: Sequence[str] | None = None,
     test_columns: Sequence[str] | None = None,
     kinds: Iterable[Kind] = KINDS,
@@ -188,6 +190,7 @@ def without_leakage(
         >>> without_leakage(train, test, casefold=True, ignore_diacritics=True)["anchor"][:]
         ['Mèo ngủ.']
     """
+    train, test = as_dataset(train), as_dataset(test)
     report = leakage_report(train, test, columns, test_columns, casefold, ignore_diacritics, near, show_progress_bar)
     return train.select(sorted(set(range(len(train))) - set(report.drop(kinds))))
 

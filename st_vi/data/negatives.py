@@ -14,8 +14,7 @@ from functools import partial
 from random import Random
 from typing import Any, Literal, get_args
 
-from datasets import Dataset
-
+from st_vi.data.accepted import Rows, TrainRows, as_dataset, as_datasets
 from st_vi.data.columns import candidate_columns, clean_texts
 from st_vi.data.perturbations import Order, Unit, change_order, strip_diacritics, swap_negation, swap_number
 from st_vi.data.triplets import Report, Row, Triplets, check_triplets, checked_rows
@@ -26,7 +25,7 @@ MissingNegative = Literal["pair", "drop"]
 
 
 def perturbed_negatives(
-    dataset: Dataset | Mapping[str, Dataset],
+    dataset: TrainRows,
     kinds: Sequence[Kind] = ("order", "negation", "number"),
     per_row: int = 1,
     order: Order = "swap",
@@ -96,7 +95,7 @@ def perturbed_negatives(
 
 
 def same_document_negatives(
-    dataset: Dataset,
+    dataset: Rows,
     document: str = "document",
     per_row: int = 1,
     missing_negative: MissingNegative = "pair",
@@ -134,6 +133,7 @@ def same_document_negatives(
         >>> rows["triplets"][0]["negative"]
         'Ghe nào cũng đầy trái cây.'
     """
+    dataset = as_dataset(dataset)
     if document not in dataset.column_names:
         raise ValueError(f"missing column {document!r} of documents; the columns are {dataset.column_names}")
     if per_row < 1:
@@ -153,7 +153,7 @@ def same_document_negatives(
     return as_triplets(new_rows, report, missing_negative)
 
 
-def rows_of(dataset: Dataset | Mapping[str, Dataset]) -> list[Row]:
+def rows_of(dataset: TrainRows) -> list[Row]:
     """Checked rows of one or more data sets, with normalised texts; `score` is read, other columns are not.
 
     Raises:
@@ -165,6 +165,7 @@ def rows_of(dataset: Dataset | Mapping[str, Dataset]) -> list[Row]:
         >>> rows_of(Dataset.from_dict({"anchor": ["Mưa"], "positive": ["Trời  mưa"], "negative": ["Nắng"]}))
         [Row(anchor='Mưa', positive='Trời mưa', negatives=('Nắng',), score=1.0)]
     """
+    dataset = as_datasets(dataset)
     if isinstance(dataset, Mapping):
         check_triplets(dataset)
         return [row for part in dataset.values() for row in rows_of(part)]

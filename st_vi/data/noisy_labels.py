@@ -17,6 +17,7 @@ from sklearn.model_selection import KFold, StratifiedGroupKFold, cross_val_predi
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.columns import bad_value, clean_texts, find_columns, number_of
 from st_vi.evaluation.common import encode_distinct
 from st_vi.text import comparison_key
@@ -67,7 +68,7 @@ class ScoreSuspect:
 
 
 def label_suspects(
-    dataset: Dataset,
+    dataset: Rows,
     model: SentenceTransformer,
     columns: Mapping[str, str] | None = None,
     features: Features = "pair",
@@ -117,6 +118,7 @@ def label_suspects(
         >>> [found.row for found in label_suspects(Dataset.from_list(rows), model, features="cosine", folds=2)]
         [5]
     """
+    dataset = as_dataset(dataset)
     if features not in get_args(Features):
         raise ValueError(f"features must be one of {get_args(Features)}, got {features!r}")
     found = find_columns(dataset.column_names, ("premise", "hypothesis", "label"), columns)
@@ -148,7 +150,7 @@ def label_suspects(
 
 
 def score_suspects(
-    dataset: Dataset,
+    dataset: Rows,
     model: SentenceTransformer,
     columns: Mapping[str, str] | None = None,
     fit: Fit = "isotonic",
@@ -189,6 +191,7 @@ def score_suspects(
         >>> found.row, found.expected, found.residual
         (2, 0.0, 4.0)
     """
+    dataset = as_dataset(dataset)
     if fit not in get_args(Fit):
         raise ValueError(f"fit must be one of {get_args(Fit)}, got {fit!r}")
     found = find_columns(dataset.column_names, ("sentence1", "sentence2", "score"), columns)

@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
+from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.quality import cosines, triplet_columns
 from st_vi.data.triplets import Report
 
@@ -45,7 +46,7 @@ class PreferenceStrength:
 
 
 def preference_strength(
-    dataset: Dataset,
+    dataset: Rows,
     models: SentenceTransformer | Sequence[SentenceTransformer],
     flip_below: float = -0.1,
     soften_below: float = 0.05,
@@ -95,6 +96,7 @@ def preference_strength(
         >>> found.suggestions, found.counts["flip"]
         (('margin', 'flip'), 1)
     """
+    dataset = as_dataset(dataset)
     if not flip_below <= soften_below <= margin_above:
         raise ValueError(f"expected {flip_below=} ≤ {soften_below=} ≤ {margin_above=}")
     # A model is itself a sequence, of modules.
@@ -112,7 +114,7 @@ def preference_strength(
     return PreferenceStrength(mean, std, tuple(suggestions.tolist()))
 
 
-def flip_rows(dataset: Dataset, rows: Iterable[int], negative: str | None = None) -> Dataset:
+def flip_rows(dataset: Rows, rows: Iterable[int], negative: str | None = None) -> Dataset:
     """The data set with positive and negative exchanged in some rows, such as those that look flipped.
 
     Args:
@@ -130,6 +132,7 @@ def flip_rows(dataset: Dataset, rows: Iterable[int], negative: str | None = None
         >>> flip_rows(Dataset.from_dict(rows), [1])["positive"][:]
         ['mưa', 'mưa']
     """
+    dataset = as_dataset(dataset)
     name, chosen = _negative(dataset, negative), set(rows)
     if outside := sorted(row for row in chosen if not 0 <= row < len(dataset)):
         raise ValueError(f"rows {outside[:5]} are not among the {len(dataset)} rows")

@@ -18,6 +18,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import pairwise_cos_sim
 from torch import Tensor
 
+from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.columns import clean_texts
 
 
@@ -48,7 +49,7 @@ class ECI:
 
 
 def eci(
-    dataset: Dataset,
+    dataset: Rows,
     model: SentenceTransformer,
     teacher: SentenceTransformer | None = None,
     absolute_margin: float | None = None,
@@ -84,6 +85,7 @@ def eci(
         >>> round(found.hardness, 4), found.safety  # cosines of 2/√6 and 1/2
         (0.6124, 1.0)
     """
+    dataset = as_dataset(dataset)
     names = triplet_columns(dataset)
     settings: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
     positive, negative = cosines(dataset, names, model, **settings)

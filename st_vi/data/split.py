@@ -7,13 +7,14 @@ from hashlib import blake2b
 
 from datasets import Dataset, DatasetDict
 
+from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.columns import bad_value, clean_text, find_columns
 from st_vi.data.task_rows import ModelInputs
 from st_vi.evaluation.content import content_key
 from st_vi.text import comparison_key
 
 
-def split_by_anchor(dataset: Dataset, test_size: float = 0.2, anchor: str | None = None, seed: int = 0) -> DatasetDict:
+def split_by_anchor(dataset: Rows, test_size: float = 0.2, anchor: str | None = None, seed: int = 0) -> DatasetDict:
     """Split rows into "train" and "test" so that no anchor stands on both sides.
 
     The side is a hash of the seed and the anchor's `st_vi.text.comparison_key`: it depends neither on the order of the
@@ -38,6 +39,7 @@ def split_by_anchor(dataset: Dataset, test_size: float = 0.2, anchor: str | None
         >>> set(sides["train"]["premise"]) & set(sides["test"]["premise"])
         set()
     """
+    dataset = as_dataset(dataset)
     if not 0 < test_size < 1:
         raise ValueError(f"test_size must lie between 0 and 1, got {test_size}")
     column = find_columns(dataset.column_names, ["anchor"], {"anchor": anchor} if anchor else None)["anchor"]
@@ -64,7 +66,7 @@ def _uniform(text: str) -> float:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) / 2**64
 
 
-def split_by_task(rows: Dataset) -> DatasetDict:
+def split_by_task(rows: Rows) -> DatasetDict:
     """One data set for each task, in the order in which tasks come up.
 
     Raises:
@@ -77,6 +79,7 @@ def split_by_task(rows: Dataset) -> DatasetDict:
         >>> {task: part["anchor"][:] for task, part in split_by_task(rows).items()}
         {'ocr': ['a', 'c'], 'instr': ['b']}
     """
+    rows = as_dataset(rows)
     if "task" not in rows.column_names:
         raise ValueError(f"missing column 'task'; the columns are {rows.column_names}")
     numbers: dict[str, list[int]] = {}

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, isnan
 from typing import Any, Literal, get_args
 
-from datasets import Dataset, DatasetDict, Image, LargeList, List, Value
+from datasets import Dataset, DatasetDict, Image, IterableDataset, LargeList, List, Value
 
+from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.columns import bad_value, candidate_columns, is_missing
 from st_vi.data.images import images_of
 from st_vi.data.row_values import (
@@ -28,7 +29,7 @@ BadImage = Literal["error", "skip"]
 
 
 def check_task_rows(
-    dataset: Dataset,
+    dataset: Rows,
     tasks: Sequence[Task] = VIPOLYQWEN_TASKS,
     bad_image: BadImage = "error",
     fits: Callable[[Any], None] | None = None,
@@ -66,32 +67,16 @@ def check_task_rows(
         Traceback (most recent call last):
         ValueError: column 'score', row 0: expected a score between 0 and 1, got 4.5
     """
-    if bad_image not in get_args(BadImage):
-        raise ValueError(f"bad_image must be one of {get_args(BadImage)}, got {bad_image!r}")
+    dataset = as_dataset(dataset)
     by_name = {task.name: task for task in tasks}
-    candidates = candidate_columns(dataset.column_names)
-    columns = ("anchor", *candidates)
-    needs_positive = bool(candidates) or any(task.needs_positive for task in tasks)
-    for name in ("anchor", *(["positive"] if needs_positive else []), "task"):
-        if name not in dataset.column_names:
-            raise ValueError(f"missing column {name!r}; the columns are {dataset.column_names}")
+    columns = _checked_columns(dataset, tasks, bad_image)
     report, good, scores = Report(dict.fromkeys(by_name, 0)), [], []
     report["skipped for a bad image"] = 0
     pictured, size = set(), None
     for number, row in enumerate(_undecoded(dataset)):
-        if not isinstance(row["task"], str) or row["task"] not in by_name:
-            bad_value("task", number, row["task"], f"expected one of {list(by_name)}")
-        task = by_name[row["task"]]
-        score = _score(row, number, task)
-        _check_teacher_scores(row, number, task, candidates)
+        task, score = _checked_values(row, number, by_name, columns)
         size = _size_of_vectors(row, number, task, columns, size)
-        _check_options(row, number)
-        try:
-            for column in columns:
-                _check_input(row, column, number, fits)
-        except BadImageError as error:
-            if bad_image == "error":
-                raise ValueError(f"{error} (bad_image='skip' leaves such rows out)") from error
+        if not _has_good_inputs(row, number, columns, bad_image, fits):
             report["skipped for a bad image"] += 1
             continue
         pictured |= {f"{column}_image" for column in columns if images_of(row.get(f"{column}_image"))}
@@ -139,7 +124,71 @@ class ModelInputs(Sequence[Any]):
             raise ValueError(f"{name}, column {self.column!r}, row {row}: {error}") from error
 
 
-def _undecoded(dataset: Dataset) -> Dataset:
+def task_stream(
+    rows: IterableDataset,
+    tasks: Sequence[Task],
+    bad_image: BadImage = "error",
+    fits: Callable[[Any], None] | None = None,
+) -> IterableDataset:
+    """A stream that makes sure of every row when it comes, as `check_task_rows` does of all rows before.
+
+    Raises:
+        ValueError: A missing column, or another `bad_image`; and, from the stream, what `check_task_rows` raises.
+    """
+    by_name = {task.name: task for task in tasks}
+    columns = _checked_columns(rows, tasks, bad_image)
+
+    def is_good(row: Mapping[str, Any], number: int) -> bool:
+        task, _ = _checked_values(row, number, by_name, columns)
+        _size_of_vectors(row, number, task, columns, None)
+        return _has_good_inputs(row, number, columns, bad_image, fits)
+
+    return _undecoded(rows).filter(is_good, with_indices=True)
+
+
+def _checked_columns(rows: Dataset | IterableDataset, tasks: Sequence[Task], bad_image: BadImage) -> tuple[str, ...]:
+    """The anchor's column, and those of its candidates."""
+    if bad_image not in get_args(BadImage):
+        raise ValueError(f"bad_image must be one of {get_args(BadImage)}, got {bad_image!r}")
+    candidates = candidate_columns(rows.column_names)
+    needs_positive = bool(candidates) or any(task.needs_positive for task in tasks)
+    for name in ("anchor", *(["positive"] if needs_positive else []), "task"):
+        if name not in rows.column_names:
+            raise ValueError(f"missing column {name!r}; the columns are {rows.column_names}")
+    return "anchor", *candidates
+
+
+def _checked_values(
+    row: Mapping[str, Any], number: int, by_name: Mapping[str, Task], columns: Sequence[str]
+) -> tuple[Task, float]:
+    """The task of a row, and its score."""
+    if not isinstance(row["task"], str) or row["task"] not in by_name:
+        bad_value("task", number, row["task"], f"expected one of {list(by_name)}")
+    task = by_name[row["task"]]
+    score = _score(row, number, task)
+    _check_teacher_scores(row, number, task, columns[1:])
+    _check_options(row, number)
+    return task, score
+
+
+def _has_good_inputs(
+    row: Mapping[str, Any],
+    number: int,
+    columns: Sequence[str],
+    bad_image: BadImage,
+    fits: Callable[[Any], None] | None,
+) -> bool:
+    try:
+        for column in columns:
+            _check_input(row, column, number, fits)
+    except BadImageError as error:
+        if bad_image == "error":
+            raise ValueError(f"{error} (bad_image='skip' leaves such rows out)") from error
+        return False
+    return True
+
+
+def _undecoded(dataset: Any) -> Any:
     """Image columns as bytes or paths, so that one broken image does not end the loop."""
     for name, feature in dataset.features.items():
         if isinstance(feature, Image):

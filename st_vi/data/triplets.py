@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import TypeVar
+from typing import Any
 
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, IterableDataset, Value
 
-from st_vi.data.columns import bad_value, candidate_columns, clean_texts, number_of
+from st_vi.data.accepted import TrainRows, as_datasets
+from st_vi.data.columns import bad_value, candidate_columns, clean_text, clean_texts, number_of
 from st_vi.text import comparison_key
 
 logger = logging.getLogger(__name__)
@@ -85,10 +86,7 @@ def _negative_columns(count: int) -> list[str]:
     return ["negative"] if count == 1 else [f"negative_{i + 1}" for i in range(count)]
 
 
-Rows = TypeVar("Rows", Dataset, Mapping[str, Dataset])
-
-
-def check_triplets(dataset: Rows) -> Rows:
+def check_triplets(dataset: TrainRows) -> Dataset | DatasetDict:
     """Make sure, before any training step, that every row can be trained on, by the columns that have these names.
 
     The stock trainer takes columns by their place: the first is the anchor, the second the positive, and all others
@@ -96,7 +94,8 @@ def check_triplets(dataset: Rows) -> Rows:
 
     Args:
         dataset: Columns anchor, positive, and negative or negative_1, negative_2, … in any order, and perhaps score,
-            the weight of the row (a number that is written as text is one); or several such sets by name.
+            the weight of the row (a number that is written as text is one); or several such sets by name. A stream
+            is read to its end.
 
     Returns:
         The same rows with these columns in the order of training. Columns with other names are left out, with a
@@ -116,10 +115,10 @@ def check_triplets(dataset: Rows) -> Rows:
         Traceback (most recent call last):
         ValueError: column 'negative', row 0: the negative equals the positive, got 'b'
     """
+    dataset = as_datasets(dataset)
     if not isinstance(dataset, Mapping):
         rows = checked_rows(dataset)
-        if others := [name for name in dataset.column_names if name not in rows.column_names]:
-            logger.warning(f"columns that are not trained on: {', '.join(others)}")
+        _say_what_is_left_out(dataset.column_names, rows.column_names)
         return rows
     if not dataset:
         raise ValueError("no usable pair: the data set is empty")
@@ -133,6 +132,34 @@ def check_triplets(dataset: Rows) -> Rows:
     return dataset if same else DatasetDict(checked)
 
 
+def triplet_stream(rows: IterableDataset) -> IterableDataset:
+    """A stream that makes sure of every row when it comes, as `check_triplets` does of all rows before.
+
+    Raises:
+        ValueError: A missing column; and, from the stream, what `check_triplets` raises.
+    """
+    texts, weight = _training_columns(rows)
+
+    def is_good(row: Mapping[str, Any], number: int) -> bool:
+        clean_text(row["anchor"], "anchor", number)
+        positive = clean_text(row["positive"], "positive", number)
+        for name in texts[2:]:
+            _check_negative(name, number, positive, clean_text(row[name], name, number))
+        if weight:
+            _check_weight(weight, number, row[weight])
+        return True
+
+    names = [*texts, *([weight] if weight else [])]
+    _say_what_is_left_out(rows.column_names, names)
+    checked = rows.select_columns(names).filter(is_good, with_indices=True)
+    return checked.cast_column(weight, Value("float64")) if weight else checked
+
+
+def _say_what_is_left_out(present: Sequence[str], trained_on: Sequence[str]) -> None:
+    if others := [name for name in present if name not in trained_on]:
+        logger.warning(f"columns that are not trained on: {', '.join(others)}")
+
+
 def checked_rows(dataset: Dataset) -> Dataset:
     """One data set as by `check_triplets`, without a word on other columns."""
     texts, weight = _training_columns(dataset)
@@ -143,14 +170,25 @@ def checked_rows(dataset: Dataset) -> Dataset:
     for name in texts[2:]:
         negatives = clean_texts(dataset[name], name)
         for row, (positive, negative) in enumerate(zip(positives, negatives, strict=True)):
-            if comparison_key(positive) == comparison_key(negative):
-                bad_value(name, row, negative, "the negative equals the positive")
+            _check_negative(name, row, positive, negative)
     names = [*texts, *([weight] if weight else [])]
     rows = dataset if dataset.column_names == names else dataset.select_columns(names)
     return _with_weights(rows, weight) if weight else rows
 
 
-def _training_columns(dataset: Dataset) -> tuple[list[str], str | None]:
+def _check_negative(name: str, row: int, positive: str, negative: str) -> None:
+    if comparison_key(positive) == comparison_key(negative):
+        bad_value(name, row, negative, "the negative equals the positive")
+
+
+def _check_weight(column: str, row: int, value: Any) -> float:
+    weight = number_of(value)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < inf:
+        bad_value(column, row, value, "expected a number of 0 or more, the weight of the row")
+    return float(weight)
+
+
+def _training_columns(dataset: Dataset | IterableDataset) -> tuple[list[str], str | None]:
     """Anchor, positive and negatives, in the order of training; and the column of weights, if there is one."""
     present = dataset.column_names
     for name in ("anchor", "positive"):
@@ -171,10 +209,7 @@ def _training_columns(dataset: Dataset) -> tuple[list[str], str | None]:
 def _with_weights(dataset: Dataset, column: str) -> Dataset:
     """Weights as the floats that the loss takes."""
     values = list(dataset[column])
-    weights = [number_of(value) for value in values]
-    for row, weight in enumerate(weights):
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < inf:
-            bad_value(column, row, values[row], "expected a number of 0 or more, the weight of the row")
+    weights = [_check_weight(column, row, value) for row, value in enumerate(values)]
     if all(type(value) is float for value in values):
         return dataset
-    return dataset.remove_columns(column).add_column(column, list(map(float, weights)))
+    return dataset.remove_columns(column).add_column(column, weights)

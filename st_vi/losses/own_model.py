@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from sentence_transformers import SentenceTransformer
 from torch import nn
+
+L = TypeVar("L", bound=nn.Module)
+
+
+def own_losses(loss: Any, kind: type[L]) -> list[L]:
+    """Every loss of a kind among what the stock trainer takes for its loss, those inside of others included.
+
+    Example:
+        >>> from st_vi import DLELoss, SupConNLILoss
+        >>> from st_vi.losses.own_model import own_losses
+        >>> [type(loss).__name__ for loss in own_losses({"a": DLELoss(None), "b": SupConNLILoss(None)}, DLELoss)]
+        ['DLELoss']
+    """
+    if isinstance(loss, Mapping):
+        return [found for part in loss.values() for found in own_losses(part, kind)]
+    return [part for part in loss.modules() if isinstance(part, kind)] if isinstance(loss, nn.Module) else []
 
 
 def check_own_model(loss: Any, model: SentenceTransformer) -> None:

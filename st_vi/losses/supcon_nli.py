@@ -44,8 +44,8 @@ class SupConNLILoss(Settings, nn.Module):
 
     Inputs:
         Columns anchor, positive and n ≥ 0 negatives, in this order: the stock trainer takes columns by place, and
-        `st_vi.data.check_triplets` puts those of these names in order. A `score` column of floats, where there is one, holds the
-        weight of each row in the mean (`nli_to_triplets` gives weak positives 0.5).
+        `st_vi.data.check_triplets` puts those of these names in order. A `score` column of floats, where there is one,
+        holds the weight of each row in the mean (`nli_to_triplets` gives weak positives 0.5).
 
     Raises:
         ValueError: Fewer than two columns, or columns that do not fit each other; a label column that is not one

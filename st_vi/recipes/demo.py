@@ -58,6 +58,7 @@ def run_demo(output_dir: str | Path, epochs: int = 10, seed: int = 0) -> DemoRes
         model,
         nli_to_triplets(train),
         output_dir / "model",
+        overwrite=True,  # of the demo before
         num_train_epochs=epochs,
         per_device_train_batch_size=64,
         learning_rate=1e-3,

@@ -77,7 +77,7 @@ def run_vision_demo(
 
     before = evaluator(model)
     settings = SMALL_TRAINING | {"max_steps": steps, "logging_strategy": "no", "seed": seed}
-    train_vipolyqwen(model, train, output_dir / "model", info_nce_warm_up=0.5, **settings)
+    train_vipolyqwen(model, train, output_dir / "model", info_nce_warm_up=0.5, overwrite=True, **settings)
     after = evaluator(model)
 
     picture = draw(SCENE)

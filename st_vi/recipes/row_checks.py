@@ -2,42 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, Literal
 
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, IterableDataset
 from sentence_transformers import SentenceTransformer
 
 from st_vi.data import MixedTaskCollator, check_task_rows
 from st_vi.data.columns import candidate_columns
+from st_vi.data.task_rows import task_stream
 from st_vi.evaluation import TaskRetrievalEvaluator
 from st_vi.evaluation.content import opened
 from st_vi.losses import DLELoss
 from st_vi.modules import Qwen2VLTransformer
+from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
 
 def checked_rows(
-    dataset: Dataset | DatasetDict, loss: DLELoss, model: SentenceTransformer, bad_image: Literal["error", "skip"]
-) -> Dataset | DatasetDict:
-    """The rows that `model` can be trained on with `loss`.
+    dataset: Dataset | IterableDataset | DatasetDict,
+    losses: Sequence[DLELoss],
+    model: SentenceTransformer,
+    bad_image: Literal["error", "skip"],
+) -> Dataset | IterableDataset | DatasetDict:
+    """The rows that `model` can be trained on with `losses`; of a stream, rows are checked as they come.
+
+    Args:
+        dataset: One, or several by name.
+        losses: With the same tasks; without any, the paper's tasks are taken.
+        model: To be trained.
+        bad_image: As for `check_task_rows`.
 
     Raises:
         ValueError: As for `train_vipolyqwen`; names the data set of a `DatasetDict`.
     """
+    if isinstance(dataset, IterableDataset):
+        return task_stream(dataset, tasks_of(losses), bad_image, lambda made: check_pictures(model, made))
     if not isinstance(dataset, DatasetDict):
-        return _checked(dataset, loss, model, bad_image)
+        return _checked(dataset, losses, model, bad_image)
     checked = DatasetDict()
     for name, rows in dataset.items():
         try:
-            checked[name] = _checked(rows, loss, model, bad_image)
+            checked[name] = _checked(rows, losses, model, bad_image)
         except ValueError as error:
             raise ValueError(f"data set {name!r}: {error}") from error
     return checked
 
 
-def num_positives(dataset: Dataset | DatasetDict) -> int:
+def tasks_of(losses: Sequence[DLELoss]) -> tuple[Task, ...]:
+    """The tasks of the losses, or without any the paper's.
+
+    Raises:
+        ValueError: Two losses have different tasks.
+    """
+    tasks = losses[0].tasks if losses else VIPOLYQWEN_TASKS
+    if any(loss.tasks != tasks for loss in losses):
+        raise ValueError("the losses have different tasks: a row's label is the index of its task, the same for all")
+    return tasks
+
+
+def num_positives(dataset: Dataset | IterableDataset | DatasetDict) -> int:
     """How many columns of positives there are in the set, or in the first one."""
     rows = next(iter(dataset.values()), None) if isinstance(dataset, DatasetDict) else dataset
     return sum(name.startswith("positive") for name in candidate_columns(rows.column_names)) if rows is not None else 0
@@ -63,6 +88,10 @@ def check_evaluator(model: SentenceTransformer, evaluator: Any) -> None:
     Raises:
         ValueError: As said.
     """
+    if isinstance(evaluator, (list, tuple)):
+        for one in evaluator:
+            check_evaluator(model, one)
+        return
     if not isinstance(evaluator, TaskRetrievalEvaluator):
         return
     for inputs, keys in ((evaluator.anchors, evaluator.anchor_keys), (evaluator.positives, evaluator.positive_keys)):
@@ -74,18 +103,19 @@ def check_evaluator(model: SentenceTransformer, evaluator: Any) -> None:
 
 
 def _checked(
-    dataset: Dataset, loss: DLELoss, model: SentenceTransformer, bad_image: Literal["error", "skip"]
+    dataset: Dataset, losses: Sequence[DLELoss], model: SentenceTransformer, bad_image: Literal["error", "skip"]
 ) -> Dataset:
-    rows, _ = check_task_rows(dataset, loss.tasks, bad_image, lambda made: check_pictures(model, made))
+    rows, _ = check_task_rows(dataset, tasks_of(losses), bad_image, lambda made: check_pictures(model, made))
     if not len(rows):
         raise ValueError("there are no rows to train on")
     given = num_positives(rows)
-    if given and given != loss.num_positives:
-        raise ValueError(
-            f"there are {given} column(s) of positives, and the loss takes {loss.num_positives}, so that others would "
-            f"be negatives: give {type(loss).__name__} num_positives={given}"
-        )
-    _rehearse(rows, loss, model)
+    for loss in losses:
+        if given and given != loss.num_positives:
+            raise ValueError(
+                f"there are {given} column(s) of positives, and the loss takes {loss.num_positives}, so that others "
+                f"would be negatives: give {type(loss).__name__} num_positives={given}"
+            )
+        _rehearse(rows, loss, model)
     return rows
 
 

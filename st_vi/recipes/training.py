@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from traceback import extract_tb
-from typing import Any
+from typing import Any, TypeAlias
 
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from safetensors import SafetensorError
 from sentence_transformers import (
     SentenceTransformer,
@@ -23,76 +23,111 @@ from transformers.utils import logging
 
 from st_vi.losses.own_model import check_own_model
 from st_vi.recipes.arguments import check_arguments
+from st_vi.recipes.best_checkpoint import BestMetric, schedule
 from st_vi.recipes.checkpoints import last_complete_checkpoint, not_written
+from st_vi.recipes.interruption import Interruption
+from st_vi.recipes.runs import begin, check_folder, describe
 
 logger = logging.get_logger(__name__)
 
+<<<<<<< HEAD
 _NO_FIGURES = ("runtime", "_per_second", "loss")
 """What the trainer logs beside the evaluator's figures."""
+=======
+TrainRows: TypeAlias = Dataset | IterableDataset | DatasetDict | IterableDatasetDict
+Loss: TypeAlias = nn.Module | Mapping[str, nn.Module] | Callable[[SentenceTransformer], nn.Module]
+Evaluators: TypeAlias = BaseEvaluator | Sequence[BaseEvaluator]
+>>>>>>> 02d0659 (A run goes on as itself or not at all, and replaces nothing unasked; Ctrl-C leaves a checkpoint; streams, lists, DataFrames, lists of evaluators and stock losses are taken as stock takes them)
 
 
 def train(
     model: SentenceTransformer,
-    train_dataset: Dataset | DatasetDict,
+    train_dataset: TrainRows,
     output_dir: str | Path,
-    loss: nn.Module,
+    loss: Loss,
     training_arguments: Callable[..., SentenceTransformerTrainingArguments],
     arguments: Mapping[str, Any],
-    evaluator: BaseEvaluator | None = None,
+    evaluator: Evaluators | None = None,
     data_collator: BaseDataCollator | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
+    settings: Mapping[str, Any] | None = None,
 ) -> SentenceTransformerTrainer:
     """Train `model` in place with the stock trainer, and save it in `output_dir`.
 
-    With an evaluator, it is run after every epoch, and the model ends with the weights of the best one. Without a
-    primary metric, as of `GeometryEvaluator`, there is no best one, and the model ends with the last.
+    With an evaluator, it is run after every epoch, or as often as checkpoints are saved, and the model ends with the
+    weights of the best one. Without a primary metric, as of `GeometryEvaluator`, there is no best one, and the model
+    ends with the last; and so it does where checkpoints are not saved when the model is evaluated.
+
+    The first Ctrl-C ends the training after its step, with a checkpoint; the second one at once.
 
     Args:
         model: The model to train.
         train_dataset: What the loss needs.
-        output_dir: Where checkpoints and the trained model go.
-        loss: Of this model.
+        output_dir: Where checkpoints and the trained model go, and what makes the run, `training_run.json`.
+        loss: Of this model; or one a data set; or what makes it from a model, as for the stock trainer.
         training_arguments: The recipe's function from output_dir and stock arguments to training arguments.
         arguments: Stock arguments, over the recipe's and over what follows from `evaluator`.
-        evaluator: Run on held-out rows.
+        evaluator: Run on held-out rows; several one after the other, of which the last one with a primary metric
+            picks the best checkpoint.
         data_collator: Where the stock one will not do.
         resume: Go on from the last complete checkpoint in `output_dir`, where there is one; one that was cut short is
-            skipped with a warning (`last_complete_checkpoint`).
+            skipped with a warning (`last_complete_checkpoint`). It must be of the same run (`st_vi.recipes.runs`).
+        overwrite: Delete what a training left in `output_dir`, and nothing else.
         callbacks: For the trainer.
+        settings: What else makes the run, such as the collator's settings.
 
     Returns:
         The trainer, with its log in ``trainer.state.log_history``.
 
     Raises:
-        ValueError: The arguments would train nothing (`check_arguments`).
+        ValueError: Before anything is written, if the arguments would train nothing (`check_arguments`); if `loss` is
+            of another model; if `output_dir` is not free, and neither to go on in nor to overwrite; or if the run in it
+            is another one.
         OSError: A checkpoint or the trained model could not be written, as on a full disk; what to go on from is named.
+        KeyboardInterrupt: Ctrl-C; `resume` goes on.
     """
     check_own_model(loss, model)
     if _has_frozen_adapter(model):
         logger.warning('the model\'s adapter is frozen, as a loaded one is: model.set_adapter("default") trains it on')
-    schedule: dict[str, Any] = {"eval_strategy": "no"}
-    if evaluator is not None:
-        is_sequence = isinstance(evaluator, SequentialEvaluator)  # says so only after its first call
-        metric = "sequential_score" if is_sequence else evaluator.primary_metric
-        schedule = {"load_best_model_at_end": True, "metric_for_best_model": f"eval_{metric}"} if metric else {}
-    settings = training_arguments(output_dir, **schedule | dict(arguments))
-    check_arguments(settings)
+    judges = [evaluator] if isinstance(evaluator, BaseEvaluator) else list(evaluator or ())
+    args = training_arguments(output_dir, **schedule(judges, arguments) | dict(arguments))
+    check_arguments(args)
+    run = describe(model, train_dataset, args, loss, judges, settings or {})
+    now, place = run["base"], str(Path(output_dir).resolve())
+    if resume:  # with the model of the run itself, which is not what it began with any more
+        run["base"] = _begun_with(model).get(place, now)
+    check_folder(output_dir, run, resume, overwrite)
+    interruption = Interruption()
     trainer = SentenceTransformerTrainer(
         model=model,
-        args=settings,
+        args=args,
         train_dataset=train_dataset,
-        loss=loss,
-        evaluator=evaluator,
+        loss=loss,  # type: ignore[arg-type]
+        evaluator=judges[0] if len(judges) == 1 else SequentialEvaluator(judges) if judges else None,
         data_collator=data_collator,  # type: ignore[arg-type]
-        callbacks=list(callbacks),
+        callbacks=[BestMetric(judges), *callbacks, interruption],
     )
     states = not (trainer.args.save_only_model or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled)
+    trainer.accelerator.wait_for_everyone()  # until every process has looked into the folder
+    if trainer.args.should_save:  # of several processes, the first
+        begin(output_dir, run, resume, overwrite)
+    trainer.accelerator.wait_for_everyone()
     checkpoint = last_complete_checkpoint(output_dir, model, states) if resume else None
+    if checkpoint is None and run["base"] != now:
+        raise ValueError(f"{output_dir} has no checkpoint, and the model has been trained: make it anew to begin anew")
+    _begun_with(model)[place] = run["base"]
     try:
+<<<<<<< HEAD
         trainer.train(resume_from_checkpoint=checkpoint)
         _show_best_figures(model, evaluator, trainer.state.log_history)
         if trainer.args.should_save:  # of several processes, the first
+=======
+        with interruption.listening(alone=trainer.args.world_size == 1):
+            trainer.train(resume_from_checkpoint=checkpoint)
+        if trainer.args.should_save:
+>>>>>>> 02d0659 (A run goes on as itself or not at all, and replaces nothing unasked; Ctrl-C leaves a checkpoint; streams, lists, DataFrames, lists of evaluators and stock losses are taken as stock takes them)
             model.save_pretrained(str(output_dir))
     except (OSError, RuntimeError, SafetensorError) as error:
         calls = {frame.name for frame in extract_tb(error.__traceback__)}
@@ -104,6 +139,7 @@ def train(
     return trainer
 
 
+<<<<<<< HEAD
 def _show_best_figures(model: SentenceTransformer, evaluator: BaseEvaluator | None, log: list[dict[str, Any]]) -> None:
     """Where the trainer came back to its best checkpoint, the card has the figures of that, whoever measured them."""
     card = model.model_card_data
@@ -114,6 +150,11 @@ def _show_best_figures(model: SentenceTransformer, evaluator: BaseEvaluator | No
         figures.update({name: found[name] for name in figures if name in found})
     if evaluator is not None and not results and found and not isinstance(evaluator, SequentialEvaluator):
         results[evaluator] = {name: value for name, value in found.items() if not name.endswith(_NO_FIGURES)}
+=======
+def _begun_with(model: SentenceTransformer) -> dict[str, Any]:
+    """The backbone with which the trainings of this very object began, by their folder."""
+    return model.__dict__.setdefault("_st_vi_begun_with", {})
+>>>>>>> 02d0659 (A run goes on as itself or not at all, and replaces nothing unasked; Ctrl-C leaves a checkpoint; streams, lists, DataFrames, lists of evaluators and stock losses are taken as stock takes them)
 
 
 def _has_frozen_adapter(model: SentenceTransformer) -> bool:

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import IterableDataset
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoTokenizer, TrainerCallback
 
 from st_vi.data import check_triplets
+from st_vi.data.accepted import TrainRows, as_train_rows
+from st_vi.data.triplets import triplet_stream
 from st_vi.losses import SupConNLILoss
 from st_vi.modules import MLPHead, WordSegmentedTransformer
 from st_vi.modules.mlp_head import Activation
@@ -26,7 +27,7 @@ from st_vi.modules.model_card import TAGS, ModelCard
 from st_vi.modules.positions import usable_positions
 from st_vi.modules.whole_backbone import whole_backbone
 from st_vi.recipes.base_models import check_base
-from st_vi.recipes.training import train
+from st_vi.recipes.training import Evaluators, Loss, train
 
 
 def build_viclsr(
@@ -110,26 +111,33 @@ def viclsr_training_arguments(output_dir: str | Path, **arguments: Any) -> Sente
 
 def train_viclsr(
     model: SentenceTransformer,
-    train_dataset: Dataset | DatasetDict,
+    train_dataset: TrainRows,
     output_dir: str | Path,
-    evaluator: BaseEvaluator | None = None,
-    loss: SupConNLILoss | None = None,
+    evaluator: Evaluators | None = None,
+    loss: Loss | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     **arguments: Any,
 ) -> SentenceTransformerTrainer:
     """Train `model` in place with the stock trainer, and save it in `output_dir`.
 
-    With an evaluator, it is run after every epoch, and the model ends with the weights of the best one.
+    With an evaluator, it is run after every epoch, or as often as checkpoints are saved, and the model ends with the
+    weights of the best one.
 
     Args:
         model: From `build_viclsr`, or any `SentenceTransformer`.
         train_dataset: Anchor, positive and negatives by these names, such as `nli_to_triplets` gives; other columns
-            are left out, with a warning (`check_triplets`).
+            are left out, with a warning (`check_triplets`). A list of dicts or a pandas DataFrame will do, several of
+            these by name, or a stream (`IterableDataset`), which needs `max_steps`, and whose rows are checked as they
+            come.
         output_dir: Where checkpoints and the trained model go.
-        evaluator: Such as `NLISimilarityEvaluator` on held-out rows.
-        loss: Of this model; None is ``SupConNLILoss(model)``.
-        resume: Go on from the last checkpoint in `output_dir`, where there is one.
+        evaluator: Such as `NLISimilarityEvaluator` on held-out rows, or a list of them: the last one with a primary
+            metric picks the best weights.
+        loss: Of this model, or as the stock trainer takes it; None is ``SupConNLILoss(model)``.
+        resume: Go on from the last checkpoint in `output_dir`, where there is one. It must be of the same run: of the
+            same rows, base, loss and arguments. What does not change the weights, such as logging, may change.
+        overwrite: Replace the model and the checkpoints that a training left in `output_dir`.
         callbacks: For the trainer.
         **arguments: As for `viclsr_training_arguments`.
 
@@ -139,16 +147,18 @@ def train_viclsr(
     Raises:
         ValueError: Before any step, if a row cannot be trained on (`check_triplets`).
     """
-    train_dataset = check_triplets(train_dataset)
+    rows = as_train_rows(train_dataset)
+    rows = triplet_stream(rows) if isinstance(rows, IterableDataset) else check_triplets(rows)
     loss = loss or SupConNLILoss(model)
     return train(
         model,
-        train_dataset,
+        rows,
         output_dir,
         loss,
         viclsr_training_arguments,
         arguments,
         evaluator=evaluator,
         resume=resume,
+        overwrite=overwrite,
         callbacks=callbacks,
     )

@@ -7,29 +7,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.base.modules import Module, Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import TrainerCallback
 
 from st_vi.data import MixedTaskCollator, split_by_task
-from st_vi.data.collator import PrefixSide
+from st_vi.data.accepted import TrainRows, as_datasets, as_train_rows
+from st_vi.data.collator import PrefixSide, ScoreCollator
 from st_vi.data.row_values import score_of
 from st_vi.data.task_rows import ModelInputs
 from st_vi.evaluation import TaskRetrievalEvaluator
 from st_vi.losses import DLELoss, DLEMonitor, InfoNCEWarmUp
+from st_vi.losses.own_model import own_losses
 from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer
 from st_vi.modules.model_card import TAGS, ModelCard
 from st_vi.recipes.base_models import check_base
 from st_vi.recipes.lora import add_lora, lora_config
-from st_vi.recipes.row_checks import check_evaluator, checked_rows, num_positives
-from st_vi.recipes.training import train
+from st_vi.recipes.row_checks import check_evaluator, checked_rows, num_positives, tasks_of
+from st_vi.recipes.training import Evaluators, Loss, train
 from st_vi.text import comparison_key
 
 if TYPE_CHECKING:
@@ -150,15 +151,16 @@ def vipolyqwen_training_arguments(output_dir: str | Path, **arguments: Any) -> S
 
 def train_vipolyqwen(
     model: SentenceTransformer,
-    train_dataset: Dataset | DatasetDict,
+    train_dataset: TrainRows,
     output_dir: str | Path,
-    evaluator: BaseEvaluator | None = None,
-    loss: DLELoss | None = None,
+    evaluator: Evaluators | None = None,
+    loss: Loss | None = None,
     prefix_side: PrefixSide = "anchor",
     prefix_dropout: float = 0.0,
     info_nce_warm_up: float = 0.0,
     bad_image: Literal["error", "skip"] = "error",
     resume: bool = False,
+    overwrite: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     **arguments: Any,
 ) -> SentenceTransformerTrainer:
@@ -170,16 +172,21 @@ def train_vipolyqwen(
             Of one data set, every batch mixes tasks; of a `DatasetDict`, a batch comes from one data set alone, so
             that its rows all are negatives for one another where they are of one task. How often each is drawn is
             the stock ``multi_dataset_batch_sampler``: in proportion to its rows, or in turn. (The paper gives no
-            proportions.)
+            proportions.) For a `Dataset`, a list of dicts or a pandas DataFrame will do; of a stream
+            (`IterableDataset`), which needs `max_steps`, rows are checked as they come.
         output_dir: Where checkpoints and the trained model go.
-        evaluator: Run after every epoch; the model ends with the weights of the best one.
+        evaluator: Run after every epoch, or as often as checkpoints are saved; the model ends with the weights of the
+            best one. Of a list, the last one with a primary metric picks them.
         loss: Of this model; None is a `DLELoss` with the paper's tasks, and as many positives as there are columns.
+            Stock losses get the scores as labels, where all rows have one, and else none.
         prefix_side: See `MixedTaskCollator`.
         prefix_dropout: See `MixedTaskCollator`.
         info_nce_warm_up: Share of the steps, from the first, with InfoNCE alone; see `InfoNCEWarmUp`. Not the
             paper's; a model with random weights needs it.
         bad_image: A row with an unreadable image is an "error", or is left out ("skip"), counted in a warning.
-        resume: Go on from the last checkpoint in `output_dir`, where there is one.
+        resume: Go on from the last checkpoint in `output_dir`, where there is one. It must be of the same run: of the
+            same rows, base, loss and arguments. What does not change the weights, such as logging, may change.
+        overwrite: Replace the model and the checkpoints that a training left in `output_dir`.
         callbacks: For the trainer, beside a `DLEMonitor`.
         **arguments: As for `vipolyqwen_training_arguments`.
 
@@ -190,29 +197,38 @@ def train_vipolyqwen(
         ValueError: Before any step, if a row cannot be trained on (`check_task_rows`), the columns are not those that
             the loss and its terms need, or there are pictures, more of them than `model` can read.
     """
-    loss = loss or DLELoss(model, num_positives=num_positives(train_dataset) or 1)
-    train_dataset = checked_rows(train_dataset, loss, model, bad_image)
+    rows = as_train_rows(train_dataset)
+    loss = loss or DLELoss(model, num_positives=num_positives(rows) or 1)
+    own = own_losses(loss, DLELoss)
+    tasks, rows = tasks_of(own), checked_rows(rows, own, model, bad_image)
     check_evaluator(model, evaluator)
     if not any("visual." in name for name, _ in model.named_parameters()):
         arguments = {"learning_rate_mapping": {}} | arguments  # a text model has no tower to go slower with
-    warm_up = [InfoNCEWarmUp(loss, info_nce_warm_up)] if info_nce_warm_up else []
+    if info_nce_warm_up and not own:
+        raise ValueError("info_nce_warm_up is for a DLELoss")
+    warm_up = [InfoNCEWarmUp(part, info_nce_warm_up) for part in own] if info_nce_warm_up else []
+    collator = MixedTaskCollator if own else ScoreCollator
     return train(
         model,
-        train_dataset,
+        rows,
         output_dir,
         loss,
         vipolyqwen_training_arguments,
         arguments,
         evaluator=evaluator,
-        data_collator=MixedTaskCollator(
-            model.preprocess, tasks=loss.tasks, prefix_side=prefix_side, prefix_dropout=prefix_dropout
-        ),
+        data_collator=collator(model.preprocess, tasks=tasks, prefix_side=prefix_side, prefix_dropout=prefix_dropout),
         resume=resume,
-        callbacks=[DLEMonitor(loss), *warm_up, *callbacks],
+        overwrite=overwrite,
+        callbacks=[DLEMonitor(*own), *warm_up, *callbacks],
+        settings={
+            "prefix_side": prefix_side,
+            "prefix_dropout": prefix_dropout,
+            "info_nce_warm_up": info_nce_warm_up,
+        },
     )
 
 
-def vipolyqwen_evaluator(rows: Dataset | DatasetDict, **settings: Any) -> TaskRetrievalEvaluator:
+def vipolyqwen_evaluator(rows: TrainRows, **settings: Any) -> TaskRetrievalEvaluator:
     """Retrieval and scores on held-out rows, with the prompt of their task, one corpus for each task.
 
     Args:
@@ -231,6 +247,7 @@ def vipolyqwen_evaluator(rows: Dataset | DatasetDict, **settings: Any) -> TaskRe
         >>> evaluator.prompt_names
         {'words': 'ocr', 'questions': 'vqa_single'}
     """
+    rows = as_datasets(rows)
     if isinstance(rows, Dataset):
         rows = split_by_task(rows)
     prompts, tasks, scores, options = {}, [], [], []

@@ -66,11 +66,11 @@ def test_the_shell_trains_a_trained_model_further(tiny_base, tmp_path):
     start.save_pretrained(str(tmp_path / "own"))
     sample_nli("test").select(range(60)).to_json(tmp_path / "rows.jsonl", force_ascii=False)
     options = ["train", "viclsr", "--base", tmp_path / "own", "--train", tmp_path / "rows.jsonl", "--eval-size", 0]
-    options = list(map(str, [*options, "--output", tmp_path / "out", "--learning-rate", 0, "--epochs", 0.1]))
+    options = list(map(str, [*options, "--output", tmp_path / "out", "--learning-rate", 1e-12, "--epochs", 0.1]))
     result = CliRunner().invoke(app, options)
     assert result.exit_code == 0, result.output
     assert "its training goes on, with its own MLPHead" in result.output
-    assert (load(tmp_path / "out").encode("Trời mưa.") == start.encode("Trời mưa.")).all()
+    assert abs(load(tmp_path / "out").encode("Trời mưa.") - start.encode("Trời mưa.")).max() < 1e-6
 
     result = CliRunner().invoke(app, [*options, "--activation", "tanh"])
     assert isinstance(result.exception, ValueError) and "--activation does nothing with" in str(result.exception)
