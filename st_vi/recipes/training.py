@@ -30,14 +30,12 @@ from st_vi.recipes.runs import begin, check_folder, describe
 
 logger = logging.get_logger(__name__)
 
-<<<<<<< HEAD
-_NO_FIGURES = ("runtime", "_per_second", "loss")
-"""What the trainer logs beside the evaluator's figures."""
-=======
 TrainRows: TypeAlias = Dataset | IterableDataset | DatasetDict | IterableDatasetDict
 Loss: TypeAlias = nn.Module | Mapping[str, nn.Module] | Callable[[SentenceTransformer], nn.Module]
 Evaluators: TypeAlias = BaseEvaluator | Sequence[BaseEvaluator]
->>>>>>> 02d0659 (A run goes on as itself or not at all, and replaces nothing unasked; Ctrl-C leaves a checkpoint; streams, lists, DataFrames, lists of evaluators and stock losses are taken as stock takes them)
+
+_NO_FIGURES = ("runtime", "_per_second", "loss")
+"""What the trainer logs beside the evaluator's figures."""
 
 
 def train(
@@ -119,15 +117,10 @@ def train(
         raise ValueError(f"{output_dir} has no checkpoint, and the model has been trained: make it anew to begin anew")
     _begun_with(model)[place] = run["base"]
     try:
-<<<<<<< HEAD
-        trainer.train(resume_from_checkpoint=checkpoint)
-        _show_best_figures(model, evaluator, trainer.state.log_history)
-        if trainer.args.should_save:  # of several processes, the first
-=======
         with interruption.listening(alone=trainer.args.world_size == 1):
             trainer.train(resume_from_checkpoint=checkpoint)
+        _show_best_figures(model, judges, trainer.state.log_history)
         if trainer.args.should_save:
->>>>>>> 02d0659 (A run goes on as itself or not at all, and replaces nothing unasked; Ctrl-C leaves a checkpoint; streams, lists, DataFrames, lists of evaluators and stock losses are taken as stock takes them)
             model.save_pretrained(str(output_dir))
     except (OSError, RuntimeError, SafetensorError) as error:
         calls = {frame.name for frame in extract_tb(error.__traceback__)}
@@ -139,8 +132,12 @@ def train(
     return trainer
 
 
-<<<<<<< HEAD
-def _show_best_figures(model: SentenceTransformer, evaluator: BaseEvaluator | None, log: list[dict[str, Any]]) -> None:
+def _begun_with(model: SentenceTransformer) -> dict[str, Any]:
+    """The backbone with which the trainings of this very object began, by their folder."""
+    return model.__dict__.setdefault("_st_vi_begun_with", {})
+
+
+def _show_best_figures(model: SentenceTransformer, judges: Sequence[BaseEvaluator], log: list[dict[str, Any]]) -> None:
     """Where the trainer came back to its best checkpoint, the card has the figures of that, whoever measured them."""
     card = model.model_card_data
     at_best = [entry for entry in log if entry["step"] == card.best_model_step]
@@ -148,13 +145,8 @@ def _show_best_figures(model: SentenceTransformer, evaluator: BaseEvaluator | No
     results = card.eval_results_dict if card.eval_results_dict is not None else {}
     for figures in results.values():
         figures.update({name: found[name] for name in figures if name in found})
-    if evaluator is not None and not results and found and not isinstance(evaluator, SequentialEvaluator):
-        results[evaluator] = {name: value for name, value in found.items() if not name.endswith(_NO_FIGURES)}
-=======
-def _begun_with(model: SentenceTransformer) -> dict[str, Any]:
-    """The backbone with which the trainings of this very object began, by their folder."""
-    return model.__dict__.setdefault("_st_vi_begun_with", {})
->>>>>>> 02d0659 (A run goes on as itself or not at all, and replaces nothing unasked; Ctrl-C leaves a checkpoint; streams, lists, DataFrames, lists of evaluators and stock losses are taken as stock takes them)
+    if len(judges) == 1 and not results and found and not isinstance(judges[0], SequentialEvaluator):
+        results[judges[0]] = {name: value for name, value in found.items() if not name.endswith(_NO_FIGURES)}
 
 
 def _has_frozen_adapter(model: SentenceTransformer) -> bool:
