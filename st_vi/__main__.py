@@ -510,8 +510,11 @@ def _interruptible(go_on: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"\ninterrupted: {go_on()}", err=True)
-        raise typer.Exit(130) from None
+        raise _InterruptedError(go_on()) from None
+
+
+class _InterruptedError(Exception):
+    """Says how to go on."""
 
 
 def _fail(message: str) -> None:
@@ -524,13 +527,15 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # consoles that cannot show Vietnamese show "\\u1eeb" for a letter
             stream.reconfigure(errors="backslashreplace")
+    go_on = "nothing was written yet; the same command begins anew"
     try:
         code = app(standalone_mode=False)
     except (ValueError, OSError, ImportError) as error:
         _fail(str(error))
+    except _InterruptedError as error:
+        code, go_on = 130, str(error)
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("\ninterrupted", err=True)
-        sys.exit(130)
+        code = 130
     except Exception as error:
         if not hasattr(error, "format_message"):  # what typer has to say about options
             raise
@@ -538,8 +543,9 @@ def main() -> None:
             typer.echo(str(error.format_message() or ""), err=True)
             sys.exit(2)
         _fail(error.format_message())
-    else:
-        sys.exit(code if isinstance(code, int) else 0)
+    if code == 130:  # what typer makes of Ctrl-C, too
+        typer.echo(f"\ninterrupted: {go_on}", err=True)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":
