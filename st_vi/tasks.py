@@ -1,28 +1,26 @@
-"""A task is a name, a prefix and a list of loss terms: viPolyQwen's table of losses as data."""
+"""Tasks: a name, a prefix and a list of loss terms each, and the five tasks of viPolyQwen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
-from st_vi.terms import CosineAlignment, HardestNegativeMargin, InfoNCE, PairBatch, PairwiseRank, ScoreMSE
-
-Term = Callable[[PairBatch], Tensor]
+from st_vi.terms import CosineAlignment, HardestNegativeMargin, InfoNCE, PairwiseRank, ScoreMSE, Term
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the rows of one kind are trained with.
+    """A kind of training rows: the prefix of its texts and the terms of its loss.
 
     Attributes:
-        name: Stands in the `task` column of the rows, and before the names of the loss components.
+        name: The value in the `task` column of the rows, and the first part of the names of the loss components.
         prefix: Token put in front of the text, such as "<ocr>".
-        terms: Each gives a loss per row and has a `weight`.
+        terms: The loss of a row is their weighted sum.
 
     Raises:
         ValueError: No terms.
+        TypeError: A term that is no `st_vi.terms.Term`.
 
     Example:
         >>> from st_vi.tasks import Task
@@ -39,14 +37,17 @@ class Task:
     def __post_init__(self) -> None:
         if not self.terms:
             raise ValueError(f"task {self.name!r} has no terms")
+        for term in self.terms:
+            if not isinstance(term, Term):
+                raise TypeError(f"task {self.name!r}: a term must inherit from st_vi.terms.Term, got {term!r}")
 
     @property
     def components(self) -> dict[str, Term]:
-        """Terms by the name under which their loss is logged; a second term of a kind gets a number."""
+        """Terms by the name of their loss in the log; the second term of a class ends in _2, and so on."""
         components: dict[str, Term] = {}
         for term in self.terms:
-            kind = "".join(f"_{c.lower()}" if c.isupper() and not p.isupper() else c.lower() for p, c in _pairs(term))
-            key = name = f"{self.name}{kind}"
+            snake_case = re.sub(r"(?<=[^A-Z])(?=[A-Z])", "_", type(term).__name__).lower()
+            key = name = f"{self.name}_{snake_case}"
             number = 1
             while key in components:
                 number += 1
@@ -56,56 +57,45 @@ class Task:
 
     @property
     def needs_score(self) -> bool:
-        """Whether a row of this task is of no use without a score."""
-        return any(getattr(term, "needs_score", False) for term in self.terms)
+        """Whether rows of this task need a score."""
+        return any(term.needs_score for term in self.terms)
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether a row of this task is of no use without a teacher's scores of its candidates."""
-        return any(getattr(term, "needs_teacher", False) for term in self.terms)
+        """Whether rows of this task need a teacher's scores of their candidates."""
+        return any(term.needs_teacher for term in self.terms)
 
     @property
     def needs_teacher_vectors(self) -> bool:
-        """Whether a row of this task is of no use without a teacher's vector of one of its texts."""
-        return any(getattr(term, "needs_teacher_vectors", False) for term in self.terms)
+        """Whether rows of this task need a teacher's vector of at least one text."""
+        return any(term.needs_teacher_vectors for term in self.terms)
 
     @property
     def needs_positive(self) -> bool:
-        """Whether a row of this task needs a positive: not where its terms look at each input and a teacher alone."""
-        return any(getattr(term, "needs_positive", True) for term in self.terms)
-
-
-def _pairs(term: Term) -> zip[tuple[str, str]]:
-    name = type(term).__name__
-    return zip(" " + name, name, strict=False)
+        """Whether rows of this task need a positive: not if all its terms compare each input with a teacher."""
+        return any(term.needs_positive for term in self.terms)
 
 
 T = 0.07
+_SYM_NCE = InfoNCE(temperature=T, symmetric=True)
+_MARGIN = HardestNegativeMargin(margin=0.2, temperature=T)
 
 VIPOLYQWEN_TASKS: tuple[Task, ...] = (
     #    L = symNCE + 3·mean(ŝ − s)² + mean over {s_i > s_j} of max(0, 0.05 − (ŝ_i − ŝ_j))
-    Task(
-        "text_pair",
-        "<text_pair>",
-        (InfoNCE(T, symmetric=True), ScoreMSE(weight=3.0), PairwiseRank(margin=0.05, weight=1.0)),
-    ),
+    Task("text_pair", "<text_pair>", (_SYM_NCE, ScoreMSE(weight=3.0), PairwiseRank(margin=0.05, weight=1.0))),
     #    L = symNCE + (1 − cos)
-    Task("instr", "<instr>", (InfoNCE(T, symmetric=True), CosineAlignment())),
+    Task("instr", "<instr>", (_SYM_NCE, CosineAlignment())),
     #    L = symNCE + max(0, max_{j≠i} cos_ij/T − cos_ii/T + 0.2)
-    Task("ocr", "<ocr>", (InfoNCE(T, symmetric=True), HardestNegativeMargin(margin=0.2, temperature=T))),
-    Task("vqa_single", "<vqa_single>", (InfoNCE(T, symmetric=True), HardestNegativeMargin(margin=0.2, temperature=T))),
+    Task("ocr", "<ocr>", (_SYM_NCE, _MARGIN)),
+    Task("vqa_single", "<vqa_single>", (_SYM_NCE, _MARGIN)),
     #    L = symNCE + 1.5·max(0, max_{j≠i} cos_ij/T − cos_ii/T + 0.3)
-    Task(
-        "vqa_multi",
-        "<vqa_multi>",
-        (InfoNCE(T, symmetric=True), HardestNegativeMargin(margin=0.3, temperature=T, weight=1.5)),
-    ),
+    Task("vqa_multi", "<vqa_multi>", (_SYM_NCE, HardestNegativeMargin(margin=0.3, temperature=T, weight=1.5))),
 )
 """The five tasks of viPolyQwen, with its weights, margins and temperature T = 0.07; ŝ = (cos + 1)/2."""
 
 
 def keep_terms(tasks: Sequence[Task], *kinds: type) -> tuple[Task, ...]:
-    """The same tasks with only the terms of these kinds, for comparisons.
+    """The same tasks with only the terms of these classes, for comparisons.
 
     Raises:
         ValueError: A task is left without a term.

@@ -1,4 +1,4 @@
-"""The losses with GradCache: batches as large as you like, in the memory of a mini-batch."""
+"""The losses with GradCache, for large batches in the memory of a mini-batch."""
 
 from __future__ import annotations
 
@@ -17,37 +17,36 @@ from st_vi.terms.pairs import SameAnchor
 
 
 class CachedSupConNLILoss(GradCache, SupConNLILoss):
-    """`SupConNLILoss` in the memory of a mini-batch: the same values and gradients, each input embedded twice.
+    """`SupConNLILoss` in the memory of a mini-batch: the same values and gradients, with each input embedded twice.
 
-    More rows in a batch are more negatives, which accumulated gradients are not. Activations are those of one
-    mini-batch; what grows with the batch are its inputs, its embeddings, and the similarities of the loss.
+    A larger batch has more negatives, which gradient accumulation does not give. Only the activations of one mini-batch
+    are in memory; inputs, embeddings and similarities still grow with the batch.
 
-    With several processes and a model that is not wrapped in DDP, inputs are embedded as they stand in the columns:
-    sharded models need as many forwards in every process. A number of tokens, which cuts every process's rows in
-    other places, does not go with them.
+    With several processes and a model that is not wrapped in DDP, columns are embedded one by one, as sharded models
+    need the same number of forwards in every process. They cannot use `mini_batch_num_tokens`, which gives every
+    process another number.
 
-    Source: GradCache (Gao et al. 2021, arXiv 2101.06983), as stock has it.
+    Source: GradCache (Gao et al. 2021, arXiv 2101.06983), as implemented in stock.
 
     Args:
-        model: As the rest, see `SupConNLILoss`.
+        model: The model to train; this and the arguments up to `embed_once` are those of `SupConNLILoss`.
         temperature: τ > 0.
         hard_negative_weight: w.
         same_anchor: "positive", "mask" or "negative".
         mask_duplicates: Leave out repeated texts.
-        symmetric: Both directions.
-        gather_across_devices: Rows of all devices.
-        merge_inputs: Embed every distinct input once in each pass, those of like length together.
-        mini_batch_size: Inputs to embed at a time; the more the faster.
-        mini_batch_num_tokens: Instead, as many inputs at a time as have no more tokens than these, padding not
-            counted; a longer input is alone.
-        show_progress_bar: Over the mini-batches.
+        symmetric: Average with the loss from positives to anchors.
+        gather_across_devices: Use the rows of all devices as candidates.
+        embed_once: Embed every distinct input once in each of the two passes, sorted by length.
+        mini_batch_size: Inputs to embed at a time; more is faster.
+        mini_batch_num_tokens: Alternatively, the number of tokens to embed at a time, without padding; a longer input
+            is a mini-batch of its own.
+        show_progress_bar: Show the progress over the mini-batches.
 
     Inputs:
         As for `SupConNLILoss`.
 
     Raises:
-        ValueError: Mini-batches of no inputs or tokens, a model with a `StaticEmbedding`, or what `SupConNLILoss`
-            does not take.
+        ValueError: Mini-batches of no inputs or tokens, a model with a `StaticEmbedding`, or as for `SupConNLILoss`.
 
     Example:
         >>> import torch
@@ -67,7 +66,7 @@ class CachedSupConNLILoss(GradCache, SupConNLILoss):
         mask_duplicates: bool = True,
         symmetric: bool = False,
         gather_across_devices: bool = False,
-        merge_inputs: bool = True,
+        embed_once: bool = True,
         mini_batch_size: int = 32,
         mini_batch_num_tokens: int | None = None,
         show_progress_bar: bool = False,
@@ -80,7 +79,7 @@ class CachedSupConNLILoss(GradCache, SupConNLILoss):
             mask_duplicates=mask_duplicates,
             symmetric=symmetric,
             gather_across_devices=gather_across_devices,
-            merge_inputs=merge_inputs,
+            embed_once=embed_once,
         )
         self._set_mini_batches(mini_batch_size, mini_batch_num_tokens, show_progress_bar)
 
@@ -90,37 +89,37 @@ class CachedSupConNLILoss(GradCache, SupConNLILoss):
 
 
 class CachedDLELoss(GradCache, DLELoss):
-    """`DLELoss` in the memory of a mini-batch: the same values and gradients, each input embedded twice.
+    """`DLELoss` in the memory of a mini-batch: the same values and gradients, with each input embedded twice.
 
-    All terms see the whole batch, the ranking and the hardest negative too. What is kept is the gradient of the
-    *sum* of the components: they are for logs, and only their plain sum can be carried back, as the trainer does.
-    Stock's `MatryoshkaLoss` can wrap it, and adds up every component over the dimensions. For what grows with the
-    batch, and for several processes, see `CachedSupConNLILoss`.
+    All terms see the whole batch, ranking and hardest negatives included. Only the gradient of the *sum* of the
+    components is kept, so `backward` works on their plain sum, which is what the trainer takes; single components are
+    for logging. Stock's `MatryoshkaLoss` can wrap this loss and adds up each component over the dimensions. For memory
+    and several processes, see `CachedSupConNLILoss`.
 
-    Source: GradCache (Gao et al. 2021, arXiv 2101.06983), as stock has it.
+    Source: GradCache (Gao et al. 2021, arXiv 2101.06983), as implemented in stock.
 
     Args:
-        model: As the rest, see `DLELoss`.
+        model: The model to train; this and the arguments up to `num_positives` are those of `DLELoss`.
         tasks: The row label t means ``tasks[t]``.
-        negatives: Of a row's "task", or of the whole "batch".
-        mask_duplicates: Repeated texts are no negatives.
-        gather_across_devices: Rows of all devices.
-        merge_inputs: Embed every distinct input once in each pass, those of like length together.
-        num_positives: How many of the columns are positives.
-        mini_batch_size: Inputs to embed at a time; the more the faster.
-        mini_batch_num_tokens: Instead, as many inputs at a time as have no more tokens than these, padding not
-            counted; a longer input is alone. Pictures count as the language model sees them.
-        show_progress_bar: Over the mini-batches.
+        negatives: Candidates of a row's "task", or of the whole "batch".
+        mask_duplicates: Repeated texts are not negatives.
+        gather_across_devices: Use the rows of all devices as candidates.
+        embed_once: Embed every distinct input once in each of the two passes, sorted by length.
+        num_positives: Number of positive columns.
+        mini_batch_size: Inputs to embed at a time; more is faster.
+        mini_batch_num_tokens: Alternatively, the number of tokens to embed at a time, without padding; a longer input
+            is a mini-batch of its own. Image tokens count too.
+        show_progress_bar: Show the progress over the mini-batches.
 
     Inputs:
         As for `DLELoss`.
 
     Returns:
-        The components, as `DLELoss`.
+        The components, as for `DLELoss`.
 
     Raises:
-        ValueError: Mini-batches of no inputs or tokens, a model with a `StaticEmbedding`, what `DLELoss` does not
-            take, or in backward, components that were not just added up.
+        ValueError: Mini-batches of no inputs or tokens, a model with a `StaticEmbedding`, as for `DLELoss`; and in
+            backward, components that were not simply added up.
 
     Example:
         >>> from st_vi import CachedDLELoss
@@ -136,7 +135,7 @@ class CachedDLELoss(GradCache, DLELoss):
         negatives: Negatives = "task",
         mask_duplicates: bool = True,
         gather_across_devices: bool = False,
-        merge_inputs: bool = True,
+        embed_once: bool = True,
         num_positives: int = 1,
         mini_batch_size: int = 32,
         mini_batch_num_tokens: int | None = None,
@@ -148,7 +147,7 @@ class CachedDLELoss(GradCache, DLELoss):
             negatives=negatives,
             mask_duplicates=mask_duplicates,
             gather_across_devices=gather_across_devices,
-            merge_inputs=merge_inputs,
+            embed_once=embed_once,
             num_positives=num_positives,
         )
         self._set_mini_batches(mini_batch_size, mini_batch_num_tokens, show_progress_bar)
@@ -161,7 +160,7 @@ class CachedDLELoss(GradCache, DLELoss):
 
 
 class _Components(torch.autograd.Function):
-    """The components of a loss of which only the sum has a gradient."""
+    """The components of a loss, with the gradient of their sum only."""
 
     @staticmethod
     def forward(ctx: Any, total: Tensor, components: Tensor) -> Tensor:
@@ -169,10 +168,10 @@ class _Components(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        # Better than gradients of another loss: those of one component alone are not there any more.
+        # An error instead of wrong gradients: those of single components are gone.
         if not (gradient == gradient[0]).all():
             raise ValueError(
-                "CachedDLELoss can carry back the sum of all its components only. To weigh them, set the weights "
-                f"of the terms in `tasks`; the gradients that arrived are {gradient.tolist()}"
+                "CachedDLELoss has the gradient of the sum of its components only. To weight them, set the weights of "
+                f"the terms in `tasks`; backward got the gradients {gradient.tolist()}"
             )
         return gradient[0], None

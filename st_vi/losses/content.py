@@ -1,4 +1,4 @@
-"""Which inputs of a batch are the same."""
+"""Finding equal inputs in a batch."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ logger = logging.get_logger(__name__)
 def content_ids(columns: Sequence[Mapping[str, Any]]) -> list[Tensor] | None:
     """One integer for each input of each column, equal where text and pictures are equal.
 
-    Texts are compared by their token ids, pictures by their pixels as the model gets them. Padding and its side
-    play no role, so ids can be compared between columns and between devices. Call it before the model runs:
-    modules may change the attention mask in place.
+    Texts are compared by their token ids, pictures by the pixels that the model gets. Padding does not matter, so the
+    integers can be compared between columns and devices. Call this before the model runs, as modules may change the
+    attention mask in place.
 
     Args:
-        columns: Preprocessed columns: ``input_ids`` and ``attention_mask`` (B, N), or flattened inputs (1, total)
-            with ``cu_seq_lens_q`` (B+1,); and as Qwen2-VL has pictures, ``pixel_values`` (patches, values),
+        columns: Preprocessed columns: ``input_ids`` and ``attention_mask`` (B, N), or flattened inputs (1, total) with
+            ``cu_seq_lens_q`` (B+1,); and for pictures, as in Qwen2-VL, ``pixel_values`` (patches, values),
             ``image_grid_thw`` (pictures, 3) and ``num_images_per_sample`` (B,).
 
     Returns:
-        A (B,) int64 tensor a column. None, with a warning once, where a column holds anything else.
+        A (B,) int64 tensor for each column; None, with one warning, if a column holds anything else.
 
     Example:
         >>> import torch
@@ -39,7 +39,9 @@ def content_ids(columns: Sequence[Mapping[str, Any]]) -> list[Tensor] | None:
     """
     ids: list[Any] = [_content_ids(column) for column in columns]
     if any(column_ids is None for column_ids in ids):
-        logger.warning_once("Equal inputs cannot be told apart in this batch: repeated texts stay negatives.")
+        logger.warning_once(
+            "Repeated inputs cannot be found in this kind of batch: they count as negatives of each other."
+        )
         return None
     return ids
 
@@ -84,16 +86,16 @@ def _picture_hashes(features: Mapping[str, Any]) -> Tensor | int | None:
     position = torch.arange(len(row), device=row.device) - F.pad(starts, (1, 0))[row]
     place = _mix(torch.arange(pixels.shape[1], device=pixels.device)) | 1
     bits = pixels.float().contiguous().view(torch.int32)
-    # Some patches at a time: int64 copies of all of them would not fit into a cache, and cost more than the model.
+    # 256 patches at a time: int64 copies of all would not fit into the cache, and cost more time than the model.
     patch_hashes = torch.cat([(some.long() * place).sum(dim=1) for some in bits.split(256)])
-    # The same patches can lie side by side or on top of each other: plain pictures of different shape.
+    # Plain pictures of different shapes have the same patches, so the shape counts too.
     shapes = (grids * _mix(torch.arange(3, device=grids.device))).sum(dim=1).repeat_interleave(patches)
     hashes = _mix(patch_hashes + _mix(position) + _mix(shapes))
     return torch.zeros_like(counts).index_add(0, row, hashes)
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Scramble int64 values one by one (the finaliser of SplitMix64; overflow wraps and is meant to)."""
+    """Hash int64 values one by one (the finaliser of SplitMix64, which relies on overflow)."""
     x = x.long() * -7046029254386353131
     x = (x ^ (x >> 30)) * -4658895280553007687
     x = (x ^ (x >> 27)) * -7723592293110705685

@@ -13,48 +13,49 @@ from torch import Tensor, nn
 from st_vi.losses.content import content_ids
 from st_vi.losses.embed import check_columns, embed_distinct, gather_columns
 from st_vi.losses.settings import Settings
-from st_vi.tasks import VIPOLYQWEN_TASKS, Task, Term
-from st_vi.terms import PairBatch
+from st_vi.tasks import VIPOLYQWEN_TASKS, Task
+from st_vi.terms import PairBatch, Term
 
 Negatives = Literal["task", "batch"]
 Observer = Callable[[str, Term, PairBatch, Tensor], None]
 
 
 class DLELoss(Settings, nn.Module):
-    """The mean over rows of the loss of each row's task, in parts:
+    """Trains each row with the terms of its task.
+
+    With B rows, n_t of them of task t, and L_t the weighted sum of the terms of task t, averaged over its rows:
 
         L = 1/B Σ_i Σ_{k ∈ terms(task_i)} w_k L_k,i   =   Σ_t n_t/B · L_t
 
-    with B rows, n_t of them of task t, and L_t the weighted terms of that task averaged over its rows.
-
     Source: viPolyQwen, Section "Dynamic Loss Equilibrium". The paper writes losses per row, but InfoNCE and ranking
     need a batch: here each task is a batch of its own (`negatives="task"`), or the rows of all tasks are candidates
-    (`negatives="batch"`). The weights are constants, as they are there. Gradient accumulation adds no negatives.
+    (`negatives="batch"`). As in the paper, the weights are constants. Gradient accumulation adds no negatives.
 
     Args:
         model: The model to train.
         tasks: The row label t means ``tasks[t]``.
         negatives: Where the negatives of a row come from: its "task", or the whole "batch".
-        mask_duplicates: Texts that repeat are no negatives, see `PairBatch`; repeated anchors are left out.
-        gather_across_devices: Take the rows of all devices as candidates.
-        merge_inputs: Embed every distinct input once, see `embed_distinct`: the same values and gradients, sooner.
-            False leaves it to stock, which has one forward for each column.
-        num_positives: How many of the columns are positives, or views of the same; those after them are hard
+        mask_duplicates: Repeated texts are not negatives, see `PairBatch`; positives of other rows with the same anchor
+            are left out.
+        gather_across_devices: Use the rows of all devices as candidates.
+        embed_once: Embed every distinct input of the batch once (`embed_distinct`), with the same values and gradients
+            in less time. False embeds column by column, as stock does.
+        num_positives: Number of columns after the anchor that are positives or further views of it; the rest are hard
             negatives.
 
     Inputs:
         Columns anchor, `num_positives` positives, and n ≥ 0 hard negatives: k candidates a row. Labels (B, 2): the
         index of the task, and a score in [0, 1] or NaN; or (B, 2 + k), with a teacher's score of each candidate; or
         (B, 2 + k + (1 + k)·T), with a teacher's vector of T numbers for each column as well, NaN where unknown. The
-        anchor alone (k = 0) is enough where no term needs a positive (`TeacherCosine`, `TeacherSimilarities`).
+        anchor alone (k = 0) is enough if no term needs a positive (`TeacherCosine`, `TeacherSimilarities`).
 
     Returns:
-        One scalar for each term of each task, the same keys in every step, whose sum is L. Terms without a row are
-        0, and connected to the graph. Keys are those of `Task.components`.
+        One scalar for each term of each task; their sum is L. The keys, those of `Task.components`, are the same in
+        every step. A term without rows is 0 and still has a gradient, of 0.
 
     Raises:
-        ValueError: No tasks, two tasks with one name, too few columns, or columns that do not fit each other; labels of
-            another shape, a label that names no task, or an infinite score.
+        ValueError: No tasks, two tasks with one name, too few columns, columns or labels whose shapes do not fit, a
+            label that names no task, or an infinite score.
 
     Example:
         >>> import torch
@@ -73,7 +74,7 @@ class DLELoss(Settings, nn.Module):
         negatives: Negatives = "task",
         mask_duplicates: bool = True,
         gather_across_devices: bool = False,
-        merge_inputs: bool = True,
+        embed_once: bool = True,
         num_positives: int = 1,
     ) -> None:
         super().__init__()
@@ -89,17 +90,15 @@ class DLELoss(Settings, nn.Module):
         self.negatives = negatives
         self.mask_duplicates = mask_duplicates
         self.gather_across_devices = gather_across_devices
-        self.merge_inputs = merge_inputs
+        self.embed_once = embed_once
         self.num_positives = num_positives
         self.observer: Observer | None = None
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
         """Embed the columns and return the components of the loss."""
         columns = list(sentence_features)
-        ids = content_ids(columns) if self.mask_duplicates or self.merge_inputs else None
-        embeddings = (
-            embed_distinct(self.model, columns, ids) if self.merge_inputs else embed_columns(self.model, columns)
-        )
+        ids = content_ids(columns) if self.mask_duplicates or self.embed_once else None
+        embeddings = embed_distinct(self.model, columns, ids) if self.embed_once else embed_columns(self.model, columns)
         return self.compute_loss_from_embeddings(embeddings, labels, ids if self.mask_duplicates else None)
 
     def compute_loss_from_embeddings(
@@ -110,8 +109,8 @@ class DLELoss(Settings, nn.Module):
         Args:
             embeddings: Anchors, positives and hard negatives, (B, D) each.
             labels: (B, 2), task index and score; (B, 2 + k) with the teacher's scores; (B, 2 + k + (1 + k)·T) with
-                its vectors too, column after column.
-            ids: (B,) int a column, equal where texts are equal (`content_ids`); None takes all as different.
+                its vectors too, column by column.
+            ids: (B,) int for each column, equal where texts are equal (`content_ids`); None: no two are equal.
         """
         alone = len(embeddings) == 1 and not any(task.needs_positive for task in self.tasks)
         if len(embeddings) <= self.num_positives and not alone:
@@ -135,7 +134,7 @@ class DLELoss(Settings, nn.Module):
                     loss[name] = zero
                     continue
                 values = term(pairs)
-                loss[name] = zero + getattr(term, "weight", 1.0) * values.sum() / rows
+                loss[name] = zero + term.weight * values.sum() / rows
                 if self.observer:
                     self.observer(name, term, pairs, values.detach())
         return loss
@@ -146,14 +145,14 @@ class DLELoss(Settings, nn.Module):
         if width not in (2, scored) and (width < scored or (width - scored) % columns):
             raise ValueError(
                 f"DLELoss needs labels (B, 2), task index and score, or (B, {scored}) with a teacher's score of each "
-                f"candidate, or that and {columns} teacher's vectors, here for B = {rows}; got "
-                f"{None if labels is None else tuple(labels.shape)}. MixedTaskCollator makes them."
+                f"candidate, or more with {columns} teacher's vectors, here for B = {rows}; got "
+                f"{None if labels is None else tuple(labels.shape)}. MixedTaskCollator makes them"
             )
 
     def _batches(
         self, embeddings: list[Tensor], labels: Tensor, ids: list[Tensor] | None, own: Tensor
     ) -> Iterable[PairBatch | None]:
-        """The pairs of each task, and which of them are this device's own; None where it has none."""
+        """The pairs of each task; None where this device has no row of it."""
         count = len(embeddings) - 1
         task_of, scores, teacher_scores = labels[:, 0], labels[:, 1], labels[:, 2 : 2 + count]
         vectors = labels[:, 2 + count :].unflatten(1, (1 + count, -1)) if labels.shape[1] > 2 + count else None
@@ -168,7 +167,7 @@ class DLELoss(Settings, nn.Module):
                 yield None
                 continue
             members = of_task if self.negatives == "task" else torch.ones_like(of_task)
-            # A score of another task's row orders nothing here.
+            # Scores of other tasks' rows play no part in this one.
             known = scores.masked_fill(~of_task, float("nan"))
             to_train = (of_task & is_own)[members]
             anchors, *candidates = (embedding[members] for embedding in embeddings)
@@ -184,7 +183,7 @@ class DLELoss(Settings, nn.Module):
                 scores=known[members],
                 teacher_scores=teacher_scores[members] if teacher_scores.numel() else None,
                 teacher_vectors=vectors[members].transpose(0, 1) if vectors is not None else None,
-                rows=None if to_train.all() else to_train.nonzero().squeeze(1),
+                own_rows=None if to_train.all() else to_train.nonzero().squeeze(1),
                 same_anchor="mask" if self.mask_duplicates else "negative",
                 mask_duplicates=self.mask_duplicates,
             )
@@ -196,6 +195,6 @@ class DLELoss(Settings, nn.Module):
             "negatives": self.negatives,
             "mask_duplicates": self.mask_duplicates,
             "gather_across_devices": self.gather_across_devices,
-            "merge_inputs": self.merge_inputs,
+            "embed_once": self.embed_once,
             "num_positives": self.num_positives,
         }

@@ -1,4 +1,4 @@
-"""Between preprocessed columns and loss terms: every distinct input embedded once, every device's rows together."""
+"""Embedding every distinct input once, and gathering the rows of all devices."""
 
 from __future__ import annotations
 
@@ -14,42 +14,38 @@ from torch import Tensor, nn
 
 from st_vi.losses.inputs import Inputs
 
-# What one more forward and backward costs, in tokens. A CPU computes from the first token on: 11 ms against 0.19 ms
-# a token for a 4-layer encoder on one thread, and from 32 to 256 hardly matter for a small Qwen2-VL. A GPU has room
-# for some thousand tokens while it waits for kernels (an estimate, not measured).
+# The cost of one more forward and backward, in tokens. Measured on one CPU thread with a 4-layer encoder: 11 ms a
+# forward and 0.19 ms a token; for a small Qwen2-VL, values from 32 to 256 hardly differ. For a GPU it is an estimate.
 _CPU_OVERHEAD, _GPU_OVERHEAD = 64, 2048
-_MOST_TOKENS = 16384  # in one forward, so that the memory that one layer needs for a while is bounded
+_MOST_TOKENS = 16384  # in one forward, to bound the memory for its activations
 _MOST_GROUPS = 16
 
 
 def embed_distinct(
     model: nn.Module, columns: Sequence[Mapping[str, Any]], ids: Sequence[Tensor] | None = None
 ) -> list[Tensor]:
-    """Embed all columns with one forward for every distinct input, those of like length together.
+    """Embed every distinct input of the columns once, in groups of similar length.
 
-    Equal inputs share one embedding, also across columns, and gradients add up over the places where it stands: the
-    same as embedding each. Only dropout differs, as repeats share one mask. Not so within a row: an anchor that is
-    its own positive (SimCSE) is embedded twice. Inputs of columns with other metadata (``modality``,
-    ``prompt_length``, ``task``) are never taken together. The columns are left as they are.
+    Equal inputs share one embedding, across columns too, and its gradient is the sum over all uses: the result is the
+    same as embedding each, except that repeats share one dropout mask. Within a row they do not share: an anchor that
+    is its own positive (SimCSE) is embedded twice. Inputs of columns with different metadata (``modality``,
+    ``prompt_length``, ``task``) are never in one group. The columns are not changed.
 
-    With several processes there are always as many forwards as columns, because sharded models (FSDP, ZeRO-3) and
-    DDP with ``broadcast_buffers`` communicate in every forward and wait forever for a process that has fewer of
-    them. Pictures come last: DDP with ``find_unused_parameters``, the trainer's default, takes parameters for
-    unused that the last forward does not use. A model with a *sharded* vision tower needs ``merge_inputs=False``
-    unless every forward of every process has pictures.
+    With several processes there are always as many forwards as columns, because sharded models (FSDP, ZeRO-3) and DDP
+    with ``broadcast_buffers`` communicate in every forward and would hang if one process had fewer. Pictures come last:
+    DDP with ``find_unused_parameters``, the trainer's default, considers parameters unused if the last forward does not
+    use them. A model with a *sharded* vision tower needs ``embed_once=False`` unless every forward of every process has
+    pictures.
 
     Args:
-        model: Called with features, gives ``sentence_embedding`` (inputs, D). May be wrapped (DDP, compiled).
-        columns: Preprocessed columns: ``input_ids`` and ``attention_mask`` (B, N), padded on one side; pictures as
-            Qwen2-VL has them (`content_ids`). With any other tensor, or padding on both sides, each column has its
-            own forward.
-        ids: (B,) int a column, equal where inputs are equal (`content_ids`); None takes all as different.
+        model: Called with features, returns ``sentence_embedding`` (inputs, D). May be wrapped (DDP, compiled).
+        columns: Preprocessed columns: ``input_ids`` and ``attention_mask`` (B, N), padded on one side, and pictures in
+            Qwen2-VL's format (`content_ids`). With any other tensor, or padding on both sides, columns are embedded one
+            by one.
+        ids: (B,) int for each column, equal where inputs are equal (`content_ids`); None: no two are equal.
 
     Returns:
-        Embeddings (B, D), one tensor a column.
-
-    Raises:
-        What the model raises.
+        Embeddings (B, D), one tensor for each column.
 
     Example:
         >>> import torch
@@ -67,7 +63,7 @@ def embed_distinct(
         >>> passes  # 8 twice: in row 1 it is its own positive
         [[[8, 0, 0], [8, 0, 0], [5, 6, 7]]]
     """
-    # AdaptiveLayerLoss hands values from call to call in the columns themselves.
+    # AdaptiveLayerLoss passes values from call to call inside the columns.
     inputs = None if _MERGING_DISABLED.get() else Inputs.read(columns)
     if inputs is None:
         return [model(column)["sentence_embedding"] for column in columns]
@@ -80,7 +76,7 @@ def embed_distinct(
 
 
 def representatives(inputs: Inputs, ids: Sequence[Tensor] | None) -> list[int]:
-    """For each input the number of the first one that is equal, and that may be embedded in its place."""
+    """For each input, the number of the first equal one, whose embedding it can share."""
     if ids is None:
         return list(range(len(inputs.lengths)))
     content = [number for column in ids for number in column.tolist()]
@@ -89,23 +85,23 @@ def representatives(inputs: Inputs, ids: Sequence[Tensor] | None) -> list[int]:
     first: dict[tuple[Any, ...], int] = {}
     result = []
     for number, (row, *kind) in enumerate(zip(rows, content, inputs.metadata, strict=True)):
-        seen[(row, *kind)] += 1  # the second view of a text in its own row is another input
+        seen[(row, *kind)] += 1  # a text that repeats within its row is another input
         result.append(first.setdefault((seen[(row, *kind)], *kind), number))
     return result
 
 
 def _groups(inputs: Inputs, numbers: Sequence[int], device: torch.device) -> list[list[int]]:
-    """Which inputs to forward together."""
+    """Groups of inputs to embed together."""
     fixed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     overhead = _CPU_OVERHEAD if device.type == "cpu" else _GPU_OVERHEAD
     if inputs.pad is None:
-        overhead = 0.5  # type: ignore[assignment]  # less than a token: no group may need padding, as nobody knows with what
+        overhead = 0.5  # type: ignore[assignment]  # less than a token, so that no group needs padding: the padding token is unknown
     starts = torch.tensor([0, *inputs.sizes[:-1]]).cumsum(0).tolist()
     groups = []
     for kind in dict.fromkeys(inputs.metadata):
         members = sorted((n for n in numbers if inputs.metadata[n] == kind), key=lambda n: inputs.lengths[n])
         lengths = [inputs.lengths[number] for number in members]
-        # There are as many different inputs: those of the first row.
+        # At least as many inputs differ: those of the first row.
         count = sum(inputs.metadata[start] == kind for start in starts) if fixed else None
         begin = 0
         for end in cut(lengths, overhead, count):
@@ -116,28 +112,28 @@ def _groups(inputs: Inputs, numbers: Sequence[int], device: torch.device) -> lis
 
 
 def cut(lengths: Sequence[int], overhead: float, count: int | None = None) -> list[int]:
-    """Cut ascending lengths into groups, each padded to its longest, for the fewest tokens in all.
+    """Split ascending lengths into groups, each padded to its longest, with the fewest tokens in total.
 
     Args:
-        lengths: Ascending, above 0.
-        overhead: What a group costs, in tokens.
-        count: How many groups, at most as many as lengths; None for as many as are cheapest.
+        lengths: Lengths above 0, in ascending order.
+        overhead: Cost of a group, in tokens.
+        count: Number of groups, at most that of the lengths; None for the cheapest number.
 
     Returns:
-        Where each group ends.
+        The end of each group.
 
     Example:
         >>> from st_vi.losses.embed import cut
         >>> cut([5, 6, 6, 60, 64], overhead=10)  # 1 + 4 tokens of padding instead of 180
         [3, 5]
     """
-    # Equal lengths are cut only where there are too few others.
+    # Equal lengths are split only if there are too few different ones.
     ends = {i for i in range(1, len(lengths)) if lengths[i] > lengths[i - 1]} | {0, len(lengths), *range(count or 0)}
     at = torch.tensor(sorted(ends))
     sizes = at - at[:, None]
     tokens = sizes * torch.tensor([0, *lengths], dtype=torch.float64)[at]
     tokens[sizes <= 0] = torch.inf
-    # least[j]: tokens of the first at[j] lengths in as many groups as there were rounds.
+    # least[j]: the fewest tokens for the first at[j] lengths, in one more group each round.
     least = torch.full((len(at),), torch.inf, dtype=torch.float64)
     least[0] = 0
     totals, begins = [], []
@@ -154,11 +150,11 @@ def cut(lengths: Sequence[int], overhead: float, count: int | None = None) -> li
 
 
 def check_columns(embeddings: Sequence[Tensor], ids: Sequence[Tensor] | None) -> None:
-    """Make sure that columns and their ids fit each other, before a matrix product says so in its own way.
+    """Check that columns and ids fit each other, with a clearer error than that of a matrix product.
 
     Raises:
-        TypeError: Embeddings that are no floating-point numbers.
-        ValueError: No rows, or other shapes than (B, D) for each column and (B,) for its ids.
+        TypeError: Embeddings that are not floating-point numbers.
+        ValueError: No rows, or shapes other than (B, D) for each column and (B,) for its ids.
 
     Example:
         >>> from st_vi.losses.embed import check_columns
@@ -178,7 +174,7 @@ def check_columns(embeddings: Sequence[Tensor], ids: Sequence[Tensor] | None) ->
 
 
 def gather_columns(columns: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Every device's rows of each column, with gradients, and which of them are this device's own.
+    """The rows of all devices in each column, with gradients, and the numbers of this device's own rows.
 
     Args:
         columns: Tensors (B, …) with the same B on every device.

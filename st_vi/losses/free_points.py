@@ -18,11 +18,11 @@ from st_vi.evaluation.geometry import (
     uniformity,
 )
 from st_vi.losses.dle import DLELoss
-from st_vi.tasks import Task, Term
-from st_vi.terms import CosineAlignment, HardestNegativeMargin, InfoNCE, PairBatch, PairwiseRank, ScoreMSE
+from st_vi.tasks import Task
+from st_vi.terms import CosineAlignment, HardestNegativeMargin, InfoNCE, PairBatch, PairwiseRank, ScoreMSE, Term
 
 ALL_TERMS: tuple[Term, ...] = (
-    InfoNCE(0.07, symmetric=True),
+    InfoNCE(temperature=0.07, symmetric=True),
     ScoreMSE(weight=3.0),
     PairwiseRank(),
     CosineAlignment(weight=0.0),
@@ -37,10 +37,10 @@ def adjusted(terms: Sequence[Term], temperature: float, weights: Mapping[str, fl
     Example:
         >>> from st_vi.losses.free_points import ALL_TERMS, adjusted
         >>> adjusted(ALL_TERMS[1:3], 0.1, {"ScoreMSE": 2.0})
-        (ScoreMSE(mapping='affine', weight=2.0), PairwiseRank(margin=0.05, mapping='affine', weight=0.0))
+        (ScoreMSE(weight=2.0, mapping='affine'), PairwiseRank(weight=0.0, mapping='affine', margin=0.05))
     """
-    weighted = [replace(term, weight=weights.get(type(term).__name__, 0.0)) for term in terms]  # type: ignore[type-var]
-    return tuple(replace(t, temperature=temperature) if hasattr(t, "temperature") else t for t in weighted)  # type: ignore[type-var]
+    weighted = [replace(term, weight=weights.get(type(term).__name__, 0.0)) for term in terms]
+    return tuple(replace(t, temperature=temperature) if hasattr(t, "temperature") else t for t in weighted)  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +172,7 @@ class FreePoints:
         return {names[name]: value for name, value in values.items()}, batch, seen[0]
 
     def _mass(self, pairs: PairBatch, temperature: float) -> Tensor:
-        view, classes = pairs.forward, self.classes[self.batch]
+        view, classes = pairs.anchor_view, self.classes[self.batch]
         has_negatives = view.negative.any(dim=1)
         similarities = view.similarity.detach().masked_fill(~view.negative, -torch.inf)[has_negatives]
         if not len(similarities):

@@ -1,4 +1,4 @@
-"""What makes a loss cached: stock's GradCache over the distinct inputs of a batch, in mini-batches of like length."""
+"""Stock's GradCache over the distinct inputs of a batch, in mini-batches of similar length."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ from st_vi.losses.inputs import Inputs
 
 
 class GradCache:
-    """Put in front of a loss with `compute_loss_from_embeddings`, it bounds the memory by that of a mini-batch.
+    """Mixin for a loss with `compute_loss_from_embeddings`, which then needs the memory of one mini-batch.
 
-    The batch is embedded twice: without gradients, for the loss of the whole batch and its gradient at the
-    embeddings; and again when that gradient is carried back, one mini-batch after the other, with the same dropout.
+    The batch is embedded twice: first without gradients, for the loss of the whole batch and its gradient at the
+    embeddings; then again in the backward pass, one mini-batch at a time and with the same dropout.
 
-    Source: GradCache (Gao et al. 2021, arXiv 2101.06983), by stock's ``CachedLossMixin``. New here: where
-    `merge_inputs` says so, its "columns" are the distinct inputs of all columns, sorted by length.
+    Source: GradCache (Gao et al. 2021, arXiv 2101.06983), with stock's ``CachedLossMixin``. New here: with
+    `embed_once`, the "columns" that it embeds are the distinct inputs of all columns, sorted by length.
     """
 
     model: Any
-    merge_inputs: bool
+    embed_once: bool
     compute_loss_from_embeddings: Callable[..., Any]
 
-    uses_gradient_cache = True  # by which stock's wrappers know to decorate `calculate_loss`
+    uses_gradient_cache = True  # tells stock's wrappers to decorate `calculate_loss`
 
     def _set_mini_batches(self, size: int, num_tokens: int | None, show_progress_bar: bool) -> None:
         if size < 1:
             raise ValueError(f"mini_batch_size must be a positive integer, got {size}")
         _validate_mini_batch_num_tokens(num_tokens)
-        model = getattr(self.model, "module", self.model)  # of DDP
+        model = getattr(self.model, "module", self.model)  # inside DDP
         if isinstance(model, SentenceTransformer) and has_static_embedding_input(model):
-            raise ValueError("the inputs of a StaticEmbedding cannot be cut into mini-batches: use the uncached loss")
+            raise ValueError("the inputs of a StaticEmbedding cannot be split into mini-batches: use the uncached loss")
         self.mini_batch_size = size
         self.mini_batch_num_tokens = num_tokens
         self.show_progress_bar = show_progress_bar
 
     def _cached(self, sentence_features: Iterable[Mapping[str, Any]], labels: Tensor | None) -> tuple[Tensor, Any]:
-        """The loss, whose backward pass embeds again, and what `calculate_loss` made of the batch, without."""
+        """The loss, whose backward pass embeds again, and the detached values of `calculate_loss`."""
         columns = list(sentence_features)
         ids = content_ids(columns)
-        inputs = Inputs.read(columns) if self.merge_inputs and _may_differ_in_forwards(self.model) else None
+        inputs = Inputs.read(columns) if self.embed_once and _may_differ_in_forwards(self.model) else None
         parts: Any
         parts, order = (columns, None) if inputs is None else _sorted_parts(inputs, ids)
         device = next(value.device.type for value in columns[0].values() if isinstance(value, Tensor))
@@ -69,18 +69,17 @@ class GradCache:
         ids: list[Tensor] | None = None,
         order: list[Tensor] | None = None,
     ) -> Tensor:
-        """The loss of the whole batch from embedded mini-batches; what stock's `MatryoshkaLoss` decorates.
+        """The loss of the whole batch from embedded mini-batches; stock's `MatryoshkaLoss` decorates this method.
 
         Args:
-            reps: Mini-batches (b, D) of each column, or of each part where there is an `order`.
+            reps: Mini-batches (b, D) of each column, or, with an `order`, of each group of distinct inputs.
             labels: As for `compute_loss_from_embeddings`.
-            with_backward: Carry the gradient of the sum back to `reps`, and return the values without it.
+            with_backward: Backpropagate the sum to `reps`, and return detached values.
             ids: As for `compute_loss_from_embeddings`.
-            order: For each column (B,) int, where its inputs stand among those of `reps`; None where they stand as
-                they do in the column.
+            order: For each column (B,) int, the places of its inputs in `reps`; None if `reps` are the columns.
 
         Returns:
-            The loss, (); or one value for each component where the loss has several, (K,).
+            The loss, (); or one value for each component, (K,).
         """
         if order is None:
             embeddings = [torch.cat(column) for column in reps]
@@ -119,7 +118,7 @@ class GradCache:
 
 
 class _Step(CachedLossMixin):
-    """One forward and backward of a cached loss: stock's, with what belongs to this batch alone."""
+    """One forward and backward pass of a cached loss, with the state of this batch."""
 
     def __init__(self, loss: Any, ids: list[Tensor] | None, order: list[Tensor] | None, device: str) -> None:
         self.loss = loss
@@ -129,8 +128,8 @@ class _Step(CachedLossMixin):
         self.show_progress_bar = loss.show_progress_bar
         self.batch = {"ids": ids, "order": order}
         self.values: Tensor | None = None
-        # The second pass runs in backward, where the caller's autocast has ended. No cache: where it has not, some
-        # versions of torch would find the weights that the first pass cast without gradients.
+        # The second pass runs in backward, after the caller's autocast has ended. Without a cache, as some versions of
+        # torch would reuse the weights that the first pass cast without gradients.
         self.autocast: dict[str, Any] = {
             "device_type": device,
             "dtype": torch.get_autocast_dtype(device),
@@ -141,7 +140,7 @@ class _Step(CachedLossMixin):
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
     ) -> Tensor:
-        # Asked of the loss each time: a wrapper may have put its own in place.
+        # Looked up each time: a wrapper may have replaced it.
         self.values = self.loss.calculate_loss(reps, labels, with_backward=with_backward, **self.batch)
         return self.values.sum()
 
@@ -156,7 +155,7 @@ class _Step(CachedLossMixin):
 
 
 class _Part(dict[str, Tensor]):
-    """Some inputs as stock's mixin takes a column; it reads the attention mask, to cut it into mini-batches."""
+    """Some inputs in place of a column for stock's mixin, which splits it by its attention mask."""
 
     def __init__(self, inputs: Inputs, numbers: list[int]) -> None:
         super().__init__(attention_mask=inputs.tokens["attention_mask"][numbers])
@@ -165,11 +164,11 @@ class _Part(dict[str, Tensor]):
 
 
 def _sorted_parts(inputs: Inputs, ids: Sequence[Tensor] | None) -> tuple[list[_Part], list[Tensor]]:
-    """The distinct inputs by length, apart where they cannot be forwarded together; where each column has its own."""
+    """Distinct inputs by length, in parts that can be embedded together; and the places of each column's inputs."""
     stands_for = representatives(inputs, ids)
     kinds: dict[Any, list[int]] = {}
     for number in sorted(set(stands_for), key=lambda number: inputs.lengths[number]):
-        # Where nobody knows what to pad with, only inputs of one length go together.
+        # Without a known padding token, only inputs of one length go together.
         length = inputs.lengths[number] if inputs.pad is None else None
         kinds.setdefault((inputs.metadata[number], length), []).append(number)
     parts = [_Part(inputs, numbers) for numbers in kinds.values()]
@@ -179,9 +178,9 @@ def _sorted_parts(inputs: Inputs, ids: Sequence[Tensor] | None) -> tuple[list[_P
 
 
 def _may_differ_in_forwards(model: nn.Module) -> bool:
-    """Whether this process may have another number of mini-batches than the others.
+    """Whether processes may differ in their number of forwards.
 
-    Sharded models communicate in every forward. DDP does so once before and once after GradCache's many passes.
+    Sharded models communicate in every forward, DDP only once before and once after GradCache's passes.
     """
     alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
     return alone or isinstance(getattr(model, "_orig_mod", model), DistributedDataParallel)

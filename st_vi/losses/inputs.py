@@ -1,4 +1,4 @@
-"""The inputs of several columns as one table, from which any of them can be taken together."""
+"""The inputs of several columns in one table, to put any of them into one forward."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Inputs:
         tokens: (T, N) each, as wide as the widest column.
         left: Whether padding is on the left.
         pad: The token that pads; None where nothing was padded.
-        lengths: Without padding.
-        pictures: Patches and grids of each input; None without.
-        metadata: Of each input, what is one value for its column.
+        lengths: Length of each input without padding.
+        pictures: Patches and grids of each input; None for an input without a picture.
+        metadata: For each input, the values that its whole column has in common.
         sizes: Number of inputs of each column.
 
     Example:
@@ -47,7 +47,7 @@ class Inputs:
 
     @classmethod
     def read(cls, columns: Sequence[Mapping[str, Any]]) -> Inputs | None:
-        """The inputs of these columns; None where one holds what cannot be put into other groups."""
+        """The inputs of these columns; None if one holds something that cannot be regrouped."""
         metadata: list[Any] = [_metadata(column) for column in columns]
         tokens_of = [{k: v for k, v in column.items() if k in _TOKEN_KEYS and v is not None} for column in columns]
         if None in metadata or any(tokens.keys() != tokens_of[0].keys() for tokens in tokens_of):
@@ -62,7 +62,7 @@ class Inputs:
         if None in pictures or (left and any(not mask[:, -1].all() for mask in masks)):
             return None
 
-        # The tokenizer's padding, which XLM-R knows by its id: position ids count the tokens that are something else.
+        # The padding must be the tokenizer's own: XLM-R counts positions over all tokens with another id.
         padding = [tokens["input_ids"].cpu()[~mask] for tokens, mask in zip(tokens_of, masks, strict=True)]
         pad = next((int(tokens[0]) for tokens in padding if len(tokens)), None)
         width = max(mask.shape[1] for mask in masks)
@@ -84,7 +84,7 @@ class Inputs:
         )
 
     def features(self, numbers: Sequence[int]) -> dict[str, Any]:
-        """What the model is called with for these inputs, with no more padding than they need."""
+        """The features of these inputs, with no more padding than they need."""
         width = max(self.lengths[number] for number in numbers)
         span = slice(-width, None) if self.left else slice(width)
         index = torch.tensor(numbers, device=self.tokens["input_ids"].device)
@@ -102,9 +102,9 @@ class Inputs:
 
 
 def _metadata(column: Mapping[str, Any]) -> frozenset[tuple[str, Any]] | None:
-    """What is one value for the whole column; None if there are tensors nobody knows here, or values like lists."""
+    """The values that the whole column has in common; None if it holds unknown tensors, or values such as lists."""
     values = {key: value for key, value in column.items() if key not in _TOKEN_KEYS | _PICTURE_KEYS}
-    if isinstance(values.get("prompt_length"), Tensor):  # from a data loader: the same value once, or for every row
+    if isinstance(values.get("prompt_length"), Tensor):  # a data loader gives the same value once, or once a row
         values["prompt_length"] = int(values["prompt_length"].flatten()[0])
     try:
         return None if any(isinstance(value, Tensor) for value in values.values()) else frozenset(values.items())
@@ -113,7 +113,7 @@ def _metadata(column: Mapping[str, Any]) -> frozenset[tuple[str, Any]] | None:
 
 
 def _pictures(column: Mapping[str, Any]) -> list[tuple[Tensor, Tensor] | None] | None:
-    """For each input its patches (patches, values) and grids (pictures, 3); None if they are not as in Qwen2-VL."""
+    """Patches (patches, values) and grids (pictures, 3) of each input; None if they are not in Qwen2-VL's format."""
     pixels, grids, counts = (column.get(k) for k in ("pixel_values", "image_grid_thw", "num_images_per_sample"))
     if pixels is None:
         return [None] * len(column["input_ids"])
@@ -131,5 +131,5 @@ def _widen(values: Tensor, width: int, left: bool, fill: int) -> Tensor:
 
 
 def _extents(mask: Tensor) -> list[int]:
-    """Position after the last real token, at least 1."""
+    """Number of tokens up to the last real one, at least 1."""
     return (mask * torch.arange(1, mask.shape[1] + 1)).amax(dim=1).clamp(min=1).tolist()

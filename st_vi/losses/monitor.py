@@ -1,4 +1,4 @@
-"""What the training log would otherwise hide about a loss of many tasks."""
+"""Logging of every term of `DLELoss`."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from st_vi.losses.dle import DLELoss
 from st_vi.losses.own_model import check_own_model
-from st_vi.tasks import Term
-from st_vi.terms import PairBatch, PairwiseRank
+from st_vi.terms import PairBatch, PairwiseRank, Term
 
 
 class DLEMonitor(TrainerCallback):
-    """Logs what each term of `DLELoss` was for the rows that had it.
+    """Logs the mean of each term of `DLELoss` over the rows that it applies to.
 
-    The trainer averages the components over all steps and all rows, so that a rare task looks nearly solved. Here
-    every mean is over the rows of the task, without the weight of the term; for terms that need a score, over the
-    rows that had one. Beside a ranking loss stand the share of pairs in the right order (chance is 0.5), and the
-    loss of a model that finds all pairs equally similar, which is the margin.
+    The trainer averages the components over all steps and rows, so that a rare task seems nearly solved. Here each mean
+    is over the rows of the task, or, for terms that need a score, over its rows with a score; the weight of the term is
+    left out. Ranking terms also log the share of pairs in the right order (chance is 0.5) and the loss of a model that
+    finds all pairs equally similar, which is the margin.
 
     Adds to each entry of the training log: ``dle/{component}``, and for ranking terms ``dle/{component}_in_order``
-    and ``dle/{component}_constant``. With several devices, figures are of the first one's rows.
+    and ``dle/{component}_constant``. With several devices, the figures are those of the first one's rows.
 
     Args:
         *losses: The losses that the trainer uses, such as the values of ``loss={name: …}``.
 
     Raises:
-        ValueError: When the training begins, if a loss was made with another model than the trainer has.
+        ValueError: At the start of training, if a loss was made with another model than the trainer has.
 
     Example:
         >>> from st_vi import DLELoss
@@ -48,7 +47,7 @@ class DLEMonitor(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Stop where the losses have another model than the trainer."""
+        """Refuse losses that were made with another model."""
         for loss in self._losses:
             check_own_model(loss, kwargs["model"])
 
@@ -60,8 +59,8 @@ class DLEMonitor(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Add the means since the last training log, and start anew."""
-        if not logs or "loss" not in logs:  # an evaluation, or the end of the training
+        """Add the means since the last training log, and reset them."""
+        if not logs or "loss" not in logs:  # an evaluation, or the end of training
             return
         figures = {f"dle/{name}": float(total / count) for name, (total, count) in self._totals.items() if count}
         figures |= {f"dle/{name}_constant": margin for name, margin in self._constants.items()}
@@ -73,10 +72,10 @@ class DLEMonitor(TrainerCallback):
     def _observe(self, name: str, term: Term, pairs: PairBatch, values: Tensor) -> None:
         if not torch.is_grad_enabled():
             return
-        had = torch.ones_like(values, dtype=torch.bool)
-        if getattr(term, "needs_score", False):
-            had = ~pairs.own(pairs.known_scores).isnan()
-        self._add(name, values.sum(), had.sum())
+        applies = torch.ones_like(values, dtype=torch.bool)
+        if term.needs_score:
+            applies = ~pairs.own(pairs.known_scores).isnan()
+        self._add(name, values.sum(), applies.sum())
         if isinstance(term, PairwiseRank):
             self._add(f"{name}_in_order", *PairwiseRank.in_order(pairs))
             self._constants[name] = term.margin

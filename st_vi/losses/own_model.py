@@ -1,4 +1,4 @@
-"""A loss embeds with a model of its own: with another than the one that is trained, nothing is trained."""
+"""Check that a loss was made with the model that is trained."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ def own_losses(loss: Any, kind: type[L]) -> list[L]:
 
 
 def check_own_model(loss: Any, model: SentenceTransformer) -> None:
-    """See that `loss` was made with `model`, and every loss within it: of the trainer, the optimizer has `model` only.
+    """Check that `loss` was made with `model`, and every loss within it too.
+
+    A loss embeds with its own model, and the optimizer of the trainer has the weights of `model` only: with another
+    one in the loss, nothing would be trained.
 
     Args:
-        loss: What the stock trainer takes: a loss, losses by the name of their data set, or what makes one from a
-            model. Models that losses have beside their own, such as a guide, may be others.
-        model: That is trained.
+        loss: As for the stock trainer: a loss, losses by the name of their data set, or a function that makes one from
+            a model. Further models of a loss, such as a guide, may be others.
+        model: The model to train.
 
     Raises:
         ValueError: A loss has another model, or none.
@@ -56,4 +59,4 @@ def check_own_model(loss: Any, model: SentenceTransformer) -> None:
             continue
         name = type(part).__name__
         made = "without a model" if own is None else "with another model than the one to train: neither would learn"
-        raise ValueError(f"{name} was made {made}. Make it anew, {name}(model, …), with the model that you train")
+        raise ValueError(f"{name} was made {made}. Create it with the model that you train: {name}(model, …)")

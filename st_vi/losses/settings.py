@@ -1,4 +1,4 @@
-"""How the losses show themselves."""
+"""The `repr` of the losses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Settings:
-    """A `repr` of the settings, as they stand in the model card, and not of the model's hundreds of layers."""
+    """Gives a loss a `repr` of its settings, as in the model card, instead of the hundreds of layers of its model."""
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings for the model card."""

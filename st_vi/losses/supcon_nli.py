@@ -20,36 +20,36 @@ from st_vi.terms.pairs import SameAnchor
 class SupConNLILoss(Settings, nn.Module):
     """Supervised SimCSE on (anchor, positive[, negative, …]) rows, for data in which texts repeat.
 
-    The objective is the term `InfoNCE` over in-batch positives and hard negatives. On rows whose texts are all
-    different it equals the stock ``MultipleNegativesRankingLoss(scale=1 / temperature)``. NLI rows are not: one
-    premise carries several hypotheses, and one hypothesis stands under several premises. `PairBatch` states what
-    then counts as a negative. Texts are compared by their token ids, so truncated texts are equal when what the
-    model sees of them is.
+    The objective is the term `InfoNCE` over in-batch positives and hard negatives. If no text repeats, it equals the
+    stock ``MultipleNegativesRankingLoss(scale=1 / temperature)``. In NLI sets texts do repeat: a premise has several
+    hypotheses, and a hypothesis several premises. `PairBatch` defines what then counts as a negative. Texts are
+    compared by their token ids, so two texts that are equal after truncation count as equal.
 
-    Source: ViCLSR (arXiv 2603.21084): entailment is the positive, contradiction the hard negative, temperature
-    0.05 best; its equation is not published. *Inferred*: supervised SimCSE (arXiv 2104.08821, Eq. 5), one
-    direction, w = 0; `same_anchor` and `mask_duplicates` are this project's own.
+    Source: ViCLSR (arXiv 2603.21084): entailment is the positive, contradiction the hard negative, temperature 0.05
+    best; its equation is not published. *Inferred*: supervised SimCSE (arXiv 2104.08821, Eq. 5), from anchors to
+    positives only, with w = 0. `same_anchor` and `mask_duplicates` are this project's own.
 
     Args:
         model: The model to train.
         temperature: τ > 0.
-        hard_negative_weight: w, added to the logit of the row's own hard negatives (SimCSE's α is e^w).
-        same_anchor: What the positive of another row with the same anchor is: "positive" as well, left out
-            ("mask"), or "negative".
-        mask_duplicates: Leave out a candidate with the text of the row's own anchor or positive.
+        hard_negative_weight: w, added to the logits of the row's own hard negatives (SimCSE's α is e^w).
+        same_anchor: A positive of another row with the same anchor is a "positive" too, is left out ("mask"), or is a
+            "negative".
+        mask_duplicates: Leave out candidates with the text of the row's own anchor or positive.
         symmetric: Average with the same loss from positives to anchors.
-        gather_across_devices: Take the rows of all devices as candidates.
-        merge_inputs: Embed every distinct input once, see `embed_distinct`: the same values and gradients, sooner.
-            False leaves it to stock: one forward for the anchors, and one for the rest or for each other column.
+        gather_across_devices: Use the rows of all devices as candidates.
+        embed_once: Embed every distinct input of the batch once (`embed_distinct`), with the same values and gradients
+            in less time. False embeds column by column, as stock does.
 
     Inputs:
         Columns anchor, positive and n ≥ 0 negatives, in this order: the stock trainer takes columns by place, and
-        `st_vi.data.check_triplets` puts those of these names in order. A `score` column of floats, where there is one,
-        holds the weight of each row in the mean (`nli_to_triplets` gives weak positives 0.5).
+        `st_vi.data.check_triplets` puts them in order. An optional label column of floats holds the weight of each row
+        in the mean: `check_triplets` makes it of the column `weight`, in which `nli_to_triplets` gives weak positives
+        0.5.
 
     Raises:
-        ValueError: Fewer than two columns, or columns that do not fit each other; a label column that is not one
-            float a row, finite and not negative.
+        ValueError: Fewer than two columns, columns whose shapes do not fit, or labels that are not one finite float of
+            0 or more a row.
 
     Example:
         >>> import torch
@@ -69,23 +69,21 @@ class SupConNLILoss(Settings, nn.Module):
         mask_duplicates: bool = True,
         symmetric: bool = False,
         gather_across_devices: bool = False,
-        merge_inputs: bool = True,
+        embed_once: bool = True,
     ) -> None:
         super().__init__()
         self.model = model
-        self.term = InfoNCE(temperature, symmetric, hard_negative_weight)
+        self.term = InfoNCE(temperature=temperature, symmetric=symmetric, hard_negative_weight=hard_negative_weight)
         self.same_anchor = same_anchor
         self.mask_duplicates = mask_duplicates
         self.gather_across_devices = gather_across_devices
-        self.merge_inputs = merge_inputs
+        self.embed_once = embed_once
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         """Embed the columns and return the mean loss of the rows."""
         columns = list(sentence_features)
         ids = content_ids(columns)
-        embeddings = (
-            embed_distinct(self.model, columns, ids) if self.merge_inputs else embed_columns(self.model, columns)
-        )
+        embeddings = embed_distinct(self.model, columns, ids) if self.embed_once else embed_columns(self.model, columns)
         return self.compute_loss_from_embeddings(embeddings, labels, ids)
 
     def compute_loss_from_embeddings(
@@ -95,15 +93,15 @@ class SupConNLILoss(Settings, nn.Module):
 
         Args:
             embeddings: Anchors, positives and negatives, (B, D) each.
-            labels: Weight of each row, (B,), finite and not negative; None weighs all alike. All 0 give 0.
-            ids: (B,) int a column, equal where texts are equal (`content_ids`); None takes all as different.
+            labels: Weight of each row, (B,), finite and 0 or more; None weighs all alike. If all are 0, the loss is 0.
+            ids: (B,) int for each column, equal where texts are equal (`content_ids`); None: no two are equal.
         """
         if len(embeddings) < 2:
             raise ValueError(f"SupConNLILoss needs an anchor and a positive column, got {len(embeddings)} column(s)")
         check_columns(embeddings, ids)
-        rows = None
+        own_rows = None
         if self.gather_across_devices:
-            embeddings, rows = gather_columns(embeddings)
+            embeddings, own_rows = gather_columns(embeddings)
             ids = ids and gather_columns(ids)[0]
         anchors, positives, *negatives = embeddings
         pairs = PairBatch(
@@ -112,7 +110,7 @@ class SupConNLILoss(Settings, nn.Module):
             negatives=torch.stack(negatives) if negatives else None,
             anchor_ids=ids[0] if ids else None,
             candidate_ids=torch.cat(ids[1:]) if ids else None,
-            rows=rows,
+            own_rows=own_rows,
             same_anchor=self.same_anchor,
             mask_duplicates=self.mask_duplicates,
         )
@@ -122,7 +120,7 @@ class SupConNLILoss(Settings, nn.Module):
         if not labels.is_floating_point() or labels.shape != loss.shape:
             raise ValueError(
                 "SupConNLILoss reads the label column as the weight of each row: one float a row, not "
-                f"{labels.dtype} of shape {tuple(labels.shape)}. Remove the column if it is something else."
+                f"{labels.dtype} of shape {tuple(labels.shape)}. Remove the column if it is something else"
             )
         total = labels.sum()
         if not ((labels >= 0).all() & total.isfinite()):
@@ -138,7 +136,7 @@ class SupConNLILoss(Settings, nn.Module):
             "mask_duplicates": self.mask_duplicates,
             "symmetric": self.term.symmetric,
             "gather_across_devices": self.gather_across_devices,
-            "merge_inputs": self.merge_inputs,
+            "embed_once": self.embed_once,
         }
 
     @property

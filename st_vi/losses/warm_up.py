@@ -1,4 +1,4 @@
-"""Begin with InfoNCE alone, and add the other terms when the model tells inputs apart."""
+"""Train with InfoNCE alone at first, and then with all terms."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from st_vi.terms import InfoNCE
 
 
 class InfoNCEWarmUp(TrainerCallback):
-    """Sets the weight of every term but InfoNCE to 0 for the first part of the training.
+    """Sets the weight of every term but InfoNCE to 0 for the first part of training.
 
-    For models with random weights, in whole or in the vision tower. The hardest negative's margin is smallest, but
-    for the margin itself, where all vectors are the same: a model that cannot yet tell anything apart is driven
-    there, and stays. (FaceNet, arXiv 1503.03832, Section 3.2, met the same and takes semi-hard negatives.) The
-    names of the loss components stay what they are, and a resumed training goes on where it was.
+    For models with random weights, in whole or only in the vision tower. While a model cannot tell inputs apart,
+    `HardestNegativeMargin` drives all vectors to the same point, where the loss is just the margin, and they stay
+    there. (FaceNet, arXiv 1503.03832, Section 3.2, reports the same and uses semi-hard negatives.) The names of the
+    loss components do not change, and training can be resumed at any step.
 
-    Source: this project's own; viPolyQwen begins with pretrained weights.
+    Source: this project's own; viPolyQwen starts from pretrained weights.
 
     Args:
-        loss: That the trainer uses.
-        share: Of the training's steps, in [0, 1].
+        loss: The loss that the trainer uses.
+        share: Share of the training steps with InfoNCE alone, in [0, 1].
 
     Raises:
         ValueError: `share` is out of range.
@@ -47,16 +47,16 @@ class InfoNCEWarmUp(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Choose by the number of steps that are done."""
+        """Choose the terms by the number of steps done so far."""
         early = state.global_step < self.share * state.max_steps
         self.loss.tasks = self.info_nce_alone if early else self.all_terms
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave the loss as it was."""
+        """Give the loss all its terms back."""
         self.loss.tasks = self.all_terms
 
 
 def _info_nce_alone(task: Task) -> Task:
-    return replace(task, terms=tuple(t if isinstance(t, InfoNCE) else replace(t, weight=0.0) for t in task.terms))  # type: ignore[type-var]
+    return replace(task, terms=tuple(t if isinstance(t, InfoNCE) else replace(t, weight=0.0) for t in task.terms))

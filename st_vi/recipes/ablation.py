@@ -46,7 +46,7 @@ class Variant:
 def _each_term(tasks: Iterable[Task], kind: type, **changes: Any) -> tuple[Task, ...]:
     """The same tasks with something changed in every term of one kind."""
     return tuple(
-        replace(task, terms=tuple(replace(t, **changes) if isinstance(t, kind) else t for t in task.terms))  # type: ignore[type-var]
+        replace(task, terms=tuple(replace(t, **changes) if isinstance(t, kind) else t for t in task.terms))
         for task in tasks
     )
 

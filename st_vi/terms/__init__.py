@@ -1,4 +1,4 @@
-"""Loss terms: small frozen dataclasses, each read beside its equation, over one shared `PairBatch`."""
+"""Loss terms: small frozen dataclasses with their equations, called with a `PairBatch`."""
 
 from st_vi.terms.attraction_repulsion import AttractionRepulsion
 from st_vi.terms.contrastive import HardestNegativeMargin, InfoNCE
@@ -8,13 +8,14 @@ from st_vi.terms.irpo import IRPO
 from st_vi.terms.listwise_distillation import ListwiseDistillation
 from st_vi.terms.multi_view_singular_value import MultiViewSingularValue
 from st_vi.terms.nested_ordinal import NestedOrdinal
-from st_vi.terms.pairs import Direction, PairBatch
+from st_vi.terms.pairs import PairBatch, View
 from st_vi.terms.rank_list_style import RankListStyle
 from st_vi.terms.scored import CosineAlignment, PairwiseRank, ScoreMSE
 from st_vi.terms.soft_info_nce import SoftInfoNCE
 from st_vi.terms.soft_label_kl import SoftLabelKL
 from st_vi.terms.sup_re_mix import SupReMix
 from st_vi.terms.teacher_vectors import TeacherCosine, TeacherSimilarities
+from st_vi.terms.term import Term
 from st_vi.terms.weighted_negatives import WeightedNegatives
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "AttractionRepulsion",
     "CosineAlignment",
     "DebiasedInfoNCE",
-    "Direction",
     "GroupOrdering",
     "HardestNegativeMargin",
     "InfoNCE",
@@ -38,5 +38,7 @@ __all__ = [
     "SupReMix",
     "TeacherCosine",
     "TeacherSimilarities",
+    "Term",
+    "View",
     "WeightedNegatives",
 ]

@@ -1,4 +1,4 @@
-"""InfoNCE that allows for a known share of false negatives."""
+"""InfoNCE corrected for a known share of false negatives."""
 
 from __future__ import annotations
 
@@ -7,35 +7,38 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from st_vi.terms.contrastive import InfoNCE
-from st_vi.terms.pairs import Direction
+from st_vi.terms.pairs import View
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DebiasedInfoNCE(InfoNCE):
-    """Debiased contrastive loss: what the positives among the negatives add is taken off again.
+    """Debiased contrastive loss: `InfoNCE` minus what false negatives are expected to add to the denominator.
 
-    With N = |N(i)|, ℓ, P(i) and N(i) as in `InfoNCE`, and τ⁺ the chance that a negative is a positive in truth:
+    With N = |N(i)|, ℓ, P(i) and N(i) as in `InfoNCE`, T the temperature, and τ⁺ the probability that a negative is
+    really a positive:
 
         g   = max( (mean_{j ∈ N(i)} e^{ℓ_ij} − τ⁺ mean_{p ∈ P(i)} e^{ℓ_ip}) / (1 − τ⁺),  e^{−1/T} )
         L_i = −1/|P(i)| Σ_{p ∈ P(i)} log( e^{ℓ_ip} / (Σ_{q ∈ P(i)} e^{ℓ_iq} + N g) )
 
-    e^{−1/T} is the least that a mean of e^{s/T} can be. τ⁺ = 0 is InfoNCE. Where g is at its floor, negatives have no
-    gradient. Source: Chuang et al. 2020, arXiv 2007.00224, Eq. 7 and 8, with one positive in the denominator.
+    e^{−1/T} is the least that a mean of e^{s/T} can be; where g is at this floor, negatives have no gradient. τ⁺ = 0
+    gives InfoNCE.
 
-    In `DLELoss` negatives are of the same task, and τ⁺ is the chance that two of its rows fit each other, about 1/c
-    for c equal topics; with `negatives="batch"` it is that of all rows. *Inferred:* several positives stand in the
-    denominator as in InfoNCE; with a `hard_negative_weight` the floor is the mean of the e^ℓ at cosine −1. The paper's
-    T = 0.5 and τ⁺ = 0.1, for pictures of ten classes, are not the defaults: this term stands in the place of `InfoNCE`,
-    at its temperature, and there g is at its floor, without a gradient, as soon as a positive is T·log(1/τ⁺) more
-    similar than the negatives: by 0.12 for T = 0.05 and τ⁺ = 0.1, by 0.23 for τ⁺ = 0.01, and by 1.15 as published.
+    In `DLELoss` negatives are of the same task, so τ⁺ is the probability that two of its rows match: about 1/c for c
+    equal topics. With `negatives="batch"` it is that of two rows of any task.
+
+    Source: Chuang et al. 2020, arXiv 2007.00224, Eq. 7 and 8, with one positive in the denominator. *Inferred*: several
+    positives stand in the denominator as in InfoNCE; with a `hard_negative_weight` the floor is the mean of the e^ℓ at
+    cosine −1. The published T = 0.5 and τ⁺ = 0.1, for images of ten classes, are not the defaults: at InfoNCE's
+    temperature g reaches its floor as soon as a positive is T·log(1/τ⁺) more similar than the negatives, which is 0.12
+    for T = 0.05 and τ⁺ = 0.1, 0.23 for τ⁺ = 0.01, and 1.15 for the published values.
 
     Args:
-        temperature: T > 0, as all others up to `min_score` that of `InfoNCE`.
+        temperature: T > 0; this and the next three as in `InfoNCE`.
         symmetric: Average with the same loss from positives to anchors.
-        hard_negative_weight: Added to the logits of the row's own hard negatives.
-        weight: Weight of the term in a task.
+        hard_negative_weight: Logit added to the row's own hard negatives.
         min_score: A row with a lower score gives 0.
         false_negative_prior: τ⁺ in [0, 1).
+        weight: Weight of the term in a task.
 
     Raises:
         ValueError: An argument is out of range.
@@ -44,7 +47,7 @@ class DebiasedInfoNCE(InfoNCE):
         >>> import torch
         >>> from st_vi.terms import DebiasedInfoNCE, PairBatch
         >>> pairs = PairBatch(torch.eye(2), torch.eye(2))
-        >>> DebiasedInfoNCE(1.0, false_negative_prior=0.1)(pairs)  # g = (1 − 0.1·e) / 0.9, not 1
+        >>> DebiasedInfoNCE(temperature=1.0, false_negative_prior=0.1)(pairs)  # g = (1 − 0.1·e) / 0.9, not 1
         tensor([0.2606, 0.2606])
     """
 
@@ -52,17 +55,16 @@ class DebiasedInfoNCE(InfoNCE):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.false_negative_prior < 1:
-            raise ValueError(f"false_negative_prior must be in [0, 1), got {self.false_negative_prior}")
+        self._require("false_negative_prior", 0 <= self.false_negative_prior < 1, "in [0, 1)")
 
-    def _loss(self, view: Direction) -> Tensor:
+    def _loss(self, view: View) -> Tensor:
         prior, negative = self.false_negative_prior, view.negative
         logits = self._logits(view).masked_fill(~(view.positive | negative), -float("inf"))
-        # In shares of the InfoNCE denominator, a mere constant here: no exponential can overflow.
+        # Divided by the denominator of InfoNCE, held constant, so that no exponential overflows.
         log_share = logits - logits.logsumexp(dim=1, keepdim=True).detach()
         share = log_share.exp()
         positives, count = (share * view.positive).sum(dim=1), view.positive.sum(dim=1)
-        # N g before the floor.
+        # N g before the floor, then its floor.
         corrected = ((share * negative).sum(dim=1) - positives * negative.sum(dim=1) * prior / count) / (1 - prior)
         at_cosine_minus_one = (log_share - (view.similarity + 1) / self.temperature).detach().exp()
         least = (at_cosine_minus_one * negative).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Group ordering: a soft sorting network must find all positives above the hardest negatives."""
+"""Group ordering: a soft sorting network that should leave all positives above the hardest negatives."""
 
 from __future__ import annotations
 
@@ -10,43 +10,46 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from st_vi.terms.pairs import PairBatch, _cosines
+from st_vi.terms.pairs import PairBatch, cosines
+from st_vi.terms.term import Term
+
+Opponents = Literal["candidates", "anchors"]
 
 
-@dataclass(frozen=True)
-class GroupOrdering:
+@dataclass(frozen=True, kw_only=True)
+class GroupOrdering(Term):
     """Binary cross-entropy between a soft sorting of each row's candidates and the order "negatives below positives".
 
-    The n inputs of a row are its hardest negatives, at most top_k, and above them all its positives, each group in
-    ascending order of similarity. An odd-even network of n layers sorts them; a layer compares neighbours (the first
-    layer inputs 1 and 2, 3 and 4, …, the next one 2 and 3, …) and swaps x below y softly:
+    The n inputs of a row are its top_k hardest negatives followed by all its positives, both in ascending order of
+    similarity. An odd-even network of n layers sorts them. Its layers compare neighbours (1 and 2, 3 and 4, … in the
+    first layer, 2 and 3, … in the next) and swap x and the next input y softly:
 
         f     = atan(β (y − x))/π + ½
         x, y  ←  f x + (1 − f) y,  (1 − f) x + f y
 
-    All layers together are a doubly stochastic matrix. With m_e the mass that it gives input e on the uppermost places,
-    as many as the row has positives:
+    The product of all layers is a doubly stochastic matrix. Of a row with |P| positives, let m_e be the mass that it
+    gives input e in the |P| highest places:
 
         L_i = 1/n ( Σ_{e positive} −log m_e  +  Σ_{e negative} −log(1 − m_e) )
 
-    A row with fewer negatives than top_k has the loss that it would have with top_k as small; without any, it gives 0.
-    An ordered row gives 0 only in the limit of a high steepness: 1 − f falls off as 1/(π β (y − x)).
+    A row with fewer negatives uses those it has; one without any gives 0. Even an ordered row reaches 0 only as the
+    steepness grows, since 1 − f falls off as 1/(π β (y − x)).
 
-    Source: GroCo, arXiv 2301.02009. top_k and β are those of its released settings. These also detach the candidates,
-    take the other anchors as negatives, and make each view of an item the anchor in turn: give
-    ``detach_candidates=True, negatives="anchors"`` for the first two. *Inferred*: what differs from them by default,
-    for rows whose two sides differ in kind (an answer has no other view, and hard negatives should take part).
+    Source: GroCo, arXiv 2301.02009, with top_k and β of its released settings. Those settings also detach the
+    candidates, use the other anchors as negatives, and make each view of an item the anchor in turn; for the first two,
+    pass ``detach_candidates=True, negatives="anchors"``. *Inferred*: the defaults that differ, chosen for rows whose
+    two sides differ in kind (an answer has no second view) and have hard negatives.
 
     Args:
-        top_k: How many of the hardest negatives of a row take part, at least 1.
+        top_k: How many of its hardest negatives a row uses at most, 1 or more.
         steepness: β > 0.
-        detach_candidates: Move the anchors alone; no gradient flows into positives and negatives.
-        negatives: What a row's positives must be above: the negative "candidates" of the batch, or the other "anchors",
-            but for those of the same text as one of the row's and those whose positive is no true negative of the row.
+        detach_candidates: Stop the gradient into positives and negatives, so that only anchors move.
+        negatives: What the positives must rank above: the negative "candidates" of the batch, or the other "anchors"
+            (those of `PairBatch.negative_items`).
         weight: Weight of the term in a task.
 
     Raises:
-        ValueError: `top_k` is below 1, the steepness is not positive, or `negatives` is neither of the two.
+        ValueError: `top_k` is below 1, the steepness is not positive, or `negatives` is unknown.
 
     Example:
         >>> import torch
@@ -59,21 +62,18 @@ class GroupOrdering:
     top_k: int = 10
     steepness: float = 1.0
     detach_candidates: bool = False
-    negatives: Literal["candidates", "anchors"] = "candidates"
-    weight: float = 1.0
+    negatives: Opponents = "candidates"
 
     def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
-        if not self.steepness > 0:
-            raise ValueError(f"steepness must be positive, got {self.steepness}")
-        if self.negatives not in ("candidates", "anchors"):
-            raise ValueError(f"negatives must be 'candidates' or 'anchors', got {self.negatives!r}")
+        super().__post_init__()
+        self._require("top_k", self.top_k >= 1, "at least 1")
+        self._require("steepness", self.steepness > 0, "positive")
+        self._require_one_of("negatives", Opponents)
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""
         similarity, positive, negative = self._compared(pairs)
-        # Rows differ in length: those with fewer negatives start later, those with fewer positives end sooner.
+        # Rows with fewer negatives start later, rows with fewer positives end earlier.
         count = int(positive.sum(dim=1).max())
         top_k = min(self.top_k, similarity.shape[1])
         negatives = similarity.masked_fill(~negative, -2.0).topk(top_k).values.flip(1)
@@ -85,27 +85,27 @@ class GroupOrdering:
         inside, is_positive = (place >= start) & (place < end), place >= top_k
         swaps = self._swaps(torch.cat([negatives, positives], dim=1), inside, place - start)
         mass = is_positive.to(similarity.dtype).expand_as(inside)
-        for swap in reversed(swaps):  # from the places back to the inputs: a layer is its own transpose
+        for swap in reversed(swaps):  # from places back to inputs; each layer is its own transpose
             mass = _apply(swap, mass)
         right = torch.where(is_positive, mass, 1 - mass).clamp(min=torch.finfo(mass.dtype).eps)
         loss = -(right.log() * inside).sum(dim=1) / inside.sum(dim=1)
         return loss * negative.any(dim=1)
 
     def _compared(self, pairs: PairBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Own anchors against what they are compared with: similarity, positives and negatives, each (R, any)."""
-        view, anchors = pairs.forward, pairs.own(pairs.anchors)
+        """Similarities of the own anchors to all that they are compared with; masks of positives and negatives."""
+        view, anchors = pairs.anchor_view, pairs.own(pairs.anchors)
         similarity, others = view.similarity, pairs.anchors
         if self.detach_candidates:
-            similarity, others = _cosines(anchors, pairs.candidates.flatten(0, 1).detach()), others.detach()
+            similarity, others = cosines(anchors, pairs.candidates.flatten(0, 1).detach()), others.detach()
         if self.negatives == "candidates":
             return similarity, view.positive, view.negative
         items = pairs.negative_items
-        similarity = torch.cat([similarity, _cosines(anchors, others)], dim=1)
+        similarity = torch.cat([similarity, cosines(anchors, others)], dim=1)
         positive = torch.cat([view.positive, torch.zeros_like(items)], dim=1)
         return similarity, positive, torch.cat([torch.zeros_like(view.negative), items], dim=1)
 
     def _swaps(self, values: Tensor, inside: Tensor, position: Tensor) -> list[Tensor]:
-        """1 − f of every layer for each input and its upper neighbour, 0 where they are not compared, (R, n − 1)."""
+        """For every layer, 1 − f of each input and the next one, (R, n − 1); 0 where they are not compared."""
         swaps, length = [], inside.sum(dim=1, keepdim=True)
         neighbours = inside[:, :-1] & inside[:, 1:]
         for layer in range(values.shape[1]):
@@ -117,6 +117,6 @@ class GroupOrdering:
 
 
 def _apply(swap: Tensor, values: Tensor) -> Tensor:
-    """One layer: each input gives its neighbour the share `swap` of the difference, both ways."""
+    """One layer: neighbours exchange the share `swap` of their difference."""
     moved = swap * values.diff(dim=1)
     return values + F.pad(moved, (0, 1)) - F.pad(moved, (1, 0))

@@ -11,30 +11,32 @@ from torch.nn.functional import logsigmoid
 
 from st_vi.terms.pairs import PairBatch
 from st_vi.terms.teacher import taught_candidates
+from st_vi.terms.term import Term
 
-MAX_RELEVANCE = 30.0  # 2^30: far above any grade, far below the end of fp32
+MAX_RELEVANCE = 30.0  # 2^30 is far above any grade, and far from overflowing fp32
 
 
-@dataclass(frozen=True)
-class IRPO:
+@dataclass(frozen=True, kw_only=True)
+class IRPO(Term):
     """In-context Ranking Preference Optimization over the K own candidates of a row:
 
         w_i = (2^{y_i} − 1) / log₂(1 + rank_i)
         L   = −1/K Σ_i w_i log σ( −log 1/(K−1) Σ_{j≠i} e^{β(r_j − r_i)} )
 
-    with relevance y the teacher's scores, rank_i the place of i by y (1 for the best), and β = 1/temperature.
-    Source: arXiv 2504.15477, where the reward r is the log-ratio to a reference model; *inferred:* here it is the
-    cosine, without reference. A candidate is pushed above the (soft) mean of the others, the harder the more relevant
-    it is; one with y = 0 is only pushed down.
+    with y the teacher's scores as relevance, rank_i the place of candidate i by y (1 for the best), r the cosine, and
+    β = 1/temperature. Each candidate is pushed above the (soft) mean of the others, the more relevant the harder; one
+    with y = 0 is only pushed down.
 
-    Needs teacher scores, and at least one negative or second positive a row. *Inferred:* equal scores share the best
-    of their places, so that the order of the columns is without effect; relevance below 0 counts as 0 (its weight
-    would be negative and the loss without end) and above 30 as 30; candidates without a score (NaN) and repeated
-    texts are left out; a row with less than two candidates gives 0.
+    Needs teacher scores, and at least one negative or second positive a row.
+
+    Source: arXiv 2504.15477, where r is the log-ratio to a reference model. *Inferred*: the cosine as r, without a
+    reference; equal scores share the best of their places, so that the order of the columns does not matter; relevance
+    is clamped to [0, 30], as a negative weight would leave the loss unbounded; candidates without a score (NaN) and
+    repeated texts are left out; a row with fewer than two candidates gives 0.
 
     Args:
-        temperature: 1/β > 0. The paper's β = 1 is for log-ratios, which have no bound. Cosines differ by at most 2: at
-            β = 1 a perfect order would still cost a fifth of what no order does. So the default is that of `InfoNCE`.
+        temperature: 1/β > 0. The paper's β = 1 is for log-ratios, which are unbounded. Cosines differ by at most 2, and
+            at β = 1 a perfect order would still cost a fifth of no order, so the default is that of `InfoNCE`.
         weight: Weight of the term in a task.
 
     Raises:
@@ -49,12 +51,7 @@ class IRPO:
     """
 
     temperature: float = 0.05
-    weight: float = 1.0
     needs_teacher: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""

@@ -1,8 +1,9 @@
-"""A teacher's order of the hard negatives, as far as it means something."""
+"""A teacher's order of the hard negatives."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isnan
 from typing import ClassVar
 
 import torch
@@ -10,29 +11,32 @@ from torch import Tensor
 
 from st_vi.terms.pairs import PairBatch
 from st_vi.terms.teacher import taught_candidates
+from st_vi.terms.term import Term
 
 
-@dataclass(frozen=True)
-class ListwiseDistillation:
-    """The row's hard negatives in the teacher's order, the likelihood of a ranking cut at the first invalid one J*:
+@dataclass(frozen=True, kw_only=True)
+class ListwiseDistillation(Term):
+    """Negative log-likelihood of the teacher's order of the row's hard negatives, up to the first invalid one.
 
-        L_i = −Σ_{j < J*} log( e^{s_j/τ} / Σ_{k ≥ j} e^{s_k/τ} ),   t_1 ≥ t_2 ≥ … ≥ t_K the teacher's scores
+    With t_1 ≥ t_2 ≥ … ≥ t_K the teacher's scores of the K hard negatives, and J* the first invalid one:
 
-    All K equal in cosine and valid gives Σ_j log(K − j + 1). Source: CPRD, arXiv 2407.07479. It says nothing of the
-    positive: use it beside a contrastive term.
+        L_i = −Σ_{j < J*} log( e^{s_j/τ} / Σ_{k ≥ j} e^{s_k/τ} )
 
-    Needs teacher scores and at least two hard negatives a row. *Inferred:* a negative is invalid if its score is
-    below `min_score`, since the order of easy negatives means little; it still stands below all valid ones. Equal
-    scores have no order: each has all of its equals in its denominator (k with t_k ≤ t_j), so that the order of the
-    columns is without effect. Hard negatives without a score (NaN) and repeated texts are left out.
+    Equal cosines give Σ_j log(K − j + 1) where all K are valid. The positive plays no part, so use the term beside a
+    contrastive one. Needs teacher scores and at least two hard negatives a row.
+
+    Source: CPRD, arXiv 2407.07479. *Inferred*: a negative is invalid if its score is below `min_score`, since the order
+    of easy negatives means little; it still ranks below all valid ones. Negatives with equal scores are in each other's
+    denominator (k with t_k ≤ t_j), so that the order of the columns does not matter. Hard negatives without a score
+    (NaN) and repeated texts are left out.
 
     Args:
         temperature: τ > 0.
-        min_score: On the teacher's scale; None takes all hard negatives as valid.
+        min_score: Lowest valid score, on the teacher's scale; None makes all hard negatives valid.
         weight: Weight of the term in a task.
 
     Raises:
-        ValueError: An argument is out of range, or the batch has no teacher scores or less than two hard negatives.
+        ValueError: An argument is out of range, or the batch has no teacher scores or fewer than two hard negatives.
 
     Example:
         >>> import torch
@@ -45,14 +49,11 @@ class ListwiseDistillation:
 
     temperature: float = 0.05
     min_score: float | None = None
-    weight: float = 1.0
     needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        if self.min_score is not None and self.min_score != self.min_score:
-            raise ValueError(f"min_score must be a number or None, got {self.min_score}")
+        super().__post_init__()
+        self._require("min_score", self.min_score is None or not isnan(self.min_score), "a number or None")
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""

@@ -1,4 +1,4 @@
-"""Several views of an item should span one direction, and other items another."""
+"""The views of an item should share one direction, away from those of other items."""
 
 from __future__ import annotations
 
@@ -9,36 +9,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from st_vi.terms.pairs import PairBatch
+from st_vi.terms.term import Term
 
 
-@dataclass(frozen=True)
-class MultiViewSingularValue:
-    """The first singular value of an item's views against the others, and its direction against other items'.
+@dataclass(frozen=True, kw_only=True)
+class MultiViewSingularValue(Term):
+    """The largest singular value of an item's views against the rest, and its direction against those of other items.
 
-    The m views of item i, its anchor and all its positives at unit length, are the rows of V_i (m, D), with singular
-    values σ_i1 ≥ … ≥ σ_im and leading direction u_i (D,), its first right singular vector. With N(i) the items that
-    are true negatives of item i:
+    The m views of item i are its anchor and all its positives. At unit length they are the rows of V_i (m, D), with
+    singular values σ_i1 ≥ … ≥ σ_im and first right singular vector u_i (D,). With N(i) the items that are true
+    negatives of item i (`PairBatch.negative_items`):
 
         L_i = −log( e^{σ_i1/τ₁} / Σ_r e^{σ_ir/τ₁} )  −  log( e^{u_i·u_i/τ₂} / Σ_{j ∈ {i} ∪ N(i)} e^{u_i·u_j/τ₂} )
 
-    The first part is least when all views are parallel; opposite views are parallel too, so a view whose cosine with
-    the others is negative moves to −1. Start from a model whose pairs are similar, or add a term that knows the sign.
-    An item without negatives has the first part alone. An item is a negative when all its positives are negatives of
-    row i in `PairBatch`, and its anchor is none of the positives of row i.
+    The first part is smallest when all views are parallel. Opposite views are parallel too, so a view whose cosine with
+    the others is negative moves towards −1: start from a model whose pairs are similar, or add a term that tells the
+    sign. An item without negatives has the first part only. More than two views need ``num_positives=2`` or more.
 
-    The sign of u is towards the sum of the views; where that is orthogonal to u (two views with a negative cosine),
-    towards the anchor. Values and directions come from the m × m matrix V Vᵀ in at least fp32. The gradient is that of
-    the decomposition, made safe: σ_r = ‖Vᵀw_r‖ with the eigenvector w_r held constant, which is exact and has no
-    division by σ_r − σ_s; and for w_1, exact perturbation theory with 1/(σ₁² − σ_r²) damped to 0 where two values meet
-    and no leading direction is defined.
+    u points towards the sum of the views, or, where the sum is orthogonal to it (two views with a negative cosine),
+    towards the anchor. Values and directions come from the m × m matrix V Vᵀ in at least fp32. Gradients are exact, but
+    for one case: σ_r = ‖Vᵀw_r‖ with the eigenvector w_r held constant needs no division by σ_r − σ_s, and in the
+    derivative of w_1 the factor 1/(σ₁² − σ_r²) is damped to 0 where two values meet and no direction leads.
 
-    Source: PMRL, arXiv 2507.17343, with τ₂ = 0.1. *Inferred*: sign, damping and masks; texts in place of modalities.
-    More than two views need ``num_positives=2`` or more.
+    Source: PMRL, arXiv 2507.17343, with τ₂ = 0.1. *Inferred*: sign, damping and masks; texts instead of modalities.
 
     Args:
-        singular_temperature: τ₁ > 0. Singular values are in [0, √m]. The paper fine-tunes with 0.05, at which two views
-            with a cosine of 0.25 already bring the first part below 0.01. That is for modalities that begin far apart;
-            two texts are that similar from the start, and would drift apart. So the default is *inferred*.
+        singular_temperature: τ₁ > 0. Singular values lie in [0, √m]. The default is *inferred*: at the paper's 0.05, a
+            cosine of 0.25 between two views already brings the first part below 0.01. That suits modalities, which
+            begin far apart; two texts are that similar from the start and would drift apart.
         temperature: τ₂ > 0.
         weight: Weight of the term in a task.
 
@@ -55,18 +53,17 @@ class MultiViewSingularValue:
 
     singular_temperature: float = 0.5
     temperature: float = 0.1
-    weight: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("singular_temperature", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        super().__post_init__()
+        self._require("singular_temperature", self.singular_temperature > 0, "positive")
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""
-        dtype = torch.promote_types(pairs.views.dtype, torch.float32)
-        with torch.autocast(pairs.views.device.type, enabled=False):
-            values, directions = _decompose(F.normalize(pairs.views.to(dtype), dim=2).transpose(0, 1))
+        views = pairs.anchors_and_positives.transpose(0, 1)
+        dtype = torch.promote_types(views.dtype, torch.float32)
+        with torch.autocast(views.device.type, enabled=False):
+            values, directions = _decompose(F.normalize(views.to(dtype), dim=2))
             logits = pairs.own(directions) @ directions.T / self.temperature
         row = pairs.own(torch.arange(len(directions), device=directions.device))
         candidate = pairs.negative_items.scatter(1, row[:, None], True)
@@ -80,10 +77,10 @@ def _decompose(views: Tensor) -> tuple[Tensor, Tensor]:
     """Singular values in descending order, (W, m), and leading directions, (W, D), of views (W, m, D)."""
     gram = views @ views.mT
     squares, vectors = (part.flip(-1) for part in torch.linalg.eigh(gram.detach()))
-    # The little added under the root keeps the gradient of a value that is 0 from pointing where rounding points.
+    # 1e-10: the gradient of a value that is 0 would otherwise follow rounding errors.
     values = ((vectors.mT @ views).square().sum(dim=2) + 1e-10).sqrt()
 
-    gap = squares[:, :1] - squares  # 0 for the first, and wherever the first value is not alone
+    gap = squares[:, :1] - squares  # 0 for the first value, and for others equal to it
     damped = gap / (gap.square() + 1e-8)
     leading = vectors[:, :, :1] * _sign(vectors[:, :, 0])[:, None, None]
     # Its value is `leading`, its derivative that of the eigenvector: Σ_r w_r (w_rᵀ dG w_1)/(λ_1 − λ_r).
@@ -93,6 +90,6 @@ def _decompose(views: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sign(leading: Tensor) -> Tensor:
-    """+1 or −1 for each w_1: V u = σ_1 w_1 holds the products of the views with u, whose sum or first decides."""
+    """+1 or −1 for each w_1. V u = σ_1 w_1 are the products of the views with u: their sum decides, or the anchor's."""
     total, anchor = leading.sum(dim=1), leading[:, 0]
     return torch.where(torch.where(total.abs() > 1e-4, total, anchor) < 0, -1.0, 1.0).to(leading.dtype)

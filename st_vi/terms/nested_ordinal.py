@@ -1,4 +1,4 @@
-"""Ordinal regression of the score, on an embedding whose front chunks are embeddings too."""
+"""Ordinal regression of the score on nested parts of the embedding."""
 
 from __future__ import annotations
 
@@ -12,41 +12,43 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from st_vi.terms.pairs import PairBatch
+from st_vi.terms.term import Term
 
 
-@dataclass(frozen=True)
-class NestedOrdinal:
-    """Ordinal logistic regression of the score, level k seen by the first k chunks of the embedding.
+@dataclass(frozen=True, kw_only=True)
+class NestedOrdinal(Term):
+    """Ordinal logistic regression of the score, with the first k chunks of the embedding for level k.
 
-    K thresholds make K + 1 levels: a row is on level k when its score reaches the first k thresholds. With γ the scale,
-    p_k the share of rows that reach level k, and s_j the part of the cosine that comes from the j-th of K equal chunks
-    of the normalised embeddings (all parts together are the cosine):
+    K thresholds make K + 1 levels: a row is on level k if its score reaches exactly the first k thresholds. With γ the
+    scale, p_k the share of rows that reach level k, and s_j what the j-th of K equal chunks of the normalised
+    embeddings adds to the cosine:
 
         a_k      = −log(p_k / (1 − p_k))
         P(y ≥ k) = σ(γ Σ_{j ≤ k} s_j − a_k),   P(y ≥ 0) = 1
 
-    The loss is summed over the first n = 1 … K thresholds, with all levels from n on merged into one. A row on level
-    k has reached that one for n ≤ k, and for n > k it is on its own level:
+    The loss is a sum over n = 1 … K, each with the first n thresholds only: all levels from n on are one. A row on
+    level k is on that top level for n ≤ k, and on level k itself for n > k:
 
         L_i = − Σ_{n ≤ k} log P(y ≥ n)  −  (K − k) log( P(y ≥ k) − P(y ≥ k + 1) )
 
-    The difference stays positive, since |s_j| ≤ 1 and γ < min(a_{k+1} − a_k). It is taken in log space, with a floor
-    of about −14 under its last factor, log(1 − e^{−x}), for what rounding does to an x near 0.
+    The difference is positive, since |s_j| ≤ 1 and γ < min(a_{k+1} − a_k). It is computed in log space; its last part,
+    log(1 − e^{−x}), is bounded at about −14 against rounding of an x near 0.
+
+    Needs scores; a row without one (NaN) gives 0.
 
     Source: GNOLR, arXiv 2505.20900, and its released code. *Inferred*: chunks of one embedding, where the paper
-    concatenates one embedding a task; levels from thresholds on a score, where the paper has one kind of feedback a
-    level; default thresholds, with the shares that evenly spread scores would have. Needs scores; a row without one
-    (NaN) gives 0.
+    concatenates one embedding per task; levels from thresholds on a score, where the paper has one kind of feedback per
+    level; the default thresholds, with the shares of evenly spread scores.
 
     Args:
-        levels: K thresholds in (0, 1], increasing.
-        shares: p_k in (0, 1), decreasing: measure them on the training rows, `(scores >= level).mean()` for each.
-        scale: γ > 0, smaller than the smallest step from one a_k to the next.
+        levels: K increasing thresholds in (0, 1].
+        shares: p_k in (0, 1), decreasing; measure them on the training rows: ``(scores >= level).mean()`` per level.
+        scale: γ > 0, smaller than the smallest difference of one a_k and the next.
         weight: Weight of the term in a task.
 
     Raises:
-        ValueError: Thresholds or shares are not as above or not equally many, the scale is out of its range, the batch
-            has no scores, or the embedding size is not divisible by K.
+        ValueError: Thresholds or shares are out of order or differ in number, the scale is out of range, the batch has
+            no scores, or the embedding size is not divisible by K.
 
     Example:
         >>> import torch
@@ -59,23 +61,19 @@ class NestedOrdinal:
     levels: tuple[float, ...] = (0.4, 0.8)
     shares: tuple[float, ...] = (0.6, 0.2)
     scale: float = 1.0
-    weight: float = 1.0
     needs_score: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not self.levels or not all(low < high <= 1 for low, high in pairwise((0.0, *self.levels))):
-            raise ValueError(f"levels must be increasing thresholds in (0, 1], got {self.levels}")
-        if len(self.shares) != len(self.levels):
-            raise ValueError(f"shares must be one for each of the {len(self.levels)} levels, got {self.shares}")
-        if not all(1 > high > low for high, low in pairwise((*self.shares, 0.0))):
-            raise ValueError(f"shares must be decreasing numbers in (0, 1), got {self.shares}")
-        offsets = self._offsets()
-        step = min((high - low for low, high in pairwise(offsets)), default=math.inf)
-        if not 0 < self.scale < step:
-            raise ValueError(
-                f"scale must be positive and smaller than {step:.4g}, the smallest step between the offsets of shares "
-                f"{self.shares}, got {self.scale}: take a smaller scale, or levels whose shares are farther apart"
-            )
+        super().__post_init__()
+        rising = bool(self.levels) and all(low < high <= 1 for low, high in pairwise((0.0, *self.levels)))
+        self._require("levels", rising, "increasing thresholds in (0, 1]")
+        count = len(self.levels)
+        self._require("shares", len(self.shares) == count, f"one for each of the {count} levels")
+        falling = all(1 > high > low for high, low in pairwise((*self.shares, 0.0)))
+        self._require("shares", falling, "decreasing numbers in (0, 1)")
+        step = min((high - low for low, high in pairwise(self._offsets())), default=math.inf)
+        what = f"positive and smaller than {step:.4g} (more needs levels whose shares are farther apart)"
+        self._require("scale", 0 < self.scale < step, what)
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""
@@ -97,7 +95,7 @@ class NestedOrdinal:
         chunks, size = len(self.levels), pairs.anchors.shape[1]
         if size % chunks:
             raise ValueError(
-                f"the embedding size must be divisible by the {chunks} levels, got {size}: take more levels or fewer"
+                f"the embedding size must be divisible by the {chunks} levels, got {size}: change the number of levels"
             )
         dtype = torch.promote_types(pairs.anchors.dtype, torch.float32)
         anchors, positives = (

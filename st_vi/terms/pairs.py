@@ -1,4 +1,4 @@
-"""What every loss term looks at: the similarities of a batch, and who counts as whose positive or negative."""
+"""A batch as the loss terms see it: cosines, and who is whose positive or negative."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SameAnchor = Literal["positive", "mask", "negative"]
 
 
 @dataclass(frozen=True, eq=False)
-class Direction:
-    """One way of looking at the pairs: R queries against C candidates.
+class View:
+    """The pairs seen from one side: R queries against C candidates.
 
     Attributes:
         similarity: (R, C), cosines in [-1, 1].
-        positive: (R, C) bool, the candidates that belong to the query; at least one a row.
+        positive: (R, C) bool, the positives of each query; at least one a row.
         negative: (R, C) bool, the true negatives. A candidate that is neither is left out of every term.
-        hard: (R, C) bool, those negatives that came with the query's own row.
+        hard: (R, C) bool, the hard negatives of the query's own row; all of them are in `negative`.
     """
 
     similarity: Tensor
@@ -32,45 +32,46 @@ class Direction:
 
 @dataclass(frozen=True, eq=False)
 class PairBatch:
-    """The embedded rows of a batch: similarities computed once, masks decided once, shared by all terms.
+    """The embedded rows of a batch; cosines and masks are computed once and shared by all terms.
 
-    W rows come from all devices together, R of them are this device's own; D is the embedding size. A row has 1 + m
-    positives and n hard negatives, k = 1 + m + n candidates of its own. The C = W·k candidates of a batch are all
-    first positives, then all second ones, and so on, then all first negatives.
+    The W rows come from all devices, and R of them are this device's own. D is the embedding size. A row has 1 + m
+    positives and n hard negatives: k = 1 + m + n candidates of its own. The C = k·W candidates of the batch stand
+    column by column: the first positives of all rows, then the second ones, …, and the hard negatives last.
 
-    A candidate that is not a positive of the row itself is a negative, but for two rules:
+    Every candidate that is not a positive of the row is one of its negatives, with two exceptions:
 
-    - `same_anchor`: a positive of another row with the same anchor is a positive here too ("positive", as in
-      supervised contrastive learning, Khosla et al. 2020, arXiv 2004.11362), is left out ("mask"), or is a
-      negative like any other ("negative").
-    - `mask_duplicates`: a candidate with the text of the row's own anchor, or of a positive that the first rule
-      spares, is left out.
+    - `same_anchor`: a positive of another row with the same anchor is a positive of this row too ("positive", as in
+      supervised contrastive learning, Khosla et al. 2020, arXiv 2004.11362), is left out ("mask"), or is a negative
+      like any other ("negative").
+    - `mask_duplicates`: a candidate with the text of the row's anchor is left out, and so is one with the text of its
+      positive, or of a positive that `same_anchor` does not make a negative.
 
     Args:
         anchors: (W, D).
         positives: (W, D).
         negatives: (n, W, D), or None.
         more_positives: (m, W, D), further positives or views of the same rows, or None.
-        anchor_ids: (W,) int, equal where anchor texts are equal. None: all texts are taken as different.
-        candidate_ids: (C,) int on the same scale, given exactly when `anchor_ids` is.
-        scores: (W,), one known similarity a row, in [0, 1], NaN where unknown; None where there are none.
-        teacher_scores: (W, k), how well each candidate of its own fits the row, as a teacher says or a label; the
-            higher the better, on any scale. None where there are none.
-        teacher_vectors: (v, W, T), a teacher's vectors of the anchors, then of the candidates, as far as they go
-            (1 ≤ v ≤ 1 + k); not finite for an input whose vector is not known. None where there are none.
-        rows: (R,) int, the rows to give a loss for, such as those that this device owns; None for all.
+        anchor_ids: (W,) int, equal where anchor texts are equal. None: no two texts are equal.
+        candidate_ids: (C,) int on the same scale; required with `anchor_ids`, and only then.
+        scores: (W,), the known similarity of each pair in [0, 1], NaN where unknown; or None.
+        teacher_scores: (W, k), a teacher's score of each candidate, or a label as a number: higher is better, on any
+            scale. Or None.
+        teacher_vectors: (v, W, T), a teacher's vectors of the first v of anchors and candidates, 1 ≤ v ≤ 1 + k; not
+            finite where unknown. Or None.
+        own_rows: (R,) int, the rows whose loss is wanted, such as those of this device; None for all.
         same_anchor: "positive", "mask" or "negative".
-        mask_duplicates: See above.
+        mask_duplicates: Leave out repeated texts.
 
     Raises:
-        ValueError: `same_anchor` is none of the three, only one kind of ids is given, the number of teacher scores
-            is not that of the candidates, or teacher vectors have another shape.
+        ValueError: An unknown `same_anchor`, one kind of ids without the other, or teacher scores or vectors whose
+            shape does not fit the candidates.
 
     Example:
         >>> import torch
         >>> from st_vi.terms import PairBatch
         >>> ids = {"anchor_ids": torch.tensor([7, 7, 8]), "candidate_ids": torch.tensor([1, 2, 3])}
-        >>> PairBatch(torch.eye(3), torch.eye(3), **ids).forward.positive.int()  # rows 0 and 1 share an anchor
+        >>> pairs = PairBatch(torch.eye(3), torch.eye(3), **ids)
+        >>> pairs.anchor_view.positive.int()  # rows 0 and 1 have the same anchor
         tensor([[1, 1, 0],
                 [1, 1, 0],
                 [0, 0, 1]], dtype=torch.int32)
@@ -85,7 +86,7 @@ class PairBatch:
     scores: Tensor | None = None
     teacher_scores: Tensor | None = None
     teacher_vectors: Tensor | None = None
-    rows: Tensor | None = None
+    own_rows: Tensor | None = None
     same_anchor: SameAnchor = "positive"
     mask_duplicates: bool = True
 
@@ -93,10 +94,12 @@ class PairBatch:
         if self.same_anchor not in get_args(SameAnchor):
             raise ValueError(f"same_anchor must be one of {get_args(SameAnchor)}, got {self.same_anchor!r}")
         if (self.anchor_ids is None) != (self.candidate_ids is None):
-            raise ValueError("anchor_ids and candidate_ids come together or not at all")
+            raise ValueError("give both anchor_ids and candidate_ids, or neither")
         expected = (len(self.anchors), len(self.candidates))
         if self.teacher_scores is not None and self.teacher_scores.shape != expected:
-            raise ValueError(f"teacher_scores must be (rows, candidates) {expected}, got {self.teacher_scores.shape}")
+            raise ValueError(
+                f"teacher_scores must be (rows, candidates) {expected}, got {tuple(self.teacher_scores.shape)}"
+            )
         if (vectors := self.teacher_vectors) is not None and not (
             vectors.ndim == 3 and vectors.shape[1] == expected[0] and 1 <= len(vectors) <= 1 + expected[1]
         ):
@@ -106,15 +109,15 @@ class PairBatch:
             )
 
     @cached_property
-    def views(self) -> Tensor:
-        """Anchors and all positives, what is known to be the same seen in several ways, (2 + m, W, D)."""
-        views = torch.stack([self.anchors, self.positives])
-        return views if self.more_positives is None else torch.cat([views, self.more_positives])
+    def anchors_and_positives(self) -> Tensor:
+        """Anchors, then all positives: what each row says in several ways, (2 + m, W, D)."""
+        vectors = torch.stack([self.anchors, self.positives])
+        return vectors if self.more_positives is None else torch.cat([vectors, self.more_positives])
 
     @cached_property
     def candidates(self) -> Tensor:
         """All positives, then all negatives, (k, W, D)."""
-        positives = self.views[1:]
+        positives = self.anchors_and_positives[1:]
         return positives if self.negatives is None else torch.cat([positives, self.negatives])
 
     @property
@@ -123,32 +126,31 @@ class PairBatch:
         return [self.anchors, *self.candidates]
 
     @cached_property
-    def forward(self) -> Direction:
+    def anchor_view(self) -> View:
         """Own anchors against all candidates, (R, C)."""
-        similarity = _cosines(self.own(self.anchors), self.candidates.flatten(0, 1))
-        return self._direction(similarity, self.anchor_ids, self.candidate_ids, positives=len(self.views) - 1)
+        similarity = cosines(self.own(self.anchors), self.candidates.flatten(0, 1))
+        return self._view(similarity, self.anchor_ids, self.candidate_ids, len(self.anchors_and_positives) - 1)
 
     @cached_property
-    def backward(self) -> Direction:
-        """Own positives against all anchors, (R, W): the same rules, seen from the other side."""
+    def positive_view(self) -> View:
+        """Own positives against all anchors by the same rules, (R, W)."""
         width = len(self.anchors)
-        if self.rows is None:
-            similarity = self.forward.similarity[:, :width].T
+        if self.own_rows is None:
+            similarity = self.anchor_view.similarity[:, :width].T
         else:
-            similarity = _cosines(self.own(self.positives), self.anchors)
+            similarity = cosines(self.own(self.positives), self.anchors)
         if self.anchor_ids is None:
-            return self._direction(similarity, None, None)
-        return self._direction(similarity, self.candidate_ids[:width], self.anchor_ids)  # type: ignore[index]
+            return self._view(similarity, None, None)
+        return self._view(similarity, self.candidate_ids[:width], self.anchor_ids)  # type: ignore[index]
 
     @cached_property
     def negative_items(self) -> Tensor:
-        """Whole rows that are true negatives of the own rows, (R, W) bool.
+        """Which rows are negatives of each own row as a whole, (R, W) bool.
 
-        All their positives are negatives of the own row, and their anchor has the text of none of its positives (nor
-        that of its anchor): the rule of duplicates, for anchors as candidates.
+        All their positives are its negatives, and their anchor has another text than its anchor and positives.
         """
-        width, positives = len(self.anchors), len(self.views) - 1
-        negative = self.forward.negative.unflatten(1, (-1, width))[:, :positives].all(dim=1)
+        width, positives = len(self.anchors), len(self.anchors_and_positives) - 1
+        negative = self.anchor_view.negative.unflatten(1, (-1, width))[:, :positives].all(dim=1)
         if self.anchor_ids is None or not self.mask_duplicates:
             return negative
         texts = [self.anchor_ids, *self.candidate_ids.view(-1, width)[:positives]]  # type: ignore[union-attr]
@@ -157,8 +159,8 @@ class PairBatch:
 
     @cached_property
     def own_candidates(self) -> Tensor:
-        """Cosines of the own rows with their own candidates alone, (R, k)."""
-        similarity = self.forward.similarity.unflatten(1, (len(self.candidates), -1))
+        """Cosines of each own row with its own candidates, (R, k)."""
+        similarity = self.anchor_view.similarity.unflatten(1, (len(self.candidates), -1))
         row = self.own(torch.arange(len(self.anchors), device=similarity.device))
         return similarity.take_along_dim(row[:, None, None], dim=2).squeeze(2)
 
@@ -170,19 +172,19 @@ class PairBatch:
 
     @property
     def own_cosine(self) -> Tensor:
-        """The same for the own rows, (R,)."""
+        """`cosine` of the own rows, (R,)."""
         return self.own(self.cosine)
 
     @property
     def known_scores(self) -> Tensor:
-        """`scores`, or a ValueError for a term that cannot do without."""
+        """`scores`, (W,); a ValueError where there are none."""
         if self.scores is None:
-            raise ValueError("this term needs a score for every row, and the batch has none")
+            raise ValueError("this term needs a score for every row: a column 'score' with numbers between 0 and 1")
         return self.scores
 
     @property
     def known_teacher_scores(self) -> Tensor:
-        """`teacher_scores` of the own rows, (R, k), or a ValueError for a term that cannot do without."""
+        """`teacher_scores` of the own rows, (R, k); a ValueError where there are none."""
         if self.teacher_scores is None:
             raise ValueError(
                 "this term needs a teacher's score for every candidate: a column 'teacher_scores' with a list of "
@@ -192,7 +194,7 @@ class PairBatch:
 
     @property
     def known_teacher_vectors(self) -> Tensor:
-        """`teacher_vectors`, or a ValueError for a term that cannot do without."""
+        """`teacher_vectors`, (v, W, T); a ValueError where there are none."""
         if self.teacher_vectors is None:
             raise ValueError(
                 "this term needs a teacher's vectors: columns such as 'anchor_teacher' and 'positive_teacher' with one "
@@ -201,12 +203,10 @@ class PairBatch:
         return self.teacher_vectors
 
     def own(self, values: Tensor) -> Tensor:
-        """The own rows of (W, …), (R, …)."""
-        return values if self.rows is None else values[self.rows]
+        """The own rows, (R, …), of (W, …)."""
+        return values if self.own_rows is None else values[self.own_rows]
 
-    def _direction(
-        self, similarity: Tensor, query_ids: Tensor | None, candidate_ids: Any, positives: int = 1
-    ) -> Direction:
+    def _view(self, similarity: Tensor, query_ids: Tensor | None, candidate_ids: Any, positives: int = 1) -> View:
         width = len(self.anchors)
         column = torch.arange(similarity.shape[1], device=similarity.device)
         is_answer = column < positives * width  # a positive of some row
@@ -214,7 +214,7 @@ class PairBatch:
         own = (column % width == row) & is_answer
         hard = (column % width == row) & ~is_answer
         if query_ids is None:
-            return Direction(similarity, own, ~own, hard)
+            return View(similarity, own, ~own, hard)
 
         related = own
         if self.same_anchor != "negative":
@@ -225,18 +225,18 @@ class PairBatch:
             answer_ids = candidate_ids[: positives * width]
             own_texts = self.own(torch.stack([query_ids, *answer_ids.split(width)], dim=1))
             duplicate = (own_texts[:, :, None] == candidate_ids).any(dim=1)
-            # A candidate says what some related positive says: one matrix product instead of an (R, W, C) mask.
-            says = related[:, is_answer].float() @ (answer_ids[:, None] == candidate_ids).float() > 0
+            # Has the text of some related positive: one matrix product instead of an (R, W, C) mask.
+            repeats = related[:, is_answer].float() @ (answer_ids[:, None] == candidate_ids).float() > 0
             if self.same_anchor == "positive":
                 positive = own | (related & ~duplicate)
-            left_out = related | duplicate | says
+            left_out = related | duplicate | repeats
         elif self.same_anchor == "positive":
             positive = related
         negative = ~(positive | left_out)
-        return Direction(similarity, positive, negative, hard & negative)
+        return View(similarity, positive, negative, hard & negative)
 
 
-def _cosines(queries: Tensor, candidates: Tensor) -> Tensor:
+def cosines(queries: Tensor, candidates: Tensor) -> Tensor:
     """Cosine similarities in at least fp32: at temperature 0.05 a rounding step of bf16 is 0.08 logits."""
     dtype = torch.promote_types(queries.dtype, torch.float32)
     with torch.autocast(queries.device.type, enabled=False):

@@ -1,38 +1,37 @@
-"""Scored rows in their order: each above the next ones below it."""
+"""Rows in the order of their scores."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from st_vi.terms.pairs import PairBatch
-from st_vi.terms.scored import ScoreMapping, to_score
+from st_vi.terms.scored import ScoredTerm
 
 
-@dataclass(frozen=True)
-class RankListStyle:
-    """Rows of the batch in the order of their scores: each should be more similar than the next one, and the k-th.
+@dataclass(frozen=True, kw_only=True)
+class RankListStyle(ScoredTerm):
+    """In the order of the scores, each row should be more similar than the next one and those a few places below.
 
-        L_i = log(1 + Σ_j e^{−Δ_ij}),   Δ_ij = (ŝ_i − ŝ_j)/T,   j the rows 1 (local) or k ∈ skips places below i
+    With ŝ the cosine on the scale of the scores, and j the rows 1 place (local) or k ∈ skips places below row i:
 
-    averaged over the scored rows. ŝ is the cosine on the scale of the scores. One j makes it a pairwise logistic loss;
-    with more, the pair that is most out of order leads. Unlike `PairwiseRank` it has few pairs a row, without margin.
+        L_i = log(1 + Σ_j e^{−Δ_ij}),   Δ_ij = (ŝ_i − ŝ_j)/T
 
-    Source: in the style of RankList, arXiv 2508.09826 (local and skip-wise comparisons, log-sum-exp), the equation of
-    which is not public: *inferred* are the sum over local and skipped rows within one logarithm, and ties: places are
-    those of the distinct scores, so rows with equal scores share one, are in no pair with each other, and their order
-    in the batch is without effect. Rows without a score (NaN) are in no pair and give 0, as does the lowest place.
+    With one j this is a pairwise logistic loss; with more, the pair that is most out of order dominates. Unlike
+    `PairwiseRank` it compares each row with a few others, without a margin. The order is that of all rows of all
+    devices. Needs scores; a row without one (NaN) is in no pair and gives 0, as does the lowest place.
 
-    Needs scores. All rows of all devices make the order.
+    Source: in the style of RankList, arXiv 2508.09826 (local and skip-wise comparisons, log-sum-exp), whose equation is
+    not public. *Inferred*: the sum over local and skipped rows inside one logarithm; places are those of the distinct
+    scores, so rows with equal scores are in no pair with each other, and their order in the batch does not matter.
 
     Args:
         temperature: T > 0, on the scale of ŝ.
-        skips: Distances beyond 1, each ≥ 2; () compares neighbours alone.
-        mapping: From cosine to ŝ, see `to_score`.
+        skips: Distances k ≥ 2 to compare besides 1; () compares neighbours only.
+        mapping: From cosine to ŝ, as in `ScoreMSE`.
         weight: Weight of the term in a task.
 
     Raises:
@@ -48,21 +47,14 @@ class RankListStyle:
 
     temperature: float = 0.05
     skips: tuple[int, ...] = (2, 4)
-    mapping: ScoreMapping = "affine"
-    weight: float = 1.0
-    needs_score: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        if not all(isinstance(skip, int) and skip >= 2 for skip in self.skips):
-            raise ValueError(f"skips must be whole numbers of 2 and more, got {self.skips}")
-        if self.mapping not in get_args(ScoreMapping):
-            raise ValueError(f"mapping must be one of {get_args(ScoreMapping)}, got {self.mapping!r}")
+        super().__post_init__()
+        self._require("skips", all(isinstance(skip, int) and skip >= 2 for skip in self.skips), "integers of 2 or more")
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""
-        scores, similarity = pairs.known_scores, to_score(pairs.cosine, self.mapping) / self.temperature
+        scores, similarity = pairs.known_scores, self._predicted(pairs) / self.temperature
         _, place = scores.nan_to_num(-float("inf")).unique(return_inverse=True)  # ascending
         distance = pairs.own(place)[:, None] - place
         steps = torch.tensor([1, *self.skips], device=place.device)

@@ -1,4 +1,4 @@
-"""The row's own candidates as likely as a teacher has them."""
+"""A teacher's distribution over the row's own candidates."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ from torch.nn.functional import kl_div
 
 from st_vi.terms.pairs import PairBatch
 from st_vi.terms.teacher import taught_candidates
+from st_vi.terms.term import Term
 
 
-@dataclass(frozen=True)
-class SoftLabelKL:
-    """The distribution over the row's own candidates should be that of a teacher, false negatives left out:
+@dataclass(frozen=True, kw_only=True)
+class SoftLabelKL(Term):
+    """KL divergence between the model's and a teacher's distribution over the row's own candidates.
 
-        P = softmax(s_i/τ),  Q = softmax(t_i/τ),  over the positives and the negatives with t_ij ≤ t⁺ − m
+    With s the cosines, t the teacher's scores, and t⁺ the score of the positive:
+
+        P = softmax(s_i/τ),  Q = softmax(t_i/τ)  over the positives and the negatives with t_ij ≤ t⁺ − m
         L_i = ½ [KL(P‖Q) + KL(Q‖P)],  KL(P‖Q) = Σ_j P_j (log P_j − log(Q_j + ε))
 
-    with s the cosines and t the teacher's scores, t⁺ that of the positive. A teacher that gives all to the positive
-    makes KL(Q‖P) the cross-entropy of the positive. At τ = 0.02 a cosine that is 0.4 too low is a probability of
-    e^{−20}: the floor ε keeps what one such candidate costs below −log ε, 18.4.
+    Negatives with higher scores are left out as false ones. If Q gives all to the positive, KL(Q‖P) is the
+    cross-entropy of the positive. At τ = 0.02, a cosine that is 0.4 too low means a probability of e^{−20}; the floor ε
+    limits the cost of one such candidate to −log ε = 18.4.
 
-    Source: UniME-V2, arXiv 2510.13515, with τ = 0.02, m = 0.01, and ε = 10⁻⁸ as its released code has it.
+    Needs teacher scores, and at least one negative or second positive a row.
 
-    Needs teacher scores, and at least one negative or second positive a row. *Inferred:* with several positives t⁺ is
-    the highest of their scores; a candidate without a score (NaN) is left out, and a row without a scored positive
-    gives 0; without a floor, a score of −∞ stands for a log-probability of −10⁴ in KL(P‖Q), which would be infinite.
+    Source: UniME-V2, arXiv 2510.13515, with τ = 0.02 and m = 0.01, and ε = 10⁻⁸ from its released code. *Inferred*:
+    with several positives, t⁺ is the highest of their scores; a candidate without a score (NaN) is left out, and a row
+    without a scored positive gives 0; log-probabilities are cut at −10⁴, so that with ε = 0 a score of −∞ leaves
+    KL(P‖Q) finite.
 
     Args:
-        temperature: τ > 0, of both; fits teacher scores in [0, 1].
+        temperature: τ > 0 of both distributions; the default is for teacher scores in [0, 1].
         false_negative_margin: m, on the scale of the teacher's scores; −∞ keeps all negatives.
-        symmetric: False takes KL(Q‖P) alone.
-        floor: ε in [0, 1), added to the probabilities inside the second logarithm of each divergence; 0 adds none.
+        symmetric: False uses KL(Q‖P) only.
+        floor: ε in [0, 1), added to the probability inside the second logarithm of each divergence.
         weight: Weight of the term in a task.
 
     Raises:
@@ -45,7 +49,7 @@ class SoftLabelKL:
         >>> from st_vi.terms import PairBatch, SoftLabelKL
         >>> same, teacher = torch.ones(1, 2), torch.tensor([[1.0, 0.0, 0.995]])  # the last negative is a false one
         >>> pairs = PairBatch(same, same, torch.ones(2, 1, 2), teacher_scores=teacher)
-        >>> SoftLabelKL(symmetric=False)(pairs)  # log 2: all to the first, but the model sees no difference
+        >>> SoftLabelKL(symmetric=False)(pairs)  # log 2: the model cannot tell the two apart
         tensor([0.6931])
     """
 
@@ -53,16 +57,12 @@ class SoftLabelKL:
     false_negative_margin: float = 0.01
     symmetric: bool = True
     floor: float = 1e-8
-    weight: float = 1.0
     needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        if isnan(self.false_negative_margin):
-            raise ValueError(f"false_negative_margin must be a number, got {self.false_negative_margin}")
-        if not 0 <= self.floor < 1:
-            raise ValueError(f"floor must be in [0, 1), got {self.floor}")
+        super().__post_init__()
+        self._require("false_negative_margin", not isnan(self.false_negative_margin), "a number")
+        self._require("floor", 0 <= self.floor < 1, "in [0, 1)")
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""

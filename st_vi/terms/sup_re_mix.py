@@ -9,16 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from st_vi.terms.pairs import PairBatch, _cosines
+from st_vi.terms.pairs import PairBatch, cosines
+from st_vi.terms.term import Term
 
 
-@dataclass(frozen=True)
-class SupReMix:
-    """Pairs with one score attract each other, those with other scores repel by their distance, mixtures included.
+@dataclass(frozen=True, kw_only=True)
+class SupReMix(Term):
+    """Pairs with equal scores attract each other, pairs with different scores repel; mixtures of pairs take part.
 
     With y_i the score of row i and z_i the normalised element-wise product of its normalised anchor and positive, let
-    j and k be the rows with the nearest score below and above y_i, the first such rows of the batch. Beside the rows,
-    with their scores, z_i is compared with three mixtures, of unit length, through which no gradient flows:
+    j and k be the rows with the nearest score below and above y_i (the first in the batch, if several). z_i is compared
+    with the other rows and with three mixtures of unit length, which carry no gradient:
 
         hard negatives  λ z_i + (1 − λ) z_j  and  λ z_i + (1 − λ) z_k,  with the scores λ y_i + (1 − λ) y_j and so on
         hard positive   α z_j + (1 − α) z_k,                            with α y_j + (1 − α) y_k = y_i
@@ -26,20 +27,22 @@ class SupReMix:
         w_c = |y_c − y_i| + 1
         L_i = −1/|P(i)| Σ_{p ∈ P(i)} log( e^{z_i·z_p/τ} / Σ_{c ∈ P(i) ∪ N(i)} w_c e^{z_i·z_c/τ} )
 
-    where P(i) has the score of row i and N(i) another. A row that has no positive (the lowest and the highest score,
-    if no other row shares it) or no negative gives 0, and so does a row without a score (NaN), which is no candidate
-    either. Rows with the same two texts, in either order, are no candidates of each other. The term arranges z and says
-    nothing about the cosine of a pair: put one that does, such as `ScoreMSE`, beside it.
+    P(i) are the candidates with the score of row i, N(i) those with another. A row without a positive (the lowest and
+    the highest score, if no other row has it) or without a negative gives 0. A row without a score (NaN) gives 0 and is
+    no candidate. Rows with the same two texts, in either order, are no candidates of each other.
 
-    Source: SupReMix, arXiv 2309.16633, with τ = 0.5, as for its sentence pairs. *Inferred*: z, where the paper encodes
-    a sentence pair as [u; v; |u − v|; u·v], since an embedding is to be trained and not a classifier of pairs; scores
-    in [0, 1], where the paper has 0 to 5, and so weights up to 2, not 6; the nearest scores and a constant λ, the mean
-    of the paper's Beta(2, 8), where the paper draws both (no random numbers: a run that is resumed goes on as it would
-    have); the score of a hard negative in w; unit length of the mixtures. Needs scores.
+    The term arranges z and says nothing about the cosine of a pair: use it beside one that does, such as `ScoreMSE`.
+    Needs scores.
+
+    Source: SupReMix, arXiv 2309.16633, with τ = 0.5 as for its sentence pairs. *Inferred*: z, since an embedding is
+    trained here, while the paper trains a classifier on [u; v; |u − v|; u·v]; scores in [0, 1], where the paper has 0
+    to 5, hence weights up to 2 instead of 6; the nearest scores and a constant λ, the mean of the paper's Beta(2, 8),
+    where the paper draws both, so that a resumed run repeats exactly; the score of a hard negative in w; unit length of
+    the mixtures.
 
     Args:
         temperature: τ > 0.
-        mix: λ in (0, 1), the share of the row itself in its hard negatives.
+        mix: λ in (0, 1), the row's own share in its hard negatives.
         weight: Weight of the term in a task.
 
     Raises:
@@ -55,25 +58,22 @@ class SupReMix:
 
     temperature: float = 0.5
     mix: float = 0.2
-    weight: float = 1.0
     needs_score: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        if not 0 < self.mix < 1:
-            raise ValueError(f"mix must be between 0 and 1, got {self.mix}")
+        super().__post_init__()
+        self._require("mix", 0 < self.mix < 1, "between 0 and 1")
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""
         dtype = torch.promote_types(pairs.anchors.dtype, torch.float32)
         z = F.normalize(pairs.anchors.to(dtype), dim=1) * F.normalize(pairs.positives.to(dtype), dim=1)
-        gap = pairs.known_scores.to(dtype) - pairs.own(pairs.known_scores)[:, None].to(dtype)  # NaN: never compared
+        gap = pairs.known_scores.to(dtype) - pairs.own(pairs.known_scores)[:, None].to(dtype)  # NaN: not compared
         gap = gap.masked_fill(_same_pair(pairs), float("nan"))
 
         mixtures, mixed_gap = self._mixtures(F.normalize(z.detach(), dim=1), gap, pairs)
-        cosines = F.cosine_similarity(pairs.own(z)[:, None], mixtures, dim=2)
-        similarity = torch.cat([_cosines(pairs.own(z), z), cosines], dim=1)
+        mixed_similarity = F.cosine_similarity(pairs.own(z)[:, None], mixtures, dim=2)
+        similarity = torch.cat([cosines(pairs.own(z), z), mixed_similarity], dim=1)
         gap = torch.cat([gap, mixed_gap], dim=1)
 
         positive, negative = gap == 0, gap.abs() > 0
@@ -84,7 +84,7 @@ class SupReMix:
         return loss * negative.any(dim=1)
 
     def _mixtures(self, z: Tensor, gap: Tensor, pairs: PairBatch) -> tuple[Tensor, Tensor]:
-        """The three mixtures of each own row, (R, 3, D), and their scores less the row's; NaN where there is none."""
+        """The three mixtures of each own row, (R, 3, D), and their scores minus the row's; NaN for a missing one."""
         inf = float("inf")
         below, j = gap.masked_fill(~(gap < 0), -inf).max(dim=1)
         above, k = gap.masked_fill(~(gap > 0), inf).min(dim=1)
@@ -98,7 +98,7 @@ class SupReMix:
 
 
 def _same_pair(pairs: PairBatch) -> Tensor:
-    """Which rows are the own row again, (R, W): the row itself, and rows of the same two texts."""
+    """Which rows are the own row itself or have the same two texts, (R, W)."""
     row = torch.arange(len(pairs.anchors), device=pairs.anchors.device)
     same = pairs.own(row)[:, None] == row
     if pairs.anchor_ids is None or not pairs.mask_duplicates:

@@ -1,4 +1,4 @@
-"""A teacher's vectors, copied: each by itself, and how the batch lies in the teacher's space."""
+"""Distilling a teacher's vectors: each vector by itself, and the similarities between them."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from st_vi.terms.pairs import PairBatch, _cosines
+from st_vi.terms.pairs import PairBatch, cosines
+from st_vi.terms.term import Term
 
 
-@dataclass(frozen=True)
-class TeacherCosine:
-    """Every vector where the teacher's is, with t(x) the teacher's vector of input x:
+@dataclass(frozen=True, kw_only=True)
+class TeacherCosine(Term):
+    """The student's vector of each input should point where the teacher's does.
+
+    With f(x) and t(x) the student's and the teacher's vector of input x:
 
         L_i = mean over the inputs x of row i of (1 − cos(f(x), t(x)))
 
-    In [0, 2]; 0 where student and teacher agree. Source: the vector term of sentence distillation (Reimers &
-    Gurevych 2020, arXiv 2004.09813), with the cosine in place of the squared difference, as only directions count.
+    The loss lies in [0, 2]. Inputs without a teacher vector (not finite) are left out; a row without any gives 0. The
+    student may read another text than the teacher did: the same one without diacritics, for example.
 
-    Inputs whose teacher vector is not known (not finite) are left out; a row without any costs 0. The text that the
-    student reads need not be the one that the teacher read: without its diacritics, it is still to lie where the
-    clean one does.
+    Source: sentence distillation (Reimers & Gurevych 2020, arXiv 2004.09813), with the cosine instead of the squared
+    difference, as only directions matter.
 
     Args:
         weight: Weight of the term in a task.
 
     Raises:
-        ValueError: The batch has no teacher vectors, or theirs is another size than the student's.
+        ValueError: The batch has no teacher vectors, or they differ in size from the student's.
 
     Example:
         >>> import torch
@@ -39,7 +41,6 @@ class TeacherCosine:
         tensor([0., 1.])
     """
 
-    weight: float = 1.0
     needs_teacher_vectors: ClassVar[bool] = True
     needs_positive: ClassVar[bool] = False
 
@@ -48,8 +49,8 @@ class TeacherCosine:
         teacher = pairs.known_teacher_vectors
         if teacher.shape[-1] != pairs.anchors.shape[-1]:
             raise ValueError(
-                "TeacherCosine compares vectors of one size, and the student's have "
-                f"{pairs.anchors.shape[-1]} numbers, the teacher's {teacher.shape[-1]}: TeacherSimilarities takes any"
+                f"TeacherCosine needs vectors of one size, but the student's have {pairs.anchors.shape[-1]} numbers, "
+                f"the teacher's {teacher.shape[-1]}: TeacherSimilarities takes any"
             )
         dtype = torch.promote_types(pairs.anchors.dtype, torch.float32)
         columns = [pairs.own(column) for column in pairs.inputs[: len(teacher)]]
@@ -59,20 +60,22 @@ class TeacherCosine:
         return _mean(distance, pairs.own(known.T).T)
 
 
-@dataclass(frozen=True)
-class TeacherSimilarities:
-    """The similarities of the batch as the teacher has them, whatever the size of its vectors:
+@dataclass(frozen=True, kw_only=True)
+class TeacherSimilarities(Term):
+    """The cosines between the inputs of the batch should be those of the teacher, whose vectors may have any size.
+
+    With f and t as in `TeacherCosine`, x the inputs of row i, and y all other inputs of the batch:
 
         L_i = mean over x and y of (cos(f(x), f(y)) − cos(t(x), t(y)))²
 
-    with x the inputs of row i and y all other inputs of the batch.
+    The loss lies in [0, 4]. Inputs without a teacher vector (not finite) are left out; a row without any, or a single
+    input, gives 0.
 
-    In [0, 4]. Source: similarity-preserving distillation (Tung & Mori 2019, arXiv 1907.09682) with cosines, as in the
-    relational term of RKD (arXiv 1904.05068). Inputs whose teacher vector is not known (not finite) are left out; a row
-    without any, or alone in its batch, costs 0.
+    Source: similarity-preserving distillation (Tung & Mori 2019, arXiv 1907.09682) with cosines, as in the relational
+    term of RKD (arXiv 1904.05068).
 
     Args:
-        weight: Weight of the term in a task. The squares are small: 30 beside 10 of `TeacherCosine` balance.
+        weight: Weight of the term in a task. The squares are small: 30 here balances 10 for `TeacherCosine`.
 
     Raises:
         ValueError: The batch has no teacher vectors.
@@ -85,7 +88,6 @@ class TeacherSimilarities:
         tensor([0.3600, 0.3600])
     """
 
-    weight: float = 1.0
     needs_teacher_vectors: ClassVar[bool] = True
     needs_positive: ClassVar[bool] = False
 
@@ -98,14 +100,14 @@ class TeacherSimilarities:
         row = pairs.own(torch.arange(width, device=teacher.device))
         own = (row + width * torch.arange(count, device=teacher.device)[:, None]).flatten()
         student, theirs = inputs.flatten(0, 1), teacher.nan_to_num(0.0, 0.0, 0.0).flatten(0, 1)
-        similarity = _cosines(student[own], student)
-        error = (similarity - _cosines(theirs[own], theirs).to(similarity.dtype)) ** 2
+        similarity = cosines(student[own], student)
+        error = (similarity - cosines(theirs[own], theirs).to(similarity.dtype)) ** 2
         valid = known.flatten()[own, None] & known.flatten()
-        valid[torch.arange(len(own), device=own.device), own] = False  # each with itself
+        valid[torch.arange(len(own), device=own.device), own] = False  # an input with itself
         shape = (count, len(row), -1)
         return _mean(error.view(shape).transpose(0, 1).flatten(1).T, valid.view(shape).transpose(0, 1).flatten(1).T)
 
 
 def _mean(values: Tensor, known: Tensor) -> Tensor:
-    """Mean over the first axis of what is known, 0 where nothing is."""
+    """Mean of the known values over the first axis, 0 where none is known."""
     return torch.where(known, values, 0.0).sum(dim=0) / known.sum(dim=0).clamp(min=1)

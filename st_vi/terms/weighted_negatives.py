@@ -1,4 +1,4 @@
-"""Contrast with negatives that weigh less where they lie in the cluster of the positive."""
+"""Contrast with lower weights for negatives in the cluster of a positive."""
 
 from __future__ import annotations
 
@@ -9,33 +9,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from st_vi.terms.pairs import PairBatch
+from st_vi.terms.term import Term
 
 
-@dataclass(frozen=True)
-class WeightedNegatives:
-    """A positive against the batch's negatives, weighted by cluster.
+@dataclass(frozen=True, kw_only=True)
+class WeightedNegatives(Term):
+    """The positives against the negatives of the batch, weighted by cluster.
 
-    The candidates of the batch are clustered, once for each number of clusters K. A negative in a cluster of one of the
-    row's positives is likely a false one and gets the weight μ there, any other 1; w is the mean over all K:
+    The candidates are clustered once for each number of clusters K. A negative that shares a cluster with a positive of
+    the row is likely to be a false one and has the weight μ in that clustering, others 1; w is the mean over all K:
 
         w_in = mean_K ( μ if cluster_K(n) ∈ cluster_K(P(i)) else 1 )
         L_i  = −1/|P(i)| Σ_{p ∈ P(i)} log( e^{s_ip/τ} / Σ_{n ∈ N(i)} w_in e^{s_in/τ} )
 
     With μ = 1 this is `InfoNCE` without the positive in its denominator: the pull on a positive does not fade as the
-    loss falls, and the loss has no end at 0. The clusters come from a few rounds of k-means on the unit sphere. Its
-    first centres are candidates at even steps of the batch, without random numbers: a run that is resumed goes on as
-    it would have. No gradient flows through them. A row without negatives, or with none that weighs anything, gives 0.
+    loss falls, and the loss is not bounded by 0. A row without negatives, or with none of a weight above 0, gives 0.
+
+    Clusters come from a few rounds of k-means on the unit sphere, without gradient. The first centres are evenly spaced
+    candidates of the batch rather than random ones, so that a resumed run repeats exactly.
 
     Source: MEOW, arXiv 2212.13847, and its released code: no positive in the denominator, μ = 0. *Inferred*: clusters
-    of the batch, where the paper clusters all nodes of its graph now and then; the mean over K; the other defaults.
+    of the batch, where the paper clusters all nodes of its graph from time to time; the mean over K; other defaults.
 
     Args:
         temperature: τ > 0.
-        num_clusters: One or more numbers K ≥ 1; a batch with fewer candidates has as many clusters as those.
-        same_cluster_weight: μ in [0, 1]. 0, as published, leaves out what lies beside a positive in every clustering.
-        rounds: Rounds of k-means, at least 1.
-        spare_hard: The row's own hard negatives keep the weight 1: for those that are known to be true, such as
-            contradictions. They are close to the positive, and so often in its cluster.
+        num_clusters: One or more numbers K ≥ 1, each reduced to the number of candidates where there are fewer.
+        same_cluster_weight: μ in [0, 1]. 0, as published, drops negatives that share every clustering with a positive.
+        rounds: Rounds of k-means, 1 or more.
+        spare_hard: Keep the weight 1 for the row's own hard negatives. Use it where they are known to be true
+            negatives, such as contradictions: being close to the positive, they are often in its cluster.
         weight: Weight of the term in a task.
 
     Raises:
@@ -54,36 +56,31 @@ class WeightedNegatives:
     same_cluster_weight: float = 0.0
     rounds: int = 3
     spare_hard: bool = False
-    weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        if not self.num_clusters or min(self.num_clusters) < 1:
-            raise ValueError(f"num_clusters must be one or more numbers of at least 1, got {self.num_clusters}")
-        if not 0 <= self.same_cluster_weight <= 1:
-            raise ValueError(f"same_cluster_weight must be in [0, 1], got {self.same_cluster_weight}")
-        if self.rounds < 1:
-            raise ValueError(f"rounds must be at least 1, got {self.rounds}")
+        super().__post_init__()
+        self._require("num_clusters", min(self.num_clusters, default=0) >= 1, "one or more numbers of at least 1")
+        self._require("same_cluster_weight", 0 <= self.same_cluster_weight <= 1, "in [0, 1]")
+        self._require("rounds", self.rounds >= 1, "at least 1")
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""
-        view, weights = pairs.forward, self.negative_weights(pairs)
+        view, weights = pairs.anchor_view, self.negative_weights(pairs)
         logits = view.similarity / self.temperature
         weighs = view.negative & (weights > 0)
         contrast = weighs.any(dim=1)
         negatives = (logits + weights.log()).masked_fill(~weighs, -float("inf"))
-        # A row of −∞ alone has no derivative, so it gets other values, and counts for nothing.
+        # A row of −∞ only has no derivative: it gets other values here, and 0 as its loss.
         against = negatives.masked_fill(~contrast[:, None], 0.0).logsumexp(dim=1)
         own = (logits * view.positive).sum(dim=1) / view.positive.sum(dim=1)
         return (against - own) * contrast
 
     def negative_weights(self, pairs: PairBatch) -> Tensor:
-        """w of each own row's negatives, (R, C); 1 for all other candidates."""
-        # Not under no_grad: what `pairs` computes here for the first time is kept, and other terms need its gradient.
-        view = pairs.forward
+        """w of the negatives of each own row, (R, C); 1 for all other candidates."""
+        # Without no_grad: `pairs` caches its view, and other terms need the gradient of it.
+        view = pairs.anchor_view
         candidates = F.normalize(pairs.candidates.detach().flatten(0, 1).to(view.similarity.dtype), dim=1)
-        beside = torch.zeros_like(view.similarity)  # in how many clusterings the candidate lies beside a positive
+        beside = torch.zeros_like(view.similarity)  # number of clusterings in which the candidate is beside a positive
         with torch.autocast(candidates.device.type, enabled=False):
             for count in self.num_clusters:
                 member = _k_means(candidates, min(count, len(candidates)), self.rounds)
@@ -98,6 +95,6 @@ def _k_means(vectors: Tensor, count: int, rounds: int) -> Tensor:
     centres = vectors[first]
     for _ in range(rounds):
         member = F.one_hot((vectors @ centres.T).argmax(dim=1), count).to(vectors.dtype)
-        # A matrix product, since adding by index has no fixed order on a GPU. An empty cluster keeps its centre.
+        # A matrix product, as index_add has no fixed order on a GPU. An empty cluster keeps its centre.
         centres = torch.where(member.any(dim=0)[:, None], F.normalize(member.T @ vectors, dim=1), centres)
     return member

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from st_vi.losses.free_points import FreePoints, Moment
-from st_vi.tasks import Term
+from st_vi.terms import Term
 from st_vi.viz.dynamics import component_traces, penalty_traces, share_traces
 from st_vi.viz.plane import plane_traces
 from st_vi.viz.sphere import sphere_layout, sphere_traces

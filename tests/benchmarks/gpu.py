@@ -51,7 +51,7 @@ def flops(model: SentenceTransformer, columns: list[dict[str, Any]]) -> float:
 def seconds(model: SentenceTransformer, loss: DLELoss, columns: list[dict[str, Any]], labels: Tensor) -> float:
     """One forward and backward."""
     model.zero_grad(set_to_none=True)
-    model[0].distinct_pictures.enabled = loss.merge_inputs
+    model[0].distinct_pictures.enabled = loss.embed_once
     _wait()
     started = time.perf_counter()
     sum(loss([dict(column) for column in columns], labels).values()).backward()
@@ -70,7 +70,7 @@ def run(model: SentenceTransformer, rows: list[dict[str, Any]], runs: int, peak:
     columns, labels = mixed_batch(model, rows)
     columns = [{k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in c.items()} for c in columns]
     labels, work = labels.to(model.device), flops(model, columns)
-    losses = {"merged": DLELoss(model), "stock": DLELoss(model, merge_inputs=False)}
+    losses = {"merged": DLELoss(model), "stock": DLELoss(model, embed_once=False)}
     times: dict[str, list[float]] = {name: [] for name in losses}
     for number in range(runs + 2):
         for name, loss in losses.items():

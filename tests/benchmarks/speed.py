@@ -158,7 +158,7 @@ def mixed_work(name: str, rows: list[dict[str, Any]]) -> Work:
     """`DLELoss` on a small Qwen2-VL, with and without merged inputs."""
     model = small_vipolyqwen(rows)
     features, labels = mixed_batch(model, rows)
-    merged, plain = DLELoss(model), DLELoss(model, merge_inputs=False)
+    merged, plain = DLELoss(model), DLELoss(model, embed_once=False)
 
     def step(loss: DLELoss, columns: Features) -> Tensor:
         model[0].distinct_pictures.enabled = loss is merged

@@ -31,7 +31,8 @@ from st_vi import DLELoss, Task, train_vipolyqwen
 from st_vi import terms as all_terms
 from st_vi.data import read_rows
 from st_vi.evaluation.tables import markdown, over_seeds
-from st_vi.tasks import VIPOLYQWEN_TASKS, Term
+from st_vi.tasks import VIPOLYQWEN_TASKS
+from st_vi.terms import Term
 from tests.benchmarks.tables import update_docs
 from tests.benchmarks.term_rows import ranked_rows, rows_of_terms, with_another_view
 from tests.benchmarks.viclsr import DATA, Arm, build
@@ -40,8 +41,8 @@ T = 0.07
 TEXT_PAIR = VIPOLYQWEN_TASKS[0].terms
 TERMS: dict[str, Term] = {
     "SoftInfoNCE": all_terms.SoftInfoNCE(temperature=T),
-    "DebiasedInfoNCE": all_terms.DebiasedInfoNCE(T),
-    "WeightedNegatives": all_terms.WeightedNegatives(T),
+    "DebiasedInfoNCE": all_terms.DebiasedInfoNCE(temperature=T),
+    "WeightedNegatives": all_terms.WeightedNegatives(temperature=T),
     "AttractionRepulsion": all_terms.AttractionRepulsion(),
     "GroupOrdering": all_terms.GroupOrdering(),
     "MultiViewSingularValue": all_terms.MultiViewSingularValue(),
@@ -85,7 +86,7 @@ FIGURES = {"triplet_accuracy": "triplet accuracy", "Spearman": "Spearman", "xqua
 def variants() -> dict[str, tuple[Term, ...]]:
     """The terms of a task of text pairs: the paper's, and each further one beside them."""
     nce, *rest = TEXT_PAIR
-    gated = all_terms.InfoNCE(nce.temperature, symmetric=True, min_score=0.75)
+    gated = all_terms.InfoNCE(temperature=nce.temperature, symmetric=True, min_score=0.75)
     return {
         "text_pair as it is": TEXT_PAIR,
         "InfoNCE gated by score": (gated, *rest),

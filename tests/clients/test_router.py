@@ -57,7 +57,7 @@ def test_merged_and_cached_losses_keep_the_routes_apart(routed, kind):
         "supcon": (SupConNLILoss, CachedSupConNLILoss, None),
         "dle": (DLELoss, CachedDLELoss, torch.tensor(LABELS)),
     }[kind]
-    expected = step(routed, plain(routed, merge_inputs=False), labels)
+    expected = step(routed, plain(routed, embed_once=False), labels)
     assert {name.split(".")[2] for name in expected} == {"query", "document"}
     losses = [plain(routed)]
     if isinstance(routed[0].sub_modules["query"][0], Transformer):  # no mini-batches of a StaticEmbedding

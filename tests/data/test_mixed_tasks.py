@@ -17,6 +17,7 @@ from st_vi.data import check_task_rows, sample_nli, sample_sts
 from st_vi.data.collator import model_input
 from st_vi.losses import DLEMonitor
 from st_vi.losses.content import content_ids
+from st_vi.terms import Term
 from tests.conftest import SENTENCES
 
 NAN = float("nan")
@@ -63,8 +64,11 @@ def test_further_candidates_and_teacher_scores():
 
 @pytest.mark.parametrize(("scores", "got"), [([1.0], r"\[1.0\]"), (None, "None"), ([1.0, NAN], "nan")])
 def test_teacher_scores_are_checked_before_training(scores, got):
-    class Listwise:
+    class Listwise(Term):
         needs_teacher = True
+
+        def __call__(self, pairs):
+            return pairs.own_cosine
 
     rows = Dataset.from_list([row(negative="Sai.", task="x") | {"teacher_scores": s} for s in ([1.0, 0.0], scores)])
     good, _ = check_task_rows(rows.select([0]), [Task("x", "", (Listwise(),))])

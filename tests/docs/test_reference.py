@@ -31,7 +31,7 @@ AS_ANOTHER = re.compile(r"^As `(\w+)`", re.MULTILINE)  # arguments are told ther
 # Records that functions return, and nobody makes.
 RETURNED = {
     *(f"st_vi.data.{name}" for name in ("ECI", "Leak", "LeakageReport", "LabelSuspect", "PreferenceStrength")),
-    *("st_vi.data.ScoreSuspect", "st_vi.data.Triplets", "st_vi.encoding.EncodedCorpus", "st_vi.terms.Direction"),
+    *("st_vi.data.ScoreSuspect", "st_vi.data.Triplets", "st_vi.encoding.EncodedCorpus", "st_vi.terms.View"),
 }
 
 # What they take is in their first sentence.

@@ -129,7 +129,13 @@ def test_relative_penalty_is_the_pull_of_info_nce():
 
 
 def test_gradient_shares_of_a_real_loss():
-    tasks = (Task("text_pair", "", (InfoNCE(0.2, symmetric=True), ScoreMSE(weight=3.0), CosineAlignment(0.0))),)
+    tasks = (
+        Task(
+            "text_pair",
+            "",
+            (InfoNCE(temperature=0.2, symmetric=True), ScoreMSE(weight=3.0), CosineAlignment(weight=0.0)),
+        ),
+    )
     embeddings = [vectors(6, 3, seed).double().requires_grad_() for seed in (0, 1)]
     labels = torch.tensor([[0.0, score] for score in (1, 0.8, 0.6, 0.4, 0.2, 0.0)], dtype=torch.double)
     loss = DLELoss(None, tasks, mask_duplicates=False)

@@ -71,24 +71,24 @@ def kind(request):
 
 
 @pytest.mark.parametrize("mini_batches", MINI_BATCHES, ids=str)
-@pytest.mark.parametrize("merge_inputs", [True, False])
+@pytest.mark.parametrize("embed_once", [True, False])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_texts_equal_the_uncached_loss(tiny_model, kind, side, merge_inputs, mini_batches):
+def test_texts_equal_the_uncached_loss(tiny_model, kind, side, embed_once, mini_batches):
     tiny_model.double().tokenizer.padding_side = side
     plain, cached = KINDS[kind]
     columns, labels = data(kind)
-    ours = step(tiny_model, cached(tiny_model, merge_inputs=merge_inputs, **mini_batches), columns, labels)
-    assert_same(ours, step(tiny_model, plain(tiny_model, merge_inputs=False), columns, labels), 1e-9)
+    ours = step(tiny_model, cached(tiny_model, embed_once=embed_once, **mini_batches), columns, labels)
+    assert_same(ours, step(tiny_model, plain(tiny_model, embed_once=False), columns, labels), 1e-9)
 
 
 @pytest.mark.parametrize("mini_batches", MINI_BATCHES, ids=str)
-@pytest.mark.parametrize("merge_inputs", [True, False])
+@pytest.mark.parametrize("embed_once", [True, False])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_pictures_equal_the_uncached_loss(tiny_multimodal, side, merge_inputs, mini_batches):  # noqa: F811
+def test_pictures_equal_the_uncached_loss(tiny_multimodal, side, embed_once, mini_batches):  # noqa: F811
     tiny_multimodal.tokenizer.padding_side = side
-    loss = CachedDLELoss(tiny_multimodal, merge_inputs=merge_inputs, **mini_batches)
+    loss = CachedDLELoss(tiny_multimodal, embed_once=embed_once, **mini_batches)
     ours = step(tiny_multimodal, loss, PICTURES, LABELS, prompt="<ocr> ")
-    plain = DLELoss(tiny_multimodal, merge_inputs=False)
+    plain = DLELoss(tiny_multimodal, embed_once=False)
     expected = step(tiny_multimodal, plain, PICTURES, LABELS, prompt="<ocr> ")
     assert any("visual" in name for name in expected[1])
     assert_same(ours, expected, 1e-5)
@@ -105,14 +105,14 @@ def test_settings_of_the_uncached_loss_count(tiny_model, settings):
     assert_same(ours, step(tiny_model, SupConNLILoss(tiny_model, **settings), TEXTS, weights), 1e-9)
 
 
-@pytest.mark.parametrize("merge_inputs", [True, False])
+@pytest.mark.parametrize("embed_once", [True, False])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_prompts_that_are_not_pooled(tiny_base, side, merge_inputs):
+def test_prompts_that_are_not_pooled(tiny_base, side, embed_once):
     """Pooling then writes into the attention mask, and the second pass must not see it."""
     model = SentenceTransformer(modules=[Transformer(str(tiny_base)), Pooling(32, "mean", include_prompt=False)])
     model.double().tokenizer.padding_side = side
-    loss = CachedSupConNLILoss(model, merge_inputs=merge_inputs, mini_batch_num_tokens=20)
-    expected = step(model, SupConNLILoss(model, merge_inputs=False), TEXTS, prompt="Câu: ")
+    loss = CachedSupConNLILoss(model, embed_once=embed_once, mini_batch_num_tokens=20)
+    expected = step(model, SupConNLILoss(model, embed_once=False), TEXTS, prompt="Câu: ")
     assert_same(step(model, loss, TEXTS, prompt="Câu: "), expected, 1e-9)
 
 
@@ -159,11 +159,11 @@ def test_mini_batches_hold_each_distinct_input_once(tiny_model, forwards):  # no
     assert [rows for rows, _ in shapes] == [3, 3, 2]  # an evaluation has no second pass
 
 
-@pytest.mark.parametrize("merge_inputs", [True, False])
-def test_both_passes_have_the_same_dropout(tiny_model, merge_inputs):
+@pytest.mark.parametrize("embed_once", [True, False])
+def test_both_passes_have_the_same_dropout(tiny_model, embed_once):
     tiny_model[0].model.embeddings.dropout.p = 0.5
     tiny_model.double().train()
-    loss, outputs, groups = CachedSupConNLILoss(tiny_model, merge_inputs=merge_inputs, mini_batch_size=3), [], []
+    loss, outputs, groups = CachedSupConNLILoss(tiny_model, embed_once=embed_once, mini_batch_size=3), [], []
     before = tiny_model.register_forward_pre_hook(
         lambda _, args: groups.append(
             {k: v.clone() for k, v in args[0].items() if k in ("input_ids", "attention_mask")}
@@ -190,7 +190,7 @@ def test_both_passes_have_the_same_dropout(tiny_model, merge_inputs):
         for c in columns
         for row, m in zip(c["input_ids"], c["attention_mask"], strict=True)
     ]
-    if merge_inputs:
+    if embed_once:
         tokens = [tuple(row[m.bool()].tolist()) for g in groups[:half] for row, m in zip(*g.values(), strict=True)]
         # TEXTS[2][3] is its row's own anchor, and its row's second view stands after the first.
         places = [len(tokens) - 1 - tokens[::-1].index(t) if n == 13 else tokens.index(t) for n, t in enumerate(ids)]
@@ -368,13 +368,13 @@ def run_rank(rank, folder, base, multimodal):
     # The last mini-batch of rank 1 has no picture, nor has any of rank 0: unused parameters, and yet their gradient.
     model = build_vipolyqwen(multimodal, embedding_dimension=16, min_pixels=28 * 28, max_pixels=8 * 28 * 28)
     ddp = DistributedDataParallel(model, find_unused_parameters=True)
-    for merge_inputs in (True, False):
-        loss = CachedDLELoss(ddp, gather_across_devices=True, merge_inputs=merge_inputs, mini_batch_size=2)
+    for embed_once in (True, False):
+        loss = CachedDLELoss(ddp, gather_across_devices=True, embed_once=embed_once, mini_batch_size=2)
         for _ in range(2):
             model.zero_grad()
             total(loss(columns_of(model, MIXED[rank]), LABELS[1:])).backward()
         gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-        results["pictures", merge_inputs] = gradients, model.state_dict()
+        results["pictures", embed_once] = gradients, model.state_dict()
     torch.save(results, f"{folder}/rank{rank}")
     dist.destroy_process_group()
 
@@ -404,8 +404,8 @@ def test_two_processes_equal_the_joint_batch(tiny_base, tmp_path):
     expected = step(model, DLELoss(model), columns, torch.cat([LABELS[1:]] * 2))[1]
     assert any("visual" in name for name in expected)
     for rank in (first, second):
-        for merge_inputs in (True, False):
-            assert_same(([], rank["pictures", merge_inputs][0]), ([], expected), 1e-5)
+        for embed_once in (True, False):
+            assert_same(([], rank["pictures", embed_once][0]), ([], expected), 1e-5)
 
 
 def test_training_viclsr_ends_with_the_same_weights(tiny_base, tmp_path):

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from st_vi import VIPOLYQWEN_TASKS, DLELoss, SupConNLILoss, Task
-from st_vi.terms import CosineAlignment, InfoNCE, PairwiseRank, ScoreMSE, pairs
+from st_vi.terms import CosineAlignment, InfoNCE, PairwiseRank, ScoreMSE, Term, pairs
 from tests.processes import on_two
 
 NAN = float("nan")
@@ -109,17 +109,21 @@ def test_repeated_texts_are_no_negatives(vectors):
 
 
 def test_each_similarity_matrix_is_computed_once(vectors, monkeypatch):
-    sizes, cosines = [], pairs._cosines
-    monkeypatch.setattr(pairs, "_cosines", lambda *sides: sizes.append(len(sides[0])) or cosines(*sides))
+    sizes, cosines = [], pairs.cosines
+    monkeypatch.setattr(pairs, "cosines", lambda *sides: sizes.append(len(sides[0])) or cosines(*sides))
     DLELoss(None).compute_loss_from_embeddings(vectors, LABELS)
-    assert sizes == [3, 2, 2, 1, 3]  # one for each task, whatever the number of terms and directions
+    assert sizes == [3, 2, 2, 1, 3]  # one for each task, whatever the number of terms and views
 
 
 def test_terms_have_names_and_weights(vectors):
-    task = Task("pair", "<pair>", (InfoNCE(0.1, weight=0.5), InfoNCE(0.2), CosineAlignment(weight=2.0)))
+    task = Task(
+        "pair", "<pair>", (InfoNCE(temperature=0.1, weight=0.5), InfoNCE(temperature=0.2), CosineAlignment(weight=2.0))
+    )
     components = DLELoss(None, [task]).compute_loss_from_embeddings(vectors, LABELS * 0)
     assert list(components) == ["pair_info_nce", "pair_info_nce_2", "pair_cosine_alignment"]
-    whole = DLELoss(None, [Task("pair", "<pair>", (InfoNCE(0.1),))]).compute_loss_from_embeddings(vectors, LABELS * 0)
+    whole = DLELoss(None, [Task("pair", "<pair>", (InfoNCE(temperature=0.1),))]).compute_loss_from_embeddings(
+        vectors, LABELS * 0
+    )
     torch.testing.assert_close(components["pair_info_nce"], whole["pair_info_nce"] / 2)
 
 
@@ -129,7 +133,7 @@ def test_hard_negatives_are_those_of_the_triplet_loss(vectors):
     ids = [torch.tensor([0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]) + 10 * i for i in range(4)]
     ids[2][3] = ids[1][5]  # a hard negative that is another row's positive
     labels = torch.tensor([[0.0, NAN]] * 11)
-    task = Task("x", "", (InfoNCE(0.1, hard_negative_weight=0.5),))
+    task = Task("x", "", (InfoNCE(temperature=0.1, hard_negative_weight=0.5),))
     (actual,) = DLELoss(None, [task]).compute_loss_from_embeddings(columns, labels, ids).values()
     stock = SupConNLILoss(None, 0.1, 0.5, same_anchor="mask")
     expected = stock.compute_loss_from_embeddings(columns, None, ids)
@@ -143,7 +147,7 @@ def test_what_the_columns_and_labels_are_to_a_term(vectors):
     """Each task's terms see its own rows of every column, with their scores and teacher's scores."""
     seen = []
 
-    class Look:
+    class Look(Term):
         def __call__(self, pairs):
             seen.append(pairs)
             return pairs.own_cosine * 0
@@ -168,6 +172,8 @@ def test_bad_arguments(vectors):
         DLELoss(None, negatives="all")
     with pytest.raises(ValueError, match="no terms"):
         Task("pair", "<pair>", ())
+    with pytest.raises(TypeError, match=r"task 'pair': a term must inherit from st_vi\.terms\.Term, got <class"):
+        Task("pair", "<pair>", (InfoNCE,))
     loss = DLELoss(None)
     with pytest.raises(ValueError, match=r"\(B, 2\)"):
         loss.compute_loss_from_embeddings(vectors, LABELS[:, 0])

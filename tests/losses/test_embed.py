@@ -270,12 +270,12 @@ def test_losses_are_the_same_with_and_without(tiny_model, kind, wrap):
     if wrap == "adaptive layers":
         tiny_model[0].model.config.output_hidden_states = True
     results = []
-    for merge_inputs in (True, False):
+    for embed_once in (True, False):
         if kind == "supcon":
-            loss, columns, labels = SupConNLILoss(tiny_model, merge_inputs=merge_inputs), TEXTS, None
+            loss, columns, labels = SupConNLILoss(tiny_model, embed_once=embed_once), TEXTS, None
         else:
-            loss, columns, labels = DLELoss(tiny_model, merge_inputs=merge_inputs), TEXTS[:2], LABELS
-        assert loss.get_config_dict()["merge_inputs"] is merge_inputs
+            loss, columns, labels = DLELoss(tiny_model, embed_once=embed_once), TEXTS[:2], LABELS
+        assert loss.get_config_dict()["embed_once"] is embed_once
         if wrap == "matryoshka":
             if kind == "dle":
                 loss = Summed(loss)
@@ -300,14 +300,14 @@ class Summed(torch.nn.Module):
         return sum(self.loss(features, labels).values())
 
 
-@pytest.mark.parametrize("merge_inputs", [True, False])
-def test_repeats_that_count_as_negatives_are_merged_all_the_same(tiny_model, merge_inputs, forwards):
+@pytest.mark.parametrize("embed_once", [True, False])
+def test_repeats_that_count_as_negatives_are_merged_all_the_same(tiny_model, embed_once, forwards):
     shapes = forwards(tiny_model)
-    loss = DLELoss(tiny_model, mask_duplicates=False, merge_inputs=merge_inputs)
+    loss = DLELoss(tiny_model, mask_duplicates=False, embed_once=embed_once)
     actual = sum(loss(columns_of(tiny_model, TEXTS[:2]), LABELS).values())
     embeddings = [tiny_model(column)["sentence_embedding"] for column in columns_of(tiny_model, TEXTS[:2])]
     torch.testing.assert_close(actual, sum(loss.compute_loss_from_embeddings(embeddings, LABELS).values()))
-    assert sum(rows for rows, _ in shapes[:-2]) == (5 if merge_inputs else 10)
+    assert sum(rows for rows, _ in shapes[:-2]) == (5 if embed_once else 10)
 
 
 # Rank 0 has two different texts of one length in each column, rank 1 has ten of all lengths.
@@ -339,7 +339,7 @@ def test_two_processes_with_other_repeats_equal_the_joint_batch(tiny_base, tmp_p
     assert (sum(rows for rows, _ in few), sum(rows for rows, _ in many)) == (6, 20)
     model = SentenceTransformer(modules=[Transformer(str(tiny_base)), Pooling(32, "mean")], device="cpu").double()
     joint = [[*own, *others] for own, others in zip(*BY_RANK, strict=True)]
-    SupConNLILoss(model, merge_inputs=False)(columns_of(model, joint)).backward()
+    SupConNLILoss(model, embed_once=False)(columns_of(model, joint)).backward()
     expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert first.keys() == second.keys() == expected.keys()
     for name, gradient in expected.items():

@@ -79,7 +79,7 @@ def test_temperature_and_weights():
     assert [name for name, (share, _) in warm.shares.items() if share > 0] == ["InfoNCE"]
     heavy = points.look(adjusted(TERMS, 0.07, {"InfoNCE": 1.0, "ScoreMSE": 6.0}))
     assert heavy.components["ScoreMSE"] == pytest.approx(2 * cold.components["ScoreMSE"])
-    assert adjusted((InfoNCE(), ScoreMSE()), 0.3, {})[0] == InfoNCE(0.3, weight=0.0)
+    assert adjusted((InfoNCE(), ScoreMSE()), 0.3, {})[0] == InfoNCE(temperature=0.3, weight=0.0)
 
 
 def test_nothing_moves_without_a_weight():

@@ -44,7 +44,7 @@ def test_means_are_over_the_rows_that_had_the_term(tmp_path):
     instr = torch.cat([CosineAlignment()(rows(step, 1)) for step in (0, 1)])
     assert len(instr) == 3
     assert logs["dle/instr_cosine_alignment"] == pytest.approx(instr.mean().item())
-    multi = torch.cat([InfoNCE(0.07, symmetric=True)(rows(step, 4)) for step in (0, 1)])
+    multi = torch.cat([InfoNCE(temperature=0.07, symmetric=True)(rows(step, 4)) for step in (0, 1)])
     assert logs["dle/vqa_multi_info_nce"] == pytest.approx(multi.mean().item())
     squares = torch.cat([ScoreMSE()(rows(step, 0)) for step in (0, 1)])
     assert logs["dle/text_pair_score_mse"] == pytest.approx(squares.sum().item() / 5)  # of 6 rows, 5 had a score

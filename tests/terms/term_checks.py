@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from st_vi.terms import PairBatch
+from st_vi.terms import PairBatch, Term
 from tests.terms.test_pairs import ANCHORS, MORE, NEGATIVES, POSITIVES, ids, naive_masks
 
 SCORES = [0.2, 0.9, math.nan, 0.9, 0.0, 0.6]  # one missing and a tie
-Term = Callable[[PairBatch], Tensor]
 
 
 def make_batch(
@@ -35,7 +33,7 @@ def make_batch(
 def masks_of(pairs: PairBatch) -> tuple[Tensor, Tensor, Tensor]:
     """The naive masks of `make_batch`."""
     count = 0 if pairs.negatives is None else len(pairs.negatives)
-    more = len(pairs.views) - 2
+    more = len(pairs.anchors_and_positives) - 2
     if pairs.anchor_ids is None:  # every text is different
         columns = [[f"{c} {i}" for i in range(6)] for c in range(1 + len(pairs.candidates))]
     else:
@@ -71,7 +69,7 @@ def assert_own_rows(term: Term, **options: Any) -> None:
     """One device's rows of the joint batch, in value and gradient."""
     joint, inputs = make_batch(**options)
     rows = torch.tensor([1, 3, 5])
-    part, same_inputs = make_batch(rows=rows, **options)
+    part, same_inputs = make_batch(own_rows=rows, **options)
     torch.testing.assert_close(term(part), term(joint)[rows])
     mine = torch.autograd.grad(term(part).sum(), same_inputs, allow_unused=True)
     theirs = torch.autograd.grad(term(joint)[rows].sum(), inputs, allow_unused=True)

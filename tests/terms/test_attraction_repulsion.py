@@ -37,7 +37,9 @@ def test_equals_the_naive_loop(more, same_anchor, detach):
         near = weighted([d for d, is_one in zip(distances, positive[i], strict=True) if is_one], 1.5, detach)
         far = weighted([d for d, is_one in zip(distances, negative[i], strict=True) if is_one], -3.0, detach)
         losses.append(near - far)
-    assert_same(AttractionRepulsion(1.5, 3.0, detach)(pairs), losses, inputs)
+    assert_same(
+        AttractionRepulsion(positive_scale=1.5, negative_scale=3.0, detach_weights=detach)(pairs), losses, inputs
+    )
 
 
 def test_gradient_by_finite_differences():
@@ -52,12 +54,12 @@ def test_one_positive_is_plain_alignment():
     term = AttractionRepulsion(positive_scale=5.0)
     pairs, inputs = make_batch(more=0, same_anchor="mask")
     alignment = (unit_rows(pairs.anchors) - unit_rows(pairs.positives)).square().sum(dim=1)
-    assert_same(term.attraction(pairs.forward), list(alignment), inputs)
+    assert_same(term.attraction(pairs.anchor_view), list(alignment), inputs)
 
     pairs, inputs = make_batch(more=1, same_anchor="mask")
     mean = (2 - 2 * pairs.own_candidates[:, :2]).mean(dim=1)
-    assert (term.attraction(pairs.forward) > mean).all()  # the farther one counts more
-    assert_same(AttractionRepulsion(positive_scale=0.0).attraction(pairs.forward), list(mean), inputs)
+    assert (term.attraction(pairs.anchor_view) > mean).all()  # the farther one counts more
+    assert_same(AttractionRepulsion(positive_scale=0.0).attraction(pairs.anchor_view), list(mean), inputs)
 
 
 def unit_rows(vectors):
@@ -83,5 +85,5 @@ def test_bf16_and_autocast():
 
 def test_bad_arguments():
     for name in ("positive_scale", "negative_scale"):
-        with pytest.raises(ValueError, match=f"{name} must not be negative, got -1"):
+        with pytest.raises(ValueError, match=f"{name} must be 0 or more, got -1"):
             AttractionRepulsion(**{name: -1})

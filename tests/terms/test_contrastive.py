@@ -40,7 +40,7 @@ def test_equals_the_naive_loop(same_anchor, mask_duplicates, weight, symmetric, 
     n = torch.randn(2, 6, 5, dtype=dtype, requires_grad=True)
     known = {"anchor_ids": ids(ANCHORS), "candidate_ids": ids(POSITIVES + NEGATIVES[0] + NEGATIVES[1])}
     pairs = PairBatch(a, p, n, **known, same_anchor=same_anchor, mask_duplicates=mask_duplicates)
-    actual = InfoNCE(0.2, symmetric, weight)(pairs)
+    actual = InfoNCE(temperature=0.2, symmetric=symmetric, hard_negative_weight=weight)(pairs)
 
     masks = naive_masks(ANCHORS, POSITIVES, NEGATIVES, same_anchor, mask_duplicates)
     expected = naive_direction(a, [*p, *n[0], *n[1]], masks, 0.2, weight)
@@ -86,9 +86,9 @@ def test_min_score_leaves_out_pairs_that_are_known_to_be_none():
     torch.manual_seed(0)
     a, p = (torch.randn(5, 4, requires_grad=True) for _ in range(2))
     scores = torch.tensor([0.0, 0.5, 1.0, math.nan, 0.4])
-    gated = InfoNCE(0.1, symmetric=True, min_score=0.5)(PairBatch(a, p, scores=scores))
-    plain = InfoNCE(0.1, symmetric=True)(PairBatch(a, p, scores=scores))
+    gated = InfoNCE(temperature=0.1, symmetric=True, min_score=0.5)(PairBatch(a, p, scores=scores))
+    plain = InfoNCE(temperature=0.1, symmetric=True)(PairBatch(a, p, scores=scores))
     assert torch.equal(gated, plain * torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0]))
-    assert torch.equal(plain, InfoNCE(0.1, symmetric=True)(PairBatch(a, p)))
+    assert torch.equal(plain, InfoNCE(temperature=0.1, symmetric=True)(PairBatch(a, p)))
     gated.sum().backward()
     assert p.grad[0].abs().sum() > 0  # still a negative for the others

@@ -46,10 +46,10 @@ def test_equals_the_naive_loop(same_anchor, prior, symmetric):
         expected, at_floor = (expected + backward) / 2, at_floor + more
     assert (at_floor == 0) if prior == 0 else at_floor < 6  # of 6 or 12
     assert at_floor > 0 or prior < 0.7
-    term = DebiasedInfoNCE(0.3, symmetric, 0.4, false_negative_prior=prior)
+    term = DebiasedInfoNCE(temperature=0.3, symmetric=symmetric, hard_negative_weight=0.4, false_negative_prior=prior)
     joint = term(PairBatch(a, p, n, **KNOWN, same_anchor=same_anchor))
     own = torch.tensor([1, 4, 5])
-    part = term(PairBatch(a, p, n, **KNOWN, same_anchor=same_anchor, rows=own))
+    part = term(PairBatch(a, p, n, **KNOWN, same_anchor=same_anchor, own_rows=own))
     for actual, target in ((joint, expected), (part, expected[own])):
         torch.testing.assert_close(actual, target)
         row_weights = torch.linspace(0.5, 1.5, len(target), dtype=torch.float64)
@@ -63,8 +63,12 @@ def test_equals_the_naive_loop(same_anchor, prior, symmetric):
 @pytest.mark.parametrize("hard_weight", [0.0, -2.0, 2.0])
 def test_without_prior_it_is_info_nce(temperature, hard_weight):
     inputs = a, p, n = [values.float().requires_grad_() for values in batch()]
-    mine = DebiasedInfoNCE(temperature, True, hard_weight, false_negative_prior=0.0)(PairBatch(a, p, n, **KNOWN))
-    plain = InfoNCE(temperature, True, hard_weight)(PairBatch(a, p, n, **KNOWN))
+    mine = DebiasedInfoNCE(
+        temperature=temperature, symmetric=True, hard_negative_weight=hard_weight, false_negative_prior=0.0
+    )(PairBatch(a, p, n, **KNOWN))
+    plain = InfoNCE(temperature=temperature, symmetric=True, hard_negative_weight=hard_weight)(
+        PairBatch(a, p, n, **KNOWN)
+    )
     torch.testing.assert_close(mine, plain)
     for grad, expected in zip(
         torch.autograd.grad(mine.sum(), inputs), torch.autograd.grad(plain.sum(), inputs), strict=True
@@ -78,7 +82,7 @@ def test_a_temperature_of_a_hundredth_neither_overflows_nor_vanishes(cosines):
     positive, negative = cosines
     a = torch.tensor([[1.0, 0.0], [1.0, 0.0]], requires_grad=True)
     p = torch.tensor([[positive, 0.0], [negative, 0.0]])
-    loss = DebiasedInfoNCE(0.01, false_negative_prior=0.1)(PairBatch(a, p))[0]
+    loss = DebiasedInfoNCE(temperature=0.01, false_negative_prior=0.1)(PairBatch(a, p))[0]
     g = max((math.exp(negative / 0.01) - 0.1 * math.exp(positive / 0.01)) / 0.9, math.exp(-1 / 0.01))
     assert loss.item() == pytest.approx(math.log1p(g / math.exp(positive / 0.01)), rel=1e-6, abs=1e-6)
     loss.backward()
@@ -87,7 +91,7 @@ def test_a_temperature_of_a_hundredth_neither_overflows_nor_vanishes(cosines):
 
 def test_smooth_gradient():
     a, p, _ = (values.requires_grad_() for values in batch())
-    term = DebiasedInfoNCE(0.5, false_negative_prior=0.05)
+    term = DebiasedInfoNCE(temperature=0.5, false_negative_prior=0.05)
     assert torch.autograd.gradcheck(lambda a, p: term(PairBatch(a, p)), (a[:4], p[:4]))
 
 
@@ -99,7 +103,7 @@ def test_degenerate_batches_are_finite():
         (torch.randn(4, 4).bfloat16(), torch.randn(4, 4).bfloat16()),
     ):
         a.requires_grad_(), p.requires_grad_()
-        loss = DebiasedInfoNCE(0.01, symmetric=True, false_negative_prior=0.3)(PairBatch(a, p))
+        loss = DebiasedInfoNCE(temperature=0.01, symmetric=True, false_negative_prior=0.3)(PairBatch(a, p))
         loss.sum().backward()
         assert loss.dtype == torch.float32 and loss.isfinite().all()
         assert a.grad.isfinite().all() and p.grad.isfinite().all()

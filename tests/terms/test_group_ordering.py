@@ -69,7 +69,7 @@ def test_equals_the_naive_loop(more, same_anchor, top_k):
                 4.0,
             )
         )
-    assert_same(GroupOrdering(top_k, steepness=4.0)(pairs), losses, inputs)
+    assert_same(GroupOrdering(top_k=top_k, steepness=4.0)(pairs), losses, inputs)
 
 
 @pytest.mark.parametrize("detach", [True, False])
@@ -89,14 +89,14 @@ def test_the_other_anchors_as_negatives(same_anchor, detach):
         positives = [unit(anchor) @ unit(c) for c, is_one in zip(columns, positive[i], strict=True) if is_one]
         losses.append(naive_row(negatives, positives, 3, 4.0) if items else 0 * anchor.sum())
     assert sum(loss.item() > 0 for loss in losses) >= 3
-    term = GroupOrdering(3, steepness=4.0, detach_candidates=detach, negatives="anchors")
+    term = GroupOrdering(top_k=3, steepness=4.0, detach_candidates=detach, negatives="anchors")
     assert_same(term(pairs), losses, inputs)
 
 
 @pytest.mark.parametrize("negatives", ["candidates", "anchors"])
 def test_detached_candidates_change_the_gradient_alone(negatives):
     pairs, inputs = make_batch()
-    terms = [GroupOrdering(3, detach_candidates=detach, negatives=negatives) for detach in (False, True)]
+    terms = [GroupOrdering(top_k=3, detach_candidates=detach, negatives=negatives) for detach in (False, True)]
     plain, detached = (term(pairs) for term in terms)
     torch.testing.assert_close(plain, detached)
     grads = torch.autograd.grad(detached.sum(), inputs, allow_unused=True)
@@ -112,10 +112,10 @@ def test_gradient_by_finite_differences():
 
 def test_fewer_negatives_than_top_k_change_nothing():
     pairs, _ = make_batch()
-    fewest, most = (int(f(pairs.forward.negative.sum(dim=1))) for f in (min, max))
+    fewest, most = (int(f(pairs.anchor_view.negative.sum(dim=1))) for f in (min, max))
     assert fewest < most
     losses = {k: GroupOrdering(top_k=k)(pairs) for k in (fewest, most, 10 * most)}
-    row = pairs.forward.negative.sum(dim=1).argmin()
+    row = pairs.anchor_view.negative.sum(dim=1).argmin()
     torch.testing.assert_close(losses[fewest][row], losses[most][row])
     torch.testing.assert_close(losses[most], losses[10 * most])
 
@@ -153,7 +153,7 @@ def test_bf16_and_autocast():
 def test_bad_arguments():
     with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
         GroupOrdering(top_k=0)
-    with pytest.raises(ValueError, match="negatives must be 'candidates' or 'anchors', got 'all'"):
+    with pytest.raises(ValueError, match=r"negatives must be one of \('candidates', 'anchors'\), got 'all'"):
         GroupOrdering(negatives="all")
     with pytest.raises(ValueError, match=r"steepness must be positive, got 0\.0"):
         GroupOrdering(steepness=0.0)

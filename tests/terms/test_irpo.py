@@ -26,7 +26,7 @@ def naive_row(candidates, beta):
 
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
 def test_equals_the_naive_loop(temperature):
-    assert_equals_loop(IRPO(temperature), lambda candidates: naive_row(candidates, 1 / temperature))
+    assert_equals_loop(IRPO(temperature=temperature), lambda candidates: naive_row(candidates, 1 / temperature))
 
 
 def test_equal_similarities():
@@ -55,7 +55,7 @@ def test_relevance_out_of_range_counts_as_its_end():
 def test_a_step_down_the_gradient_orders_the_candidates():
     inputs = a, p, n, _ = taught_rows()
     pairs = PairBatch(a, p, n, teacher_scores=torch.tensor([[3.0, 0.0, 1.0, 0.0, 0.0]] * 5))
-    step = torch.autograd.grad(IRPO(0.5)(pairs).sum(), (a, p, n))
+    step = torch.autograd.grad(IRPO(temperature=0.5)(pairs).sum(), (a, p, n))
     moved = [values.detach() - 0.05 * grad for values, grad in zip((a, p, n), step, strict=True)]
     change = PairBatch(*moved).own_candidates - pairs.own_candidates
     assert (change[:, 0] > change[:, [1, 3, 4]].amax(dim=1)).all() and len(inputs) == 4
@@ -63,7 +63,7 @@ def test_a_step_down_the_gradient_orders_the_candidates():
 
 def test_gradient():
     inputs = [values.detach()[..., :3].clone().requires_grad_() for values in taught_rows()]
-    assert torch.autograd.gradcheck(lambda *x: IRPO(0.3)(taught_batch(*x)), inputs)
+    assert torch.autograd.gradcheck(lambda *x: IRPO(temperature=0.3)(taught_batch(*x)), inputs)
 
 
 def test_degenerate_batches_are_finite():

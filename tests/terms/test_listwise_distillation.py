@@ -29,7 +29,7 @@ def naive_row(candidates, temperature, min_score):
 @pytest.mark.parametrize("min_score", [None, 0.15, 0.65, 2.0])
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
 def test_equals_the_naive_loop(temperature, min_score):
-    term = ListwiseDistillation(temperature, min_score)
+    term = ListwiseDistillation(temperature=temperature, min_score=min_score)
     assert_equals_loop(term, lambda candidates: naive_row(candidates, temperature, min_score))
 
 
@@ -66,7 +66,9 @@ def test_the_right_order_costs_less_and_the_positive_nothing():
 
 def test_gradient():
     inputs = [values.detach()[..., :3].clone().requires_grad_() for values in taught_rows()]
-    assert torch.autograd.gradcheck(lambda *x: ListwiseDistillation(0.3, 0.15)(taught_batch(*x)), inputs)
+    assert torch.autograd.gradcheck(
+        lambda *x: ListwiseDistillation(temperature=0.3, min_score=0.15)(taught_batch(*x)), inputs
+    )
 
 
 @pytest.mark.parametrize("min_score", [None, 0.3])

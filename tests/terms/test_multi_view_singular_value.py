@@ -25,7 +25,7 @@ from tests.terms.test_pairs import ANCHORS, MORE, POSITIVES
 def naive_directions(pairs):
     values, directions = [], []
     for i in range(len(pairs.anchors)):
-        views = torch.stack([unit(view[i]) for view in pairs.views])
+        views = torch.stack([unit(view[i]) for view in pairs.anchors_and_positives])
         _, sigma, right = torch.linalg.svd(views, full_matrices=False)
         towards = views.sum(dim=0) @ right[0]
         if abs(towards) < 1e-6:
@@ -63,14 +63,20 @@ def test_equals_the_naive_loop(more, texts):
     cosine = (pairs.cosine < 0).sum()
     assert 0 < cosine < 6  # with two views, some of each sign
     assert_same(
-        MultiViewSingularValue(0.5, 0.3)(pairs), naive(pairs, is_negative, 0.5, 0.3), inputs, rtol=1e-5, atol=1e-6
+        MultiViewSingularValue(singular_temperature=0.5, temperature=0.3)(pairs),
+        naive(pairs, is_negative, 0.5, 0.3),
+        inputs,
+        rtol=1e-5,
+        atol=1e-6,
     )
 
 
 @pytest.mark.parametrize("more", [0, 2])
 def test_gradient_by_finite_differences(more):
     def loss(*vectors):
-        return MultiViewSingularValue(0.5, 0.3)(PairBatch(*vectors[:2], more_positives=(*vectors, None)[2]))
+        return MultiViewSingularValue(singular_temperature=0.5, temperature=0.3)(
+            PairBatch(*vectors[:2], more_positives=(*vectors, None)[2])
+        )
 
     assert torch.autograd.gradcheck(loss, make_batch(more, negatives=0, texts=False)[1])
 
@@ -93,7 +99,7 @@ def test_a_common_rotation_of_all_views_changes_nothing(more):
 
 def test_aligned_views_and_orthogonal_items_are_the_minimum():
     a = torch.eye(4, dtype=torch.float64)
-    loss = MultiViewSingularValue(0.1, 0.07)(PairBatch(a, a, more_positives=a[None]))
+    loss = MultiViewSingularValue(singular_temperature=0.1, temperature=0.07)(PairBatch(a, a, more_positives=a[None]))
     expected = math.log1p(2 * math.exp(-math.sqrt(3) / 0.1)) + math.log1p(3 * math.exp(-1 / 0.07))
     torch.testing.assert_close(loss, torch.full((4,), expected, dtype=torch.float64), rtol=0, atol=1e-9)
 

@@ -21,9 +21,9 @@ from tests.terms.term_checks import (
 )
 
 SETTINGS = {
-    1: NestedOrdinal((0.5,), (0.3,), scale=20.0),  # one threshold: no bound on the scale
-    2: NestedOrdinal((0.2, 0.9), (0.7, 0.25), scale=1.9),
-    4: NestedOrdinal((0.1, 0.2, 0.6, 1.0), (0.9, 0.6, 0.3, 0.1), scale=1.2),
+    1: NestedOrdinal(levels=(0.5,), shares=(0.3,), scale=20.0),  # one threshold: no bound on the scale
+    2: NestedOrdinal(levels=(0.2, 0.9), shares=(0.7, 0.25), scale=1.9),
+    4: NestedOrdinal(levels=(0.1, 0.2, 0.6, 1.0), shares=(0.9, 0.6, 0.3, 0.1), scale=1.2),
 }
 
 
@@ -104,7 +104,7 @@ def test_the_last_nested_cosine_is_the_cosine():
 def test_shares_are_what_orthogonal_pairs_predict():
     """At cosine 0 the model knows nothing: P(y ≥ k) is p_k, in the sum of the first and of both thresholds."""
     a, p = torch.tensor([[1.0, 0, 0, 0]]).repeat(3, 1), torch.tensor([[0, 1.0, 0, 0]]).repeat(3, 1)
-    term = NestedOrdinal((0.4, 0.8), (0.6, 0.2))
+    term = NestedOrdinal(levels=(0.4, 0.8), shares=(0.6, 0.2))
     loss = term(PairBatch(a, p, scores=torch.tensor([0.0, 0.4, 0.8])))
     torch.testing.assert_close((-loss).exp(), torch.tensor([0.4 * 0.4, 0.6 * 0.4, 0.6 * 0.2]))
 
@@ -113,7 +113,7 @@ def test_near_the_bound_of_the_scale_the_loss_is_finite():
     """All of the cosine in the second chunk: the middle level has next to no room."""
     step = math.log(0.6 / 0.4) - math.log(0.2 / 0.8)
     vectors = torch.tensor([[0.0, 0.0, 1.0, 0.0]], requires_grad=True)
-    term = NestedOrdinal((0.4, 0.8), (0.6, 0.2), scale=step * (1 - 1e-12))
+    term = NestedOrdinal(levels=(0.4, 0.8), shares=(0.6, 0.2), scale=step * (1 - 1e-12))
     loss = term(PairBatch(vectors, vectors, scores=torch.tensor([0.5])))
     loss.backward()
     assert 10 < loss.item() < 30 and vectors.grad.isfinite().all()

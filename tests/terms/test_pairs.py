@@ -66,7 +66,7 @@ def test_masks_equal_the_naive_loop(same_anchor, mask_duplicates, count, more):
     )
     forward = naive_masks(ANCHORS, POSITIVES, negatives, same_anchor, mask_duplicates, more_positives)
     backward = naive_masks(POSITIVES, ANCHORS, [], same_anchor, mask_duplicates)
-    for view, expected in ((pairs.forward, forward), (pairs.backward, backward)):
+    for view, expected in ((pairs.anchor_view, forward), (pairs.positive_view, backward)):
         assert torch.equal(view.positive, expected[0])
         assert torch.equal(view.negative, expected[1])
         assert torch.equal(view.hard, expected[2])
@@ -79,7 +79,7 @@ def several(rows=None, **options):
     n, more = torch.randn(2, 2, 6, 4, generator=generator, dtype=torch.float64)
     columns = [POSITIVES, *MORE, *NEGATIVES]
     known = {"anchor_ids": ids(ANCHORS), "candidate_ids": ids([text for column in columns for text in column])}
-    return PairBatch(a, p, n, more, **known, teacher_scores=torch.arange(30.0).view(6, 5), rows=rows, **options)
+    return PairBatch(a, p, n, more, **known, teacher_scores=torch.arange(30.0).view(6, 5), own_rows=rows, **options)
 
 
 def test_own_rows_are_some_of_all_rows():
@@ -87,7 +87,7 @@ def test_own_rows_are_some_of_all_rows():
     joint, part = several(), several(rows=torch.tensor([2, 4, 5]))
     torch.testing.assert_close(part.own_candidates, joint.own_candidates[[2, 4, 5]])
     assert torch.equal(part.known_teacher_scores, joint.teacher_scores[[2, 4, 5]])
-    for whole, own in ((joint.forward, part.forward), (joint.backward, part.backward)):
+    for whole, own in ((joint.anchor_view, part.anchor_view), (joint.positive_view, part.positive_view)):
         torch.testing.assert_close(own.similarity, whole.similarity[[2, 4, 5]])
         for name in ("positive", "negative", "hard"):
             assert torch.equal(getattr(own, name), getattr(whole, name)[[2, 4, 5]])
@@ -96,10 +96,10 @@ def test_own_rows_are_some_of_all_rows():
 def test_views_and_candidates_come_in_the_order_of_the_columns():
     pairs = several()
     views = [pairs.anchors, pairs.positives, *pairs.more_positives]
-    assert torch.equal(pairs.views, torch.stack(views))
+    assert torch.equal(pairs.anchors_and_positives, torch.stack(views))
     assert torch.equal(pairs.candidates, torch.stack([*views[1:], *pairs.negatives]))
     alone = PairBatch(pairs.anchors, pairs.positives)
-    assert torch.equal(alone.views, torch.stack(views[:2]))
+    assert torch.equal(alone.anchors_and_positives, torch.stack(views[:2]))
     assert torch.equal(alone.candidates, pairs.positives[None])
 
 
@@ -136,7 +136,7 @@ def test_info_nce_averages_over_several_positives(same_anchor):
         total = sum(powers[c] for c in range(30) if positive[i, c] or negative[i, c])
         own = [-(powers[c] / total).log() for c in range(30) if positive[i, c]]
         losses.append(sum(own) / len(own))
-    actual, expected = InfoNCE(0.2)(pairs), torch.stack(losses)
+    actual, expected = InfoNCE(temperature=0.2)(pairs), torch.stack(losses)
     torch.testing.assert_close(actual, expected)
     row_weights = torch.linspace(0.5, 1.5, 6, dtype=torch.float64)
     actual_grads = torch.autograd.grad((actual * row_weights).sum(), inputs)
@@ -147,24 +147,24 @@ def test_info_nce_averages_over_several_positives(same_anchor):
 
 def test_without_ids_every_text_is_different():
     pairs = PairBatch(torch.randn(3, 2), torch.randn(3, 2))
-    assert torch.equal(pairs.forward.positive, torch.eye(3, dtype=torch.bool))
-    assert torch.equal(pairs.forward.negative, ~torch.eye(3, dtype=torch.bool))
+    assert torch.equal(pairs.anchor_view.positive, torch.eye(3, dtype=torch.bool))
+    assert torch.equal(pairs.anchor_view.negative, ~torch.eye(3, dtype=torch.bool))
 
 
 def test_similarity_is_a_cosine_and_at_least_fp32():
     a, p = torch.randn(4, 8), torch.randn(4, 8)
     expected = torch.nn.functional.cosine_similarity(a[:, None], p[None], dim=-1)
-    torch.testing.assert_close(PairBatch(a, p).forward.similarity, expected)
-    assert PairBatch(a.bfloat16(), p.bfloat16()).forward.similarity.dtype == torch.float32
-    assert PairBatch(a.double(), p.double()).forward.similarity.dtype == torch.float64
+    torch.testing.assert_close(PairBatch(a, p).anchor_view.similarity, expected)
+    assert PairBatch(a.bfloat16(), p.bfloat16()).anchor_view.similarity.dtype == torch.float32
+    assert PairBatch(a.double(), p.double()).anchor_view.similarity.dtype == torch.float64
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(PairBatch(a, p).forward.similarity, expected)
+        torch.testing.assert_close(PairBatch(a, p).anchor_view.similarity, expected)
 
 
 def test_bad_arguments():
     with pytest.raises(ValueError, match="same_anchor"):
         PairBatch(torch.eye(2), torch.eye(2), same_anchor="ignore")
-    with pytest.raises(ValueError, match="come together"):
+    with pytest.raises(ValueError, match="or neither"):
         PairBatch(torch.eye(2), torch.eye(2), anchor_ids=torch.arange(2))
 
 
@@ -173,4 +173,4 @@ def test_cosines_of_half_precision_are_in_single():
     half, single = PairBatch(a, p), PairBatch(a.float(), p.float())
     assert half.cosine.dtype == torch.float32
     assert torch.equal(half.cosine, single.cosine)
-    assert torch.equal(half.forward.similarity, single.forward.similarity)
+    assert torch.equal(half.anchor_view.similarity, single.anchor_view.similarity)

@@ -46,8 +46,11 @@ def test_equals_the_naive_loop(temperature, skips, mapping):
     expected = naive(a, p, SCORES, temperature, skips, mapping)
     scores = torch.tensor(SCORES, dtype=torch.float64)
     for rows in (None, [1, 2, 6]):
-        pairs = PairBatch(a, p, scores=scores, rows=rows and torch.tensor(rows))
-        actual, target = RankListStyle(temperature, skips, mapping)(pairs), expected[rows or range(9)]
+        pairs = PairBatch(a, p, scores=scores, own_rows=rows and torch.tensor(rows))
+        actual, target = (
+            RankListStyle(temperature=temperature, skips=skips, mapping=mapping)(pairs),
+            expected[rows or range(9)],
+        )
         torch.testing.assert_close(actual, target)
         row_weights = torch.linspace(0.5, 1.5, len(target), dtype=torch.float64)
         grads = torch.autograd.grad((actual * row_weights).sum(), inputs)
@@ -58,7 +61,7 @@ def test_equals_the_naive_loop(temperature, skips, mapping):
 
 def test_two_rows_are_a_pairwise_logistic_loss():
     a, p = vectors(2)
-    loss = RankListStyle(0.1)(PairBatch(a, p, scores=torch.tensor([0.2, 0.7])))
+    loss = RankListStyle(temperature=0.1)(PairBatch(a, p, scores=torch.tensor([0.2, 0.7])))
     gap = (cosine(a[1], p[1]) - cosine(a[0], p[0])) / 2 / 0.1  # affine: half the cosine
     torch.testing.assert_close(loss, torch.stack([gap * 0, F.softplus(-gap)]))
 
@@ -80,14 +83,16 @@ def test_unscored_rows_have_neither_loss_nor_gradient():
 
 def test_gradient():
     scores = torch.tensor(SCORES[:6], dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda a, p: RankListStyle(0.3)(PairBatch(a, p, scores=scores)), vectors(6))
+    assert torch.autograd.gradcheck(
+        lambda a, p: RankListStyle(temperature=0.3)(PairBatch(a, p, scores=scores)), vectors(6)
+    )
 
 
 @pytest.mark.parametrize("scores", [[0.5], [0.5] * 4, [math.nan] * 4, [0.0, math.nan, 1.0, 0.5]])
 @pytest.mark.parametrize("make", [torch.randn, torch.ones, torch.zeros, lambda *s: torch.randn(*s).bfloat16()])
 def test_degenerate_batches_are_finite_and_connected(scores, make):
     a, p = (make(len(scores), 4).requires_grad_() for _ in range(2))
-    loss = RankListStyle(0.01)(PairBatch(a, p, scores=torch.tensor(scores)))
+    loss = RankListStyle(temperature=0.01)(PairBatch(a, p, scores=torch.tensor(scores)))
     loss.sum().backward()
     assert loss.shape == (len(scores),) and loss.dtype == torch.float32 and loss.isfinite().all()
     assert a.grad.isfinite().all() and p.grad.isfinite().all()

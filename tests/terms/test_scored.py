@@ -45,7 +45,7 @@ def test_pairwise_rank(vectors, mapping, margin):
     ordered = [(i, j) for i, j in itertools.product(range(6), repeat=2) if SCORES[i] > SCORES[j]]
     expected = sum((margin - (similarity[i] - similarity[j])).clamp(min=0) for i, j in ordered) / len(ordered)
     scores = torch.tensor(SCORES, dtype=torch.float64)
-    actual = PairwiseRank(margin, mapping)(PairBatch(a, p, scores=scores))
+    actual = PairwiseRank(margin=margin, mapping=mapping)(PairBatch(a, p, scores=scores))
     assert len(ordered) == 9 and actual[2] == 0
     assert_same(actual.sum() / 5, expected, vectors)
 
@@ -76,7 +76,7 @@ def test_hardest_negative_margin(vectors, margin_scale, margin):
         hardest = max(cosine(a[i], p[j]) for j in range(6) if negative[i, j])
         rows.append(((hardest - cosine(a[i], p[i])) / scale + margin).clamp(min=0))
     known = {"anchor_ids": ids(ANCHORS), "candidate_ids": ids(POSITIVES), "same_anchor": "mask"}
-    actual = HardestNegativeMargin(margin, margin_scale=margin_scale)(PairBatch(a, p, **known))
+    actual = HardestNegativeMargin(margin=margin, margin_scale=margin_scale)(PairBatch(a, p, **known))
     assert_same(actual.mean(), sum(rows) / 6, vectors)
 
 
@@ -84,8 +84,8 @@ def test_a_margin_of_logits_is_a_small_margin_of_cosine():
     """0.2 in units of cos/0.07 is 0.014 of cosine."""
     a = torch.randn(5, 3)
     pairs = PairBatch(a, torch.randn(5, 3))
-    in_logits = HardestNegativeMargin(0.2, temperature=0.07)(pairs) * 0.07
-    torch.testing.assert_close(in_logits, HardestNegativeMargin(0.014, margin_scale="cosine")(pairs))
+    in_logits = HardestNegativeMargin(margin=0.2, temperature=0.07)(pairs) * 0.07
+    torch.testing.assert_close(in_logits, HardestNegativeMargin(margin=0.014, margin_scale="cosine")(pairs))
 
 
 TERMS = [ScoreMSE(), PairwiseRank(), CosineAlignment(), HardestNegativeMargin()]

@@ -42,7 +42,14 @@ def batch():
 @pytest.mark.parametrize("same_anchor", ["positive", "mask", "negative"])
 def test_equals_the_naive_loop(same_anchor, alpha, beta, t, symmetric):
     inputs = a, p, n = [values.requires_grad_() for values in batch()]
-    term = SoftInfoNCE(0.3, symmetric, 0.4, relevance_weight=alpha, uniformity_weight=beta, weight_temperature=t)
+    term = SoftInfoNCE(
+        temperature=0.3,
+        symmetric=symmetric,
+        hard_negative_weight=0.4,
+        relevance_weight=alpha,
+        uniformity_weight=beta,
+        weight_temperature=t,
+    )
     masks = naive_masks(ANCHORS, POSITIVES, NEGATIVES, same_anchor, True)
     expected = naive_direction(a, [*p, *n[0], *n[1]], masks, alpha, beta, t, hard_weight=0.4)
     own = torch.arange(6)
@@ -57,7 +64,7 @@ def test_equals_the_naive_loop(same_anchor, alpha, beta, t, symmetric):
     expected_grads = torch.autograd.grad((expected * row_weights).sum(), inputs)
 
     joint = term(PairBatch(a, p, n, **KNOWN, same_anchor=same_anchor))[own]
-    part = term(PairBatch(a, p, n, **KNOWN, same_anchor=same_anchor, rows=own))
+    part = term(PairBatch(a, p, n, **KNOWN, same_anchor=same_anchor, own_rows=own))
     for actual in (joint, part):
         torch.testing.assert_close(actual, expected)
         actual_grads = torch.autograd.grad((actual * row_weights).sum(), inputs)
@@ -68,8 +75,10 @@ def test_equals_the_naive_loop(same_anchor, alpha, beta, t, symmetric):
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_without_relevance_it_is_info_nce_exactly(symmetric):
     inputs = a, p, n = [values.float().requires_grad_() for values in batch()]
-    soft = SoftInfoNCE(0.05, symmetric, 0.7, relevance_weight=0.0)(PairBatch(a, p, n, **KNOWN))
-    plain = InfoNCE(0.05, symmetric, 0.7)(PairBatch(a, p, n, **KNOWN))
+    soft = SoftInfoNCE(temperature=0.05, symmetric=symmetric, hard_negative_weight=0.7, relevance_weight=0.0)(
+        PairBatch(a, p, n, **KNOWN)
+    )
+    plain = InfoNCE(temperature=0.05, symmetric=symmetric, hard_negative_weight=0.7)(PairBatch(a, p, n, **KNOWN))
     assert torch.equal(soft, plain)
     for mine, theirs in zip(
         torch.autograd.grad(soft.sum(), inputs), torch.autograd.grad(plain.sum(), inputs), strict=True
@@ -79,7 +88,7 @@ def test_without_relevance_it_is_info_nce_exactly(symmetric):
 
 def test_weights_average_one_and_fall_with_similarity():
     a, p, n = batch()
-    view = PairBatch(a, p, n, **KNOWN).forward
+    view = PairBatch(a, p, n, **KNOWN).anchor_view
     weights = SoftInfoNCE(weight_temperature=0.2).weights(view)
     mean = (weights * view.negative).sum(dim=1) / view.negative.sum(dim=1)
     torch.testing.assert_close(mean, torch.ones(6, dtype=torch.float64))
@@ -105,8 +114,8 @@ def test_weights_have_no_gradient():
     """The gradient is that of the loss with its weights as constants: p(j) times the pull of each negative."""
     a, p, _ = batch()
     p.requires_grad_()
-    term = SoftInfoNCE(0.3, weight_temperature=0.3, min_weight=0.01)
-    view = PairBatch(a, p).forward
+    term = SoftInfoNCE(temperature=0.3, weight_temperature=0.3, min_weight=0.01)
+    view = PairBatch(a, p).anchor_view
     assert not term.weights(view).requires_grad
     similarity = view.similarity.detach().requires_grad_()
     (log_weighted := (similarity / 0.3 + term.weights(view).log()).log_softmax(1).diag().neg()).sum().backward()
@@ -124,7 +133,7 @@ def test_degenerate_batches_are_finite():
         (torch.randn(4, 4).bfloat16(), torch.randn(4, 4).bfloat16()),
     ):
         a.requires_grad_(), p.requires_grad_()
-        loss = SoftInfoNCE(0.01, symmetric=True, weight_temperature=0.01)(PairBatch(a, p))
+        loss = SoftInfoNCE(temperature=0.01, symmetric=True, weight_temperature=0.01)(PairBatch(a, p))
         loss.sum().backward()
         assert loss.dtype == torch.float32 and loss.isfinite().all()
         assert a.grad.isfinite().all() and p.grad.isfinite().all()

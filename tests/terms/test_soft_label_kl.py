@@ -31,7 +31,7 @@ def naive_row(candidates, temperature, margin, symmetric, floor):
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize(("temperature", "margin"), [(0.02, 0.01), (0.1, 0.3), (0.1, -1.0)])
 def test_equals_the_naive_loop(temperature, margin, symmetric, floor):
-    term = SoftLabelKL(temperature, margin, symmetric, floor)
+    term = SoftLabelKL(temperature=temperature, false_negative_margin=margin, symmetric=symmetric, floor=floor)
     assert_equals_loop(term, lambda candidates: naive_row(candidates, temperature, margin, symmetric, floor))
 
 
@@ -91,7 +91,7 @@ def test_false_negatives_are_dropped_and_have_no_gradient():
 
 def test_gradient():
     inputs = [values.detach()[..., :3].clone().requires_grad_() for values in taught_rows()]
-    assert torch.autograd.gradcheck(lambda *x: SoftLabelKL(0.3)(taught_batch(*x)), inputs)
+    assert torch.autograd.gradcheck(lambda *x: SoftLabelKL(temperature=0.3)(taught_batch(*x)), inputs)
 
 
 @pytest.mark.parametrize("floor", [0.0, 1e-8])

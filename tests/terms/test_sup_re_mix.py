@@ -55,7 +55,7 @@ def test_equals_the_naive_loop(scores, mix):
     pairs, inputs = make_batch(texts=False, scores=torch.tensor(scores, dtype=torch.float64))
     expected = naive(pairs.anchors, pairs.positives, scores, lambda i, j: i == j, mix, 0.3)
     assert sum(loss.item() > 0 for loss in expected) >= 3
-    assert_same(SupReMix(0.3, mix)(pairs), expected, inputs)
+    assert_same(SupReMix(temperature=0.3, mix=mix)(pairs), expected, inputs)
 
 
 @pytest.mark.parametrize("mask_duplicates", [True, False])
@@ -77,7 +77,7 @@ def test_repeated_pairs_are_no_candidates(mask_duplicates):
         return i == j or (mask_duplicates and texts[0] == texts[1])
 
     assert same_pair(0, 3) == same_pair(0, 4) == mask_duplicates
-    assert_same(SupReMix(0.3)(pairs), naive(*inputs, scores, same_pair, 0.2, 0.3), inputs)
+    assert_same(SupReMix(temperature=0.3)(pairs), naive(*inputs, scores, same_pair, 0.2, 0.3), inputs)
 
 
 def test_texts_of_the_shared_batch():
@@ -91,7 +91,7 @@ def test_texts_of_the_shared_batch():
 def test_mixtures_take_no_gradient():
     """Finite differences of the loss with the mixtures held where they were."""
     pairs, (a, p, *_) = make_batch(texts=False, scores=torch.linspace(0, 1, 6, dtype=torch.float64))
-    term, held = SupReMix(0.5), {}
+    term, held = SupReMix(temperature=0.5), {}
 
     def loss(a, p):
         batch = PairBatch(a, p, scores=pairs.scores)
@@ -102,7 +102,7 @@ def test_mixtures_take_no_gradient():
                 held.setdefault("mixtures", tuple(part.detach() for part in make(self, z, gap, pairs)))
                 return held["mixtures"]
 
-        return Held(0.5)(batch)
+        return Held(temperature=0.5)(batch)
 
     torch.testing.assert_close(loss(a, p), term(pairs))
     assert torch.autograd.gradcheck(loss, (a, p))

@@ -35,7 +35,7 @@ def taught_batch(a, p, n, more, teacher=TEACHER, rows=None):
     candidate_ids[4 * 5 + 4] = anchor_ids[4]
     scores = torch.tensor(teacher, dtype=torch.float64)
     known = {"anchor_ids": anchor_ids, "candidate_ids": candidate_ids}
-    return PairBatch(a, p, n, more, **known, teacher_scores=scores, rows=rows and torch.tensor(rows))
+    return PairBatch(a, p, n, more, **known, teacher_scores=scores, own_rows=rows and torch.tensor(rows))
 
 
 def naive_candidates(a, p, n, more, i, teacher=TEACHER):

@@ -62,7 +62,7 @@ def naive_similarities(columns, vectors, i):
 )
 def test_equals_the_naive_loop(term, naive, size, inputs, rows):
     leaves, vectors = student(), teacher(inputs, size)
-    pairs = PairBatch(*leaves, teacher_vectors=vectors, rows=rows and torch.tensor(rows))
+    pairs = PairBatch(*leaves, teacher_vectors=vectors, own_rows=rows and torch.tensor(rows))
     actual = term(pairs)
     expected = torch.stack([naive(columns_of(*leaves), vectors, i) for i in rows or range(W)])
     torch.testing.assert_close(actual, expected)

@@ -52,9 +52,9 @@ def naive_weights(pairs, term):
 
 
 TERMS = [
-    WeightedNegatives(0.2, (3,), 0.25, rounds=1),
-    WeightedNegatives(0.2, (2, 5, 100), 0.25, rounds=4),
-    WeightedNegatives(0.2, (2, 4), 0.0, spare_hard=True),
+    WeightedNegatives(temperature=0.2, num_clusters=(3,), same_cluster_weight=0.25, rounds=1),
+    WeightedNegatives(temperature=0.2, num_clusters=(2, 5, 100), same_cluster_weight=0.25, rounds=4),
+    WeightedNegatives(temperature=0.2, num_clusters=(2, 4), same_cluster_weight=0.0, spare_hard=True),
 ]
 
 
@@ -80,8 +80,8 @@ def test_equals_the_naive_loop(more, same_anchor, term):
 def test_weight_1_is_info_nce_without_the_positive_in_the_denominator(same_anchor):
     """InfoNCE is log(1 + N/p), with p the positive's part and N the negatives': this one is log(N/p)."""
     pairs, inputs = make_batch(0, same_anchor=same_anchor)
-    term = WeightedNegatives(0.1, (2, 3, 7), same_cluster_weight=1.0)
-    assert_same(term(pairs), list(InfoNCE(0.1)(pairs).expm1().log()), inputs)
+    term = WeightedNegatives(temperature=0.1, num_clusters=(2, 3, 7), same_cluster_weight=1.0)
+    assert_same(term(pairs), list(InfoNCE(temperature=0.1)(pairs).expm1().log()), inputs)
 
 
 def test_one_cluster_of_weight_0_leaves_nothing_to_contrast():
@@ -117,9 +117,9 @@ def test_rows_without_a_negative_that_weighs_something_give_0_and_others_their_l
     p = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     anchors = p.clone().requires_grad_()
     pairs = PairBatch(anchors, p)
-    loss = WeightedNegatives(1.0, (2,))(pairs)
+    loss = WeightedNegatives(temperature=1.0, num_clusters=(2,))(pairs)
     torch.testing.assert_close(loss, torch.tensor([0.0, 0.0, math.log(3), 0.0]) - torch.tensor([1.0, 1, 1, 1]))
-    loss = WeightedNegatives(1.0, (1,))(pairs)
+    loss = WeightedNegatives(temperature=1.0, num_clusters=(1,))(pairs)
     assert loss.abs().max() == 0
     loss.sum().backward()
     assert anchors.grad.abs().max() == 0
@@ -127,7 +127,7 @@ def test_rows_without_a_negative_that_weighs_something_give_0_and_others_their_l
 
 def test_gradient_does_not_flow_through_the_weights():
     pairs, inputs = make_batch()
-    term = WeightedNegatives(0.2, (3,), 0.25)
+    term = WeightedNegatives(temperature=0.2, num_clusters=(3,), same_cluster_weight=0.25)
     assert not term.negative_weights(pairs).requires_grad
     # Clusters do not change under small steps, so finite differences are the gradient with constant weights.
     assert torch.autograd.gradcheck(lambda *v: term(PairBatch(*v)), inputs)

@@ -1,0 +1,66 @@
+"""The base class of all loss terms."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, get_args
+
+from torch import Tensor
+
+from st_vi.terms.pairs import PairBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term(ABC):
+    """A loss term: called with the pairs of a batch, it returns the loss of each row.
+
+    To write one, inherit as a frozen, keyword-only dataclass whose fields are the settings of the term. A term that
+    trains on more than pairs says so in a class attribute, and rows are checked for it before training.
+
+    Args:
+        weight: Factor of the term in the loss of its task.
+
+    Attributes:
+        needs_score: A row needs a score.
+        needs_teacher: A row needs a teacher's score of each of its candidates.
+        needs_teacher_vectors: A row needs a teacher's vector of at least one of its texts.
+        needs_positive: A row needs a positive. False for terms that look at each input alone.
+
+    Raises:
+        ValueError: The weight is not finite, or the field `temperature`, where a term has one, is not positive.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import torch
+        >>> from st_vi.terms import PairBatch, Term
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class SquaredDistance(Term):
+        ...     def __call__(self, pairs):
+        ...         return 2 - 2 * pairs.own_cosine
+        >>> SquaredDistance(weight=0.5)(PairBatch(torch.eye(2), torch.eye(2)))
+        tensor([0., 0.])
+    """
+
+    weight: float = 1.0
+    needs_score: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
+    needs_teacher_vectors: ClassVar[bool] = False
+    needs_positive: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self._require("weight", math.isfinite(self.weight), "finite")
+        if hasattr(self, "temperature"):
+            self._require("temperature", self.temperature > 0, "positive")
+
+    @abstractmethod
+    def __call__(self, pairs: PairBatch) -> Tensor:
+        """Loss of each own row, (R,), before `weight`; 0 with a finite gradient for a row without negatives."""
+
+    def _require(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")
+
+    def _require_one_of(self, name: str, choices: Any) -> None:
+        self._require(name, getattr(self, name) in get_args(choices), f"one of {get_args(choices)}")
