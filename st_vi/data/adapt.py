@@ -20,7 +20,7 @@ from st_vi.text import comparison_key
 Neutral = Literal["ignore", "hard_negative", "weak_positive"]
 MissingNegative = Literal["pair", "drop"]
 Conflict = Literal["error", "drop"]
-WEAK_POSITIVE_SCORE = 0.5
+WEAK_POSITIVE_WEIGHT = 0.5
 
 
 def nli_to_triplets(
@@ -46,7 +46,7 @@ def nli_to_triplets(
         labels: Label value to "entailment", "neutral", "contradiction" or "other"; needed for integers.
         reverse: Use the hypothesis as anchor and the premises as its positives and negatives.
         neutral: "ignore" them; take one as a further "hard_negative" of each row; or use each as a
-            "weak_positive", a row of its own with score 0.5 (a weight in `SupConNLILoss`).
+            "weak_positive", a row of its own with the weight 0.5 in the loss.
         missing_negative: A positive whose anchor has no negative becomes a "pair", or is "drop"-ped.
         conflict: The same anchor and text as positive and as negative is an "error", or is "drop"-ped from both.
         seed: Of the shuffle.
@@ -95,7 +95,7 @@ def nli_to_triplets(
         distinct.setdefault(key, row)
     report["duplicates dropped"] = len(dataset) - len(distinct)
 
-    positive_labels = {ENTAILMENT: 1.0} | ({NEUTRAL: WEAK_POSITIVE_SCORE} if neutral == "weak_positive" else {})
+    positive_labels = {ENTAILMENT: 1.0} | ({NEUTRAL: WEAK_POSITIVE_WEIGHT} if neutral == "weak_positive" else {})
     negative_labels = [CONTRADICTION] + ([NEUTRAL] if neutral == "hard_negative" else [])
     used = {key: row for key, row in distinct.items() if key[2] in {*positive_labels, *negative_labels}}
     conflicts = _conflicts(used, set(positive_labels), set(negative_labels))
@@ -261,10 +261,10 @@ def _pair_up(
     """Give each positive of an anchor one text of every negative label of that anchor."""
     for anchor, texts in groups.items():
         generator = random.Random(f"{seed} {anchor}")  # of this anchor alone, so that other rows change nothing
-        positives = [(text, score) for label, score in positive.items() for text in texts[label]]
+        positives = [(text, weight) for label, weight in positive.items() for text in texts[label]]
         pools = [generator.sample(texts[label], len(texts[label])) for label in negative if texts[label]]
-        for number, (text, score) in enumerate(positives):
-            yield Row(anchor, text, tuple(pool[number % len(pool)] for pool in pools), score)
+        for number, (text, weight) in enumerate(positives):
+            yield Row(anchor, text, tuple(pool[number % len(pool)] for pool in pools), weight)
 
 
 def _conflicts(

@@ -46,7 +46,7 @@ def perturbed_negatives(
 
     Args:
         dataset: Rows, or sets of rows, with anchor and positive. Negatives that are there stay, in front of the new
-            ones, and so does `score`; other columns go.
+            ones, and so does `weight`; other columns go.
         kinds: Some of "order" (`change_order`), "negation" (`swap_negation`), "number" (`swap_number`) and
             "diacritics" (`strip_diacritics`).
         per_row: Most negatives for a row; not more than there are kinds.
@@ -110,7 +110,7 @@ def same_document_negatives(
 
     Args:
         dataset: Rows with anchor, positive and the column that names the document. Negatives that are there stay, and
-            so does `score`; other columns go.
+            so does `weight`; other columns go.
         document: The column.
         per_row: Most negatives for a row, drawn at random.
         missing_negative: A row without any negative becomes a "pair", or is "drop"-ped.
@@ -154,16 +154,16 @@ def same_document_negatives(
 
 
 def rows_of(dataset: TrainRows) -> list[Row]:
-    """Checked rows of one or more data sets, with normalised texts; `score` is read, other columns are not.
+    """Checked rows of one or more data sets, with normalised texts and weights; other columns are not read.
 
     Raises:
-        ValueError: Rows that `check_triplets` refuses, or a score that is no number.
+        ValueError: Rows that `check_triplets` refuses, or a weight that is no number.
 
     Example:
         >>> from datasets import Dataset
         >>> from st_vi.data.negatives import rows_of
         >>> rows_of(Dataset.from_dict({"anchor": ["Mưa"], "positive": ["Trời  mưa"], "negative": ["Nắng"]}))
-        [Row(anchor='Mưa', positive='Trời mưa', negatives=('Nắng',), score=1.0)]
+        [Row(anchor='Mưa', positive='Trời mưa', negatives=('Nắng',), weight=1.0)]
     """
     dataset = as_datasets(dataset)
     if isinstance(dataset, Mapping):
@@ -172,11 +172,10 @@ def rows_of(dataset: TrainRows) -> list[Row]:
     rows = checked_rows(dataset)
     names = ["anchor", *candidate_columns(rows.column_names)]
     texts = zip(*(clean_texts(rows[name], name) for name in names), strict=True)
-    weights = [name for name in rows.column_names if name not in names]
-    scores = rows[weights[0]][:] if weights else [1.0] * len(rows)
+    weights = rows["label"][:] if "label" in rows.column_names else [1.0] * len(rows)
     return [
-        Row(anchor, positive, tuple(negatives), score)
-        for (anchor, positive, *negatives), score in zip(texts, scores, strict=True)
+        Row(anchor, positive, tuple(negatives), weight)
+        for (anchor, positive, *negatives), weight in zip(texts, weights, strict=True)
     ]
 
 

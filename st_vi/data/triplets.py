@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Row:
-    """One training row before it is put into columns; `score` is its weight in the loss."""
+    """One training row before it is put into columns; `weight` is its weight in the loss."""
 
     anchor: str
     positive: str
     negatives: tuple[str, ...]
-    score: float = 1.0
+    weight: float = 1.0
 
 
 class Report(dict[str, int]):
@@ -45,11 +45,12 @@ class Report(dict[str, int]):
 
 
 class Triplets(DatasetDict):
-    """Training rows by their number of negatives, as the stock trainer takes them, with a `report`.
+    """Training rows by their number of negatives, with a `report`.
 
-    A column cannot be missing in some rows of a batch, so rows with as many negatives stand together: "pairs"
-    have none, "triplets" one, "2_negatives" two, and so on. Columns: anchor, positive, negative (or negative_1,
-    negative_2, …), and `score`, a weight per row, where rows weigh differently.
+    All rows of a batch need the same columns, so rows with the same number of negatives form a data set: "pairs" have
+    none, "triplets" one, "2_negatives" two, and so on. Columns: anchor, positive, negative (or negative_1,
+    negative_2, …), and `weight`, the weight of each row in the loss, if weights differ. The stock trainer takes them as
+    they are, but for weights: give it ``check_triplets(triplets)`` then.
 
     Attributes:
         report: Every count of the adaptation; prints as a table.
@@ -65,12 +66,12 @@ class Triplets(DatasetDict):
             ValueError: There is no row.
         """
         rows = list(rows)
-        weighted = any(row.score != 1.0 for row in rows)
+        weighted = any(row.weight != 1.0 for row in rows)
         groups: dict[int, list[dict[str, str | float]]] = defaultdict(list)
         for row in rows:
             columns = {"anchor": row.anchor, "positive": row.positive}
             columns |= dict(zip(_negative_columns(len(row.negatives)), row.negatives, strict=True))
-            groups[len(row.negatives)].append(columns | ({"score": row.score} if weighted else {}))
+            groups[len(row.negatives)].append(columns | ({"weight": row.weight} if weighted else {}))
         names = {0: "pairs", 1: "triplets"}
         # The largest group first: the model card shows the first data set first.
         order = sorted(groups, key=lambda count: -len(groups[count]))
@@ -93,18 +94,19 @@ def check_triplets(dataset: TrainRows) -> Dataset | DatasetDict:
     are hard negatives, whatever their names. So give it what this function returns.
 
     Args:
-        dataset: Columns anchor, positive, and negative or negative_1, negative_2, … in any order, and perhaps score,
-            the weight of the row (a number that is written as text is one); or several such sets by name. A stream
-            is read to its end.
+        dataset: Columns anchor, positive, and negative or negative_1, negative_2, … in any order, and perhaps weight,
+            the weight of the row in the loss (a number, which may be written as text); or several such sets by name.
+            A stream is read to its end.
 
     Returns:
-        The same rows with these columns in the order of training. Columns with other names are left out, with a
-        warning that names them.
+        The same rows with these columns in the order of training. Weights are floats in the column "label", the name
+        under which the stock trainer passes numbers to a loss; floats with that name are taken as weights too. Other
+        columns are left out, with a warning that names them.
 
     Raises:
         ValueError: No rows, a missing column, empty or non-string text, a negative that equals its row's positive, or
-            a score that is no number of 0 or more; names column, row and value. Or a column that looks like one of
-            these and is none, such as "negatives".
+            a weight that is no number of 0 or more; names column, row and value. Or a column that looks like one of
+            these and is none, such as "negatives" or "score".
 
     Example:
         >>> from datasets import Dataset
@@ -118,7 +120,7 @@ def check_triplets(dataset: TrainRows) -> Dataset | DatasetDict:
     dataset = as_datasets(dataset)
     if not isinstance(dataset, Mapping):
         rows = checked_rows(dataset)
-        _say_what_is_left_out(dataset.column_names, rows.column_names)
+        _say_what_is_left_out(dataset)
         return rows
     if not dataset:
         raise ValueError("no usable pair: the data set is empty")
@@ -150,13 +152,16 @@ def triplet_stream(rows: IterableDataset) -> IterableDataset:
         return True
 
     names = [*texts, *([weight] if weight else [])]
-    _say_what_is_left_out(rows.column_names, names)
+    _say_what_is_left_out(rows)
     checked = rows.select_columns(names).filter(is_good, with_indices=True)
-    return checked.cast_column(weight, Value("float64")) if weight else checked
+    if weight:
+        checked = checked.cast_column(weight, Value("float64"))
+    return checked.rename_column("weight", "label") if weight == "weight" else checked
 
 
-def _say_what_is_left_out(present: Sequence[str], trained_on: Sequence[str]) -> None:
-    if others := [name for name in present if name not in trained_on]:
+def _say_what_is_left_out(dataset: Dataset | IterableDataset) -> None:
+    texts, weight = _training_columns(dataset)
+    if others := [name for name in dataset.column_names if name not in (*texts, weight)]:
         logger.warning(f"columns that are not trained on: {', '.join(others)}")
 
 
@@ -202,14 +207,19 @@ def _training_columns(dataset: Dataset | IterableDataset) -> tuple[list[str], st
             raise ValueError(
                 f"column {name!r} is no anchor, positive, negative or negative_1, …: rename it, or remove it"
             )
-    floats = [name for name in ("label", "labels") if getattr(dataset.features.get(name), "dtype", "")[:5] == "float"]
-    return texts, next((name for name in ("score", "scores", *floats) if name in present), None)
+    for name in ("score", "scores"):  # the stock trainer would take them as weights
+        if name in present:
+            raise ValueError(
+                f"column {name!r} is no column of triplets: if it is the weight of a row, rename it to 'weight'"
+            )
+    has_floats = getattr(dataset.features.get("label"), "dtype", "")[:5] == "float"
+    return texts, "weight" if "weight" in present else "label" if has_floats else None
 
 
 def _with_weights(dataset: Dataset, column: str) -> Dataset:
-    """Weights as the floats that the loss takes."""
+    """Weights as floats in the column "label"."""
     values = list(dataset[column])
     weights = [_check_weight(column, row, value) for row, value in enumerate(values)]
-    if all(type(value) is float for value in values):
+    if column == "label" and all(type(value) is float for value in values):
         return dataset
-    return dataset.remove_columns(column).add_column(column, weights)
+    return dataset.remove_columns(column).add_column("label", weights)

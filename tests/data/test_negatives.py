@@ -83,8 +83,8 @@ def test_negatives_and_weights_that_are_there_stay():
     assert len(before) == sum(len(part) for part in rows.values())
     for row in rows_of(rows):
         old = before[row.anchor, row.positive]
-        assert row.negatives[: len(old.negatives)] == old.negatives and row.score == old.score
-    assert {row.score for row in before.values()} == {0.5, 1.0}
+        assert row.negatives[: len(old.negatives)] == old.negatives and row.weight == old.weight
+    assert {row.weight for row in before.values()} == {0.5, 1.0}
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_what_perturbed_negatives_refuse(arguments, message):
 def test_bad_rows_are_named():
     with pytest.raises(ValueError, match="column 'positive', row 1"):
         perturbed_negatives(Dataset.from_dict({"anchor": ["a", "b"], "positive": ["c", ""]}))
-    with pytest.raises(ValueError, match="column 'score', row 0: expected a number"):
-        rows_of(Dataset.from_dict({"anchor": ["a"], "positive": ["c"], "score": ["x"]}))
+    with pytest.raises(ValueError, match="column 'weight', row 0: expected a number"):
+        rows_of(Dataset.from_dict({"anchor": ["a"], "positive": ["c"], "weight": ["x"]}))
 
 
 def documents() -> Dataset:

@@ -14,7 +14,12 @@ from st_vi import SupConNLILoss, build_viclsr, train_viclsr
 from st_vi.data import check_triplets
 from tests.conftest import SENTENCES
 
-ROWS = {"anchor": SENTENCES[:4], "positive": SENTENCES[2:6], "negative": SENTENCES[4:8], "score": [1.0, 0.5, 1.0, 0.25]}
+ROWS = {
+    "anchor": SENTENCES[:4],
+    "positive": SENTENCES[2:6],
+    "negative": SENTENCES[4:8],
+    "weight": [1.0, 0.5, 1.0, 0.25],
+}
 OTHERS = {"id": ["1", "2", "3", "4"], "source": ["báo"] * 4, "label": ["entailment"] * 4, "genre": [0, 1, 2, 3]}
 
 
@@ -37,8 +42,8 @@ def expected(tiny_base, tmp_path_factory):
 @pytest.mark.parametrize(
     "names",
     [
-        ("id", "anchor", "positive", "negative", "score"),
-        ("source", "negative", "label", "positive", "score", "genre", "anchor"),
+        ("id", "anchor", "positive", "negative", "weight"),
+        ("source", "negative", "label", "positive", "weight", "genre", "anchor"),
     ],
 )
 def test_other_columns_and_another_order_change_nothing(tiny_base, tmp_path, expected, names, caplog):
@@ -49,11 +54,11 @@ def test_other_columns_and_another_order_change_nothing(tiny_base, tmp_path, exp
     assert torch.equal(trained(tiny_base, DatasetDict(parts), tmp_path / "several"), expected)
 
 
-def test_scores_as_text_are_weights(tiny_base, tmp_path, expected):
-    rows = Dataset.from_dict(ROWS | {"score": ["1", "0.5", "1.0", " 25e-2"]})
+def test_weights_as_text(tiny_base, tmp_path, expected):
+    rows = Dataset.from_dict(ROWS | {"weight": ["1", "0.5", "1.0", " 25e-2"]})
     assert torch.equal(trained(tiny_base, rows, tmp_path), expected)
-    whole = Dataset.from_dict(ROWS | {"score": [1, 0, 1, 1]})
-    assert check_triplets(whole)["score"][:] == [1.0, 0.0, 1.0, 1.0]
+    whole = Dataset.from_dict(ROWS | {"weight": [1, 0, 1, 1]})
+    assert check_triplets(whole)["label"][:] == [1.0, 0.0, 1.0, 1.0]
 
 
 def test_the_stock_trainer_by_name(tiny_base, tmp_path, expected):
@@ -69,7 +74,7 @@ def test_the_stock_trainer_by_name(tiny_base, tmp_path, expected):
         report_to="none",
         save_strategy="no",
     )
-    rows = check_triplets(shuffled("id", "negative", "score", "positive", "anchor"))
+    rows = check_triplets(shuffled("id", "negative", "weight", "positive", "anchor"))
     SentenceTransformerTrainer(model, arguments, train_dataset=rows, loss=SupConNLILoss(model)).train()
     torch.testing.assert_close(model.encode(SENTENCES, convert_to_tensor=True), expected)
 
@@ -81,7 +86,8 @@ def test_negatives_in_the_order_of_their_numbers():
 
 
 def test_nothing_to_change_is_the_same_object():
-    rows = Dataset.from_dict(ROWS)
+    rows = check_triplets(Dataset.from_dict(ROWS))
+    assert rows.column_names == ["anchor", "positive", "negative", "label"] and rows["label"][:] == ROWS["weight"]
     assert check_triplets(rows) is rows
     several = DatasetDict({"a": rows})
     assert check_triplets(several) is several
@@ -94,10 +100,11 @@ def test_nothing_to_change_is_the_same_object():
         ({"Negative_1": SENTENCES[:4]}, "column 'Negative_1' is no"),
         ({"anchor_image": ["a.png"] * 4}, "column 'anchor_image' is no"),
         ({"positive_2": SENTENCES[:4]}, r"one positive here, not \['positive', 'positive_2'\]"),
-        ({"score": [1.0, -0.5, 1.0, 1.0]}, "column 'score', row 1: expected a number of 0 or more"),
-        ({"score": [1.0, 1.0, None, 1.0]}, "column 'score', row 2"),
-        ({"score": ["1", "1", "1", "một"]}, "column 'score', row 3"),
-        ({"score": [1.0, float("nan"), 1.0, 1.0]}, "column 'score', row 1"),
+        ({"score": [1.0] * 4}, "column 'score' is none of triplets: rename it to 'weight'"),
+        ({"weight": [1.0, -0.5, 1.0, 1.0]}, "column 'weight', row 1: expected a number of 0 or more"),
+        ({"weight": [1.0, 1.0, None, 1.0]}, "column 'weight', row 2"),
+        ({"weight": ["1", "1", "1", "một"]}, "column 'weight', row 3"),
+        ({"weight": [1.0, float("nan"), 1.0, 1.0]}, "column 'weight', row 1"),
     ],
 )
 def test_columns_that_are_none_of_these_are_named(columns, message, tiny_model, tmp_path):

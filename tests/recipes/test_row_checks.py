@@ -183,9 +183,13 @@ def test_further_positives_are_not_taken_for_negatives(tiny_model, tmp_path):
 @pytest.mark.parametrize(
     ("term", "columns", "message"),
     [
-        (SoftLabelKL(), {"teacher_scores": [1.0]}, "found one: give a column 'negative'"),
+        (SoftLabelKL(), {"teacher_scores": [1.0]}, "there is only one: add a column 'negative'"),
         (ListwiseDistillation(), {"negative": "a", "teacher_scores": [1.0, 0.0]}, "two"),
-        (NestedOrdinal((0.2, 0.5, 0.8), (0.8, 0.5, 0.2)), {"score": 0.5}, "divisible by the 3 levels, got 32"),
+        (
+            NestedOrdinal(levels=(0.2, 0.5, 0.8), shares=(0.8, 0.5, 0.2)),
+            {"score": 0.5},
+            "divisible by the 3 levels, got 32",
+        ),
         (TeacherCosine(), {"anchor_teacher": [1.0, 2.0]}, "2"),
     ],
     ids=lambda value: type(value).__name__ if hasattr(value, "weight") else "",

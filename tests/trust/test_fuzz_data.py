@@ -60,7 +60,7 @@ def assert_trainable(triplets, rows_read):
     assert triplets.report["rows read"] == rows_read
     assert sum(len(part) for part in triplets.values()) == sum(triplets.report[name] for name in triplets)
     for part in triplets.values():
-        assert all(0 <= score <= 1 for score in (part["score"] if "score" in part.column_names else []))
+        assert all(0 <= weight <= 1 for weight in (part["weight"] if "weight" in part.column_names else []))
 
 
 @fuzz(
@@ -133,12 +133,12 @@ def test_reading_comprehension(rows, template, conflict):
         positive=mostly_good_texts,
         negative=mostly_good_texts,
         document=st.sampled_from("ab"),
-        score=st.just(1.0),
+        weight=st.just(1.0),
     ),
     function=st.sampled_from([check_triplets, perturbed_negatives, same_document_negatives]),
 )
 def test_triplets(rows, function):
-    fields = quoted("anchor", "positive", "negative", "document", "score")
+    fields = quoted("anchor", "positive", "negative", "document", "weight")
     made = outcome("triplets", lambda: function(rows), [*fields, "no usable pair"])
     if made is not REFUSED and made is not None:
         assert_trainable(made, len(rows))
