@@ -27,8 +27,8 @@ class GroupOrdering(Term):
         f     = atan(β (y − x))/π + ½
         x, y  ←  f x + (1 − f) y,  (1 − f) x + f y
 
-    The product of all layers is a doubly stochastic matrix. Of a row with |P| positives, let m_e be the mass that it
-    gives input e in the |P| highest places:
+    The product of all layers is a doubly stochastic matrix. With |P| the number of positives of the row, and m_e the
+    mass that the matrix gives input e in the |P| highest places:
 
         L_i = 1/n ( Σ_{e positive} −log m_e  +  Σ_{e negative} −log(1 − m_e) )
 

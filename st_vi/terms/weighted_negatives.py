@@ -34,7 +34,7 @@ class WeightedNegatives(Term):
     Args:
         temperature: τ > 0.
         num_clusters: One or more numbers K ≥ 1, each reduced to the number of candidates where there are fewer.
-        same_cluster_weight: μ in [0, 1]. 0, as published, drops negatives that share every clustering with a positive.
+        same_cluster_weight: μ in [0, 1]. 0, as published, drops negatives that are with a positive in every clustering.
         rounds: Rounds of k-means, 1 or more.
         spare_hard: Keep the weight 1 for the row's own hard negatives. Use it where they are known to be true
             negatives, such as contradictions: being close to the positive, they are often in its cluster.

@@ -100,7 +100,7 @@ def test_nothing_to_change_is_the_same_object():
         ({"Negative_1": SENTENCES[:4]}, "column 'Negative_1' is no"),
         ({"anchor_image": ["a.png"] * 4}, "column 'anchor_image' is no"),
         ({"positive_2": SENTENCES[:4]}, r"one positive here, not \['positive', 'positive_2'\]"),
-        ({"score": [1.0] * 4}, "column 'score' is none of triplets: rename it to 'weight'"),
+        ({"score": [1.0] * 4}, "column 'score' is no column of triplets: .*rename it to 'weight'"),
         ({"weight": [1.0, -0.5, 1.0, 1.0]}, "column 'weight', row 1: expected a number of 0 or more"),
         ({"weight": [1.0, 1.0, None, 1.0]}, "column 'weight', row 2"),
         ({"weight": ["1", "1", "1", "một"]}, "column 'weight', row 3"),

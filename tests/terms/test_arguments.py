@@ -22,6 +22,7 @@ from st_vi.terms import (
     SoftInfoNCE,
     SoftLabelKL,
     SupReMix,
+    Term,
     WeightedNegatives,
 )
 
@@ -69,3 +70,33 @@ def test_the_ends_of_the_range(term, name, taken, refused):
 def test_no_temperature_is_left_out():
     has_one = {name for name in terms.__all__ if hasattr(getattr(terms, name), "temperature")}
     assert has_one == {term.__name__ for term, name, *_ in RANGES if name == "temperature"}
+
+
+TERMS = [getattr(terms, name) for name in terms.__all__ if name not in ("PairBatch", "Term", "View")]
+
+
+@pytest.mark.parametrize("term", TERMS, ids=lambda term: term.__name__)
+def test_all_terms_share_their_base(term):
+    assert issubclass(term, terms.Term) and term(weight=2.0).weight == 2.0
+    with pytest.raises(TypeError, match="positional"):
+        term(0.5)
+    for weight in (math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"weight must be finite, got {weight}"):
+            term(weight=weight)
+
+
+def test_what_terms_need():
+    needs = {name: {term.__name__ for term in TERMS if getattr(term, name)} for name in vars(Term) if "needs_" in name}
+    scored = {"NestedOrdinal", "PairwiseRank", "RankListStyle", "ScoreMSE", "SupReMix"}
+    vectors = {"TeacherCosine", "TeacherSimilarities"}
+    assert needs == {
+        "needs_score": scored,
+        "needs_teacher": {"IRPO", "ListwiseDistillation", "SoftLabelKL"},
+        "needs_teacher_vectors": vectors,
+        "needs_positive": {term.__name__ for term in TERMS} - vectors,
+    }
+
+
+def test_a_term_must_say_what_it_computes():
+    with pytest.raises(TypeError, match="abstract"):
+        Term()
