@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from datasets import Dataset
 
 from st_vi import DLELoss, Task, terms, train_vipolyqwen
@@ -25,6 +26,7 @@ ROWS = Dataset.from_dict(
         "negative_2": SENTENCES[3:] + SENTENCES[:3],
         "score": [1.0, 0.0, 0.5, 0.8, 0.2, 1.0, 0.4, 0.6],
         "teacher_scores": [[1.0, 0.6, 0.1]] * 8,
+        "anchor_teacher": torch.randn(8, 32, generator=torch.Generator().manual_seed(0)).tolist(),
         "task": ["text_pair"] * 8,
     }
 )
