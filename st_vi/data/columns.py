@@ -95,6 +95,20 @@ def candidate_columns(present: Iterable[str]) -> list[str]:
     return [match[0] for match in sorted(found, key=lambda match: (match[1] == "negative", int(match[2] or 0)))]
 
 
+def refuse_near_misses(present: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse columns that look like anchors, positives or negatives and are not known: they would not be trained on.
+
+    Raises:
+        ValueError: There is one, such as "negatives" or "Negative_1"; it is named.
+    """
+    known = set(known)
+    for name in present:
+        if name not in known and name.lower().startswith(("anchor", "positive", "negative")):
+            raise ValueError(
+                f"column {name!r} is no anchor, positive, negative or negative_1, …: rename it, or remove it"
+            )
+
+
 def clean_texts(values: Iterable[Any], column: str) -> list[str]:
     """Normalised texts of a column (`st_vi.text.normalise`).
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from datasets import Dataset, DatasetDict, Image, IterableDataset, LargeList, List, Value
 
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import bad_value, candidate_columns, is_missing
+from st_vi.data.columns import bad_value, candidate_columns, is_missing, refuse_near_misses
 from st_vi.data.images import images_of
 from st_vi.data.row_values import (
     BadImageError,
@@ -155,7 +155,10 @@ def _checked_columns(rows: Dataset | IterableDataset, tasks: Sequence[Task], bad
     for name in ("anchor", *(["positive"] if needs_positive else []), "task"):
         if name not in rows.column_names:
             raise ValueError(f"missing column {name!r}; the columns are {rows.column_names}")
-    return "anchor", *candidates
+    columns = ("anchor", *candidates)
+    beside = ("", "_image", "_teacher")
+    refuse_near_misses(rows.column_names, [column + of_it for column in columns for of_it in beside])
+    return columns
 
 
 def _checked_values(

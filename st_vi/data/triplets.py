@@ -12,7 +12,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, IterableDataset, Value
 
 from st_vi.data.accepted import TrainRows, as_datasets
-from st_vi.data.columns import bad_value, candidate_columns, clean_text, clean_texts, number_of
+from st_vi.data.columns import bad_value, candidate_columns, clean_text, clean_texts, number_of, refuse_near_misses
 from st_vi.text import comparison_key
 
 logger = logging.getLogger(__name__)
@@ -202,11 +202,7 @@ def _training_columns(dataset: Dataset | IterableDataset) -> tuple[list[str], st
     texts = ["anchor", *candidate_columns(present)]
     if len(positives := [name for name in texts if name.startswith("positive")]) > 1:
         raise ValueError(f"a row has one positive here, not {positives}: make a row of each")
-    for name in present:
-        if name not in texts and name.lower().startswith(("anchor", "positive", "negative")):
-            raise ValueError(
-                f"column {name!r} is no anchor, positive, negative or negative_1, …: rename it, or remove it"
-            )
+    refuse_near_misses(present, texts)
     for name in ("score", "scores"):  # the stock trainer would take them as weights
         if name in present:
             raise ValueError(

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from transformers import set_seed
 
 from st_vi import SupConNLILoss, build_viclsr, train_viclsr
-from st_vi.data import check_triplets
+from st_vi.data import check_task_rows, check_triplets
 from tests.conftest import SENTENCES
 
 ROWS = {
@@ -114,6 +114,13 @@ def test_columns_that_are_none_of_these_are_named(columns, message, tiny_model, 
     with pytest.raises(ValueError, match="data set 'b': .*" + message):
         train_viclsr(tiny_model, DatasetDict({"a": Dataset.from_dict(ROWS), "b": rows}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["negatives", "Negative_1", "positive_images", "negative_image"])
+def test_columns_of_mixed_rows_that_would_not_be_trained_on(name):
+    rows = {"anchor": ["a"], "positive": ["b"], "task": ["instr"], name: ["c"], "source": ["báo"]}
+    with pytest.raises(ValueError, match=f"column '{name}' is no anchor, positive, negative"):
+        check_task_rows(Dataset.from_dict(rows))
 
 
 @pytest.mark.parametrize(
