@@ -29,13 +29,7 @@ class CachedSupConNLILoss(GradCache, SupConNLILoss):
     Source: GradCache (Gao et al. 2021, arXiv 2101.06983), as implemented in stock.
 
     Args:
-        model: The model to train; this and the arguments up to `embed_once` are those of `SupConNLILoss`.
-        temperature: τ > 0.
-        hard_negative_weight: w.
-        same_anchor: "positive", "mask" or "negative".
-        mask_duplicates: Leave out repeated texts.
-        symmetric: Average with the loss from positives to anchors.
-        gather_across_devices: Use the rows of all devices as candidates.
+        model: The model to train; the arguments not described here are those of `SupConNLILoss`.
         embed_once: Embed every distinct input once in each of the two passes, sorted by length.
         mini_batch_size: Inputs to embed at a time; more is faster.
         mini_batch_num_tokens: Alternatively, the number of tokens to embed at a time, without padding; a longer input
@@ -99,13 +93,8 @@ class CachedDLELoss(GradCache, DLELoss):
     Source: GradCache (Gao et al. 2021, arXiv 2101.06983), as implemented in stock.
 
     Args:
-        model: The model to train; this and the arguments up to `num_positives` are those of `DLELoss`.
-        tasks: The row label t means ``tasks[t]``.
-        negatives: Candidates of a row's "task", or of the whole "batch".
-        mask_duplicates: Repeated texts are not negatives.
-        gather_across_devices: Use the rows of all devices as candidates.
+        model: The model to train; the arguments not described here are those of `DLELoss`.
         embed_once: Embed every distinct input once in each of the two passes, sorted by length.
-        num_positives: Number of positive columns.
         mini_batch_size: Inputs to embed at a time; more is faster.
         mini_batch_num_tokens: Alternatively, the number of tokens to embed at a time, without padding; a longer input
             is a mini-batch of its own. Image tokens count too.
