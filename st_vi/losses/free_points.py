@@ -1,4 +1,4 @@
-"""A few points on a sphere that a real loss moves: what a training does to embeddings, without a model in between."""
+"""Points on a sphere trained with a real loss: the effect of training on embeddings, without a model."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ ALL_TERMS: tuple[Term, ...] = (
     CosineAlignment(weight=0.0),
     HardestNegativeMargin(weight=0.0),
 )
-"""Every term of viPolyQwen's tasks, with the weights of its text pairs: what is not in them has the weight 0."""
+"""Every term of viPolyQwen's tasks, with the weights of its text pairs; those that text pairs do not have weigh 0."""
 
 
 def adjusted(terms: Sequence[Term], temperature: float, weights: Mapping[str, float]) -> tuple[Term, ...]:
-    """The same terms with one temperature, where they have one, and with these weights by the name of their class.
+    """The same terms with this temperature, if they have one, and with these weights by class name; others weigh 0.
 
     Example:
         >>> from st_vi.losses.free_points import ALL_TERMS, adjusted
@@ -45,15 +45,15 @@ def adjusted(terms: Sequence[Term], temperature: float, weights: Mapping[str, fl
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """What there is to see before a step.
+    """Measurements before a step.
 
     Attributes:
-        components: Weighted loss of each term on the batch, by the name of its class.
-        shares: Of these terms in the gradient of the batch.
-        mass: (2, M), the relative penalty by the rank of the negative, averaged over the batch: of true negatives,
-            and of twins.
-        alignment: Of all pairs.
-        uniformity: Of all anchors and of all positives, averaged.
+        components: Weighted loss of each term on the batch, by class name.
+        shares: Share of each term in the gradient of the batch.
+        mass: (2, M), relative penalty by the rank of the negative, averaged over the batch: for true negatives, and for
+            twins.
+        alignment: Alignment of all pairs.
+        uniformity: Mean uniformity of all anchors and of all positives.
         tolerance: Mean cosine of twins among the anchors; None without twins.
         found: Share of the anchors whose nearest positive is their own or their twin's.
     """
@@ -68,24 +68,24 @@ class Moment:
 
 
 class FreePoints:
-    """Rows of anchor and positive that are parameters themselves, on the unit sphere, trained with `DLELoss`.
+    """Anchors and positives as parameters on the unit sphere, trained with `DLELoss`.
 
-    Some rows are twins: two rows that mean the same and start side by side. The loss does not know, and takes them
-    for negatives of each other (false negatives), unless it is told.
+    Some rows are twins: two rows with the same meaning, which start side by side. Without `spare_twins` the loss treats
+    them as negatives of each other (false negatives).
 
     Args:
         rows: Number of pairs, at least 4.
-        dimension: 2 is a circle, where points cannot pass each other, 3 a sphere.
+        dimension: Dimension of the points; 2 is a circle, where points cannot pass each other, 3 a sphere.
         twins: Share of the rows that have a twin, in [0, 1].
-        seed: Of the positions, of the scores and of the batches.
-        learning_rate: Of plain gradient descent.
+        seed: Seed for positions, scores and batches.
+        learning_rate: Step size of plain gradient descent.
 
     Attributes:
-        points: (2, rows, dimension): anchors and positives.
-        classes: (rows,) int, the same for twins.
+        points: (2, rows, dimension), anchors and positives.
+        classes: (rows,) int, equal for twins.
         scores: (rows,), the known similarity of each pair, from 0.4 to 1.
         batch: (batch size,) int, the rows of the next step.
-        steps: How many there have been.
+        steps: Number of steps so far.
 
     Raises:
         ValueError: A number out of range.
@@ -129,7 +129,7 @@ class FreePoints:
         self.batch = torch.randperm(len(self.classes), generator=self.generator)[:batch_size]
 
     def step(self, terms: Sequence[Term], spare_twins: bool = False) -> None:
-        """One step of gradient descent on the batch, back onto the sphere; then a new batch of that size."""
+        """Take one gradient step on the batch, project onto the sphere, and draw a new batch of the same size."""
         components, _, _ = self._loss(terms, spare_twins)
         self.optimizer.zero_grad()
         sum(components.values()).backward()  # type: ignore[union-attr]
@@ -140,11 +140,11 @@ class FreePoints:
         self.draw(len(self.batch))
 
     def look(self, terms: Sequence[Term], spare_twins: bool = False) -> Moment:
-        """Measure the points as they are, and the loss on the batch of the next step.
+        """Measure the points, and the loss on the batch of the next step.
 
         Args:
-            terms: See `adjusted`; one with the weight 0 is shown and does nothing.
-            spare_twins: Tell the loss who is whose twin, as it learns it from equal texts (`mask_duplicates`).
+            terms: The terms of the loss; one with the weight 0 is measured and does nothing.
+            spare_twins: Give twins equal texts, so that they are not negatives of each other (`mask_duplicates`).
         """
         components, batch, pairs = self._loss(terms, spare_twins)
         temperature = next((term.temperature for term in terms if hasattr(term, "temperature")), 1.0)
