@@ -93,7 +93,7 @@ def test_terms(rows, more, negatives, values, dtype, seed, texts, same_anchor, m
         options["teacher_vectors"] = taught
     own = data.draw(st.none() | st.sets(st.integers(0, rows - 1), min_size=1))
     if own is not None:
-        options["rows"] = torch.tensor(sorted(own))
+        options["own_rows"] = torch.tensor(sorted(own))
     for term in TERMS:
         pairs = PairBatch(*inputs, **options)
         loss = outcome("terms", lambda term=term, pairs=pairs: term(pairs), NEEDS)
