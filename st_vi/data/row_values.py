@@ -117,8 +117,7 @@ def model_input(row: Mapping[str, Any], column: str, prefix: str = "") -> Any:
     except ValueError as error:
         raise BadImageError(str(error)) from error
     if not images and not text:
-        problem = f"expected text or an image: there is neither text nor image in {column!r}"
-        raise ValueError(f"{problem}, got {shown(row.get(column))}")
+        raise ValueError(f"a row has neither text nor image in {column!r}")
     text = f"{prefix} {text}".strip()
     if not images:
         return {"text": text} if is_picture(text) else text  # a column of texts may hold addresses and paths, too

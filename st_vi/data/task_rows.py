@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from datasets import Dataset, DatasetDict, Image, IterableDataset, LargeList, List, Value
 
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import bad_value, candidate_columns, is_missing, refuse_near_misses
+from st_vi.data.columns import bad_value, candidate_columns, is_missing, refuse_near_misses, shown
 from st_vi.data.images import images_of
 from st_vi.data.row_values import (
     BadImageError,
@@ -272,6 +272,8 @@ def _check_options(row: Mapping[str, Any], number: int) -> None:
 
 def _check_input(row: Mapping[str, Any], column: str, number: int, fits: Callable[[Any], None] | None) -> None:
     try:
+        if not images_of(row.get(f"{column}_image")) and not text_of(row, column):
+            raise ValueError(f"expected text or an image, got {shown(row[column])}")
         made = model_input(row, column)
         if fits is not None and not isinstance(made, str):
             _fitted(made, fits)

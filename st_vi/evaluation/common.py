@@ -45,7 +45,8 @@ def encode_distinct(
 
     def encode(wanted: Sequence[Hashable], bar: bool) -> np.ndarray:
         inputs = [columns[number][row] for number, row in (places[key] for key in wanted)]
-        inputs = [*map(opened, inputs)] if model.supports("image") else inputs  # a path is a text to others
+        if not isinstance(wanted[0], str) and model.supports("image"):  # to others, a path is a text
+            inputs = [*map(opened, inputs)]
         return model.encode(
             inputs, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=bar, convert_to_numpy=True
         ).astype(np.float32)

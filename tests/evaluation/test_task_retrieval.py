@@ -226,7 +226,7 @@ def test_rows_with_pictures_are_an_evaluator_that_holds_none(vision_model, tmp_p
     assert not any(isinstance(value, Image.Image) for value in vars(evaluator.anchors).values())
     assert evaluator(vision_model)["ocr_recall@1"] == 1.0
     broken = DatasetDict(a=Dataset.from_dict({"anchor": ["a", None], "positive": ["b", "c"], "task": ["ocr"] * 2}))
-    with pytest.raises(ValueError, match="a, column 'anchor', row 1: expected text or an image"):
+    with pytest.raises(ValueError, match="a, column 'anchor', row 1: a row has neither"):
         vipolyqwen_evaluator(broken)
 
 
