@@ -75,7 +75,7 @@ def question(sentence: str, random: Random, title: str | None = None) -> str | N
     sentence = re.sub(r"\s*\([^)]*\)", "", sentence.strip(" .;:!?…"))
     found = [(match, word) for pattern, word in _ASKED for match in pattern.finditer(sentence)]
     found = [
-        (match, word) for match, word in found if word != "bao nhiêu" or not _is_ordinal(sentence[: match.start()])
+        (match, word) for match, word in found if word != "bao nhiêu" or not _ORDINAL.search(sentence[: match.start()])
     ]
     if not found:
         return None
