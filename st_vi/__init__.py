@@ -29,6 +29,7 @@ _HOME = {
     "export_stock": "st_vi.hub",
     "import_viclsr": "st_vi.hub",
     "load": "st_vi.hub",
+    "pretrained": "st_vi.hub",
     "trim_vocabulary": "st_vi.vocabulary",
 }
 
@@ -65,6 +66,7 @@ __all__ = [
     "export_stock",
     "import_viclsr",
     "load",
+    "pretrained",
     "train_viclsr",
     "train_vipolyqwen",
     "trim_vocabulary",
@@ -73,7 +75,7 @@ __all__ = [
 if TYPE_CHECKING:
     from st_vi import data, encoding, evaluation, hub, losses, modules, recipes, tasks, terms, text, viz  # noqa: F401
     from st_vi.data import MixedTaskCollator
-    from st_vi.hub import export_stock, import_viclsr, load
+    from st_vi.hub import export_stock, import_viclsr, load, pretrained
     from st_vi.losses import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss
     from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer, WordSegmentedTransformer
     from st_vi.recipes import build_viclsr, build_vipolyqwen, train_viclsr, train_vipolyqwen

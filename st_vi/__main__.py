@@ -45,6 +45,8 @@ train_app = typer.Typer(help="Train one of the systems.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 ablate_app = typer.Typer(help="Change one thing at a time, and measure.", no_args_is_help=True)
 app.add_typer(ablate_app, name="ablate")
+distill_app = typer.Typer(help="Make a small model of a large one.", no_args_is_help=True)
+app.add_typer(distill_app, name="distill")
 app.command()(search.search)
 
 # The heavy imports stand inside the commands, so that --help answers at once.
@@ -465,6 +467,57 @@ def trim(
     encoder.save_pretrained(str(output))
     typer.echo(report, err=True)
     typer.echo(json.dumps(report.as_dict(), indent=2))
+
+
+@distill_app.command("encoder")
+def distill(
+    teacher: Annotated[str, typer.Option(help="a model to copy: a hub id or a folder")],
+    documents: Annotated[list[str], typer.Option(help="paragraphs with title, text, section or subject; repeatable")],
+    output: Annotated[Path, typer.Option(help="where the student, its stages and the teacher's vectors go")],
+    share: Annotated[list[float] | None, typer.Option(help="how much of each --documents; repeatable")] = None,
+    nli: Annotated[list[str] | None, typer.Option(help="NLI rows; without, the package's own")] = None,
+    questions: Annotated[list[str] | None, typer.Option(help="rows anchor, positive, document; repeatable")] = None,
+    texts: Annotated[list[str] | None, typer.Option(help="rows with a text, of everyday language; repeatable")] = None,
+    layers: Annotated[str, typer.Option(help="of the teacher, from 0")] = "2,5,8,11",
+    max_pieces: Annotated[int, typer.Option(min=1, help="of the student's vocabulary")] = 14_300,
+    prompt: Annotated[str, typer.Option(help="what the teacher wants in front of a text")] = "query: ",
+    num_texts: Annotated[int, typer.Option(min=1, help="for the first stage")] = 250_000,
+    num_questions: Annotated[int, typer.Option(min=1, help="for the second stage")] = 13_000,
+    num_contradictions: Annotated[int, typer.Option(min=0, help="for the third stage")] = 2_500,
+    seed: int = 0,
+    resume: Annotated[bool, typer.Option(help="go on from what is in --output")] = False,
+) -> None:
+    """Make a small encoder of a large one, in three stages: sentences, retrieval, NLI."""
+    from datasets import concatenate_datasets
+
+    from st_vi.data import read_rows
+    from st_vi.data.sources import nli_rows
+    from st_vi.recipes.distil import distill_encoder
+
+    try:
+        numbers = [int(layer) for layer in layers.split(",")]
+    except ValueError:
+        raise ValueError(f"--layers wants numbers such as 2,5,8,11, got {layers!r}") from None
+    with _interruptible(lambda: "call the same with --resume to go on"):
+        distill_encoder(
+            teacher,
+            [read_rows(source) for source in documents],
+            output,
+            nli=nli_rows(nli)[0] if nli else None,
+            questions=concatenate_datasets([read_rows(source) for source in questions]) if questions else None,
+            texts=_texts(texts, "text") if texts else (),
+            layers=numbers,
+            max_pieces=max_pieces,
+            prompt=prompt,
+            num_texts=num_texts,
+            num_questions=num_questions,
+            num_contradictions=num_contradictions,
+            shares=share,
+            seed=seed,
+            resume=resume,
+            progress=lambda message: typer.echo(message, err=True),
+        )
+    typer.echo(f"Saved in {output}; {output / 'log.jsonl'} has the figures of each stage.")
 
 
 def _texts(sources: list[str], column: str) -> list[str]:

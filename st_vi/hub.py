@@ -28,6 +28,7 @@ from st_vi.vocabulary import trim_vocabulary
 
 logger = logging.get_logger(__name__)
 
+_PRETRAINED = Path(__file__).parent / "pretrained"
 _HUB_ARGUMENTS = ("token", "revision", "cache_folder", "local_files_only")
 # What the transformer's file in a model (sentence_bert_config.json) could otherwise decide, for stock strips only
 # `trust_remote_code` from it: to unpickle code, to run native code, to write where it likes.
@@ -152,6 +153,38 @@ def export_stock(model: SentenceTransformer, path: str | Path) -> None:
     stock.save_pretrained(str(path))
 
 
+def pretrained(name: str = "vi-mini") -> str:
+    """The folder of a model that comes with the package.
+
+    ``vi-mini``: a Vietnamese encoder of 12.9 million weights, vectors of 384, distilled from multilingual-e5-small;
+    its card, with data, licences and figures, is the README.md in the folder.
+
+    Args:
+        name: Of the model.
+
+    Returns:
+        A path for a plain ``SentenceTransformer(path)``: stock modules only, no flag, no download.
+
+    Raises:
+        ValueError: No model of that name comes with the package.
+
+    Example:
+        >>> from sentence_transformers import SentenceTransformer
+        >>> from st_vi import pretrained
+        >>> model = SentenceTransformer(pretrained("vi-mini"), device="cpu")
+        >>> model.encode("Xin chào").shape
+        (384,)
+    """
+    folder = _PRETRAINED / name
+    if name not in _pretrained_names():
+        raise ValueError(f"no model {name!r} comes with the package; there are {', '.join(_pretrained_names())}")
+    return str(folder)
+
+
+def _pretrained_names() -> list[str]:
+    return sorted(file.parent.name for file in _PRETRAINED.glob("*/modules.json"))
+
+
 def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
     """Load a model whose modules belong to `st_vi` or to sentence-transformers, without `trust_remote_code`.
 
@@ -160,7 +193,8 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
     as weights only, and what the model's files say about that, or about folders to write to, does not count.
 
     Args:
-        path_or_repo: A saved model: a folder, or a repository "owner/name".
+        path_or_repo: A saved model: a folder, a repository "owner/name", or the name of a model that comes with the
+            package, "vi-mini" (`pretrained`).
         **kwargs: As for `SentenceTransformer`, but for `trust_remote_code`.
 
     Raises:
@@ -179,6 +213,8 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
         ['BoW', 'MLPHead']
     """
     name, own = str(path_or_repo), _own_classes()
+    if name in _pretrained_names() and not Path(name).exists():
+        name = pretrained(name)
     hub = {argument: kwargs[argument] for argument in _HUB_ARGUMENTS if argument in kwargs}
     if any(isinstance(part, dict) and part.get("trust_remote_code") for part in (kwargs, *kwargs.values())):
         raise ValueError("st_vi.load runs no remote code: leave trust_remote_code out")

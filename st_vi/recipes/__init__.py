@@ -1,5 +1,6 @@
 """Each system as model, training arguments, loss and evaluator."""
 
+from st_vi.recipes.distil import distill_encoder
 from st_vi.recipes.viclsr import build_viclsr, train_viclsr, viclsr_training_arguments
 from st_vi.recipes.vipolyqwen import (
     build_vipolyqwen,
@@ -11,6 +12,7 @@ from st_vi.recipes.vipolyqwen import (
 __all__ = [
     "build_viclsr",
     "build_vipolyqwen",
+    "distill_encoder",
     "train_viclsr",
     "train_vipolyqwen",
     "viclsr_training_arguments",

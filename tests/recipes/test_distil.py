@@ -1,0 +1,194 @@
+"""Distilling an encoder: what the student starts as, that the stages reach the teacher, resume, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+from st_vi import trim_vocabulary
+from st_vi.data import sample_nli
+from st_vi.recipes.distil import STAGES, Distilled, _varied, distill_encoder, small_student
+from st_vi.recipes.small_models import small_encoder
+from st_vi.text import strip_diacritics
+from tests.conftest import SENTENCES
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """Two layers, with pieces for every text of the samples."""
+    path, base = tmp_path_factory.mktemp("teacher"), tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    small_encoder(
+        [*SENTENCES, *sample_nli()["premise"], *sample_nli()["hypothesis"], "Ai? “” !"], base, width=32, layers=2
+    )
+    modules = [Transformer(str(base)), Pooling(32, "mean")]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def documents() -> Dataset:
+    """Paragraphs of five premises each, under made-up titles."""
+    premises = list(dict.fromkeys(sample_nli("train")["premise"]))
+    return Dataset.from_list(
+        [{"title": f"Chuyện số {i // 10}", "text": " ".join(premises[i : i + 5])} for i in range(0, 300, 5)]
+    )
+
+
+QUICK = {
+    "num_texts": 120,
+    "num_questions": 24,
+    "max_pieces": 700,
+    "held_out": 0.2,
+    "prompt": "",
+    "num_contradictions": 20,
+    "layers": (1,),
+}
+
+
+@pytest.fixture(scope="module")
+def run(teacher, documents, tmp_path_factory):
+    output = tmp_path_factory.mktemp("run") / "small"
+    said = []
+    model = distill_encoder(
+        teacher, documents, output, nli=sample_nli("train").select(range(90)), progress=said.append, **QUICK
+    )
+    return model, output, said
+
+
+def records(output):
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def test_the_folder_tells_the_story(run):
+    model, output, said = run
+    log = records(output)
+    stages = [record["stage"] for record in log if record.get("finished")]
+    assert stages == ["sentences", "retrieval", "nli"] and log[0]["stage"] == "trim"
+    figures = [record for record in log if "recall" in record]
+    assert len(figures) == 4  # before, and after each stage
+    assert {"teacher_cosine", "teacher_cosine_bare", "recall_bare", "triplet_accuracy", "nli_spearman"} <= set(
+        figures[0]
+    )
+    assert "cutting the vocabulary" in said
+    for folder in (output, output / "stages" / "nli"):
+        again = SentenceTransformer(str(folder), device="cpu")  # stock modules only
+        torch.testing.assert_close(again.encode(SENTENCES), model.encode(SENTENCES))
+    assert len(model[0].model.encoder.layer) == 1
+    vectors = {folder.name for folder in (output / "teacher").iterdir() if (folder / "manifest.json").exists()}
+    assert vectors == {"sentences-anchor", *(f"{s}-{c}" for s in ("retrieval", "nli") for c in ("anchor", "positive"))}
+
+
+def test_a_second_call_resumes_and_changes_nothing(run, teacher, documents):
+    model, output, _ = run
+    options = {"nli": sample_nli("train").select(range(90)), **QUICK}
+    with pytest.raises(ValueError, match="has an earlier run: go on with resume"):
+        distill_encoder(teacher, documents, output, **options)
+    said = []
+    again = distill_encoder(teacher, documents, output, resume=True, progress=said.append, **options)
+    assert said[1:] == ["sentences: done before", "retrieval: done before", "nli: done before"]
+    torch.testing.assert_close(again.encode(SENTENCES), model.encode(SENTENCES))
+
+
+def test_the_teacher_of_other_rows_is_refused(run, teacher, documents, tmp_path):
+    _, output, _ = run
+    (tmp_path / "teacher").mkdir()
+    (output / "teacher" / "sentences-anchor").rename(tmp_path / "teacher" / "sentences-anchor")
+    try:
+        with pytest.raises(ValueError, match="sentences-anchor"):
+            distill_encoder(teacher, documents, tmp_path, nli=sample_nli("train"), seed=5, **QUICK)
+    finally:
+        (tmp_path / "teacher" / "sentences-anchor").rename(output / "teacher" / "sentences-anchor")
+
+
+def test_more_steps_come_nearer_to_the_teacher(teacher, documents, tmp_path):
+    stage = replace(STAGES[0], epochs=6, batch_size=16, learning_rate=2e-3)
+    distill_encoder(teacher, documents, tmp_path / "out", stages=[stage], **QUICK)
+    start, end = (record for record in records(tmp_path / "out") if "teacher_cosine" in record)
+    for name in ("teacher_cosine", "teacher_cosine_bare"):
+        assert 1 - end[name] < 0.75 * (1 - start[name])
+
+
+def test_the_student_begins_where_the_teacher_stands(teacher):
+    model = SentenceTransformer(str(teacher), device="cpu")
+    same = small_student(model, (0, 1))
+    vectors = torch.nn.functional.normalize(model.encode(SENTENCES, convert_to_tensor=True), dim=1)
+    torch.testing.assert_close(same.encode(SENTENCES, convert_to_tensor=True), vectors)
+    assert len(model[0].model.encoder.layer) == 2
+    one = small_student(model, (1,))
+    torch.testing.assert_close(
+        one[0].model.encoder.layer[0].output.dense.weight, model[0].model.encoder.layer[1].output.dense.weight
+    )
+    prompt = "Trời mưa"
+    count = len(model.tokenizer.encode(prompt, add_special_tokens=False))
+    shifted = small_student(model, (0, 1), prompt)
+    old, new = (m[0].model.embeddings.position_embeddings.weight for m in (model, shifted))
+    torch.testing.assert_close(new[:3], old[:3])  # <pad>'s two and that of <s>
+    torch.testing.assert_close(new[3 : 3 + 20], old[3 + count : 23 + count])
+    with pytest.raises(ValueError, match=r"layers 0 to 1, got \[2, 5\]"):
+        small_student(model, (2, 5))
+
+
+def test_variants_of_a_row_are_the_same_each_time():
+    row = {"anchor": SENTENCES[0], "positive": SENTENCES[1]}
+    retrieval = STAGES[1]
+    made = [_varied(row, number, stage=retrieval, seed=0) for number in range(400)]
+    assert made == [_varied(row, number, stage=retrieval, seed=0) for number in range(400)]
+    bare = strip_diacritics(SENTENCES[0])
+    share = sum(m["anchor"].lower() == bare.lower() for m in made) / 400
+    assert 0.4 < share < 0.6 and set(made[0]) == {"anchor", "positive"}
+    assert sum(m["positive"] != SENTENCES[1] for m in made) / 400 < 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": (1, 7)}, r"the teacher has layers 0 to 1, got \[1, 7\]"),
+        ({"shares": [1, 2]}, "there are 1 sets of documents and 2 shares"),
+        ({"max_pieces": 20}, "max_pieces=20 is less"),
+    ],
+)
+def test_bad_settings_before_any_training(change, message, teacher, documents, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        distill_encoder(teacher, documents, tmp_path / "out", **{**QUICK, **change})
+    assert not (tmp_path / "out" / "stages").exists()
+
+
+def test_documents_of_another_language(teacher, tmp_path):
+    rows = Dataset.from_list(
+        [
+            {"title": f"Page {i}", "text": f"The weather was rainy on day {i}, and the streets were flooded."}
+            for i in range(50)
+        ]
+    )
+    with pytest.raises(ValueError, match="the texts are not Vietnamese"):
+        distill_encoder(teacher, rows, tmp_path / "out", **QUICK)
+
+
+def test_letters_that_the_student_cannot_write(teacher, documents, tmp_path):
+    strange = documents.map(lambda row: {"text": row["text"].replace("a", "ꙮ")})
+    with pytest.raises(
+        ValueError, match=r"\d+ of \d+ texts have letters that the student's vocabulary cannot write: '"
+    ):
+        distill_encoder(teacher, strange, tmp_path / "out", **QUICK)
+
+
+def test_figures_without_a_teacher(documents, teacher):
+    measure = Distilled([documents], count=20)
+    assert len(measure.queries) == len(measure.right) <= 20 and measure.targets is None
+    figures = measure(SentenceTransformer(str(teacher), device="cpu"))
+    assert list(figures) == ["recall", "recall_bare"]
+
+
+def test_the_cut_teacher_keeps_its_vectors(teacher, documents):
+    model = SentenceTransformer(str(teacher), device="cpu")
+    before = model.encode(SENTENCES, convert_to_tensor=True)
+    trim_vocabulary(model, documents["text"], keep=SENTENCES)
+    torch.testing.assert_close(model.encode(SENTENCES, convert_to_tensor=True), before)
