@@ -75,8 +75,8 @@ STAGES: tuple[Stage, ...] = (
             "retrieval",
             "",
             (
-                InfoNCE(0.02, weight=0.125),
-                InfoNCE(0.02, symmetric=True, weight=0.125),
+                InfoNCE(temperature=0.02, weight=0.125),
+                InfoNCE(temperature=0.02, symmetric=True, weight=0.125),
                 TeacherCosine(weight=10.0),
                 TeacherSimilarities(weight=60.0),
             ),
@@ -91,7 +91,7 @@ STAGES: tuple[Stage, ...] = (
             "nli",
             "",
             (
-                InfoNCE(0.02, hard_negative_weight=1.0, weight=0.3),
+                InfoNCE(temperature=0.02, hard_negative_weight=1.0, weight=0.3),
                 TeacherCosine(weight=10.0),
                 TeacherSimilarities(weight=60.0),
             ),
