@@ -1,0 +1,27 @@
+"""What ``python -m st_vi demo`` shows."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import typer
+
+
+def demo_viclsr(output: Path, epochs: int) -> None:
+    """Search, compare and train with the shipped encoder."""
+    from st_vi.recipes.demo import MODEL, SENTENCES, run_demo
+
+    typer.echo(f"Searching with {MODEL}, then training ViCLSR from it: about a minute …", err=True)
+    result = run_demo(output, epochs)
+    typer.echo(f"\nSix questions to {result.searched} passages, none of which the model was trained to answer:")
+    for answer in result.answers:
+        passage = textwrap.shorten(answer.passage, 90, placeholder=" …")
+        typer.echo(f"\n  {answer.question}\n  {'✓' if answer.right else '✗'} {answer.score:.2f}  {passage}")
+    typer.echo("\nCosines of three sentences; the second says what the first says:")
+    for number, (sentence, row) in enumerate(zip(SENTENCES, result.similarities.tolist(), strict=True), 1):
+        typer.echo(f"  {number}  " + "  ".join(f"{value:5.2f}" for value in row) + f"   {sentence}")
+    typer.echo(f"\n{'ViCLSR on held-out NLI rows':<30}{'before':>8}{'after':>8}")
+    for name, (before, after) in result.figures.items():
+        typer.echo(f"  {name:<28}{100 * before:>8.1f}{100 * after:>8.1f}")
+    typer.echo(f"\nThe trained model is in {result.trained}: st_vi.load({str(result.trained)!r})")
