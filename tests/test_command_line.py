@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
 from st_vi.__main__ import app, main
-from st_vi.data import sample_nli
+from st_vi.data import sample_nli, sample_retrieval
+from st_vi.encoding.search.words import syllables
 from st_vi.hub import load
 from st_vi.recipes.demo import DemoResult
+from st_vi.text import strip_diacritics
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
@@ -33,11 +36,28 @@ def rows(tmp_path_factory):
     return path
 
 
-def test_demo_trains_saves_reloads_and_encodes(tmp_path):
+def test_demo_answers_compares_trains_and_saves(tmp_path, monkeypatch):
+    from st_vi.recipes import demo
+
+    few = sample_nli("train").select(range(60))
+    monkeypatch.setattr(demo, "sample_nli", lambda split: few)
     result = st_vi("demo", "--output", tmp_path, "--epochs", 1)
     assert result.exit_code == 0, result.output
-    assert "held-out triplet accuracy" in result.stdout and "1.00" in result.stdout
-    assert SentenceTransformer(str(tmp_path / "model"), trust_remote_code=True).encode("Xin chào").shape == (256,)
+    assert result.stdout.count("✓") == len(demo.QUESTIONS) and "✗" not in result.stdout
+    assert "held-out triplet accuracy" in result.stdout
+    rows = [line.split()[1:4] for line in result.stdout.splitlines() if re.match(r"  [123]  ", line)]
+    flood, paraphrase, football = [[float(value) for value in row] for row in rows]
+    assert flood[1] > max(flood[2], paraphrase[2]) + 0.1 and football[2] == 1
+    assert SentenceTransformer(str(tmp_path / "model")).encode("Xin chào").shape == (384,)
+
+
+def test_the_questions_of_the_demo_are_what_they_are_said_to_be():
+    from st_vi.recipes.demo import QUESTIONS
+
+    passages = {row["passage_id"]: row["passage"] for row in sample_retrieval("test")}
+    words = [(set(syllables(question)), set(syllables(passages[name]))) for question, name in QUESTIONS]
+    assert not words[5][0] & words[5][1]
+    assert [strip_diacritics(question) == question for question, _ in QUESTIONS] == [False] * 3 + [True] * 2 + [False]
 
 
 def test_vision_demo_trains_saves_reloads_and_encodes(tmp_path):

@@ -116,7 +116,7 @@ def test_no_sentence_of_the_samples_is_negated_twice(begin):
     """Each shipped sentence that has none, behind a negation that begins it; but where that makes another word."""
     nli, sts = sample_nli(), sample_sts()
     texts = {*nli["premise"], *nli["hypothesis"], *sts["sentence1"], *sts["sentence2"]}
-    words = r"\W|sao|quân|khí|qua|giò|cá|trứng|gian|lẽ|lụa|mực|trung|dưng|vận|hạn"
+    words = r"\W|sao|quân|khí|qua|giò|cá|quế|ram|nem|rươi|trứng|gian|lẽ|lụa|mực|trung|dưng|vận|hạn"
     texts = {text for text in texts if not NEGATION.search(text) and not re.match(words, text, re.IGNORECASE)}
     turned = [swap_negation(f"{begin} {text[0].lower()}{text[1:]}") for text in texts]
     assert sum(new is not None for new in turned) > len(texts) / 2
