@@ -91,4 +91,4 @@ def test_commands_parse(where, arguments):
 
 
 def test_commands_are_found():
-    assert {arguments[0] for _, arguments in COMMANDS} == {"demo", "train", "evaluate", "encode", "ablate"}
+    assert {arguments[0] for _, arguments in COMMANDS} >= {"demo", "train", "evaluate", "encode", "ablate", "search"}
