@@ -29,3 +29,11 @@ def test_importing_pulls_nothing_that_was_not_asked_for(statement, unwanted):
     check = f"{statement}; import sys; print(*(set({unwanted!r}.split()) & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
+
+
+def test_rooms_are_reached_without_an_import_of_their_own():
+    rooms = [room for room in st_vi._ROOMS if room != "viz"]  # which needs an extra
+    code = f"import st_vi, sys; [getattr(st_vi, room).__name__ for room in {rooms}]; print('plotly' in sys.modules)"
+    assert set(st_vi._ROOMS) <= set(dir(st_vi))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"

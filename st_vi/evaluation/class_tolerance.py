@@ -12,7 +12,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from st_vi.evaluation.common import encode_distinct, report, when
+from st_vi.evaluation.common import by_place, encode_distinct, report, when
 from st_vi.evaluation.geometry import tolerance
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class ToleranceByClassEvaluator(BaseEvaluator):
         write_csv: bool = True,
     ) -> None:
         super().__init__()
+        texts, labels = by_place(texts), by_place(labels)
         if len(texts) != len(labels):
             raise ValueError(f"texts and labels differ in length: {len(texts)}, {len(labels)}")
         counts = Counter(str(label) for label in labels)

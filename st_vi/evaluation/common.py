@@ -15,6 +15,12 @@ from tqdm.auto import tqdm
 from st_vi.evaluation.content import content_key, opened
 
 
+def by_place(values: Sequence[Any]) -> Sequence[Any]:
+    """The same values, counted by their place: a pandas Series is counted by its index, in whatever order that is."""
+    series: Any = values
+    return series.tolist() if hasattr(series, "iloc") else values
+
+
 def encode_distinct(
     model: SentenceTransformer,
     *columns: Sequence[Any],

@@ -143,6 +143,11 @@ def load_benchmark(benchmark: NLUBenchmark, path_or_hub_id: str | Path | None = 
 
 def canonical_dataset(benchmark: NLUBenchmark, dataset: Dataset) -> Dataset:
     """The rows in canonical columns; a data set that has them already is only checked. Errors: `load_benchmark`."""
+    if not isinstance(dataset, Dataset):
+        raise ValueError(
+            f"{benchmark.name}: expected a Dataset, got {type(dataset).__name__}; Dataset.from_list, from_pandas or "
+            "from_dict make one"
+        )
     raw, canonical = list(benchmark.columns.values()), list(_CANONICAL[benchmark.kind])
     present = dataset.column_names
     is_raw = set(raw) <= set(present)

@@ -10,7 +10,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from st_vi.evaluation.common import encode_distinct, report, when
+from st_vi.evaluation.common import by_place, encode_distinct, report, when
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class OrderSensitivityEvaluator(BaseEvaluator):
         write_csv: bool = True,
     ) -> None:
         super().__init__()
+        anchors, positives, perturbations = map(by_place, (anchors, positives, perturbations))
         _check(anchors, positives, perturbations)
         kept = [row for row, changed in enumerate(perturbations) if len(changed)]
         self.anchors, self.positives = [anchors[row] for row in kept], [positives[row] for row in kept]

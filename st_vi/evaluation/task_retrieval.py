@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 from torch import Tensor
 
-from st_vi.evaluation.common import encode_distinct, report, when
+from st_vi.evaluation.common import by_place, encode_distinct, report, when
 from st_vi.evaluation.content import content_key, reader_key
 
 logger = logging.getLogger(__name__)
@@ -88,6 +88,7 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         lengths = {len(column) for column in columns if column is not None}
         if len(lengths) != 1 or not len(tasks):
             raise ValueError(f"anchors, positives, tasks, scores and options must have one length, got {lengths}")
+        anchors, positives = by_place(anchors), by_place(positives)
         self.anchors, self.positives, self.tasks = anchors, positives, list(tasks)
         self.anchor_keys = [content_key(anchors[row]) for row in range(len(anchors))]
         self.positive_keys = [content_key(positives[row]) for row in range(len(positives))]

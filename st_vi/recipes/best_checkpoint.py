@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvaluator
@@ -13,6 +14,28 @@ logger = logging.get_logger(__name__)
 
 # Most stock evaluators name their primary metric when they have been called.
 _NOT_YET_KNOWN = "eval_primary_metric"
+
+
+def judges_of(evaluators: BaseEvaluator | Sequence[BaseEvaluator] | None) -> list[BaseEvaluator]:
+    """One evaluator after the other, those inside of a `SequentialEvaluator` as well.
+
+    Of its evaluators stock takes the last one for the whole, and of one without a primary metric the first figure,
+    which may be anything. One with a function of its own for the main score stays as it is.
+
+    Example:
+        >>> from sentence_transformers.base.evaluation import SequentialEvaluator
+        >>> from st_vi.recipes.best_checkpoint import judges_of
+        >>> judges_of(SequentialEvaluator([]))
+        []
+    """
+    if evaluators is None:
+        return []
+    if isinstance(evaluators, SequentialEvaluator):
+        default = signature(SequentialEvaluator).parameters["main_score_function"].default
+        return judges_of(evaluators.evaluators) if evaluators.main_score_function is default else [evaluators]
+    if isinstance(evaluators, BaseEvaluator):
+        return [evaluators]
+    return [judge for evaluator in evaluators for judge in judges_of(evaluator)]
 
 
 def schedule(evaluators: Sequence[BaseEvaluator], arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from st_vi.evaluation import TaskRetrievalEvaluator
 from st_vi.evaluation.content import opened
 from st_vi.losses import DLELoss
 from st_vi.modules import Qwen2VLTransformer
+from st_vi.recipes.best_checkpoint import judges_of
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
 
@@ -88,18 +89,18 @@ def check_evaluator(model: SentenceTransformer, evaluator: Any) -> None:
     Raises:
         ValueError: As said.
     """
-    if isinstance(evaluator, (list, tuple)):
-        for one in evaluator:
-            check_evaluator(model, one)
-        return
-    if not isinstance(evaluator, TaskRetrievalEvaluator):
-        return
-    for inputs, keys in ((evaluator.anchors, evaluator.anchor_keys), (evaluator.positives, evaluator.positive_keys)):
-        for row in {key: row for row, key in enumerate(keys) if not isinstance(key, str)}.values():
-            try:
-                check_pictures(model, opened(inputs[row]))
-            except ValueError as error:
-                raise ValueError(f"row {row} to measure with: {error}") from error
+    for judge in judges_of(evaluator):
+        if isinstance(judge, TaskRetrievalEvaluator):
+            _check_inputs(model, judge.anchors, judge.anchor_keys)
+            _check_inputs(model, judge.positives, judge.positive_keys)
+
+
+def _check_inputs(model: SentenceTransformer, inputs: Sequence[Any], keys: Sequence[Any]) -> None:
+    for row in {key: row for row, key in enumerate(keys) if not isinstance(key, str)}.values():
+        try:
+            check_pictures(model, opened(inputs[row]))
+        except ValueError as error:
+            raise ValueError(f"row {row} to measure with: {error}") from error
 
 
 def _checked(

@@ -80,8 +80,8 @@ def describe(
     for number, part in enumerate(_losses(loss)):
         name = f"loss {number + 1}" if number else "loss"
         found[name] = type(part).__name__ if isinstance(part, nn.Module) else getattr(part, "__name__", "")
-        if hasattr(part, "get_config_dict"):
-            found |= {f"{name} {key}": value for key, value in part.get_config_dict().items()}
+        settings_of: Any = getattr(part, "get_config_dict", dict) if isinstance(part, nn.Module) else dict
+        found |= {f"{name} {key}": value for key, value in settings_of().items()}
     found["evaluators"] = [_evaluator(evaluator) for evaluator in evaluators]
     return json.loads(json.dumps({name: _plain(value) for name, value in {**found, **settings}.items()}))
 

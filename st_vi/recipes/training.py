@@ -23,7 +23,7 @@ from transformers.utils import logging
 
 from st_vi.losses.own_model import check_own_model
 from st_vi.recipes.arguments import check_arguments
-from st_vi.recipes.best_checkpoint import BestMetric, schedule
+from st_vi.recipes.best_checkpoint import BestMetric, judges_of, schedule
 from st_vi.recipes.checkpoints import last_complete_checkpoint, not_written
 from st_vi.recipes.interruption import Interruption
 from st_vi.recipes.runs import begin, check_folder, describe
@@ -89,7 +89,7 @@ def train(
     check_own_model(loss, model)
     if _has_frozen_adapter(model):
         logger.warning('the model\'s adapter is frozen, as a loaded one is: model.set_adapter("default") trains it on')
-    judges = [evaluator] if isinstance(evaluator, BaseEvaluator) else list(evaluator or ())
+    judges = judges_of(evaluator)
     args = training_arguments(output_dir, **schedule(judges, arguments) | dict(arguments))
     check_arguments(args)
     run = describe(model, train_dataset, args, loss, judges, settings or {})

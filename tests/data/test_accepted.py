@@ -1,0 +1,153 @@
+"""What may be given for a data set: stock's kinds, and what people have at hand; the same rows come out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Value
+from PIL import Image
+
+from st_vi.data import (
+    check_task_rows,
+    check_triplets,
+    combine_rows,
+    fact_check_to_triplets,
+    instructions_to_rows,
+    leakage_report,
+    nli_to_triplets,
+    perturbed_negatives,
+    reading_comprehension_to_triplets,
+    scored_pairs_to_rows,
+    split_by_anchor,
+    split_by_task,
+)
+from st_vi.data.accepted import as_dataset, as_train_rows
+
+ROWS = [
+    {"premise": "Trời mưa to.", "hypothesis": "Có mưa.", "label": "entailment"},
+    {"premise": "Trời mưa to.", "hypothesis": "Trời nắng.", "label": "contradiction"},
+    {"premise": "Nam ngủ.", "hypothesis": "Nam đang nghỉ.", "label": "entailment"},
+]
+
+
+def stream(rows):
+    def one_by_one():
+        yield from rows
+
+    return IterableDataset.from_generator(one_by_one)
+
+
+FORMS = {
+    "list": list,
+    "tuple": tuple,
+    "DataFrame": pd.DataFrame,
+    "a DataFrame with another index": lambda rows: pd.DataFrame(rows, index=[7, 8, 9][: len(rows)]),
+    "a DataFrame of categories": lambda rows: pd.DataFrame(rows).astype({"label": "category"}),
+    "stream": stream,
+    "stream with types": lambda rows: Dataset.from_list(rows).to_iterable_dataset(num_shards=2),
+    "columns": lambda rows: {name: [row[name] for row in rows] for name in rows[0]},
+    "columns of arrays": lambda rows: {name: np.array([row[name] for row in rows]) for name in rows[0]},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_rows(form):
+    assert as_dataset(FORMS[form](ROWS)).to_list() == ROWS
+    triplets = nli_to_triplets(FORMS[form](ROWS))
+    expected = nli_to_triplets(Dataset.from_list(ROWS))
+    assert {name: rows.to_list() for name, rows in triplets.items()} == {n: r.to_list() for n, r in expected.items()}
+
+
+def frame(**columns):
+    return pd.DataFrame(columns)
+
+
+@pytest.mark.parametrize(
+    ("adapt", "given", "count"),
+    [
+        (fact_check_to_triplets, frame(evidence=["Mưa."], claim=["Có mưa."], verdict=["SUPPORTED"]), 1),
+        (
+            reading_comprehension_to_triplets,
+            [{"question": "Ai?", "options": ["Nam", "Lan"], "answer": "A"}],
+            1,
+        ),
+        (
+            lambda rows: scored_pairs_to_rows(rows, (0, 5)),
+            frame(sentence1=["Mưa."], sentence2=["Có mưa."], score=[5]),
+            1,
+        ),
+        (instructions_to_rows, [{"instruction": "Chào hỏi.", "output": "Xin chào!"}], 1),
+        (lambda rows: split_by_anchor(rows, 0.5), frame(anchor=["a", "b", "c"]), 3),
+        (split_by_task, [{"anchor": "a", "task": "ocr"}, {"anchor": "b", "task": "instr"}], 2),
+        (check_triplets, frame(anchor=["a"], positive=["b"]), 1),
+        (perturbed_negatives, frame(anchor=["a"], positive=["Nam không ăn 3 quả cam ở chợ."]), 1),
+        (lambda rows: check_task_rows(rows)[0], frame(anchor=["a"], positive=["b"], task=["ocr"]), 1),
+        (
+            lambda rows: combine_rows(rows, rows),
+            frame(anchor=["a"], positive=["b"], task=["ocr"]),
+            2,
+        ),
+    ],
+)
+def test_adapters_take_them(adapt, given, count):
+    made = adapt(given)
+    parts = made.values() if isinstance(made, DatasetDict) else [made]
+    assert sum(map(len, parts)) == count
+
+
+def test_leakage_takes_them():
+    assert len(leakage_report(frame(anchor=["Mưa."]), [{"anchor": "Mưa."}]).drop()) == 1
+
+
+def test_keys_that_the_first_row_lacks_are_kept():
+    rows = as_dataset([{"anchor": "a"}, {"anchor": "b", "score": 0.5}])
+    assert rows["score"][:] == [None, 0.5]
+
+
+def test_missing_cells_of_a_frame():
+    given = frame(text=["a", None], more=["b", float("nan")], number=[1.5, None], whole=[1, 2], flag=[True, False])
+    rows = as_dataset(given)
+    assert rows["text"][:] == ["a", None] and rows["more"][:] == ["b", None]
+    assert rows["number"][0] == 1.5 and math.isnan(rows["number"][1])
+    assert rows.features["whole"] == Value("int64") and rows.features["flag"] == Value("bool")
+
+
+def test_pictures_come_through():
+    picture = Image.new("RGB", (4, 4), "red")
+    for form in ([{"anchor_image": picture}], frame(anchor_image=[picture])):
+        assert as_dataset(form)[0]["anchor_image"].getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (7, "expected a Dataset, a list of dicts or a DataFrame, got int: 7"),
+        ("rows.csv", "got str: 'rows.csv'"),
+        ([("a", "b")], "got list"),
+        (DatasetDict(train=Dataset.from_list(ROWS)), r"several by name, \['train'\]: give rows\['train'\]"),
+        ([{"a": 1}, {"a": "b"}], r"column 'a' cannot be a column of a data set, it holds \['int', 'str'\]"),
+        (frame(a=[[1], "b"]), "column 'a' cannot be a column"),
+    ],
+)
+def test_what_is_no_data_set_is_one_line(given, message):
+    with pytest.raises(ValueError, match=message) as error:
+        nli_to_triplets(given)
+    assert "\n" not in str(error.value)
+
+
+def test_sets_by_name_to_train_on():
+    several = as_train_rows({"a": frame(anchor=["x"], positive=["y"]), "b": [{"anchor": "x", "positive": "y"}]})
+    assert isinstance(several, DatasetDict) and several.num_rows == {"a": 1, "b": 1}
+    with pytest.raises(ValueError, match="streams by name"):
+        as_train_rows(IterableDatasetDict(a=stream(ROWS)))
+    with pytest.raises(ValueError, match="streams by name"):
+        as_train_rows({"a": stream(ROWS), "b": Dataset.from_list(ROWS)})
+
+
+def test_a_stream_gets_the_types_of_its_first_row():
+    assert as_train_rows(stream(ROWS)).features == Features({name: Value("string") for name in ROWS[0]})
+    with pytest.raises(ValueError, match="no rows"):
+        as_train_rows(stream([]))

@@ -1,0 +1,77 @@
+"""Evaluators take columns in every form, and name a primary metric that is among their figures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.evaluation import SequentialEvaluator
+from sentence_transformers.sentence_transformer.modules import BoW
+
+from st_vi.evaluation import (
+    NLU_BENCHMARKS,
+    CompositionEvaluator,
+    GeometryEvaluator,
+    NLISimilarityEvaluator,
+    NLUEvaluator,
+    OrderSensitivityEvaluator,
+    TaskRetrievalEvaluator,
+    ToleranceByClassEvaluator,
+)
+
+TEXTS = ["trời mưa", "trời nắng", "mèo", "chó"]
+OTHERS = ["mưa", "trời nắng to", "mèo con", "chó con mèo"]
+WRONG = ["nắng", "mưa", "chó", "mèo"]
+LABELS = ["entailment", "entailment", "neutral", "contradiction"]
+MADE = {
+    NLISimilarityEvaluator: lambda form, name: NLISimilarityEvaluator(
+        form(TEXTS), form(OTHERS), form(LABELS), name=name
+    ),
+    TaskRetrievalEvaluator: lambda form, name: TaskRetrievalEvaluator(
+        form(TEXTS), form(WRONG), form(["a", "b", "b", "b"]), form([0.1, 0.2, 0.3, 0.5]), name=name
+    ),
+    CompositionEvaluator: lambda form, name: CompositionEvaluator(
+        form(TEXTS), form(OTHERS), form(WRONG), form(["x", "x", "y", "y"]), name=name
+    ),
+    OrderSensitivityEvaluator: lambda form, name: OrderSensitivityEvaluator(
+        form(TEXTS), form(OTHERS), form([["mưa trời"], ["nắng", "trời"], [], ["mèo"]]), name=name
+    ),
+    GeometryEvaluator: lambda form, name: GeometryEvaluator(form(TEXTS), form(WRONG), form([0, 1, 1, 0]), name=name),
+    ToleranceByClassEvaluator: lambda form, name: ToleranceByClassEvaluator(form(TEXTS), form([0, 1, 1, 0]), name=name),
+}
+FORMS = {
+    "tuple": tuple,
+    # By its labels it would be read from behind.
+    "Series": lambda values: pd.Series(values, index=range(len(values) - 1, -1, -1)),
+    "Series of names": lambda values: pd.Series(values, index=list("abcd")),
+    "array": lambda values: pd.Series(values).to_numpy() if isinstance(values[0], list) else np.array(values),
+    "column": lambda values: Dataset.from_dict({"column": values})["column"],
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return SentenceTransformer(modules=[BoW(vocab=["mưa", "trời", "mèo", "chó", "nắng", "con"])], device="cpu")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", MADE)
+def test_every_form_of_a_column_gives_the_same_figures(model, kind, form):
+    expected = MADE[kind](list, "")(model)
+    assert MADE[kind](FORMS[form], "")(model) == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", ["", "dev", "nli", "order", "composition", "mean"])
+@pytest.mark.parametrize("kind", [k for k in MADE if k not in (GeometryEvaluator, ToleranceByClassEvaluator)])
+def test_the_primary_metric_is_one_of_the_figures(model, kind, name):
+    evaluator = MADE[kind](list, name)
+    figures = evaluator(model)
+    assert figures[evaluator.primary_metric] == evaluator(model)[evaluator.primary_metric]
+    assert SequentialEvaluator([evaluator])(model)["sequential_score"] == figures[evaluator.primary_metric]
+
+
+def test_nlu_says_what_it_takes():
+    with pytest.raises(ValueError, match=r"expected a Dataset, got DataFrame; .*from_pandas"):
+        NLUEvaluator(NLU_BENCHMARKS["ViFactCheck"], train=pd.DataFrame({"a": [1]}), test=pd.DataFrame({"a": [1]}))

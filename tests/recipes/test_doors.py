@@ -1,0 +1,241 @@
+"""`train_viclsr` and `train_vipolyqwen` take what the stock trainer takes."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from datasets import Dataset, IterableDataset
+from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvaluator
+from sentence_transformers.sentence_transformer import losses as stock
+from sentence_transformers.sentence_transformer.evaluation import TripletEvaluator
+
+from st_vi import CachedDLELoss, build_viclsr, train_viclsr, train_vipolyqwen
+from st_vi.data import sample_nli
+from st_vi.evaluation import GeometryEvaluator, NLISimilarityEvaluator
+from tests.conftest import SENTENCES
+
+COLUMNS = {
+    "anchor": [f"Hôm nay trời mưa to, ngày {n}." for n in range(16)],
+    "positive": [f"Ngày {n} có mưa." for n in range(16)],
+    "negative": [f"Ngày {n} trời nắng." for n in range(16)],
+}
+ROWS = [dict(zip(COLUMNS, row, strict=True)) for row in zip(*COLUMNS.values(), strict=True)]
+TASKS = [row | {"task": "text_pair", "score": n / 15} for n, row in enumerate(ROWS)]
+SETTINGS = {
+    "max_steps": 4,
+    "per_device_train_batch_size": 4,
+    "learning_rate": 1e-3,
+    "save_strategy": "no",
+    "logging_steps": 1,
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
+
+
+def built(base):
+    torch.manual_seed(0)
+    return build_viclsr(base)
+
+
+def stream(rows):
+    def one_by_one():
+        yield from rows
+
+    return IterableDataset.from_generator(one_by_one)
+
+
+@pytest.fixture(scope="module")
+def vectors(tiny_base, tmp_path_factory):
+    """Of a model trained on a `Dataset`, by both systems."""
+    return {
+        train: trained(train, tiny_base, Dataset.from_list(rows), tmp_path_factory.mktemp("expected"))
+        for train, rows in ((train_viclsr, ROWS), (train_vipolyqwen, TASKS))
+    }
+
+
+def trained(train, base, rows, folder, **settings):
+    model = built(base)
+    train(model, rows, folder / "run", **SETTINGS | {"gradient_accumulation_steps": 1} | settings)
+    return model.encode(SENTENCES)
+
+
+@pytest.mark.parametrize(("train", "rows"), [(train_viclsr, ROWS), (train_vipolyqwen, TASKS)])
+@pytest.mark.parametrize("form", [list, pd.DataFrame])
+def test_lists_and_frames_train_alike(tiny_base, tmp_path, vectors, train, rows, form):
+    assert (trained(train, tiny_base, form(rows), tmp_path) == vectors[train]).all()
+
+
+@pytest.mark.parametrize(("train", "rows"), [(train_viclsr, ROWS), (train_vipolyqwen, TASKS)])
+def test_sets_by_name_and_streams_train(tiny_base, tmp_path, train, rows):
+    assert abs(trained(train, tiny_base, {"a": rows[:8], "b": pd.DataFrame(rows[8:])}, tmp_path / "sets")).max() > 0
+    in_order = trained(train, tiny_base, stream(rows), tmp_path / "stream")
+    typed = Dataset.from_list(rows).to_iterable_dataset()
+    assert (trained(train, tiny_base, typed, tmp_path / "typed") == in_order).all()
+    with pytest.raises(ValueError, match="max_steps"):
+        trained(train, tiny_base, stream(rows), tmp_path / "endless", max_steps=-1)
+
+
+@pytest.mark.parametrize(
+    ("train", "rows", "message"),
+    [
+        (train_viclsr, [*ROWS[:5], ROWS[5] | {"positive": ""}], "column 'positive', row 5: expected non-empty text"),
+        (train_viclsr, [ROWS[0] | {"negative": "Ngày 0 có mưa."}], "column 'negative', row 0: the negative equals"),
+        (train_vipolyqwen, [*TASKS[:3], TASKS[3] | {"task": "không"}], "column 'task', row 3"),
+        (train_vipolyqwen, [*TASKS[:3], TASKS[3] | {"score": 7.0}], "column 'score', row 3"),
+    ],
+)
+def test_a_bad_row_of_a_stream_is_named_when_it_comes(tiny_base, tmp_path, train, rows, message):
+    with pytest.raises(ValueError, match=message):
+        trained(train, tiny_base, stream(rows), tmp_path)
+
+
+def test_a_stream_trains_on_columns_by_name(tiny_base, tmp_path, caplog):
+    rows = [{"id": 7, "negative": r["negative"], "positive": r["positive"], "anchor": r["anchor"]} for r in ROWS]
+    expected = trained(train_viclsr, tiny_base, stream(ROWS), tmp_path / "a")
+    with caplog.at_level(logging.WARNING):
+        assert (trained(train_viclsr, tiny_base, stream(rows), tmp_path / "b") == expected).all()
+    assert "columns that are not trained on: id" in caplog.text
+
+
+def nli(name=""):
+    rows = sample_nli("test").select(range(60))
+    return NLISimilarityEvaluator(rows["premise"], rows["hypothesis"], rows["label"], name=name)
+
+
+class Liked(BaseEvaluator):
+    """Likes one step best, and says what its primary metric is when stock's do: on the first call."""
+
+    def __init__(self, best, low_is_good=False):
+        super().__init__()
+        self.best, self.weights = best, None
+        self.greater_is_better = not low_is_good
+
+    def __call__(self, model, output_path=None, epoch=-1, steps=-1):
+        self.primary_metric = "liked"
+        if steps == self.best:
+            self.weights = {name: value.clone() for name, value in model.state_dict().items()}
+        return {"other": 0.5, "liked": float((steps == self.best) == self.greater_is_better)}
+
+
+STEPWISE = {"save_strategy": "steps", "save_steps": 1}
+
+
+@pytest.mark.parametrize(
+    "evaluators",
+    [
+        lambda liked: liked,
+        lambda liked: [liked],
+        lambda liked: [nli(), liked],
+        lambda liked: (liked, GeometryEvaluator(SENTENCES)),  # the last one with a primary metric
+        lambda liked: SequentialEvaluator([nli(), liked]),
+        lambda liked: SequentialEvaluator([liked, GeometryEvaluator(SENTENCES)]),
+        lambda liked: SequentialEvaluator([liked, nli()], main_score_function=lambda scores: scores[0]),
+    ],
+)
+def test_the_best_checkpoint_comes_back(tiny_base, tmp_path, evaluators):
+    liked, model = Liked(best=2), built(tiny_base)
+    trainer = train_viclsr(model, ROWS, tmp_path, evaluator=evaluators(liked), **SETTINGS | STEPWISE)
+    assert trainer.state.best_global_step == 2
+    assert all(torch.equal(value, liked.weights[name]) for name, value in model.state_dict().items())
+
+
+def test_of_an_evaluator_where_less_is_better_the_least(tiny_base, tmp_path):
+    liked, model = Liked(best=3, low_is_good=True), built(tiny_base)
+    assert train_viclsr(model, ROWS, tmp_path, evaluator=liked, **SETTINGS | STEPWISE).state.best_global_step == 3
+
+
+def test_stock_evaluators_pick_the_best_as_they_say(tiny_base, tmp_path):
+    evaluator = TripletEvaluator(*(COLUMNS[name][:8] for name in COLUMNS), name="dev")
+    trainer = train_viclsr(built(tiny_base), ROWS, tmp_path, evaluator=evaluator, **SETTINGS | STEPWISE)
+    assert trainer.args.metric_for_best_model == "eval_dev_cosine_accuracy"
+    assert trainer.state.best_model_checkpoint is not None
+
+
+def test_an_evaluator_that_returns_a_number(tiny_base, tmp_path):
+    class Number(BaseEvaluator):
+        def __call__(self, model, output_path=None, epoch=-1, steps=-1):
+            return float(steps == 2)
+
+    trainer = train_viclsr(built(tiny_base), ROWS, tmp_path, evaluator=Number(), **SETTINGS | STEPWISE)
+    assert trainer.state.best_global_step == 2
+
+
+def evaluations(trainer):
+    return [entry["step"] for entry in trainer.state.log_history if "eval_liked" in entry]
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "checkpoints", "best"),
+    [
+        ({"save_strategy": "no"}, [4], [], None),
+        ({"save_strategy": "steps", "save_steps": 2}, [2, 4], [2, 4], 2),
+        ({"eval_strategy": "steps", "eval_steps": 2}, [2, 4], [2, 4], 2),
+        ({"save_strategy": "steps", "save_steps": 2, "eval_steps": 1}, [1, 2, 3, 4], [2, 4], 2),
+        ({"eval_strategy": "no"}, [], [4], None),
+        ({"save_strategy": "steps", "save_steps": 3, "eval_strategy": "epoch"}, [4], [3, 4], None),
+        ({"save_strategy": "epoch", "eval_strategy": "steps", "eval_steps": 2}, [2, 4], [4], None),
+        ({"save_strategy": "steps", "save_steps": 1, "eval_steps": 2}, [2, 4], [1, 2, 3, 4], None),
+        ({"save_strategy": "best", "eval_strategy": "steps", "eval_steps": 1}, [1, 2, 3, 4], [1, 2], 2),
+        ({"save_strategy": "steps", "save_steps": 2, "load_best_model_at_end": False}, [2, 4], [2, 4], 2),
+    ],
+)
+def test_every_way_to_save_and_evaluate(tiny_base, tmp_path, settings, steps, checkpoints, best):
+    arguments = {key: value for key, value in SETTINGS.items() if key != "save_strategy"} | {"save_total_limit": None}
+    liked = Liked(best=2)
+    trainer = train_viclsr(built(tiny_base), ROWS, tmp_path, evaluator=liked, **arguments | settings)
+    assert evaluations(trainer) == steps
+    assert sorted(int(path.name.split("-")[1]) for path in tmp_path.glob("checkpoint-*")) == checkpoints
+    assert (trainer.state.best_global_step if trainer.state.best_model_checkpoint else None) == best
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_stock_losses_train(tiny_base, tmp_path):
+    model = built(tiny_base)
+    losses = {
+        "one": stock.MultipleNegativesRankingLoss(model),
+        "made": stock.MultipleNegativesRankingLoss,
+        "wrapped": stock.MatryoshkaLoss(model, stock.MultipleNegativesRankingLoss(model), [32, 16]),
+    }
+    for name, loss in losses.items():
+        before = model.encode(SENTENCES)
+        trainer = train_viclsr(model, ROWS, tmp_path / name, loss=loss, **SETTINGS)
+        assert math.isfinite(trainer.state.log_history[0]["loss"]) and abs(model.encode(SENTENCES) - before).max() > 0
+    losses = {"a": stock.MultipleNegativesRankingLoss(model), "b": stock.TripletLoss(model)}
+    train_viclsr(model, {"a": ROWS[:8], "b": ROWS[8:]}, tmp_path / "several", loss=losses, **SETTINGS)
+
+
+def test_stock_losses_of_mixed_tasks_get_scores_or_no_labels(tiny_base, tmp_path):
+    model, seen = built(tiny_base), []
+
+    class Watch(stock.CoSENTLoss):
+        def forward(self, sentence_features, labels):
+            seen.append(labels)
+            return super().forward(sentence_features, labels)
+
+    pairs = [{key: row[key] for key in ("anchor", "positive", "task", "score")} for row in TASKS]
+    settings = SETTINGS | {"gradient_accumulation_steps": 1}
+    train_vipolyqwen(model, pairs, tmp_path / "scores", loss=Watch(model), **settings)
+    known = {round(n / 15, 4) for n in range(16)}
+    assert all(labels.shape == (4,) for labels in seen)
+    assert {round(value, 4) for labels in seen for value in labels.tolist()} <= known
+    unscored = [{key: row[key] for key in ("anchor", "positive")} | {"task": "instr"} for row in TASKS]
+    for name, loss in (
+        ("none", stock.MultipleNegativesRankingLoss(model)),
+        ("inside", stock.MatryoshkaLoss(model, CachedDLELoss(model), [32, 16])),
+    ):
+        trainer = train_vipolyqwen(model, unscored, tmp_path / name, loss=loss, **settings)
+        assert math.isfinite(trainer.state.log_history[0]["loss"])
+    with pytest.raises(ValueError, match="info_nce_warm_up"):
+        loss = stock.MultipleNegativesRankingLoss(model)
+        train_vipolyqwen(model, unscored, tmp_path / "warm", loss=loss, info_nce_warm_up=0.5, **settings)
+
+
+def test_reports_go_where_stock_sends_them(tiny_base, tmp_path):
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    train_viclsr(built(tiny_base), ROWS, tmp_path, report_to="tensorboard", **SETTINGS)
+    assert list(Path(tmp_path).rglob("events.out.tfevents*"))
