@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.laws --output outputs/laws
 
-The encoder is `vi-mini` in bfloat16 on one thread, or with ``--teacher`` e5-small-vi. A folder that is there is gone on with, and times are then those
-of what was left.
+The encoder is `vi-mini` in bfloat16 on one thread, or with ``--teacher`` e5-small-vi. A folder that is there is gone on
+with, and times are then those of what was left.
 """
 
 from __future__ import annotations
