@@ -40,6 +40,7 @@ from st_vi.cli.options import (
     training_options,
     use_device,
 )
+from st_vi.cli.quiet import one_bar
 
 app = typer.Typer(help="Vietnamese embeddings for sentence-transformers.", no_args_is_help=True, add_completion=False)
 train_app = typer.Typer(help="Train one of the systems.", no_args_is_help=True)
@@ -78,6 +79,7 @@ def demo(
 ) -> None:
     """Show what a shipped or small model does, then train it. Downloads nothing."""
     refuse(context, f"with --system {system}", "steps" if system == "viclsr" else "epochs")
+    one_bar(context)
     with _interruptible(lambda: "the same command begins anew"):
         if system == "viclsr":
             demo_viclsr(output, epochs)
@@ -141,12 +143,14 @@ def viclsr(
     names = pairs("--label", label)
     arguments = training_options(max_steps, save_steps, bf16, use_device(device), bool(evaluation or eval_size))
 
+    one_bar(context)
     from transformers import set_seed
 
     from st_vi.data import nli_to_triplets, split_by_anchor
     from st_vi.data.sources import nli_rows
     from st_vi.losses import SupConNLILoss
     from st_vi.recipes import build_viclsr, train_viclsr
+    from st_vi.recipes.progress import Bar
 
     groups = [train, evaluation] if evaluation else [train]
     rows, held_out = (*nli_rows(*groups, columns=found, labels=names), None)[:2]
@@ -165,7 +169,7 @@ def viclsr(
             model,
             triplets,
             output,
-            evaluator=held_out and _nli_evaluator(held_out),
+            evaluator=held_out and _nli_evaluator(held_out, show_progress_bar=False),
             loss=loss,
             resume=resume,
             overwrite=overwrite,
@@ -173,6 +177,7 @@ def viclsr(
             per_device_train_batch_size=batch_size,
             learning_rate=learning_rate,
             seed=seed,
+            callbacks=[Bar()],
             **arguments,
         )
         if held_out:
@@ -224,11 +229,13 @@ def vipolyqwen(
     (found,) = roles(columns, _task_roles())
     arguments = training_options(max_steps, save_steps, bf16, use_device(device), bool(evaluation))
 
+    one_bar(context)
     from transformers import set_seed
 
     from st_vi.data.sources import task_rows
     from st_vi.recipes import build_vipolyqwen, train_vipolyqwen, vipolyqwen_evaluator
     from st_vi.recipes.lora import lora_config
+    from st_vi.recipes.progress import Bar
 
     adapter = lora_config(lora_rank) if lora else None
     bad_image: Literal["error", "skip"] = "skip" if skip_bad_images else "error"
@@ -237,7 +244,7 @@ def vipolyqwen(
     evaluator = None
     if evaluation:
         held_out, _ = task_rows(evaluation, found, bad_image=bad_image)
-        evaluator = vipolyqwen_evaluator(held_out, show_progress_bar=True)
+        evaluator = vipolyqwen_evaluator(held_out)
     set_seed(seed)  # of pooling and head
     model = trained_base(context, base, "embedding_dimension", "pooling", "max_pixels", "lora")
     model = model or build_vipolyqwen(base, embedding_dimension, pooling, lora=adapter, max_pixels=max_pixels)
@@ -256,6 +263,7 @@ def vipolyqwen(
             learning_rate=learning_rate,
             learning_rate_mapping={r"visual\.": vision_learning_rate},
             seed=seed,
+            callbacks=[Bar()],
             **arguments,
         )
         if evaluator:
@@ -298,6 +306,7 @@ def ablate_vipolyqwen(
     names = pairs("--label", label)
     arguments = training_options(None, None, bf16, use_device(device), False)
 
+    one_bar(context)
     from st_vi.data import split_by_task
     from st_vi.data.sources import nli_rows, task_rows
     from st_vi.recipes.ablation import ablate, read_results
@@ -349,6 +358,7 @@ def evaluate(
     names = pairs("--label", label)
     encoder_options = loading_options(bf16, use_device(device))
 
+    one_bar(context)
     from st_vi.data import read_rows
     from st_vi.data.sources import nli_rows, task_rows
     from st_vi.evaluation import NLU_BENCHMARKS, NLUEvaluator, load_benchmark
@@ -401,6 +411,7 @@ def encode(
         refuse(context, "without --chunk", "chunk_tokens")
     encoder_options = loading_options(bf16, use_device(device))
 
+    one_bar(context)
     from st_vi.encoding import encode_corpus
     from st_vi.hub import load
 
@@ -429,6 +440,7 @@ def encode(
 
 @app.command()
 def trim(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="a multilingual encoder or SentenceTransformer: a hub id or a folder")],
     texts: Annotated[list[str], typer.Argument(help="rows of texts: .jsonl, .csv, .tsv, .parquet or a hub id")],
     output: Annotated[Path, typer.Option(help="where the cut model goes")],
@@ -441,6 +453,7 @@ def trim(
     any_language: Annotated[bool, typer.Option(help="do not look whether the texts are Vietnamese")] = False,
 ) -> None:
     """Cut the vocabulary of a model to the pieces that texts use. Prints one JSON object."""
+    one_bar(context)
     from st_vi.hub import load
     from st_vi.vocabulary import trim_vocabulary
 
@@ -527,12 +540,14 @@ def _task_roles() -> tuple[str, ...]:
     return TASK_ROLES
 
 
-def _nli_evaluator(rows: Any) -> Any:
+def _nli_evaluator(rows: Any, show_progress_bar: bool = True) -> Any:
     from st_vi.data.labels import OTHER
     from st_vi.evaluation import NLISimilarityEvaluator
 
     rows = rows.filter(lambda label: label != OTHER, input_columns="label")
-    return NLISimilarityEvaluator(rows["premise"], rows["hypothesis"], rows["label"], show_progress_bar=True)
+    return NLISimilarityEvaluator(
+        rows["premise"], rows["hypothesis"], rows["label"], show_progress_bar=show_progress_bar
+    )
 
 
 def _echo_metrics(metrics: dict[str, float]) -> None:

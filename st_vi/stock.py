@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,14 @@ def watched_reading(check: CheckWeights) -> Iterator[None]:
     """Call ``check(model, place, loading_info)`` for all weights, of models and adapters, that transformers reads.
 
     ``loading_info`` has ``missing_keys``, ``unexpected_keys`` and ``mismatched_keys``; of the first two, transformers
-    makes a table in its log, with the function that is replaced here. Other threads wait, as it is the process's.
+    makes a table in its log, with the function that is replaced here: what passes the check is no news. Other threads
+    wait, as it is the process's.
     """
 
     def checked(*args: Any, **kwargs: Any) -> None:
         check(kwargs["model"], str(kwargs["pretrained_model_name_or_path"]), kwargs["loading_info"])
+        kwargs["loading_info"] = copy(kwargs["loading_info"])
+        kwargs["loading_info"].missing_keys, kwargs["loading_info"].unexpected_keys = set(), set()
         log_state_dict_report(*args, **kwargs)
 
     with _one_at_a_time:

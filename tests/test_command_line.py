@@ -10,10 +10,12 @@ import signal
 import subprocess
 import sys
 
+import datasets
 import pytest
 import torch
 from PIL import Image
 from sentence_transformers import SentenceTransformer
+from transformers.utils import logging
 from typer.testing import CliRunner
 
 from st_vi.__main__ import app, main
@@ -29,6 +31,22 @@ def st_vi(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+@pytest.fixture
+def quiet(recwarn, caplog):
+    """Checks what a command left on standard error: the first words of each line, and no warning."""
+
+    def check(result, *begins):
+        lines = [line for line in result.stderr.split("\n") if line.strip()]
+        lines = [line.split("\r")[-1].strip() for line in lines]
+        assert [line[: len(begin)] for line, begin in zip(lines, begins, strict=True)] == list(begins), lines
+        assert "{'" not in result.stdout  # the log, a dict a line
+        assert not [str(warning.message) for warning in recwarn]
+        assert not [record.message for record in caplog.records if record.levelname == "WARNING"]
+        assert logging.is_progress_bar_enabled() and not datasets.are_progress_bars_disabled()  # of other code
+
+    return check
+
+
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     path = tmp_path_factory.mktemp("rows") / "nli.jsonl"
@@ -36,7 +54,7 @@ def rows(tmp_path_factory):
     return path
 
 
-def test_demo_answers_compares_trains_and_saves(tmp_path, monkeypatch):
+def test_demo_answers_compares_trains_and_saves(tmp_path, monkeypatch, quiet):
     from st_vi.recipes import demo
 
     few = sample_nli("train").select(range(60))
@@ -48,6 +66,7 @@ def test_demo_answers_compares_trains_and_saves(tmp_path, monkeypatch):
     rows = [line.split()[1:4] for line in result.stdout.splitlines() if re.match(r"  [123]  ", line)]
     flood, paraphrase, football = [[float(value) for value in row] for row in rows]
     assert flood[1] > max(flood[2], paraphrase[2]) + 0.1 and football[2] == 1
+    quiet(result, "Searching with vi-mini", "100%")
     assert SentenceTransformer(str(tmp_path / "model")).encode("Xin chào").shape == (384,)
 
 
@@ -60,20 +79,22 @@ def test_the_questions_of_the_demo_are_what_they_are_said_to_be():
     assert [strip_diacritics(question) == question for question, _ in QUESTIONS] == [False] * 3 + [True] * 2 + [False]
 
 
-def test_vision_demo_trains_saves_reloads_and_encodes(tmp_path):
+def test_vision_demo_trains_saves_reloads_and_encodes(tmp_path, quiet):
     result = st_vi("demo", "--system", "vipolyqwen", "--output", tmp_path, "--steps", 2)
     assert result.exit_code == 0, result.output
     assert "text_to_image" in result.stdout and "một hình tròn đỏ" in result.stdout
+    quiet(result, "Training a small Qwen2-VL", "100%")
     picture = Image.open(tmp_path / "scene.png")
     assert SentenceTransformer(str(tmp_path / "model"), trust_remote_code=True).encode(picture).shape == (96,)
 
 
-def test_train_then_evaluate(tiny_base, rows, tmp_path):
+def test_train_then_evaluate(tiny_base, rows, tmp_path, quiet):
     out = tmp_path / "model"
     options = ("--base", tiny_base, "--train", rows, "--output", out, "--epochs", 1, "--batch-size", 32)
     result = st_vi("train", "viclsr", *options, "--eval-size", 0.3)
     assert result.exit_code == 0, result.output
     assert "triplets" in result.stdout and "eval_triplet_accuracy" in result.stdout
+    quiet(result, "100%")
 
     again = tmp_path / "again"
     assert st_vi("train", "viclsr", *options[:4], "--output", again, *options[6:], "--eval-size", 0.3).exit_code == 0
@@ -82,6 +103,7 @@ def test_train_then_evaluate(tiny_base, rows, tmp_path):
     result = st_vi("evaluate", out, "--nli", rows)
     assert result.exit_code == 0, result.output
     assert set(json.loads(result.stdout)) == {"triplet_accuracy", "nli_spearman"}
+    quiet(result, "Batches: 100%")
 
 
 def test_evaluate_a_benchmark_on_local_files(tiny_model, rows, tmp_path):
@@ -97,7 +119,7 @@ def test_evaluate_a_benchmark_on_local_files(tiny_model, rows, tmp_path):
     assert metrics["ViFactCheck_probe_macro_f1"] > 0.4
 
 
-def test_train_and_evaluate_vipolyqwen(tmp_path):
+def test_train_and_evaluate_vipolyqwen(tmp_path, quiet):
     base = save_tiny_qwen2_vl(tmp_path / "base")
     lines = []
     for colour, name in (("red", "đỏ"), ("blue", "xanh"), ("green", "lục"), ("black", "đen")):
@@ -111,10 +133,16 @@ def test_train_and_evaluate_vipolyqwen(tmp_path):
     result = st_vi("train", "vipolyqwen", *options, *more)
     assert result.exit_code == 0, result.output
     assert result.stdout.split()[:4] == ["text_pair", "4", "ocr", "4"]
+    quiet(result, "100%")
 
     result = st_vi("evaluate", tmp_path / "model", "--rows", tmp_path / "rows.jsonl")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["ocr_chance"] == 0.25
+    quiet(result, "Rows: 100%")
+
+    result = st_vi("encode", tmp_path / "model", tmp_path / "rows.jsonl", tmp_path / "out", "--column", "positive")
+    assert result.exit_code == 0, result.output
+    quiet(result, "Rows: 100%")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from st_vi.cli.options import Device, use_device
+from st_vi.cli.quiet import one_bar
 
 if TYPE_CHECKING:
     from st_vi.encoding.search import Found, SearchIndex
@@ -23,6 +24,7 @@ _WIDTH = 300  # characters of a passage that are shown
 
 
 def search(
+    context: typer.Context,
     source: Annotated[
         Path, typer.Argument(metavar="FILE_OR_FOLDER", help=".jsonl, .csv, .tsv, .xlsx, .parquet, .txt, .md")
     ],
@@ -46,6 +48,7 @@ def search(
     if not dense and not words:
         raise ValueError("--no-dense and --no-words together leave nothing to search by")
     use_device(device)
+    one_bar(context)
     from st_vi.encoding.search import SearchIndex
     from st_vi.hub import load
 

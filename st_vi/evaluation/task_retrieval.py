@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from st_vi.evaluation.common import by_place, encode_distinct, report, when
 from st_vi.evaluation.content import content_key, reader_key
@@ -48,7 +49,7 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         prompt_names: Task to the name of the model's prompt for its anchors; None encodes all without.
         name: Put before every metric.
         batch_size: Inputs a batch.
-        show_progress_bar: Show the progress of encoding.
+        show_progress_bar: Show the progress, task by task.
         write_csv: Add a line to a CSV file when an output path is given.
 
     Attributes:
@@ -111,12 +112,16 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         """Return the metrics, and store them in the model's card data."""
         metrics: dict[str, float] = {}
         recalls = []
+        bar = tqdm(total=len(self.tasks), desc="Rows", disable=not self.show_progress_bar)
         for task in dict.fromkeys(self.tasks):
-            figures = self._task_figures(model, task, [row for row, name in enumerate(self.tasks) if name == task])
+            rows = [row for row, name in enumerate(self.tasks) if name == task]
+            figures = self._task_figures(model, task, rows)
+            bar.update(len(rows))
             recalls.append(figures["recall@1"])
             metrics |= {f"{task}_{figure}": value for figure, value in figures.items()}
             shown = ", ".join(f"{figure} {value:.4f}" for figure, value in figures.items())
             logger.info(f"TaskRetrievalEvaluator on {task}{when(epoch, steps)}: {shown}")
+        bar.close()
         metrics["mean_recall@1"] = float(np.mean(recalls))
         path = Path(output_path, self.csv_file) if output_path is not None and self.write_csv else None
         return report(self, model, metrics, path, epoch, steps)
@@ -153,7 +158,7 @@ class TaskRetrievalEvaluator(BaseEvaluator):
             figures["option_accuracy"] = float(np.mean(beaten))
         scores = np.array([self.scores[row] for row in rows])
         known = ~np.isnan(scores)
-        if known.sum() > 1:
+        if len(np.unique(scores[known])) > 1:  # one score alone has no order
             figures["spearman"] = float(spearmanr(own.numpy()[known], scores[known]).statistic)
         return figures
 
@@ -179,7 +184,7 @@ class TaskRetrievalEvaluator(BaseEvaluator):
             model,
             *columns,
             batch_size=self.batch_size,
-            show_progress_bar=self.show_progress_bar,
+            show_progress_bar=False,
             prompt_name=prompt_name,
             keys=keys,
         )

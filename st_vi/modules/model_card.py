@@ -78,7 +78,10 @@ class ModelCard(CardData):
         if not isinstance(dataset, Dataset | DatasetDict):
             return
         sets = dataset if isinstance(dataset, DatasetDict) else {"dataset": dataset}
-        super().set_widget_examples(DatasetDict({name: _texts(part) for name, part in sets.items()}))
+        texts = list(dict.fromkeys(text for part in sets.values() for text in _texts(part)))[:4]
+        if len(texts) > 2:
+            self.usage_examples = texts[:3]
+            self.widget = [{"source_sentence": texts[0], "sentences": texts[1:]}]  # type: ignore[dict-item]
         self.set_picture_examples(sets)
 
     def set_picture_examples(self, dataset: Mapping[str, Dataset]) -> None:
@@ -156,14 +159,12 @@ def with_own_card(model: SentenceTransformer) -> None:
         model.model_card_data = card
 
 
-def _texts(rows: Dataset) -> Dataset:
-    """Some rows, of what is trained on the texts alone; those with a picture in the place of a text left out."""
+def _texts(rows: Dataset) -> list[str]:
+    """The shortest rows of texts, of what is trained on: anchor, positive and negatives of each."""
     names = [name for name in rows.column_names if _COLUMN.fullmatch(name)]
-    if not names:
-        return rows
-    some = rows.select_columns(names).select(range(min(len(rows), _ROWS)))
-    good = [number for number, row in enumerate(some) if all(isinstance(v, str) and v.strip() for v in row.values())]
-    return some.select(good)
+    some = rows.select_columns(names).select(range(min(len(rows), _ROWS))) if names else []
+    good = [list(row.values()) for row in some if all(isinstance(v, str) and v.strip() for v in row.values())]
+    return [text for row in sorted(good, key=lambda row: sum(map(len, row)))[:2] for text in row]
 
 
 def _pictures(sets: Mapping[str, Dataset]) -> Iterator[Any]:

@@ -17,6 +17,7 @@ from transformers import set_seed
 from st_vi.data import nli_to_triplets, sample_nli, sample_retrieval
 from st_vi.evaluation import NLISimilarityEvaluator
 from st_vi.hub import load
+from st_vi.recipes.progress import Bar
 from st_vi.recipes.viclsr import train_viclsr
 from st_vi.text import strip_diacritics
 
@@ -101,6 +102,7 @@ def run_demo(output_dir: str | Path, epochs: int = 2, seed: int = 0) -> DemoResu
         learning_rate=5e-5,
         save_strategy="no",
         logging_strategy="no",
+        callbacks=[Bar()],
         seed=seed,
         overwrite=True,  # of the demo before
     )

@@ -13,6 +13,7 @@ from transformers import set_seed
 from st_vi.data.scenes import Scene, Shape, draw
 from st_vi.hub import load
 from st_vi.recipes.generated import generated_rows, texts_of
+from st_vi.recipes.progress import Bar
 from st_vi.recipes.small_models import small_qwen2_vl
 from st_vi.recipes.vipolyqwen import build_vipolyqwen, train_vipolyqwen, vipolyqwen_evaluator
 
@@ -77,7 +78,9 @@ def run_vision_demo(
 
     before = evaluator(model)
     settings = SMALL_TRAINING | {"max_steps": steps, "logging_strategy": "no", "seed": seed}
-    train_vipolyqwen(model, train, output_dir / "model", info_nce_warm_up=0.5, overwrite=True, **settings)
+    train_vipolyqwen(
+        model, train, output_dir / "model", info_nce_warm_up=0.5, overwrite=True, callbacks=[Bar()], **settings
+    )
     after = evaluator(model)
 
     picture = draw(SCENE)

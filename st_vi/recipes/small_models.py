@@ -129,7 +129,7 @@ def small_qwen2_vl(
                 "mrope_section": [head // 4, head // 8, head // 8],
             },
             "bos_token_id": ids["<|endoftext|>"],
-            "eos_token_id": ids["<|im_end|>"],
+            "eos_token_id": tokenizer.eos_token_id,  # or the trainer changes it, and says so
             "pad_token_id": ids["<|endoftext|>"],
         },
         vision_config={

@@ -17,7 +17,7 @@ from sentence_transformers import (
 from sentence_transformers.base.data_collator import BaseDataCollator
 from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvaluator
 from torch import nn
-from transformers import TrainerCallback
+from transformers import ProgressCallback, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -26,6 +26,7 @@ from st_vi.recipes.arguments import check_arguments
 from st_vi.recipes.best_checkpoint import BestMetric, judges_of, schedule
 from st_vi.recipes.checkpoints import last_complete_checkpoint, not_written
 from st_vi.recipes.interruption import Interruption
+from st_vi.recipes.progress import Bar
 from st_vi.recipes.runs import begin, check_folder, describe
 
 logger = logging.get_logger(__name__)
@@ -98,6 +99,8 @@ def train(
         run["base"] = _begun_with(model).get(place, now)
     check_folder(output_dir, run, resume, overwrite)
     interruption = Interruption()
+    bars = [callback for callback in callbacks if isinstance(callback, Bar)]
+    others = [callback for callback in callbacks if not isinstance(callback, Bar)]
     trainer = SentenceTransformerTrainer(
         model=model,
         args=args,
@@ -105,8 +108,11 @@ def train(
         loss=loss,  # type: ignore[arg-type]
         evaluator=judges[0] if len(judges) == 1 else SequentialEvaluator(judges) if judges else None,
         data_collator=data_collator,  # type: ignore[arg-type]
-        callbacks=[BestMetric(judges), *callbacks, interruption],
+        callbacks=[BestMetric(judges), *others, interruption],
     )
+    if bars and not args.disable_tqdm:  # in the place of the stock one
+        trainer.pop_callback(ProgressCallback)
+        trainer.add_callback(bars[0])
     states = not (trainer.args.save_only_model or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled)
     trainer.accelerator.wait_for_everyone()  # until every process has looked into the folder
     if trainer.args.should_save:  # of several processes, the first

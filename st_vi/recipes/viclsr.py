@@ -104,6 +104,7 @@ def viclsr_training_arguments(output_dir: str | Path, **arguments: Any) -> Sente
         "save_total_limit": 2,
         "logging_steps": 0.05,
         "report_to": "none",
+        "dataloader_pin_memory": torch.accelerator.is_available(),  # a warning where there is none
         "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
     }
     return SentenceTransformerTrainingArguments(output_dir=str(output_dir), **defaults | arguments)

@@ -1,0 +1,42 @@
+"""What a command prints: its report, one bar and its result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+
+def one_bar(context: typer.Context) -> None:
+    """Let other libraries show no bars of their own until the command ends. Warnings and downloads are still shown.
+
+    Call it when the options are checked: it imports these libraries.
+
+    Args:
+        context: Of the command.
+    """
+    context.with_resource(_without_bars_of_libraries())
+
+
+@contextmanager
+def _without_bars_of_libraries() -> Iterator[None]:
+    """No bars of `datasets` (reading, filtering) and transformers (weights read and written, in a second mostly)."""
+    import datasets
+    from huggingface_hub import utils as hub
+    from transformers.utils import logging
+
+    of_datasets, of_transformers = datasets.are_progress_bars_disabled(), not logging.is_progress_bar_enabled()
+    of_downloads = hub.are_progress_bars_disabled()  # type: ignore[attr-defined]  # switched by transformers as well
+    restore_downloads = hub.disable_progress_bars if of_downloads else hub.enable_progress_bars  # type: ignore[attr-defined]
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+    restore_downloads()
+    try:
+        yield
+    finally:
+        if not of_datasets:
+            datasets.enable_progress_bars()
+        if not of_transformers:
+            logging.enable_progress_bar()
+        restore_downloads()
