@@ -472,8 +472,11 @@ def distill(
     documents: Annotated[list[str], typer.Option(help="paragraphs with title, text, section or subject; repeatable")],
     output: Annotated[Path, typer.Option(help="where the student, its stages and the teacher's vectors go")],
     share: Annotated[list[float] | None, typer.Option(help="how much of each --documents; repeatable")] = None,
-    nli: Annotated[list[str] | None, typer.Option(help="NLI rows; without, the package's own")] = None,
-    questions: Annotated[list[str] | None, typer.Option(help="rows anchor, positive, document; repeatable")] = None,
+    nli: Annotated[list[str] | None, typer.Option(help="NLI rows beside the package's own; repeatable")] = None,
+    label: Labels = None,
+    questions: Annotated[
+        list[str] | None, typer.Option(help="rows anchor, positive, document beside the package's own; repeatable")
+    ] = None,
     texts: Annotated[list[str] | None, typer.Option(help="rows with a text, of everyday language; repeatable")] = None,
     layers: Annotated[str, typer.Option(help="of the teacher, from 0")] = "2,5,8,11",
     max_pieces: Annotated[int, typer.Option(min=1, help="of the student's vocabulary")] = 14_300,
@@ -487,21 +490,24 @@ def distill(
     """Make a small encoder of a large one, in three stages: sentences, retrieval, NLI."""
     from datasets import concatenate_datasets
 
-    from st_vi.data import read_rows
+    from st_vi.data import read_rows, sample_nli
     from st_vi.data.sources import nli_rows
-    from st_vi.recipes.distil import distill_encoder
+    from st_vi.recipes.distil import distill_encoder, sample_questions
 
     try:
         numbers = [int(layer) for layer in layers.split(",")]
     except ValueError:
         raise ValueError(f"--layers wants numbers such as 2,5,8,11, got {layers!r}") from None
+    own = sample_nli("train").select_columns(["premise", "hypothesis", "label"])
+    names = pairs("--label", label)
+    further = [read_rows(source) for source in questions or []]
     with _interruptible(lambda: "call the same with --resume to go on"):
         distill_encoder(
             teacher,
             [read_rows(source) for source in documents],
             output,
-            nli=nli_rows(nli)[0] if nli else None,
-            questions=concatenate_datasets([read_rows(source) for source in questions]) if questions else None,
+            nli=concatenate_datasets([own, *nli_rows(nli, labels=names)]) if nli else own,
+            questions=concatenate_datasets([sample_questions(), *further]),
             texts=_texts(texts, "text") if texts else (),
             layers=numbers,
             max_pieces=max_pieces,

@@ -20,7 +20,7 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
-from st_vi.data import MixedTaskCollator, nli_to_triplets, split_by_anchor
+from st_vi.data import MixedTaskCollator, nli_to_triplets, sample_nli, sample_retrieval, split_by_anchor
 from st_vi.data.documents import document_contradictions, document_questions, document_texts
 from st_vi.data.negative_sampling import ClusterBatchSampler
 from st_vi.encoding import encode_corpus
@@ -151,7 +151,8 @@ def distill_encoder(
         output: A folder.
         nli: Rows premise, hypothesis, label; None is the package's own sample, its training part. A tenth of the
             premises is held out.
-        questions: Rows of your own for the second stage: anchor, positive, document.
+        questions: Rows for the second stage beside those made of `documents`: anchor, positive, document, such as
+            `sample_questions`, the package's own.
         texts: Further texts for the first stage, such as everyday language: a tenth of it, repeated if need be.
         layers: Of the teacher, from 0.
         max_pieces: Of the student's vocabulary.
@@ -222,6 +223,19 @@ def distill_encoder(
         run.log({"stage": name, "finished": True, **measure(student)})
     student.save_pretrained(str(output))
     return student
+
+
+def sample_questions() -> Dataset:
+    """The package's own questions and passages, the training part, as rows for `distill_encoder`.
+
+    Example:
+        >>> from st_vi.recipes.distil import sample_questions
+        >>> sample_questions().column_names
+        ['anchor', 'positive', 'document']
+    """
+    rows = sample_retrieval("train")
+    columns = {"anchor": rows["question"], "positive": rows["passage"], "document": rows["topic"]}
+    return Dataset.from_dict({name: list(values) for name, values in columns.items()})
 
 
 def small_student(teacher: SentenceTransformer, layers: Sequence[int], prompt: str = "") -> SentenceTransformer:
@@ -320,8 +334,6 @@ def _question_rows(
 
 
 def _nli_rows(nli: Dataset | None) -> Dataset:
-    from st_vi.data import sample_nli
-
     return sample_nli("train") if nli is None else nli
 
 

@@ -11,9 +11,11 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from typer.testing import CliRunner
 
 from st_vi import trim_vocabulary
-from st_vi.data import sample_nli
+from st_vi.__main__ import app
+from st_vi.data import sample_nli, sample_retrieval
 from st_vi.recipes.distil import STAGES, Distilled, _varied, distill_encoder, small_student
 from st_vi.recipes.small_models import small_encoder
 from st_vi.text import strip_diacritics
@@ -109,8 +111,8 @@ def test_the_teacher_of_other_rows_is_refused(run, teacher, documents, tmp_path)
 
 
 def test_more_steps_come_nearer_to_the_teacher(teacher, documents, tmp_path):
-    stage = replace(STAGES[0], epochs=6, batch_size=16, learning_rate=2e-3)
-    distill_encoder(teacher, documents, tmp_path / "out", stages=[stage], **QUICK)
+    stage = replace(STAGES[0], epochs=8, batch_size=16, learning_rate=2e-3)
+    distill_encoder(teacher, documents, tmp_path / "out", stages=[stage], **QUICK | {"num_texts": 60})
     start, end = (record for record in records(tmp_path / "out") if "teacher_cosine" in record)
     for name in ("teacher_cosine", "teacher_cosine_bare"):
         assert 1 - end[name] < 0.75 * (1 - start[name])
@@ -192,3 +194,23 @@ def test_the_cut_teacher_keeps_its_vectors(teacher, documents):
     before = model.encode(SENTENCES, convert_to_tensor=True)
     trim_vocabulary(model, documents["text"], keep=SENTENCES)
     torch.testing.assert_close(model.encode(SENTENCES, convert_to_tensor=True), before)
+
+
+def test_the_command(monkeypatch, documents, tmp_path):
+    """It hands on what it was given, beside the package's own rows."""
+    given = {}
+    monkeypatch.setattr("st_vi.recipes.distil.distill_encoder", lambda *args, **kw: given.update(kw, args=args))
+    documents.to_json(tmp_path / "documents.jsonl", force_ascii=False)
+    rows = [{"premise": "Trời mưa to.", "hypothesis": h, "label": i} for i, h in enumerate(["Trời mưa.", "Trời nắng."])]
+    Dataset.from_list(rows).to_json(tmp_path / "nli.jsonl")
+    arguments = ["--teacher", "large", "--documents", str(tmp_path / "documents.jsonl"), "--output", str(tmp_path)]
+    arguments += ["--nli", str(tmp_path / "nli.jsonl"), "--label", "0=entailment", "--label", "1=contradiction"]
+    result = CliRunner().invoke(app, ["distill", "encoder", *arguments, "--layers", "1,3", "--num-texts", "60"])
+    assert result.exit_code == 0 and "log.jsonl has the figures" in result.stdout, result.output
+    assert given["args"][0] == "large" and given["args"][1][0].column_names == ["title", "text"]
+    assert given["layers"] == [1, 3] and given["num_texts"] == 60
+    own = sample_nli("train")
+    assert len(given["nli"]) == len(own) + 2 and given["nli"][-1]["label"] == "contradiction"
+    assert len(given["questions"]) == len(sample_retrieval("train"))
+    result = CliRunner().invoke(app, ["distill", "encoder", *arguments, "--layers", "two"])
+    assert isinstance(result.exception, ValueError) and "--layers wants numbers" in str(result.exception)
