@@ -84,7 +84,7 @@ def test_what_nobody_can_read_is_an_error_that_names_the_row(text, tmp_path):
     with pytest.raises(ValueError, match="column 'positive', row 0: expected text or an image"):
         check_task_rows(rows(anchor=["Mưa."], positive=[text], task=["instr"]))
     collator = MixedTaskCollator(preprocess_fn=lambda inputs: {"texts": inputs})
-    with pytest.raises(ValueError, match="row 0 of the batch, column 'positive': expected text or an image"):
+    with pytest.raises(ValueError, match=r"row 0 of the batch, column 'positive': .*neither text nor image"):
         collator([{"anchor": "Mưa.", "positive": text, "task": "instr"}])
     model = SentenceTransformer(modules=[BoW(["mưa"])], device="cpu")
     with pytest.raises(ValueError, match="column 'text', row 1: nothing to encode"):
