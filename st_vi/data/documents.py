@@ -145,7 +145,7 @@ def document_contradictions(documents: Dataset, count: int, seed: int = 0) -> Da
         >>> from st_vi.data.documents import document_contradictions
         >>> text = "Chợ Cây Đa đã họp bên bờ sông này từ lâu, đông nhất là phiên cuối năm."
         >>> rows = Dataset.from_dict({"title": ["Chợ Cây Đa"], "text": [text]})
-        >>> document_contradictions(rows, 1)["negative"][:]
+        >>> document_contradictions(rows, 1, seed=1)["negative"][:]
         ['Chợ Cây Đa chưa họp bên bờ sông này từ lâu']
     """
     random, fresh = Random(seed), _Fresh()

@@ -330,7 +330,7 @@ def _question_rows(
     columns = ["anchor", "positive", "document"]
     if own is not None:
         made.append(own)
-    return concatenate_datasets([rows.select_columns(columns) for rows in made])
+    return concatenate_datasets([rows.select_columns(columns) for rows in made if len(rows)])
 
 
 def _nli_rows(nli: Dataset | None) -> Dataset:
