@@ -22,7 +22,7 @@ from st_vi.__main__ import app, main
 from st_vi.data import sample_nli, sample_retrieval
 from st_vi.encoding.search.words import syllables
 from st_vi.hub import load
-from st_vi.recipes.demo import DemoResult
+from st_vi.recipes.demo import Answer, DemoResult
 from st_vi.text import strip_diacritics
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -286,13 +286,14 @@ def test_a_console_without_vietnamese_loses_nothing(monkeypatch, tmp_path, encod
     console = {name: io.TextIOWrapper(io.BytesIO(), encoding=encoding) for name in ("stdout", "stderr")}
     for name, stream in console.items():
         monkeypatch.setattr(sys, name, stream)
-    result = DemoResult({"đúng": (0.5, 1.0)}, ["Trời mưa to ở Đà Nẵng …"], torch.ones(1, 1))
+    answer = Answer("Trời mưa to ở đâu?", "Trời mưa to ở Đà Nẵng …", 1.0, True)
+    result = DemoResult([answer], 1, (1.0, 1.0), torch.ones(3, 3), {"đúng": (0.5, 1.0)}, tmp_path)
     monkeypatch.setattr("st_vi.recipes.demo.run_demo", lambda *args: result)
     assert run_main(monkeypatch, "demo", "--output", tmp_path) == 0
     console["stdout"].flush()
     shown = console["stdout"].buffer.getvalue().decode(encoding)
     assert "1.00" in shown
-    assert r"\u1eb5ng" in shown  # ẵ
+    assert r"\u1eb5ng" in shown and r"\u2713" in shown  # ẵ and a tick
 
 
 def test_the_version(monkeypatch, capsys):

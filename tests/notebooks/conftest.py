@@ -51,7 +51,7 @@ def execute(kernel_environment: dict[str, str], tmp_path: Path) -> Callable[[str
         notebook.cells.append(new_code_cell(code, id="test"))
         client = nbclient.NotebookClient(
             notebook,
-            timeout=180,  # seconds a cell
+            timeout=900,  # seconds a cell: the machine may be busy
             kernel_name="python3",
             store_widget_state=False,  # five megabytes of script a figure
             resources={"metadata": {"path": str(tmp_path)}},
