@@ -32,13 +32,12 @@ _ARGUMENTS = (
 )
 # fmt: on
 _LENGTH = ("num_train_epochs", "max_steps")
-# What a training leaves in its folder, at the top of it.
+# The files that a training leaves in its folder, at the top of it.
 _LEFT = re.compile(
-    r"checkpoint-\d+|modules\.json|config(_\w+)?\.json|sentence_\w+_config\.json|generation_config\.json|README\.md|"
+    r"modules\.json|config(_\w+)?\.json|sentence_\w+_config\.json|generation_config\.json|README\.md|"
     r"(model|pytorch_model|adapter_model)[\w.-]*\.(safetensors|bin|json)|adapter_config\.json|"
     r"tokenizer[\w.]*|vocab\.\w+|merges\.txt|bpe\.codes|sentencepiece[\w.]*|added_tokens\.json|special_tokens_map\.json|"
-    r"\w*processor_config\.json|chat_template\.\w+|additional_chat_templates|training_args\.bin|trainer_state\.json|"
-    r"\d+_[A-Z]\w*|eval|" + re.escape(MANIFEST)
+    r"\w*processor_config\.json|chat_template\.\w+|training_args\.bin|trainer_state\.json|" + re.escape(MANIFEST)
 )
 
 
@@ -109,7 +108,7 @@ def check_folder(folder: str | Path, run: Mapping[str, Any], resume: bool, overw
     if not left:
         return
     shown = ", ".join(path.name for path in left[:4]) + (", …" if len(left) > 4 else "")
-    if not any(path.name in (MANIFEST, "modules.json") or path.is_dir() for path in left):
+    if not any(path.name in (MANIFEST, "modules.json") or path.is_dir() for path in left):  # else of a training
         raise ValueError(f"{folder} has files that a training would write over ({shown}): give another folder")
     if not overwrite:
         raise ValueError(
@@ -176,10 +175,22 @@ def _left_in(folder: Path) -> list[Path]:
     """What a training left at the top of `folder`, or would write over."""
     if not folder.is_dir():
         return []
-    own = set()
+    modules = set()
     if (folder / "modules.json").is_file():
-        own = {Path(module["path"]).parts[0] for module in read_modules(folder / "modules.json") if module["path"]}
-    return sorted(path for path in folder.iterdir() if path.name in own or _LEFT.fullmatch(path.name))
+        modules = {Path(module["path"]).parts[0] for module in read_modules(folder / "modules.json") if module["path"]}
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.name in modules or (_is_left_folder(path) if path.is_dir() else _LEFT.fullmatch(path.name))
+    )
+
+
+def _is_left_folder(path: Path) -> bool:
+    """A checkpoint, a whole one or not, or the evaluators' tables, by what is in it."""
+    inside = [file.name for file in path.iterdir()]
+    if re.fullmatch(r"checkpoint-\d+", path.name):
+        return not inside or any(_LEFT.fullmatch(name) or name.endswith((".pt", ".pth")) for name in inside)
+    return path.name == "eval" and bool(inside) and all(name.endswith("_results.csv") for name in inside)
 
 
 def _rows(rows: Any) -> dict[str, Any]:

@@ -86,11 +86,13 @@ def test_a_used_folder_is_refused_and_stays_as_it_is(tiny_base, used):
 
 def test_overwriting_replaces_the_run_and_leaves_other_files(tiny_base, used):
     (used / "notes.txt").write_text("mine")
-    (used / "data").mkdir()
-    (used / "data" / "rows.jsonl").write_text("{}")
+    for folder in ("data", "eval", "1_Data", "old checkpoint"):
+        (used / folder).mkdir()
+        (used / folder / "rows.jsonl").write_text("{}")
     train_viclsr(built(tiny_base), rows(), used, overwrite=True, **SETTINGS | {"max_steps": 6})
     assert {path.name for path in used.glob("checkpoint-*")} == {"checkpoint-5", "checkpoint-6"}
-    assert (used / "notes.txt").read_text() == "mine" and (used / "data" / "rows.jsonl").is_file()
+    assert (used / "notes.txt").read_text() == "mine"
+    assert all((used / folder / "rows.jsonl").is_file() for folder in ("data", "eval", "1_Data", "old checkpoint"))
     assert json.loads((used / MANIFEST).read_text())["max_steps"] == 6
     assert load(used).encode("Trời mưa.").shape == (32,)
 
