@@ -14,7 +14,7 @@ def demo_viclsr(output: Path, epochs: int) -> None:
 
     typer.echo(f"Searching with {MODEL}, then training ViCLSR from it: about a minute …", err=True)
     result = run_demo(output, epochs)
-    typer.echo(f"\nSix questions to {result.searched} passages, all held out in training:")
+    typer.echo(f"\nSix questions to {result.searched} passages; those that answer were held out in training:")
     for answer in result.answers:
         passage = textwrap.shorten(answer.passage, 90, placeholder=" …")
         typer.echo(f"\n  {answer.question}\n  {'✓' if answer.right else '✗'} {answer.score:.2f}  {passage}")
