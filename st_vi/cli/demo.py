@@ -29,7 +29,7 @@ def demo_viclsr(output: Path, epochs: int) -> None:
     for name, (before, after) in result.figures.items():
         typer.echo(f"  {name:<28}{100 * before:>8.1f}{100 * after:>8.1f}")
     typer.echo(
-        "\nThe sample rows are written so that words give nothing away: this model learns them by heart, and not what\n"
-        "they have in common. docs/benchmarks.md has rows of other people, where training helps."
+        "\nThe sample rows are written so that words give nothing away: training teaches this model little of those\n"
+        "it has seen, and nothing of the others. docs/benchmarks.md has rows of other people, where training helps."
     )
     typer.echo(f"\nThe trained model is in {result.trained}: st_vi.load({str(result.trained)!r})")
