@@ -69,6 +69,7 @@ trainer = train_viclsr(
     model,
     triplets,
     "outputs/quickstart/model",
+    overwrite=True,  # a notebook is run again and again
     loss=SupConNLILoss(model, temperature=0.05),
     per_device_train_batch_size=64,
     save_strategy="no",

@@ -72,6 +72,7 @@ if log is None:
             student,
             scored_pairs("train"),
             "outputs/loss_laboratory",
+            overwrite=True,  # a notebook is run again and again
             evaluator=GeometryEvaluator(same["anchor"], same["positive"]),
             num_train_epochs=10,
             per_device_train_batch_size=28,
