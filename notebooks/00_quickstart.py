@@ -31,7 +31,7 @@ print(triplets.report)
 from transformers import set_seed
 
 from st_vi import build_viclsr
-from st_vi.recipes.small_models import small_encoder
+from st_vi.recipes.examples.small_models import small_encoder
 
 set_seed(0)
 if MODEL is None:
@@ -114,8 +114,8 @@ bool((after == model.encode(sentences)).all())
 from IPython.display import display
 
 from st_vi import build_vipolyqwen
-from st_vi.data.scenes import Scene, Shape, draw
-from st_vi.recipes.small_models import small_qwen2_vl
+from st_vi.data.generated.scenes import Scene, Shape, draw
+from st_vi.recipes.examples.small_models import small_qwen2_vl
 
 picture = draw(Scene((Shape("hình tròn", "đỏ", "to", (0, 0)), Shape("ngôi sao", "xanh dương", "to", (2, 2)))))
 small_qwen2_vl([*rows["train"]["premise"]], "outputs/quickstart/qwen")

@@ -7,7 +7,7 @@
 
 # %%
 from st_vi import load
-from st_vi.recipes.example_models import example_text_model
+from st_vi.recipes.examples.text_models import example_text_model
 
 MODEL = None  # or a folder or a name on the hub
 
@@ -42,7 +42,7 @@ explorer
 # %%
 import pandas as pd
 
-from st_vi.evaluation.attention import effective_number, pool_texts, units
+from st_vi.inspection.attention import effective_number, pool_texts, units
 
 prefix = next(filter(None, model.prompts.values()), "")
 (view,) = pool_texts(model, [sentence], prompt=prefix)
@@ -63,7 +63,7 @@ pd.Series(summary).round(3)
 # Leaving the syllable out of the pool only is cheaper, and another question: its neighbours still know of it.
 
 # %%
-from st_vi.evaluation.faithfulness import cosine_drift, deletions, maskings
+from st_vi.inspection.faithfulness import cosine_drift, deletions, maskings
 
 syllables = [unit for unit in units(view) if unit.kind == "text"]
 table = pd.DataFrame(

@@ -10,7 +10,7 @@
 
 # %%
 from st_vi import load
-from st_vi.recipes.example_vision_model import example_vision_model
+from st_vi.recipes.examples.vision_model import example_vision_model
 
 MODEL = None  # or a folder or a name on the hub
 
@@ -26,7 +26,7 @@ prompt = "instr" if "instr" in model.prompts else None
 # %%
 import pandas as pd
 
-from st_vi.recipes.generated import generated_rows
+from st_vi.data.generated.rows import generated_rows
 from st_vi.recipes.vipolyqwen import vipolyqwen_evaluator
 
 held_out = generated_rows("test", 100, seed=0, kinds=["image_to_text", "text_to_image"])
@@ -44,8 +44,8 @@ learned
 # %%
 from PIL import Image
 
-from st_vi.data.render import render_text
-from st_vi.data.scenes import Scene, Shape, draw
+from st_vi.data.generated.render import render_text
+from st_vi.data.generated.scenes import Scene, Shape, draw
 
 circle = Shape("hình tròn", "đỏ", "to", (0, 0))
 star = Shape("ngôi sao", "xanh dương", "to", (2, 2))
@@ -94,8 +94,8 @@ explorer
 # %%
 from scipy.stats import spearmanr
 
-from st_vi.evaluation.patch_masks import mask_patches
-from st_vi.evaluation.patches import view_patches
+from st_vi.inspection.patch_masks import mask_patches
+from st_vi.inspection.patches import view_patches
 
 query = model.encode(explorer.query.value, convert_to_tensor=True)
 view = view_patches(model, scene, prompt_name=prompt)

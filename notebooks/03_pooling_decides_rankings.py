@@ -11,8 +11,8 @@ MODEL = None  # or a folder or a name on the hub
 
 # %%
 from st_vi import load
-from st_vi.evaluation.flips import repooled
-from st_vi.recipes.example_models import example_text_model
+from st_vi.inspection.flips import repooled
+from st_vi.recipes.examples.text_models import example_text_model
 
 if MODEL:
     model = load(MODEL)
@@ -35,8 +35,8 @@ prompt_name = "text_pair" if "text_pair" in model.prompts else None
 
 # %%
 from st_vi.data import sample_nli
-from st_vi.data.perturbations import strip_diacritics, swap_negation, swap_number
-from st_vi.evaluation.rankings import RetrievalSet
+from st_vi.data.negatives.perturbations import strip_diacritics, swap_negation, swap_number
+from st_vi.inspection.rankings import RetrievalSet
 
 rows = sample_nli("test").select(range(300))  # 100 premises with three hypotheses each
 corpus = list(dict.fromkeys(rows["hypothesis"]))

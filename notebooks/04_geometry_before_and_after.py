@@ -15,7 +15,7 @@ MODEL = None  # or a folder or a name on the hub
 from transformers import AutoModel, set_seed
 
 from st_vi import load
-from st_vi.recipes.example_models import cache_folder, example_text_model
+from st_vi.recipes.examples.text_models import cache_folder, example_text_model
 
 if MODEL is None:
     before, after = example_text_model("attention", trained=False), example_text_model("attention")
@@ -103,9 +103,9 @@ explorer
 import torch
 
 from st_vi import build_vipolyqwen
-from st_vi.data.scenes import caption, draw, scene
+from st_vi.data.generated.scenes import caption, draw, scene
 from st_vi.evaluation.geometry import modality_gap
-from st_vi.recipes.small_models import small_qwen2_vl
+from st_vi.recipes.examples.small_models import small_qwen2_vl
 from st_vi.viz.maps import project, scatter
 
 scenes = [scene("test", seed) for seed in range(60)]

@@ -49,9 +49,9 @@ from io import StringIO
 from datasets import Dataset, disable_progress_bars
 
 from st_vi.data import sample_sts
-from st_vi.evaluation.geometry_evaluator import GeometryEvaluator
+from st_vi.evaluation.geometry.evaluator import GeometryEvaluator
 from st_vi.recipes import train_vipolyqwen
-from st_vi.recipes.example_models import example_text_model
+from st_vi.recipes.examples.text_models import example_text_model
 
 disable_progress_bars()
 

@@ -88,7 +88,7 @@ def demo(
 
 
 def _demo_vipolyqwen(output: Path, steps: int) -> None:
-    from st_vi.recipes.demo_vipolyqwen import run_vision_demo
+    from st_vi.recipes.examples.demo_vipolyqwen import run_vision_demo
 
     typer.echo("Training a small Qwen2-VL, from random weights, on pictures of coloured shapes …", err=True)
     result = run_vision_demo(output, steps)
@@ -150,7 +150,7 @@ def viclsr(
     from st_vi.data.sources import nli_rows
     from st_vi.losses import SupConNLILoss
     from st_vi.recipes import build_viclsr, train_viclsr
-    from st_vi.recipes.progress import Bar
+    from st_vi.recipes.training.progress import Bar
 
     groups = [train, evaluation] if evaluation else [train]
     rows, held_out = (*nli_rows(*groups, columns=found, labels=names), None)[:2]
@@ -235,7 +235,7 @@ def vipolyqwen(
     from st_vi.data.sources import task_rows
     from st_vi.recipes import build_vipolyqwen, train_vipolyqwen, vipolyqwen_evaluator
     from st_vi.recipes.lora import lora_config
-    from st_vi.recipes.progress import Bar
+    from st_vi.recipes.training.progress import Bar
 
     adapter = lora_config(lora_rank) if lora else None
     bad_image: Literal["error", "skip"] = "skip" if skip_bad_images else "error"
@@ -309,9 +309,9 @@ def ablate_vipolyqwen(
     one_bar(context)
     from st_vi.data import split_by_task
     from st_vi.data.sources import nli_rows, task_rows
-    from st_vi.recipes.ablation import ablate, read_results
-    from st_vi.recipes.ablation_report import headline, plot, summarise, table
-    from st_vi.recipes.ablation_study import generated_study, study_of_rows
+    from st_vi.recipes.ablation.report import headline, plot, summarise, table
+    from st_vi.recipes.ablation.run import ablate, read_results
+    from st_vi.recipes.ablation.study import generated_study, study_of_rows
 
     results = output / "results.jsonl"
     if not table_only:

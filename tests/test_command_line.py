@@ -22,7 +22,7 @@ from st_vi.__main__ import app, main
 from st_vi.data import sample_nli, sample_retrieval
 from st_vi.encoding.search.words import syllables
 from st_vi.hub import load
-from st_vi.recipes.demo import Answer, DemoResult
+from st_vi.recipes.examples.demo import Answer, DemoResult
 from st_vi.text import strip_diacritics
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -55,7 +55,7 @@ def rows(tmp_path_factory):
 
 
 def test_demo_answers_compares_trains_and_saves(tmp_path, monkeypatch, quiet):
-    from st_vi.recipes import demo
+    from st_vi.recipes.examples import demo
 
     few = sample_nli("train").select(range(60))
     monkeypatch.setattr(demo, "sample_nli", lambda split: few)
@@ -71,7 +71,7 @@ def test_demo_answers_compares_trains_and_saves(tmp_path, monkeypatch, quiet):
 
 
 def test_the_questions_of_the_demo_are_what_they_are_said_to_be():
-    from st_vi.recipes.demo import QUESTIONS
+    from st_vi.recipes.examples.demo import QUESTIONS
 
     passages = {row["passage_id"]: row["passage"] for row in sample_retrieval("test")}
     words = [(set(syllables(question)), set(syllables(passages[name]))) for question, name in QUESTIONS]
@@ -288,7 +288,7 @@ def test_a_console_without_vietnamese_loses_nothing(monkeypatch, tmp_path, encod
         monkeypatch.setattr(sys, name, stream)
     answer = Answer("Trời mưa to ở đâu?", "Trời mưa to ở Đà Nẵng …", 1.0, True)
     result = DemoResult([answer], 1, (1.0, 1.0), torch.ones(3, 3), {"đúng": (0.5, 1.0)}, tmp_path)
-    monkeypatch.setattr("st_vi.recipes.demo.run_demo", lambda *args: result)
+    monkeypatch.setattr("st_vi.recipes.examples.demo.run_demo", lambda *args: result)
     assert run_main(monkeypatch, "demo", "--output", tmp_path) == 0
     console["stdout"].flush()
     shown = console["stdout"].buffer.getvalue().decode(encoding)

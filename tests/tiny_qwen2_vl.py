@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from st_vi.recipes.small_models import small_qwen2_vl
+from st_vi.recipes.examples.small_models import small_qwen2_vl
 from tests.conftest import SENTENCES
 
 TINY: dict[str, Any] = {

@@ -10,7 +10,7 @@ import typer
 
 def demo_viclsr(output: Path, epochs: int) -> None:
     """Search, compare and train with the shipped encoder."""
-    from st_vi.recipes.demo import MODEL, SENTENCES, run_demo
+    from st_vi.recipes.examples.demo import MODEL, SENTENCES, run_demo
 
     typer.echo(f"Searching with {MODEL}, then training ViCLSR from it: about a minute …", err=True)
     result = run_demo(output, epochs)

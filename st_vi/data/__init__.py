@@ -1,8 +1,11 @@
 """From raw rows to the columns that the stock trainer eats."""
 
 from st_vi.data.adapt import fact_check_to_triplets, nli_to_triplets, reading_comprehension_to_triplets
+from st_vi.data.audit.leakage import Leak, LeakageReport, leakage_report, without_leakage
+from st_vi.data.audit.noisy_labels import LabelSuspect, ScoreSuspect, label_suspects, score_suspects
+from st_vi.data.audit.preferences import PreferenceStrength, flip_rows, preference_strength
+from st_vi.data.audit.quality import ECI, eci, eci_from_similarities
 from st_vi.data.collator import MixedTaskCollator
-from st_vi.data.composition import composition_probes
 from st_vi.data.formats import (
     combine_rows,
     dialogues_to_rows,
@@ -11,19 +14,16 @@ from st_vi.data.formats import (
     scored_pairs_to_rows,
     vqa_to_rows,
 )
-from st_vi.data.judged_negatives import drop_false_negatives, hardness
-from st_vi.data.leakage import Leak, LeakageReport, leakage_report, without_leakage
-from st_vi.data.negative_sampling import ClusterBatchSampler, CurriculumBatchSampler, cluster_rows
-from st_vi.data.negatives import perturbed_negatives, same_document_negatives
-from st_vi.data.noisy_labels import LabelSuspect, ScoreSuspect, label_suspects, score_suspects
-from st_vi.data.perturbations import change_order, strip_diacritics, swap_negation, swap_number
-from st_vi.data.preferences import PreferenceStrength, flip_rows, preference_strength
-from st_vi.data.quality import ECI, eci, eci_from_similarities
-from st_vi.data.read import read_rows
+from st_vi.data.generated.composition import composition_probes
+from st_vi.data.negatives.judged import drop_false_negatives, hardness
+from st_vi.data.negatives.made import perturbed_negatives, same_document_negatives
+from st_vi.data.negatives.perturbations import change_order, strip_diacritics, swap_negation, swap_number
+from st_vi.data.negatives.sampling import ClusterBatchSampler, CurriculumBatchSampler, cluster_rows
 from st_vi.data.sample_sets import sample_nli, sample_retrieval, sample_sts
 from st_vi.data.split import split_by_anchor, split_by_task
 from st_vi.data.task_rows import check_task_rows
 from st_vi.data.triplets import Triplets, check_triplets
+from st_vi.files.read import read_rows
 
 __all__ = [
     "ECI",

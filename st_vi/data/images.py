@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from st_vi.data.columns import is_missing
-from st_vi.pictures import MAX_ASPECT_RATIO, open_image
+from st_vi.inputs.pictures import MAX_ASPECT_RATIO, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,7 +10,7 @@ import torch
 
 from st_vi.data.columns import bad_value, is_missing, shown
 from st_vi.data.images import open_images
-from st_vi.modules.vision_inputs import is_picture
+from st_vi.inputs.kinds import is_picture
 from st_vi.text import is_unicode, mend
 
 PICTURE_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from datasets import Dataset
 
-from st_vi.data.read import read_rows
+from st_vi.files.read import read_rows
 
 Split = Literal["train", "test"]
 

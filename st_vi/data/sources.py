@@ -11,9 +11,9 @@ from datasets import Dataset, concatenate_datasets
 from st_vi.data.columns import clean_texts, find_columns, is_missing
 from st_vi.data.formats import combine_rows
 from st_vi.data.labels import known_labels, unused_labels
-from st_vi.data.read import read_rows
 from st_vi.data.task_rows import BadImage, check_task_rows
 from st_vi.data.triplets import Report
+from st_vi.files.read import read_rows
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
 TASK_ROLES = ("anchor", "anchor_image", "positive", "positive_image", "score", "task", "options")

@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict
 from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.columns import bad_value, clean_text, find_columns
 from st_vi.data.task_rows import ModelInputs
-from st_vi.evaluation.content import content_key
+from st_vi.inputs.content import content_key
 from st_vi.text import comparison_key
 
 

@@ -14,10 +14,10 @@ from sentence_transformers.base.modality import infer_modality
 from sentence_transformers.util import quantize_embeddings
 from tqdm.auto import tqdm
 
-from st_vi.encoding.as_list import as_list
+from st_vi.inputs.as_list import as_list
+from st_vi.inputs.kinds import is_picture
+from st_vi.inputs.pictures import open_image
 from st_vi.modules import Qwen2VLTransformer
-from st_vi.modules.vision_inputs import is_picture
-from st_vi.pictures import open_image
 from st_vi.text import is_blank, is_unicode
 
 MAX_TOKENS = 4096

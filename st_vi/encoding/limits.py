@@ -12,6 +12,7 @@ from st_vi.encoding.batches import as_texts, token_counts
 from st_vi.modules import WordSegmentedTransformer
 from st_vi.modules.tokenizers import own_tokenizer
 from st_vi.text.chunks import chunk_spans
+from st_vi.text.segmentation import segment_words
 
 _NO_LIMIT = 10**9  # transformers writes "none" as 10³⁰
 
@@ -54,8 +55,6 @@ def count_cut(model: SentenceTransformer, inputs: Sequence[Any], counts: dict[in
 
 def _full_count(model: SentenceTransformer, tokenizer: Any, text: str, prompt: str) -> int:
     if isinstance(model[0], WordSegmentedTransformer):
-        from st_vi.modules.word_segmentation import segment_words
-
         text = segment_words(text)
     return len(own_tokenizer(tokenizer)(prompt + text, truncation=False, padding=False, verbose=False)["input_ids"])
 

@@ -15,7 +15,8 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer
 
-from st_vi.encoding.as_list import as_list
+from st_vi.inputs.as_list import as_list
+from st_vi.text.segmentation import segment_words, segmenter
 
 MODEL_FILE = "model.onnx"
 CONFIG_FILE = "config_st_vi_onnx.json"
@@ -79,7 +80,9 @@ class OnnxEncoder:
         self.similarity_fn_name: str = config["similarity_fn_name"]
         self.embedding_dimension: int = config["embedding_dimension"]
         self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        self._segment = _segmenter() if config["segment_words"] else None
+        self._segment = segment_words if config["segment_words"] else None
+        if self._segment:
+            segmenter()  # fail now, not at the first text, where pyvi is missing
         self._run = _RUNTIMES[runtime, dtype](folder / file_name, threads)
 
     def encode(
@@ -192,13 +195,6 @@ _RUNTIMES: dict[tuple[str, str], Callable[[Path, int | None], Run]] = {
     ("openvino", "float32"): partial(_openvino, precision="f32"),
     ("openvino", "bfloat16"): partial(_openvino, precision="bf16"),
 }
-
-
-def _segmenter() -> Callable[[str], str]:
-    from st_vi.modules.word_segmentation import segment_words
-
-    segment_words("")  # fail now, not at the first batch, where pyvi is missing
-    return segment_words
 
 
 def _unit(embeddings: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 
 from st_vi.data import read_rows
-from st_vi.data.read import local_path, stream_rows
+from st_vi.files.read import local_path, stream_rows
 
 
 def open_rows(

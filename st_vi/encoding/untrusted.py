@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modality import is_message_dict
 
-from st_vi.modules.vision_inputs import plain_text, without_marks
-from st_vi.pictures import open_image
+from st_vi.inputs.kinds import plain_text, without_marks
+from st_vi.inputs.pictures import open_image
 from st_vi.text import is_unicode
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 from tqdm.auto import tqdm
 
-from st_vi.evaluation.content import content_key, opened
+from st_vi.inputs.content import content_key, opened
 
 
 def by_place(values: Sequence[Any]) -> Sequence[Any]:

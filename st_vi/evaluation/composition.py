@@ -24,7 +24,7 @@ class CompositionEvaluator(BaseEvaluator):
       model without word order gets 0.
     - ``composition_accuracy``: the same of all probes together; the primary metric.
 
-    The similarity is the model's own. `st_vi.data.composition.composition_probes` makes Vietnamese probes.
+    The similarity is the model's own. `st_vi.data.generated.composition.composition_probes` makes Vietnamese probes.
 
     Source: ARO, arXiv 2210.01936 (its relation and attribution tests ask a picture); probes of texts are *inferred*.
 
@@ -45,7 +45,7 @@ class CompositionEvaluator(BaseEvaluator):
     Example:
         >>> from sentence_transformers import SentenceTransformer
         >>> from sentence_transformers.sentence_transformer.modules import BoW
-        >>> from st_vi.data.composition import composition_probes
+        >>> from st_vi.data.generated.composition import composition_probes
         >>> from st_vi.evaluation.composition import CompositionEvaluator
         >>> probes = composition_probes(per_kind=2)
         >>> evaluator = CompositionEvaluator(probes["anchor"], probes["positive"], probes["negative"], probes["kind"])

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from st_vi.evaluation.common import by_place, encode_distinct, report, when
-from st_vi.evaluation.content import content_key, reader_key
+from st_vi.inputs.content import content_key, reader_key
 
 logger = logging.getLogger(__name__)
 

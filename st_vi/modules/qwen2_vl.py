@@ -17,11 +17,11 @@ from transformers.image_utils import SizeDict
 from transformers.utils import is_flash_attn_2_available, is_torchvision_available, is_vision_available  # type: ignore[attr-defined]
 from transformers.utils.versions import require_version
 
+from st_vi.inputs.kinds import read_input, without_marks
 from st_vi.modules.distinct_pictures import DistinctPictures
 from st_vi.modules.model_card import with_own_card
 from st_vi.modules.saved_module import declare_requirement
 from st_vi.modules.tokenizers import own_tokenizer
-from st_vi.modules.vision_inputs import read_input, without_marks
 from st_vi.modules.whole_backbone import whole_backbone
 from st_vi.text import is_blank, is_unicode
 
@@ -52,9 +52,9 @@ class Qwen2VLTransformer(Transformer):
     picture or a list of them, a video, a conversation; and any mixture of these in one batch. Pictures come before
     the text, whatever the order of the dict; a None in the dict counts as absent.
 
-    - **Pictures** are opened by `st_vi.pictures.open_image`, as in training: upright, on white, of 8 bits.
+    - **Pictures** are opened by `st_vi.inputs.pictures.open_image`, as in training: upright, on white, of 8 bits.
     - **Texts.** ``{"text": …}`` is text, whatever it says. A string by itself is a picture where it is an address or
-      a path of one (`st_vi.modules.vision_inputs.is_picture`); a picture that is not there is an error. The marks
+      a path of one (`st_vi.inputs.kinds.is_picture`); a picture that is not there is an error. The marks
       of pictures, such as ``<|image_pad|>``, are text like any other where they come in a text.
     - **Pixel budget.** Every picture is scaled to between `min_pixels` and `max_pixels`, up to rounding to whole
       visual tokens of 28×28 pixels each. Videos keep the budget of the base model's video processor.

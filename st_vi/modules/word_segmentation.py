@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from st_vi.modules.model_card import with_own_card
 from st_vi.modules.saved_module import declare_requirement
-from st_vi.text import mend
+from st_vi.text.segmentation import segment_words, segmenter
 
 
 class WordSegmentedTransformer(Transformer):
@@ -33,13 +32,13 @@ class WordSegmentedTransformer(Transformer):
         ImportError: pyvi is not installed.
 
     Example:
-        >>> from st_vi.modules.word_segmentation import segment_words
+        >>> from st_vi.text.segmentation import segment_words  # what it does to every text
         >>> segment_words("Sinh viên đại học bách khoa.")
         'Sinh_viên đại_học bách_khoa .'
     """
 
     def __init__(self, model_name_or_path: str, **kwargs: Any) -> None:
-        _segmenter()  # fail now, not at the first batch
+        segmenter()  # fail now, not at the first batch
         super().__init__(model_name_or_path, **kwargs)
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Tensor | Any]:  # type: ignore[override]
@@ -66,11 +65,6 @@ class WordSegmentedTransformer(Transformer):
         declare_requirement(output_path)
 
 
-def segment_words(text: str) -> str:
-    """Join the syllables of each Vietnamese word by underscores; the segmenter knows words in composed letters."""
-    return _segmenter()(mend(text))
-
-
 def _segment(text: Any) -> Any:
     if isinstance(text, str):
         text.encode()  # the segmenter takes half of a surrogate pair, and no tokenizer does
@@ -80,12 +74,3 @@ def _segment(text: Any) -> Any:
     if isinstance(text, dict) and "text" in text:  # as stock has it, beside a plain string
         return {**text, "text": _segment(text["text"])}
     return text
-
-
-@cache
-def _segmenter() -> Callable[[str], str]:
-    try:
-        from pyvi import ViTokenizer
-    except ImportError as error:
-        raise ImportError('Vietnamese word segmentation needs pyvi: pip install "st-vi[vi]"') from error
-    return ViTokenizer.tokenize

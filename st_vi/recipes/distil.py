@@ -22,12 +22,12 @@ from torch import nn
 
 from st_vi.data import MixedTaskCollator, nli_to_triplets, sample_nli, sample_retrieval, split_by_anchor
 from st_vi.data.documents import document_contradictions, document_questions, document_texts
-from st_vi.data.negative_sampling import ClusterBatchSampler
+from st_vi.data.negatives.sampling import ClusterBatchSampler
 from st_vi.encoding import encode_corpus
 from st_vi.evaluation import NLISimilarityEvaluator
 from st_vi.hub import load
 from st_vi.losses import DLELoss
-from st_vi.recipes.training import train
+from st_vi.recipes.training.run import train
 from st_vi.tasks import Task
 from st_vi.terms import InfoNCE, TeacherCosine, TeacherSimilarities
 from st_vi.text import strip_diacritics

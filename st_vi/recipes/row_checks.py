@@ -14,10 +14,10 @@ from st_vi.data import MixedTaskCollator, check_task_rows
 from st_vi.data.columns import candidate_columns
 from st_vi.data.task_rows import task_stream
 from st_vi.evaluation import TaskRetrievalEvaluator
-from st_vi.evaluation.content import opened
+from st_vi.inputs.content import opened
 from st_vi.losses import DLELoss
 from st_vi.modules import Qwen2VLTransformer
-from st_vi.recipes.best_checkpoint import judges_of
+from st_vi.recipes.training.best_checkpoint import judges_of
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
 

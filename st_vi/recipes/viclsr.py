@@ -27,7 +27,7 @@ from st_vi.modules.model_card import TAGS, ModelCard
 from st_vi.modules.positions import usable_positions
 from st_vi.modules.whole_backbone import whole_backbone
 from st_vi.recipes.base_models import check_base
-from st_vi.recipes.training import Evaluators, Loss, train
+from st_vi.recipes.training.run import Evaluators, Loss, train
 
 
 def build_viclsr(

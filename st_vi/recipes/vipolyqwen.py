@@ -30,7 +30,7 @@ from st_vi.modules.model_card import TAGS, ModelCard
 from st_vi.recipes.base_models import check_base
 from st_vi.recipes.lora import add_lora, lora_config
 from st_vi.recipes.row_checks import check_evaluator, checked_rows, num_positives, tasks_of
-from st_vi.recipes.training import Evaluators, Loss, train
+from st_vi.recipes.training.run import Evaluators, Loss, train
 from st_vi.text import comparison_key
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def vipolyqwen_evaluator(rows: TrainRows, **settings: Any) -> TaskRetrievalEvalu
             cannot be read.
 
     Example:
-        >>> from st_vi.recipes.generated import generated_rows
+        >>> from st_vi.data.generated.rows import generated_rows
         >>> from st_vi.recipes.vipolyqwen import vipolyqwen_evaluator
         >>> evaluator = vipolyqwen_evaluator(generated_rows("test", 2, seed=0, kinds=["words", "questions"]))
         >>> evaluator.prompt_names

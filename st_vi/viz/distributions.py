@@ -79,7 +79,7 @@ def spectrum(singular_values: Mapping[str, Tensor], title: str = "") -> go.Figur
     early is a space that has collapsed into few directions.
 
     Args:
-        singular_values: (dimensions,) by name, such as `st_vi.evaluation.geometry.singular_values` gives them.
+        singular_values: (dimensions,) by name, such as `st_vi.evaluation.geometry.measures.singular_values` gives them.
         title: Above the figure.
 
     Raises:

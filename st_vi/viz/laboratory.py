@@ -9,9 +9,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from st_vi.losses.free_points import FreePoints, Moment
 from st_vi.terms import Term
 from st_vi.viz.dynamics import component_traces, penalty_traces, share_traces
+from st_vi.viz.free_points import FreePoints, Moment
 from st_vi.viz.plane import plane_traces
 from st_vi.viz.sphere import sphere_layout, sphere_traces
 from st_vi.viz.theme import COLOURS, styled
@@ -106,7 +106,7 @@ def replay(
         spare_twins: See `FreePoints.look`.
 
     Example:
-        >>> from st_vi.losses.free_points import ALL_TERMS, FreePoints
+        >>> from st_vi.viz.free_points import ALL_TERMS, FreePoints
         >>> from st_vi.viz.laboratory import replay
         >>> figure = replay(FreePoints(rows=6), ALL_TERMS, batch_size=4, moments=(0, 1, 2))
         >>> [frame.name for frame in figure.frames]

@@ -10,7 +10,7 @@ import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from st_vi.pictures import open_image
+from st_vi.inputs.pictures import open_image
 from st_vi.viz.pictures import under
 from st_vi.viz.theme import COLOURS, SEQUENTIAL, styled
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from st_vi.pictures import open_image
+from st_vi.inputs.pictures import open_image
 
 SHOWN_PIXELS = 640
 """The longer side of a picture in a figure is reduced to this; places keep counting in pixels of the picture."""

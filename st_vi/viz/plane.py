@@ -18,7 +18,7 @@ def alignment_uniformity_plane(
     """Models, and perhaps a training, on the plane of Wang and Isola (2020, arXiv 2005.10242): lower left is better.
 
     Args:
-        points: (alignment, uniformity) of each model by name, as `st_vi.evaluation.geometry` measures them.
+        points: (alignment, uniformity) of each model by name, as `st_vi.evaluation.geometry.measures` measures them.
         path: The same of the moments of one training, in order; its last is marked.
         title: Above the figure.
 

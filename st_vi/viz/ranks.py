@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from st_vi.evaluation.rankings import Estimate
+from st_vi.inspection.rankings import Estimate
 from st_vi.viz.theme import COLOURS, styled
 
 GREY = "rgba(90,90,90,0.35)"
@@ -169,7 +169,7 @@ def recall_bars(
         height: In pixels.
 
     Example:
-        >>> from st_vi.evaluation.rankings import Estimate
+        >>> from st_vi.inspection.rankings import Estimate
         >>> from st_vi.viz.ranks import recall_bars
         >>> recall_bars({"mean": Estimate(0.5, 0.4, 0.7)}, k=5).data[0].y
         (0.5,)

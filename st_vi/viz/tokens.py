@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import get_colorscale, sample_colorscale, unlabel_rgb
 
-from st_vi.evaluation.attention import Unit
+from st_vi.inspection.attention import Unit
 from st_vi.viz.theme import COLOURS, FONT, SEQUENTIAL, styled
 
 KIND_COLOURS = {"text": COLOURS[0], "prefix": COLOURS[1], "special": COLOURS[3]}
@@ -33,11 +33,11 @@ def highlight(units: Sequence[Unit], deleted: Unit | None = None) -> str:
     ``st-vi-tokens``.
 
     Args:
-        units: From `st_vi.evaluation.attention.units`.
+        units: From `st_vi.inspection.attention.units`.
         deleted: Struck through; None for none.
 
     Example:
-        >>> from st_vi.evaluation.attention import Unit
+        >>> from st_vi.inspection.attention import Unit
         >>> from st_vi.viz.tokens import highlight
         >>> "mưa &lt;b&gt;" in highlight([Unit("mưa <b>", "text", (0,), (0, 7), 1.0)])
         True
@@ -87,14 +87,14 @@ def weight_bars(units: Sequence[Unit], title: str = "") -> go.Figure:
     """One bar a unit, from left to right as in the text; the colour tells text, prefix and special tokens apart.
 
     Args:
-        units: From `st_vi.evaluation.attention.units`.
+        units: From `st_vi.inspection.attention.units`.
         title: Above the figure.
 
     Returns:
         A figure whose first trace has the weights as ``y``.
 
     Example:
-        >>> from st_vi.evaluation.attention import Unit
+        >>> from st_vi.inspection.attention import Unit
         >>> from st_vi.viz.tokens import weight_bars
         >>> weight_bars([Unit("mưa", "text", (0,), (0, 3), 1.0)]).data[0].y
         (1.0,)

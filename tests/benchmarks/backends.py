@@ -27,9 +27,9 @@ from sentence_transformers.backend import export_static_quantized_openvino_model
 from st_vi.data import read_rows
 from st_vi.encoding.onnx import OnnxEncoder
 from st_vi.encoding.onnx_export import export_onnx, quantize_onnx
-from st_vi.evaluation.tables import markdown
 from st_vi.hub import load
 from st_vi.recipes import build_viclsr
+from st_vi.recipes.ablation.tables import markdown
 from tests.benchmarks.timing import cells, seconds_by_turns
 from tests.benchmarks.viclsr import BASE, DATA
 

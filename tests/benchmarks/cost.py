@@ -17,8 +17,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from st_vi import CachedSupConNLILoss, SupConNLILoss
-from st_vi.evaluation.tables import markdown
 from st_vi.recipes import build_viclsr
+from st_vi.recipes.ablation.tables import markdown
 from tests.benchmarks.speed import peak_bytes, xnli
 from tests.benchmarks.viclsr import BASE
 

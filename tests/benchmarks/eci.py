@@ -29,11 +29,11 @@ from sentence_transformers.util import mine_hard_negatives
 from transformers import set_seed
 
 from st_vi.data import read_rows, split_by_anchor
+from st_vi.data.audit.quality import eci
 from st_vi.data.columns import clean_texts
 from st_vi.data.negatives import same_document_negatives
-from st_vi.data.quality import eci
-from st_vi.evaluation.tables import markdown, over_seeds
 from st_vi.recipes import train_viclsr
+from st_vi.recipes.ablation.tables import markdown, over_seeds
 from tests.benchmarks.tables import update_docs
 from tests.benchmarks.viclsr import ARMS, DATA, build
 

@@ -33,9 +33,9 @@ from transformers import AutoModel, AutoTokenizer
 
 from st_vi.data import read_rows
 from st_vi.encoding import encode_by_cost, encode_corpus
-from st_vi.evaluation.tables import markdown
 from st_vi.hub import load
 from st_vi.recipes import build_viclsr
+from st_vi.recipes.ablation.tables import markdown
 from tests.benchmarks.timing import cells, seconds_by_turns
 from tests.benchmarks.viclsr import BASE, DATA
 

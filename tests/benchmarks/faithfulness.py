@@ -27,12 +27,12 @@ from transformers import set_seed
 from st_vi import AttentionPooling, MLPHead
 from st_vi.data import nli_to_triplets, read_rows, sample_nli, split_by_anchor
 from st_vi.data.labels import canonical_labels
-from st_vi.evaluation.attention import pool_texts, units
-from st_vi.evaluation.faithfulness import cosine_drift, deletions
-from st_vi.evaluation.tables import markdown
-from st_vi.evaluation.text_units import By
+from st_vi.inspection.attention import pool_texts, units
+from st_vi.inspection.faithfulness import cosine_drift, deletions
 from st_vi.recipes import train_viclsr
-from st_vi.recipes.example_models import example_text_model
+from st_vi.recipes.ablation.tables import markdown
+from st_vi.recipes.examples.text_models import example_text_model
+from st_vi.text.units import By
 from tests.benchmarks.tables import update_docs
 
 DATA = Path(os.environ.get("ST_VI_DATA", "../shared/data"))

@@ -25,8 +25,8 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from st_vi.encoding import encode_corpus
-from st_vi.evaluation.tables import markdown
 from st_vi.hub import load
+from st_vi.recipes.ablation.tables import markdown
 from tests.benchmarks.viclsr import BASE, DATA
 
 # Asked before any search was run; with the title of the article that answers.

@@ -11,9 +11,9 @@ from datasets import Image as ImageColumn
 from PIL import Image
 
 from st_vi.data import read_rows, split_by_anchor
-from st_vi.data.render import render_text
+from st_vi.data.generated.render import render_text
+from st_vi.data.generated.rows import nli_text_pairs
 from st_vi.data.sample_sets import Split
-from st_vi.recipes.generated import nli_text_pairs
 from tests.benchmarks.viclsr import DATA, nli_rows
 
 PARAGRAPH: dict[str, Any] = {"size": (224, 224), "noise": 0.0, "max_rotation": 0.0, "layout": "page"}

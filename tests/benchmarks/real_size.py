@@ -21,7 +21,7 @@ from transformers import Qwen2VLConfig, Qwen2VLModel
 
 from st_vi import DLELoss, build_vipolyqwen
 from st_vi.recipes import vipolyqwen_training_arguments
-from st_vi.recipes.small_models import small_qwen2_vl
+from st_vi.recipes.examples.small_models import small_qwen2_vl
 
 TEXTS = ["Một hình tròn đỏ.", "Hai ngôi sao vàng.", "Hôm nay trời mưa."]
 

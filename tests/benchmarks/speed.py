@@ -33,10 +33,10 @@ from torch import Tensor
 
 from st_vi import VIPOLYQWEN_TASKS, MixedTaskCollator
 from st_vi.data import nli_to_triplets, read_rows
-from st_vi.data.scenes import draw, questions, scene
+from st_vi.data.generated.scenes import draw, questions, scene
 from st_vi.losses import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss
 from st_vi.recipes import build_viclsr, build_vipolyqwen
-from st_vi.recipes.small_models import small_qwen2_vl
+from st_vi.recipes.examples.small_models import small_qwen2_vl
 from tests.benchmarks.viclsr import BASE, DATA
 
 SCORES = {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0}

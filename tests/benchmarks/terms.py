@@ -30,7 +30,7 @@ from transformers import set_seed
 from st_vi import DLELoss, Task, train_vipolyqwen
 from st_vi import terms as all_terms
 from st_vi.data import read_rows
-from st_vi.evaluation.tables import markdown, over_seeds
+from st_vi.recipes.ablation.tables import markdown, over_seeds
 from st_vi.tasks import VIPOLYQWEN_TASKS
 from st_vi.terms import Term
 from tests.benchmarks.tables import update_docs

@@ -30,9 +30,9 @@ from transformers import set_seed
 from st_vi.data import Triplets, nli_to_triplets, read_rows, split_by_anchor
 from st_vi.data.labels import canonical_labels
 from st_vi.evaluation import NLISimilarityEvaluator, NLUBenchmark, NLUEvaluator
-from st_vi.evaluation.tables import markdown, over_seeds
 from st_vi.losses import SupConNLILoss
 from st_vi.recipes import build_viclsr, train_viclsr
+from st_vi.recipes.ablation.tables import markdown, over_seeds
 from tests.benchmarks.tables import update_docs
 
 DATA = Path(os.environ.get("ST_VI_DATA", "../shared/data"))

@@ -24,10 +24,10 @@ from datasets import DatasetDict
 from sentence_transformers import SentenceTransformer
 from transformers import set_seed
 
-from st_vi.evaluation.tables import markdown, over_seeds
+from st_vi.data.generated.rows import generated_rows, texts_of
 from st_vi.recipes import build_vipolyqwen, train_vipolyqwen, vipolyqwen_evaluator
-from st_vi.recipes.generated import generated_rows, texts_of
-from st_vi.recipes.small_models import small_qwen2_vl
+from st_vi.recipes.ablation.tables import markdown, over_seeds
+from st_vi.recipes.examples.small_models import small_qwen2_vl
 from tests.benchmarks.real_rows import real_rows, text_pairs
 from tests.benchmarks.tables import update_docs
 

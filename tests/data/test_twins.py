@@ -19,7 +19,7 @@ from st_vi.data import (
 from st_vi.data.negatives import same_document_negatives
 from st_vi.encoding import encode_corpus
 from st_vi.evaluation import NLISimilarityEvaluator, TaskRetrievalEvaluator
-from st_vi.evaluation.rankings import RetrievalSet
+from st_vi.inspection.rankings import RetrievalSet
 
 TWINS = ("Chị Hòa là khách quý của Ủy ban Ðông Sơn.", "Chị Hoà là khách quí  của Uỷ ban\u200b Đông Sơn.")
 UNREADABLE = ["\u200b\ufeff", "\x00\x07", "\u00ad \u2060", "\u3164"]

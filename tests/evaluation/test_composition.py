@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.modules import BoW
 
-from st_vi.data.composition import KINDS, composition_probes
+from st_vi.data.generated.composition import KINDS, composition_probes
 from st_vi.evaluation.composition import CompositionEvaluator
 from tests.conftest import SENTENCES
 from tests.evaluation.given import GivenVectors, at

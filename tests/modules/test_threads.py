@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 
 from st_vi import build_vipolyqwen
-from st_vi.evaluation.attention import pool_texts
+from st_vi.inspection.attention import pool_texts
 from st_vi.modules import AttentionPooling
 from tests.conftest import SENTENCES
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 CHECKS = """
-from st_vi.evaluation.rankings import RetrievalSet
+from st_vi.inspection.rankings import RetrievalSet
 
 assert len(queries) == 100 and len(corpus) == 300 and rows["label"].count("contradiction") == 100
 assert len(set(relevant)) == 100 and not set("ơđạ").intersection("".join(variants["diacritics"].queries))

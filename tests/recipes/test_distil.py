@@ -17,7 +17,7 @@ from st_vi import trim_vocabulary
 from st_vi.__main__ import app
 from st_vi.data import sample_nli, sample_retrieval
 from st_vi.recipes.distil import STAGES, Distilled, _varied, distill_encoder, small_student
-from st_vi.recipes.small_models import small_encoder
+from st_vi.recipes.examples.small_models import small_encoder
 from st_vi.text import strip_diacritics
 from tests.conftest import SENTENCES
 

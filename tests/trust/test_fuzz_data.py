@@ -30,10 +30,10 @@ from st_vi.data import (
     split_by_task,
     vqa_to_rows,
 )
+from st_vi.data.audit.quality import eci_from_similarities
 from st_vi.data.columns import candidate_columns, clean_text, find_columns
 from st_vi.data.labels import canonical_labels
-from st_vi.data.perturbations import change_order, strip_diacritics, swap_negation, swap_number
-from st_vi.data.quality import eci_from_similarities
+from st_vi.data.negatives.perturbations import change_order, strip_diacritics, swap_negation, swap_number
 from tests.trust.strategies import (
     INF,
     NAN,

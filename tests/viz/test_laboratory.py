@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from st_vi.losses.free_points import ALL_TERMS, FreePoints
+from st_vi.viz.free_points import ALL_TERMS, FreePoints
 from st_vi.viz.laboratory import replay
 
 ANCHORS, PATH, MSE, ALONG, FALSE_MASS = 2, 4, 8, 13, 15

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from st_vi.evaluation.rankings import Estimate
+from st_vi.inspection.rankings import Estimate
 from st_vi.viz.ranks import GREY, rank_slopes, rank_slopes_by_pair, recall_bars
 from st_vi.viz.theme import COLOURS
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from st_vi.evaluation.attention import Unit
+from st_vi.inspection.attention import Unit
 from st_vi.viz.tokens import KIND_COLOURS, drift_table, highlight, temperature_bars, weight_bars
 
 UNITS = [

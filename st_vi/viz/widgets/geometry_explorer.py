@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from st_vi.evaluation import geometry
-from st_vi.evaluation.neighbours import shared_neighbours
+from st_vi.evaluation.geometry.neighbours import shared_neighbours
 from st_vi.viz.distributions import beside, similarity_histogram, spectrum
 from st_vi.viz.maps import Projection, project, side_by_side
 from st_vi.viz.projection import Method, as_rows

@@ -14,8 +14,8 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from st_vi.evaluation.patch_masks import mask_patches
-from st_vi.evaluation.patches import Patch, PatchView, patch_box, pixel_budget, view_patches
+from st_vi.inspection.patch_masks import mask_patches
+from st_vi.inspection.patches import Patch, PatchView, patch_box, pixel_budget, view_patches
 from st_vi.viz.lasso import drawn_lines, inside
 from st_vi.viz.patches import mass_bars, patch_map, resolutions_side_by_side, similarity_bars, with_opacity_slider
 from st_vi.viz.pictures import is_transparent, readable
@@ -55,8 +55,8 @@ class PatchExplorer(Explorer):
             cannot be read.
 
     Example:
-        >>> from st_vi.data.scenes import draw, scene
-        >>> from st_vi.recipes.example_vision_model import example_vision_model
+        >>> from st_vi.data.generated.scenes import draw, scene
+        >>> from st_vi.recipes.examples.vision_model import example_vision_model
         >>> from st_vi.viz.widgets.patch_explorer import PatchExplorer
         >>> pictures = {"scene": draw(scene("test", 0), size=224)}
         >>> PatchExplorer(example_vision_model(), pictures, query="Một hình tròn đỏ.")  # doctest: +SKIP

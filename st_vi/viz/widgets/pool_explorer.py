@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
-from st_vi.evaluation.attention import PooledText, effective_number, pool_texts, repool, units
-from st_vi.evaluation.faithfulness import cosine_drift, deletions, maskings
+from st_vi.inspection.attention import PooledText, effective_number, pool_texts, repool, units
+from st_vi.inspection.faithfulness import cosine_drift, deletions, maskings
 from st_vi.text import strip_diacritics
 from st_vi.viz.tokens import drift_table, highlight, temperature_bars, weight_bars
 from st_vi.viz.widgets.explorer import Explorer
@@ -31,7 +31,7 @@ class PoolExplorer(Explorer):
     the text is encoded again without it. Outside a kernel, the bars come with a slider over the temperature.
 
     Args:
-        model: With attention pooling; see `st_vi.evaluation.attention.pool_texts`.
+        model: With attention pooling; see `st_vi.inspection.attention.pool_texts`.
         text: To begin with.
         prompts: Name to prefix; None for those of the model. The first is chosen to begin with.
 
@@ -43,7 +43,7 @@ class PoolExplorer(Explorer):
         ValueError: The model has no attention pooling, or its tokenizer gives no offsets.
 
     Example:
-        >>> from st_vi.recipes.example_models import example_text_model
+        >>> from st_vi.recipes.examples.text_models import example_text_model
         >>> from st_vi.viz.widgets.pool_explorer import PoolExplorer
         >>> explorer = PoolExplorer(example_text_model(), text="Trời mưa to.")  # doctest: +SKIP
     """

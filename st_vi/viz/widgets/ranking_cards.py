@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from st_vi.evaluation.false_negatives import Suspect
-from st_vi.evaluation.flips import Flips, SyllableEffect
-from st_vi.evaluation.rankings import Estimate, RetrievalSet
+from st_vi.inspection.false_negatives import Suspect
+from st_vi.inspection.flips import Flips, SyllableEffect
+from st_vi.inspection.rankings import Estimate, RetrievalSet
 
 CARD = "background:#ffffff;color:#1a1a1a;padding:6px 10px;margin:2px 0;line-height:1.5"
 CELL = "text-align:left;vertical-align:top;padding:2px 10px 2px 0;color:#1a1a1a;background:#ffffff;white-space:normal"

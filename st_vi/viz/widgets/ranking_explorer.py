@@ -12,9 +12,9 @@ import plotly.graph_objects as go
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from st_vi.evaluation.false_negatives import suspected_false_negatives, word_overlaps
-from st_vi.evaluation.flips import Flips, find_flips, margins_without_syllables, syllable_effects
-from st_vi.evaluation.rankings import (
+from st_vi.inspection.false_negatives import suspected_false_negatives, word_overlaps
+from st_vi.inspection.flips import Flips, find_flips, margins_without_syllables, syllable_effects
+from st_vi.inspection.rankings import (
     RetrievalSet,
     cosine_matrix,
     document_ranks,

@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("ipywidgets")
 pytest.importorskip("anywidget")
 
-from st_vi.losses.free_points import ALL_TERMS, FreePoints, adjusted
 from st_vi.tasks import VIPOLYQWEN_TASKS
+from st_vi.viz.free_points import ALL_TERMS, FreePoints, adjusted
 from st_vi.viz.widgets.loss_laboratory import LossLaboratory
 
 ANCHORS, POSITIVES, PATH, MSE, SHARE, MASS, FALSE_MASS = 2, 3, 4, 8, 12, 14, 15

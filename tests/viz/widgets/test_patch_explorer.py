@@ -10,9 +10,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from st_vi import build_vipolyqwen
-from st_vi.data.scenes import draw, scene
-from st_vi.evaluation.patch_masks import mask_patches
-from st_vi.evaluation.patches import view_patches
+from st_vi.data.generated.scenes import draw, scene
+from st_vi.inspection.patch_masks import mask_patches
+from st_vi.inspection.patches import view_patches
 from st_vi.viz.widgets.patch_explorer import NO_QUERY, TRANSPARENT, PatchExplorer
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 

@@ -8,7 +8,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from st_vi.evaluation.rankings import RetrievalSet
+from st_vi.inspection.rankings import RetrievalSet
 from st_vi.viz.widgets.ranking_explorer import RankingExplorer
 
 CORPUS = [

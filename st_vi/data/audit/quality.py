@@ -1,0 +1,185 @@
+"""How much the negatives of a contrastive training set may teach, asked of models before anything is trained.
+
+Similarities are cosines; anchors are encoded by `encode_query`, the rest by `encode_document`, as stock miners do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import pairwise_cos_sim
+from torch import Tensor
+
+from st_vi.data.accepted import Rows, as_dataset
+from st_vi.data.columns import clean_texts
+
+
+@dataclass(frozen=True)
+class ECI:
+    """How much a set of negatives may teach, in the manner of ECI; made by `eci`.
+
+    Attributes:
+        hardness: How near the negatives come to the positives, in [0, 1].
+        safety: Share of negatives that are no suspected false negatives, in [0, 1].
+        negatives: K, negatives a row.
+
+    Example:
+        >>> from st_vi.data.audit.quality import ECI
+        >>> round(ECI(hardness=0.5, safety=1.0, negatives=1).score, 4)  # log 2 · 2/3
+        0.4621
+    """
+
+    hardness: float
+    safety: float
+    negatives: int
+
+    @property
+    def score(self) -> float:
+        """log(1 + K) · 2 · hardness · safety / (hardness + safety): from 0, and 0 where either is."""
+        total = self.hardness + self.safety
+        return math.log1p(self.negatives) * (2 * self.hardness * self.safety / total if total else 0.0)
+
+
+def eci(
+    dataset: Rows,
+    model: SentenceTransformer,
+    teacher: SentenceTransformer | None = None,
+    absolute_margin: float | None = None,
+    relative_margin: float | None = 0.05,
+    batch_size: int = 32,
+    show_progress_bar: bool = True,
+) -> ECI:
+    """ECI-style score of the negatives of a data set: `eci_from_similarities` of its texts under a model.
+
+    Negatives that were mined with a margin under the same model are all safe by that margin: only a teacher, another
+    and better model, can then doubt them.
+
+    Args:
+        dataset: Columns anchor, positive, and one or more whose names begin with "negative".
+        model: The one to be trained; it tells how hard negatives are.
+        teacher: Tells which negatives are safe; None, `model` does.
+        absolute_margin: See `eci_from_similarities`.
+        relative_margin: See `eci_from_similarities`.
+        batch_size: Texts a batch.
+        show_progress_bar: Show the progress of encoding.
+
+    Raises:
+        ValueError: A missing column, no rows, or text that is empty or no string; names column, row and value.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from sentence_transformers import SentenceTransformer
+        >>> from sentence_transformers.sentence_transformer.modules import BoW
+        >>> from st_vi.data.audit.quality import eci
+        >>> model = SentenceTransformer(modules=[BoW(vocab=["trời", "mưa", "to", "nắng"])], device="cpu")
+        >>> rows = {"anchor": ["trời mưa"], "positive": ["trời mưa to"], "negative": ["trời nắng"]}
+        >>> found = eci(Dataset.from_dict(rows), model)
+        >>> round(found.hardness, 4), found.safety  # cosines of 2/√6 and 1/2
+        (0.6124, 1.0)
+    """
+    dataset = as_dataset(dataset)
+    names = triplet_columns(dataset)
+    settings: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+    positive, negative = cosines(dataset, names, model, **settings)
+    doubted = cosines(dataset, names, teacher, **settings) if teacher is not None else (None, None)
+    return eci_from_similarities(positive, negative, *doubted, absolute_margin, relative_margin)  # type: ignore[call-arg]
+
+
+def eci_from_similarities(
+    positive: Tensor,
+    negative: Tensor,
+    teacher_positive: Tensor | None = None,
+    teacher_negative: Tensor | None = None,
+    absolute_margin: float | None = None,
+    relative_margin: float | None = 0.05,
+) -> ECI:
+    """ECI-style score, log(1 + K) · harmonic mean of hardness and safety.
+
+    - Hardness: the mean over all negatives of s⁻/s⁺, clipped to [0, 1]. Where s⁺ ≤ 0 there is no such share: 1 for
+      s⁻ ≥ s⁺, else 0.
+    - Safety: the share of all negatives with t⁻ ≤ t⁺ − absolute_margin and t⁻ ≤ t⁺ − relative_margin · |t⁺|, the
+      rule by which stock `mine_hard_negatives` keeps a candidate; t is s, or the teacher's.
+
+    Source: arXiv 2603.20990, first version, for the shape of the score (a capacity in K, times a harmonic balance of
+    hardness and safety); the second version scores a set otherwise. How both parts are measured is *inferred*, as is
+    that they are means of the whole set, of which the harmonic mean is taken once. Compare scores of one model only.
+
+    Args:
+        positive: s⁺, (B,), similarity of anchor and positive.
+        negative: s⁻, (B, K), of the anchor and each of its negatives.
+        teacher_positive: t⁺, (B,), with `teacher_negative`; a teacher's scores of any range.
+        teacher_negative: t⁻, (B, K).
+        absolute_margin: How far a safe negative lies below the positive, ≥ 0; None asks nothing.
+        relative_margin: The same as a share of the positive's similarity, ≥ 0; None asks nothing.
+
+    Raises:
+        ValueError: Shapes that do not fit, no values, NaN or infinite ones, no margin at all or one below 0, or
+            half of the teacher's scores.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.data.audit.quality import eci_from_similarities
+        >>> eci_from_similarities(torch.tensor([0.5, 1.0]), torch.tensor([[0.5, 0.25], [0.25, 0.5]]))
+        ECI(hardness=0.5625, safety=0.75, negatives=2)
+    """
+    s = _checked(positive, negative, "similarities")
+    if (teacher_positive is None) != (teacher_negative is None):
+        raise ValueError("teacher_positive and teacher_negative go together, got one of them")
+    t = s if teacher_positive is None else _checked(teacher_positive, teacher_negative, "teacher's scores")
+    if t[1].shape != s[1].shape:
+        raise ValueError(f"the teacher scored {tuple(t[1].shape)} negatives, the model {tuple(s[1].shape)}")
+    margins = [margin for margin in (absolute_margin, relative_margin) if margin is not None]
+    if not margins or min(margins) < 0:
+        raise ValueError(f"give a margin of 0 or more, got {absolute_margin=} and {relative_margin=}")
+    share = torch.where(s[0] > 0, (s[1] / s[0]).clamp(0, 1), (s[1] >= s[0]).double())
+    limit = torch.minimum(t[0] - (absolute_margin or 0), t[0] - t[0].abs() * (relative_margin or 0))
+    return ECI(share.mean().item(), (t[1] <= limit).double().mean().item(), s[1].shape[1])
+
+
+def triplet_columns(dataset: Dataset, negative: str | None = None) -> list[str]:
+    """Anchor, positive, and the negatives, of which there is one at least; or the one that is named."""
+    for name in ("anchor", "positive", *([negative] if negative else [])):
+        if name not in dataset.column_names:
+            raise ValueError(f"missing column {name!r}; the columns are {dataset.column_names}")
+    negatives = [negative] if negative else [n for n in dataset.column_names if n.startswith("negative")]
+    if not negatives:
+        raise ValueError(f"no column's name begins with 'negative'; the columns are {dataset.column_names}")
+    if not len(dataset):
+        raise ValueError("the data set is empty")
+    return ["anchor", "positive", *negatives]
+
+
+def cosines(
+    dataset: Dataset, names: Sequence[str], model: SentenceTransformer, batch_size: int, show_progress_bar: bool
+) -> tuple[Tensor, Tensor]:
+    """Of the first column with the second, (N,), and with all others, (N, K); float64. Distinct texts, once."""
+    texts = [clean_texts(dataset[name], name) for name in names]
+    settings = {"batch_size": batch_size, "show_progress_bar": show_progress_bar, "convert_to_numpy": True}
+    (anchor,) = _encode(model.encode_query, texts[:1], settings)
+    positive, *negatives = _encode(model.encode_document, texts[1:], settings)
+    return pairwise_cos_sim(anchor, positive), torch.stack([pairwise_cos_sim(anchor, n) for n in negatives], dim=1)
+
+
+def _encode(encode: Callable[..., np.ndarray], columns: list[list[str]], settings: dict[str, Any]) -> list[Tensor]:
+    index = {text: i for i, text in enumerate(dict.fromkeys(chain(*columns)))}
+    vectors = torch.from_numpy(encode(list(index), **settings)).double()
+    return [vectors[[index[text] for text in column]] for column in columns]
+
+
+def _checked(positive: Any, negative: Any, what: str) -> tuple[Tensor, Tensor]:
+    """(B, 1) and (B, K) in float64."""
+    positive, negative = (torch.as_tensor(values).detach().double() for values in (positive, negative))
+    if negative.ndim != 2 or positive.shape != negative.shape[:1] or not negative.numel():
+        shapes = tuple(positive.shape), tuple(negative.shape)
+        raise ValueError(f"{what} of positives and negatives must be (B,) and (B, K), B and K ≥ 1, got {shapes}")
+    if not (positive.isfinite().all() and negative.isfinite().all()):
+        raise ValueError(f"the {what} hold NaN or infinite values")
+    return positive[:, None], negative

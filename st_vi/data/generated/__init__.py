@@ -1,0 +1,1 @@
+"""Rows that this project draws and writes by itself: scenes, pictures of text, minimal pairs."""

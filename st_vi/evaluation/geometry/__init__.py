@@ -1,0 +1,34 @@
+"""What a set of embeddings looks like: near its partners, spread over the sphere, or squeezed into a corner of it.
+
+All functions take vectors (N, D), tensors or arrays, and measure only: no gradient flows through them. They compute in
+float32 or better and go through the rows in chunks, so that 100,000 × 1,024 need little more than one copy of the
+input. Where a definition wants unit vectors, they are made inside; a zero vector has the cosine 0 with all others.
+NaN, infinite values and fewer than two vectors are a ValueError everywhere.
+"""
+
+from st_vi.evaluation.geometry.gradients import GradientShare, gradient_shares, relative_penalty
+from st_vi.evaluation.geometry.measures import (
+    alignment,
+    effective_rank,
+    mean_cosine,
+    modality_gap,
+    singular_values,
+    tolerance,
+    uniformity,
+)
+from st_vi.evaluation.geometry.neighbours import nearest_neighbours, neighbourhood_overlap
+
+__all__ = [
+    "GradientShare",
+    "alignment",
+    "effective_rank",
+    "gradient_shares",
+    "mean_cosine",
+    "modality_gap",
+    "nearest_neighbours",
+    "neighbourhood_overlap",
+    "relative_penalty",
+    "singular_values",
+    "tolerance",
+    "uniformity",
+]

@@ -1,0 +1,105 @@
+"""How near a model keeps texts of the same class, class by class."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.evaluation import BaseEvaluator
+
+from st_vi.evaluation.common import by_place, encode_distinct, report, when
+from st_vi.evaluation.geometry.measures import tolerance
+
+logger = logging.getLogger(__name__)
+
+
+class ToleranceByClassEvaluator(BaseEvaluator):
+    """The mean cosine of two texts of the same class, in [−1, 1], for each class and for all.
+
+    - ``tolerance_{class}``: of the pairs of that class.
+    - ``tolerance``: of the pairs of all classes together, so that a class of n texts counts n(n − 1) times; see
+      `st_vi.evaluation.geometry.measures.tolerance`.
+
+    There is no primary metric, as in `GeometryEvaluator`: a model that maps everything to one point has the highest
+    tolerance. Read it beside ``uniformity``.
+
+    Source: Wang and Liu 2021, arXiv 2012.09740, Section 4.4: E xᵀy over pairs of one class; the figure of a single
+    class is *inferred*.
+
+    Args:
+        texts: N texts.
+        labels: N classes; two labels are the same class when they print the same.
+        name: Put before every metric, as in the stock evaluators.
+        batch_size: Texts a batch.
+        show_progress_bar: Show the progress of encoding.
+        write_csv: Add a line to a CSV file when an output path is given.
+
+    Raises:
+        ValueError: Unequal lengths, or no class with two texts. A class with one is left out, with a warning.
+
+    Example:
+        >>> from sentence_transformers import SentenceTransformer
+        >>> from sentence_transformers.sentence_transformer.modules import BoW
+        >>> from st_vi.evaluation.geometry.class_tolerance import ToleranceByClassEvaluator
+        >>> model = SentenceTransformer(modules=[BoW(vocab=["mưa", "gió", "mèo", "chó"])], device="cpu")
+        >>> evaluator = ToleranceByClassEvaluator(["mưa", "mưa to", "mèo", "chó"], ["weather"] * 2 + ["animal"] * 2)
+        >>> {metric: round(value, 4) for metric, value in evaluator(model).items()}
+        {'tolerance_weather': 1.0, 'tolerance_animal': 0.0, 'tolerance': 0.5}
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        labels: Sequence[Any],
+        name: str = "",
+        batch_size: int = 32,
+        show_progress_bar: bool = False,
+        write_csv: bool = True,
+    ) -> None:
+        super().__init__()
+        texts, labels = by_place(texts), by_place(labels)
+        if len(texts) != len(labels):
+            raise ValueError(f"texts and labels differ in length: {len(texts)}, {len(labels)}")
+        counts = Counter(str(label) for label in labels)
+        self.classes = [label for label, count in counts.items() if count > 1]
+        if not self.classes:
+            raise ValueError("tolerance needs two texts of the same class, and all labels differ")
+        if alone := [label for label, count in counts.items() if count == 1]:
+            logger.warning(f"ToleranceByClassEvaluator leaves out {len(alone)} classes of one text: {alone[:10]}")
+        kept = [row for row, label in enumerate(labels) if counts[str(label)] > 1]
+        self.texts, self.labels = [texts[row] for row in kept], [str(labels[row]) for row in kept]
+        self.name = name
+        self.batch_size = batch_size
+        self.show_progress_bar = show_progress_bar
+        self.write_csv = write_csv
+        self.csv_file = "class_tolerance_evaluation" + ("_" + name if name else "") + "_results.csv"
+
+    def __call__(  # type: ignore[override]
+        self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        """Return the metrics, and store them in the model's card data."""
+        (vectors,) = encode_distinct(
+            model, self.texts, batch_size=self.batch_size, show_progress_bar=self.show_progress_bar
+        )
+        labels = np.array(self.labels)
+        metrics: dict[str, float] = {}
+        for label in self.classes:
+            of_class = vectors[labels == label]
+            metrics[f"tolerance_{label}"] = tolerance(of_class, [label] * len(of_class)).item()
+        metrics["tolerance"] = tolerance(vectors, self.labels).item()  # type: ignore[arg-type]
+
+        figures = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+        where = f"{self.name} dataset{when(epoch, steps)}".strip()
+        logger.info(f"ToleranceByClassEvaluator on the {where}: {figures} ({len(labels)} texts)")
+        path = Path(output_path, self.csv_file) if output_path is not None and self.write_csv else None
+        return report(self, model, metrics, path, epoch, steps)
+
+    @property
+    def description(self) -> str:
+        """Name of the task in the model card."""
+        return "Tolerance By Class"

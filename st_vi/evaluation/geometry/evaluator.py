@@ -1,0 +1,118 @@
+"""The geometry of a model's embeddings as an evaluator, to be logged while the model is trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.evaluation import BaseEvaluator
+from torch import Tensor
+
+from st_vi.evaluation.common import report, when
+from st_vi.evaluation.geometry.measures import (
+    alignment,
+    effective_rank,
+    mean_cosine,
+    modality_gap,
+    tolerance,
+    uniformity,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class GeometryEvaluator(BaseEvaluator):
+    """Measures how embeddings lie, not how good they are: see `st_vi.evaluation.geometry.measures` for every figure.
+
+    Of x: ``uniformity``, ``mean_cosine``, ``effective_rank`` (centred), and ``tolerance`` where there are labels.
+    With y, the partner of each x: ``alignment`` and ``modality_gap``.
+
+    There is no primary metric, so that nothing here picks the best checkpoint by accident: every one of these
+    figures is at its best for some model of no use (alignment for a collapsed one). The stock `SequentialEvaluator`
+    takes the first metric of an evaluator without a primary one, and the last evaluator for the whole: put this one
+    before another.
+
+    Args:
+        x: N stock inputs, two or more: text, image, or {"text", "image"}.
+        y: N stock inputs, the partner of each x, such as positives or pictures of captions; or None.
+        labels: The class of each x; or None.
+        name: Put before every metric.
+        batch_size: Inputs a batch.
+        prompt_name: Name of the model's prompt for x; None encodes without.
+        show_progress_bar: Show the progress of encoding.
+        write_csv: Add a line to a CSV file when an output path is given.
+
+    Raises:
+        ValueError: Unequal lengths, fewer than two inputs, or no two labels that are the same.
+
+    Example:
+        >>> from sentence_transformers import SentenceTransformer
+        >>> from sentence_transformers.sentence_transformer.modules import BoW
+        >>> from st_vi.evaluation.geometry.evaluator import GeometryEvaluator
+        >>> model = SentenceTransformer(modules=[BoW(vocab=["mưa", "nắng"])], device="cpu")
+        >>> metrics = GeometryEvaluator(["trời mưa", "trời nắng"], ["có mưa", "có nắng"])(model)
+        >>> {metric: round(value, 4) for metric, value in metrics.items() if metric != "effective_rank"}
+        {'alignment': 0.0, 'modality_gap': 0.0, 'uniformity': -4.0, 'mean_cosine': 0.0}
+    """
+
+    def __init__(
+        self,
+        x: Sequence[Any],
+        y: Sequence[Any] | None = None,
+        labels: Sequence[Any] | None = None,
+        name: str = "",
+        batch_size: int = 32,
+        prompt_name: str | None = None,
+        show_progress_bar: bool = False,
+        write_csv: bool = True,
+    ) -> None:
+        super().__init__()
+        lengths = {len(column) for column in (x, y, labels) if column is not None}
+        if len(lengths) != 1 or len(x) < 2:
+            raise ValueError(f"x, y and labels must have one length, 2 or more, got {sorted(lengths)}")
+        if labels is not None and len(set(labels)) == len(labels):
+            raise ValueError("labels are for tolerance, which needs two inputs of the same class; all labels differ")
+        self.x, self.y, self.labels = x, y, labels
+        self.name = name
+        self.batch_size = batch_size
+        self.prompt_name = prompt_name
+        self.show_progress_bar = show_progress_bar
+        self.write_csv = write_csv
+        self.csv_file = "geometry_evaluation" + ("_" + name if name else "") + "_results.csv"
+
+    def __call__(  # type: ignore[override]
+        self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        """Return the metrics, and store them in the model's card data."""
+        x = self._encode(model, self.x, self.prompt_name)
+        figures: dict[str, Tensor] = {}
+        if self.y is not None:
+            y = self._encode(model, self.y)
+            figures |= {"alignment": alignment(x, y), "modality_gap": modality_gap(x, y)}
+        figures |= {"uniformity": uniformity(x), "mean_cosine": mean_cosine(x), "effective_rank": effective_rank(x)}
+        if self.labels is not None:
+            figures["tolerance"] = tolerance(x, self.labels)
+        metrics = {metric: value.item() for metric, value in figures.items()}
+
+        shown = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+        where = f"{self.name} dataset{when(epoch, steps)}".strip()
+        logger.info(f"GeometryEvaluator on the {where}: {shown} ({len(x)} inputs)")
+        path = Path(output_path, self.csv_file) if output_path is not None and self.write_csv else None
+        return report(self, model, metrics, path, epoch, steps)
+
+    def _encode(self, model: SentenceTransformer, inputs: Sequence[Any], prompt_name: str | None = None) -> Tensor:
+        return model.encode(
+            list(inputs),
+            prompt_name=prompt_name,
+            batch_size=self.batch_size,
+            show_progress_bar=self.show_progress_bar,
+            convert_to_tensor=True,
+        ).float()
+
+    @property
+    def description(self) -> str:
+        """Name of the task in the model card."""
+        return "Geometry"

@@ -1,0 +1,263 @@
+"""Open a file of rows, or a data set on the hub, and say which line is broken."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+from zipfile import BadZipFile
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
+from datasets.table import InMemoryTable
+
+from st_vi.files.lines import PACKED, Fields, checked_table, json_lines, kind_of, table_lines, text_lines
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_UNFIT = (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionError)  # for a column
+_JSON, _TABLES, _EXCEL, _PARQUET = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv"), (".xlsx", ".xlsm"), (".parquet",)
+_KINDS = (*_JSON, *_TABLES, ".txt", *_EXCEL, *_PARQUET)
+_OTHER_FILES = (".zip", ".zst", ".tar", ".7z", ".xls", ".ods", ".doc", ".docx", ".pdf", ".arrow", ".pkl", ".npy")
+_BATCH = 10_000  # rows that are Python objects at a time
+
+
+def read_rows(source: str | Path, split: str = "train") -> Dataset:
+    """Rows of a file, or of a data set on the hub.
+
+    A file is .jsonl (or .json: an object on each line, or one array), .csv, .tsv, .txt (a line is a row, the column is
+    "text"), .xlsx (the first sheet; needs openpyxl) or .parquet, whatever the case of these letters; text files may be
+    compressed: .gz, .bz2, .xz. A path is never looked up on the hub.
+
+    The columns of CSV, TSV and Excel files are text as it stands there: "007", "NA", "1e5", "" stay what they are, and
+    what wants numbers, such as a score, reads them from text. Blank lines are passed over.
+
+    Args:
+        source: A path or a hub id such as "owner/name".
+        split: Which split of a hub data set.
+
+    Raises:
+        FileNotFoundError: A path that is not there.
+        ValueError: A line that is not UTF-8, not JSON or no object; a row with more or fewer fields than the header;
+            quotation marks that do not match; a name that two columns have; a column of mixed types, or a value that
+            no column can hold: names the line. Or a file that is damaged, has no rows, is a folder, or of another kind.
+        ImportError: An Excel file, and openpyxl is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from st_vi.data import read_rows
+        >>> with tempfile.NamedTemporaryFile("w", suffix=".csv", encoding="utf-8") as file:
+        ...     _ = file.write('premise,id\\n"Trời mưa, gió.",007\\nTrời nắng, nóng.,008\\n')
+        ...     _ = file.flush()
+        ...     read_rows(file.name)
+        Traceback (most recent call last):
+        ValueError: ...line 3: 3 fields, but the header has 2 (premise, id)...
+    """
+    path = local_path(source)
+    if path is None:
+        return load_dataset(str(source), split=split)
+    kind = kind_of(path)
+    if kind in _PARQUET:
+        return _parquet(path)
+    table = _objects(json_lines(path), path) if kind in _JSON else _table(_fields(path), path)
+    if not table.num_rows:
+        raise ValueError(f"{path}: there are no rows in it" + (", only a header" if table.column_names else ""))
+    # A fingerprint of its own: to hash the content, it would be pickled, all of it at once.
+    return Dataset(InMemoryTable(table), fingerprint=uuid4().hex)
+
+
+def stream_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]] | None:
+    """Rows of a local file with their line numbers, one in memory at a time; None for what is no file of lines.
+
+    Errors are those of `read_rows`, when it is their turn; but a column may be of mixed types.
+    """
+    kind = kind_of(path)
+    if kind in _JSON:
+        return json_lines(path)
+    return _dicts(_fields(path)) if kind in (*_TABLES, ".txt") else None
+
+
+def local_path(source: str | Path) -> Path | None:
+    """The file that a source names, which is there and of a kind that can be read; None for a hub id.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read_rows` does.
+    """
+    text = str(source)
+    if "://" in text:
+        raise ValueError(f"{text} is an address: download it first, and give the file")
+    path = Path(text).expanduser()
+    if not path.exists():
+        if _names_a_file(source):
+            raise FileNotFoundError(f"no such file: {source}")
+        return None
+    if path.is_dir():
+        raise ValueError(f"{source} is a folder: give a file in it ({', '.join(_KINDS)}), or the id of a hub data set")
+    kind, packed = kind_of(path), path.suffix.lower() in PACKED
+    if kind not in _KINDS or (packed and kind in (*_EXCEL, *_PARQUET)):
+        raise ValueError(f"{source}: cannot read this kind of file; the kinds are {', '.join(_KINDS)}")
+    return path
+
+
+def _names_a_file(source: str | Path) -> bool:
+    """Whether something that is not there was meant as a path. Hub ids are "name" or "owner/name"."""
+    text = str(source)
+    suffix = Path(text).suffix.lower()
+    return (
+        isinstance(source, Path)
+        or text.startswith((".", "/", "~"))
+        or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text, re.ASCII) is None
+        or suffix in (*_KINDS, *PACKED, *_OTHER_FILES)
+        or ("/" not in text and re.fullmatch(r"\.[a-z]+", suffix) is not None)
+    )
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of the parsers with the name of the file; those of the disk as they are."""
+    try:
+        yield
+    except (DatasetGenerationError, ValueError, OSError, KeyError, BadZipFile, pa.ArrowException) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError) and cause.errno:
+            raise
+        raise ValueError(f"{path}: {cause}") from error
+
+
+def _parquet(path: Path) -> Dataset:
+    with _named(path):
+        if not pq.ParquetFile(path).metadata.num_rows:
+            raise ValueError("there are no rows in it")
+        return Dataset.from_parquet(str(path))  # mapped to a file, not in memory
+
+
+def _fields(path: Path) -> Fields:
+    """The header and the rows of a table."""
+    kind = kind_of(path)
+    if kind == ".txt":
+        return text_lines(path)
+    return checked_table(_workbook(path) if kind in _EXCEL else table_lines(path), path)
+
+
+def _workbook(path: Path) -> Fields:
+    """Cells of the first sheet as text, with the numbers of their rows."""
+    try:
+        import openpyxl  # type: ignore[import-untyped]  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f'{path}: to read it, pip install "st-vi[excel]"; or save it as CSV UTF-8') from error
+    import pandas as pd  # type: ignore[import-untyped]
+
+    with _named(path), pd.ExcelFile(path, engine="openpyxl") as book:
+        frame = book.parse(0, header=None, dtype=str, na_filter=False)
+        if len(book.sheet_names) > 1:
+            logger.warning(f"{path}: of its {len(book.sheet_names)} sheets only {book.sheet_names[0]!r} is read")
+    used = [column for column in frame if (frame[column] != "").any()]
+    for number, row in enumerate(frame[used].itertuples(index=False, name=None), 1):
+        if any(row):
+            yield number, list(row)
+
+
+def _dicts(rows: Fields) -> Iterator[tuple[int, dict[str, Any]]]:
+    header = next(rows, None)
+    if header is not None:
+        yield from ((number, dict(zip(header[1], fields, strict=True))) for number, fields in rows)
+
+
+def _table(rows: Fields, path: Path) -> pa.Table:
+    """Columns of text."""
+    header = next(rows, None)
+    if header is None:
+        raise ValueError(f"{path}: the file is empty")
+    schema = pa.schema([(name, pa.string()) for name in header[1]])
+    batches = []
+    for some in _batched(rows, _BATCH):
+        columns = zip(*(fields for _, fields in some), strict=True)
+        batches.append(pa.record_batch([pa.array(column, pa.string()) for column in columns], schema=schema))
+    table = pa.Table.from_batches(batches, schema)
+    if kind_of(path) in _TABLES:
+        _warn_of_quotes(table, path)
+    return table
+
+
+def _warn_of_quotes(table: pa.Table, path: Path) -> None:
+    """A TSV that was written with quoting, a space before a quoted text in a CSV: the marks are part of the text."""
+    pattern = r'^\s+".*"\s*$' if kind_of(path) == ".csv" else r'^".*"".*"$'
+    for name in table.column_names:
+        if count := pc.sum(pc.match_substring_regex(table[name], f"(?s){pattern}")).as_py():
+            logger.warning(f"{path}: column {name!r} keeps the quotation marks around {count} texts as part of them")
+
+
+def _objects(rows: Iterable[tuple[int, dict[str, Any]]], path: Path) -> pa.Table:
+    """Columns of one type each."""
+    parts: list[tuple[int, dict[str, pa.Array]]] = []
+    types, kinds, first = dict[str, pa.DataType](), dict[str, type](), 0
+    for some in _batched(rows, _BATCH):
+        first = first or some[0][0]
+        columns = {}
+        for name in dict.fromkeys(name for _, row in some for name in row):
+            _check_kinds(name, some, kinds, path)
+            columns[name] = _column(name, some, path)
+            types[name] = _type_of_both(name, types.get(name), columns[name].type, some, path)
+        parts.append((len(some), columns))
+    if parts and not types:
+        raise ValueError(f"{path}, line {first}: the object is empty, and so are all others")
+    made = {}
+    for name, kind in types.items():
+        try:
+            made[name] = pa.chunked_array(
+                [columns[name].cast(kind) if name in columns else pa.nulls(count, kind) for count, columns in parts],
+                kind,
+            )
+            pa.schema([(name, kind)])
+        except _UNFIT as error:  # integers that no float can hold, beside floats
+            raise ValueError(f"{path}: column {name!r}: {error}") from error
+    return pa.table(made)
+
+
+def _check_kinds(name: str, rows: list[tuple[int, dict[str, Any]]], kinds: dict[str, type], path: Path) -> None:
+    for number, row in rows:
+        if (value := row.get(name)) is not None:
+            kind = float if type(value) is int else type(value)
+            if kinds.setdefault(name, kind) is not kind:
+                beside = kinds[name].__name__
+                raise ValueError(f"{path}, line {number}: column {name!r} holds {value!r:.200} beside {beside}")
+
+
+def _column(name: str, rows: list[tuple[int, dict[str, Any]]], path: Path) -> pa.Array:
+    try:
+        return pa.array([row.get(name) for _, row in rows])
+    except _UNFIT as unfit:
+        for number, row in rows:
+            try:
+                pa.array([row.get(name)])
+            except _UNFIT as error:
+                raise ValueError(f"{path}, line {number}: column {name!r} cannot hold this: {error}") from error
+        raise ValueError(f"{path}: column {name!r}: {unfit}") from unfit
+
+
+def _type_of_both(
+    name: str, before: pa.DataType | None, now: pa.DataType, rows: list[tuple[int, dict[str, Any]]], path: Path
+) -> pa.DataType:
+    """The type of a column in these rows and those before."""
+    if before is None or before == now:
+        return now
+    try:
+        schemas = [pa.schema([("", kind)]) for kind in (before, now)]
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except _UNFIT as error:
+        where = f"{path}, lines {rows[0][0]} to {rows[-1][0]}"
+        raise ValueError(f"{where}: column {name!r} holds {now}, and {before} before") from error
+
+
+def _batched(rows: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    iterator = iter(rows)
+    return iter(lambda: list(islice(iterator, size)), [])

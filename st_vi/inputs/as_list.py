@@ -1,0 +1,61 @@
+"""What a caller of ``encode`` may pass: one input, or several in any of the usual containers. Without torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+def as_list(inputs: Any) -> tuple[list[Any], bool]:
+    """The inputs as a list, and whether there was only one, outside of any container.
+
+    One input is what stock ``encode`` takes for one: a text, a dict, a picture, an array of numbers, a conversation.
+    Several are a list, tuple, column of a data set, array of texts, pandas Series, Arrow array, generator, ….
+
+    Raises:
+        ValueError: A table (name the column), a set (it has no order), or nothing that can be encoded.
+
+    Example:
+        >>> from st_vi.inputs.as_list import as_list
+        >>> as_list("Trời mưa"), as_list(text for text in ("Trời mưa", "Trời nắng"))
+        ((['Trời mưa'], True), (['Trời mưa', 'Trời nắng'], False))
+    """
+    kind = type(inputs).__name__
+    columns = getattr(inputs, "column_names", None)
+    if columns is None and hasattr(inputs, "columns") and not isinstance(inputs, Mapping):
+        columns = inputs.columns  # pandas, polars
+    if columns is not None:
+        names = [str(name) for name in columns]
+        example = f", such as [{names[0]!r}]" if names else ""
+        raise ValueError(f"this is a {kind} with the columns {names}: pass one of its columns{example}")
+    if inputs is None or isinstance(inputs, (bool, int, float, np.number)):
+        raise ValueError(f"nothing to encode in {inputs!r}")
+    if isinstance(inputs, (set, frozenset)):
+        raise ValueError(f"a {kind} has no order to give vectors in: pass a list")
+    if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "UO":
+        if inputs.ndim > 1:
+            raise ValueError(f"expected texts in one dimension, got an array of the shape {inputs.shape}")
+        return (inputs.tolist(), False) if inputs.ndim else ([inputs.item()], True)
+    if _is_one(inputs):
+        return [inputs], True
+    for method in ("to_pylist", "tolist", "to_list"):  # Arrow; pandas; polars
+        if hasattr(inputs, method):
+            return list(getattr(inputs, method)()), False
+    if isinstance(inputs, Iterable):
+        return list(inputs), False
+    raise ValueError(f"expected texts, pictures or both, one or a list of them, got a {kind}")
+
+
+def _is_one(inputs: Any) -> bool:
+    if isinstance(inputs, (list, tuple)):  # a conversation is a list, too
+        return isinstance(inputs, list) and bool(inputs) and _is_message(inputs[0])
+    numbers = isinstance(inputs, np.ndarray) or type(inputs).__module__.partition(".")[0] == "torch"
+    picture = hasattr(inputs, "getbands") or numbers
+    return picture or isinstance(inputs, (str, bytes, bytearray, Mapping, os.PathLike))
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, Mapping) and "role" in value and "content" in value

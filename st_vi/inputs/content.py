@@ -1,0 +1,78 @@
+"""What an input says, whatever its form: equal texts and equal pictures are one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping
+from hashlib import blake2b
+from typing import Any
+
+from sentence_transformers.base.modality import is_image_url_or_path
+
+from st_vi.inputs.pictures import open_image
+from st_vi.text import comparison_key
+
+
+def content_key(value: Any) -> Hashable:
+    """The same for inputs of the same content: a text for a text, and for all else something that is no text.
+
+    A picture is what its pixels are, be it a path, bytes or a PIL image. What is neither text nor picture nor an
+    array, nor made of them, is equal to itself alone.
+
+    Args:
+        value: A stock input: a text, a picture, or a dict or list of them.
+
+    Raises:
+        ValueError: A picture cannot be read.
+
+    Example:
+        >>> from PIL import Image
+        >>> from st_vi.inputs.content import content_key
+        >>> red, same = Image.new("RGB", (2, 2), "red"), Image.new("RGB", (2, 2), (255, 0, 0))
+        >>> content_key({"text": "Màu gì?", "image": red}) == content_key({"image": same, "text": "Màu gì?"})
+        True
+    """
+    if isinstance(value, str) and not is_path_of_picture(value):
+        return value
+    value = opened(value)
+    if isinstance(value, Mapping):
+        parts = {kind: content_key(part) for kind, part in value.items() if part is not None}
+        return ("dict", *sorted(parts.items(), key=lambda part: str(part[0])))
+    if isinstance(value, (list, tuple)):
+        return ("list", *map(content_key, value))
+    if hasattr(value, "tobytes"):  # PIL and numpy
+        shape = value.size if hasattr(value, "convert") else (value.shape, str(value.dtype))
+        return ("pixels", shape, blake2b(value.tobytes(), digest_size=16).digest())
+    return ("itself", id(value))
+
+
+def reader_key(key: Hashable) -> Hashable:
+    """Of a `content_key`, what is the same for texts that are the same to a reader (`st_vi.text.comparison_key`).
+
+    Example:
+        >>> from st_vi.inputs.content import reader_key
+        >>> reader_key("Trời  mưa."), reader_key(("dict", ("text", "Uỷ ban")))
+        ('Trời mưa.', ('dict', ('text', 'Uỷ ban')))
+    """
+    if isinstance(key, str):
+        return comparison_key(key)
+    return tuple(map(reader_key, key)) if isinstance(key, tuple) else key
+
+
+def opened(value: Any) -> Any:
+    """An input with its pictures as PIL images, which is how the model gets them.
+
+    Raises:
+        ValueError: A picture cannot be read.
+    """
+    if isinstance(value, Mapping) and not (value and value.keys() <= {"bytes", "path"}):
+        return {kind: opened(part) if kind == "image" else part for kind, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [opened(part) for part in value]
+    is_file = isinstance(value, (bytes, os.PathLike, Mapping)) or (isinstance(value, str) and is_path_of_picture(value))
+    return open_image(value) if is_file or hasattr(value, "getbands") else value
+
+
+def is_path_of_picture(text: str) -> bool:
+    """Whether stock takes a text for the path of a picture, and there is one."""
+    return is_image_url_or_path(text) and os.path.isfile(text)

@@ -1,0 +1,232 @@
+"""What an input of a vision model is: decided once and here, so that stock has nothing left to guess.
+
+Stock takes a string for a picture where it ends in one of seven endings and the file is there, and for text
+otherwise; it opens pictures in a way of its own. After `read_input`, pictures are PIL images that `open_image` made,
+and texts are ``{"text": …}``, which stock takes as text whatever it says.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+from urllib.parse import urlparse
+
+from sentence_transformers.base.modality import is_message_dict, is_video_url_or_path
+
+from st_vi.inputs.pictures import open_image
+
+_WEB = ("http://", "https://")
+# What a file that is not there is taken for a picture by. Pillow knows more, such as ".ps", which end words, too.
+_COMMON = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif"),
+    *(".heic", ".heif", ".jp2", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".psd", ".svg"),
+)
+_VIDEO = (".mp4", ".avi", ".mov", ".wmv", ".flv", ".mkv")  # as in stock
+_PATH = re.compile(r"(?:[/~]|\.{1,2}/|[A-Za-z]:[/\\]|\\\\)|\S*[/\\]")  # how a path begins: no text has a "/" so early
+_MARKS = re.compile(r"<(?=\|(?:vision_start|vision_end|vision_pad|image_pad|video_pad)\|>)")
+_HINT = 'if this is a text, give {"text": …}'
+_PICTURE_KEYS = ("image", "url", "path", "base64", "image_url")
+
+
+def read_input(item: Any) -> Any:
+    """An input with every picture opened and every text marked as text; what is neither stays for stock to refuse.
+
+    Args:
+        item: Whatever `encode` takes: a text, a picture, a dict, a conversation, a pair.
+
+    Raises:
+        ValueError: A picture cannot be read, a picture or video is not there, or a part of a conversation is of no
+            known kind.
+
+    Example:
+        >>> from st_vi.inputs.kinds import read_input
+        >>> read_input("Trời mưa."), read_input({"text": "anh.png"})
+        ({'text': 'Trời mưa.'}, {'text': 'anh.png'})
+        >>> read_input("anh/meo.png")
+        Traceback (most recent call last):
+        ValueError: cannot read the image 'anh/meo.png': ...
+    """
+    if is_message_dict(item):
+        return [_message(item)]
+    if isinstance(item, list) and item and is_message_dict(item[0]):
+        return [_message(message) for message in item]
+    if is_picture(item):
+        return _opened(item, bare=isinstance(item, str))
+    if isinstance(item, str):
+        if is_video_url_or_path(item):
+            return item
+        if _like_path(item, _VIDEO):
+            raise ValueError(f"there is no video {item!r:.200}; {_HINT}")
+        return {"text": item}
+    if isinstance(item, os.PathLike):
+        return os.fspath(item)  # of a video
+    if isinstance(item, Mapping) and "array" not in item:
+        parts = {kind: _part(kind, value) for kind, value in item.items() if not _is_absent(value)}
+        return parts or item
+    if isinstance(item, (list, tuple)) and len(item) == 2:
+        return tuple(map(read_input, item))
+    return item
+
+
+def is_picture(item: Any) -> bool:
+    """Whether an input is a picture by itself. A string is one where it is an address or a path of a picture.
+
+    A path is one of a picture where there is such a file and Pillow knows its ending, or it has a "/" or "\\\\" and is
+    none of a video. Where there is none, it is what ends like a picture and looks like a path: no blank in it, or
+    none before its first "/". It will be an error then: the text of a path says nothing about the picture.
+
+    Example:
+        >>> from st_vi.inputs.kinds import is_picture
+        >>> [is_picture(text) for text in ("anh/meo.PNG", "Con mèo trong anh/meo.png", "https://a.vn/b.tif?c=1")]
+        [True, False, True]
+    """
+    if isinstance(item, str):
+        return _is_picture_text(item)
+    if isinstance(item, os.PathLike):
+        return not os.fspath(item).lower().endswith(_VIDEO)
+    if isinstance(item, Mapping):  # of an undecoded image column
+        return bool(item) and item.keys() <= {"bytes", "path"}
+    if isinstance(item, (bytes, bytearray, memoryview, io.IOBase)):
+        return True
+    if hasattr(item, "ndim"):
+        return item.ndim == 3  # as in stock: fewer are sound, more a video
+    return hasattr(item, "convert") and hasattr(item, "getbands")  # PIL, not imported for this
+
+
+def plain_text(text: str, marks: re.Pattern[str] = _MARKS) -> str:
+    """Text in which the model's marks for pictures, such as ``<|image_pad|>``, are text like any other.
+
+    The tokenizer would take them for pictures that are not there. A space is put into each.
+
+    Args:
+        text: Any.
+        marks: Matches what the space goes behind: the first letter of each mark.
+
+    Example:
+        >>> from st_vi.inputs.kinds import plain_text
+        >>> plain_text("Trước <|image_pad|> sau")
+        'Trước < |image_pad|> sau'
+    """
+    return marks.sub(r"\g<0> ", text)
+
+
+def without_marks(conversation: list[dict[str, Any]], marks: re.Pattern[str] = _MARKS) -> list[dict[str, Any]]:
+    """A conversation whose texts are `plain_text`, also where a mark begins in one text and ends in the next.
+
+    Templates may put texts side by side, with nothing between them.
+    """
+    said = _in_texts(conversation, lambda text: plain_text(text, marks))
+    side_by_side = "".join(text for message in said for text in _texts(message["content"]))
+    return _in_texts(said, " {}".format) if marks.search(side_by_side) else said
+
+
+def _texts(content: Any) -> list[str]:
+    return [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
+
+
+def _in_texts(conversation: list[dict[str, Any]], change: Callable[[str], str]) -> list[dict[str, Any]]:
+    def changed(content: Any) -> Any:
+        if isinstance(content, str):
+            return change(content)
+        return [{**part, "text": change(part["text"])} if part["type"] == "text" else part for part in content]
+
+    return [{**message, "content": changed(message["content"])} for message in conversation]
+
+
+def _is_picture_text(text: str) -> bool:
+    if text.startswith("data:image/"):
+        return True
+    lower = text.lower()
+    if lower.startswith(_WEB):
+        try:
+            return not re.search(r"\s", text) and urlparse(lower).path.endswith((*_COMMON, *_endings()))
+        except ValueError:  # of a text that begins like an address
+            return False
+    like_path = _PATH.match(text) is not None
+    if not (like_path or lower.endswith((*_COMMON, *_endings()))) or lower.endswith(_VIDEO):
+        return False
+    if os.path.isfile(text):
+        return True
+    return _like_path(text, _COMMON)
+
+
+def _like_path(text: str, endings: tuple[str, ...]) -> bool:
+    """Whether it ends like a file and is written like a path, or begins with a folder that is there."""
+    if not text.lower().endswith(endings):
+        return False
+    folder = os.path.dirname(text)
+    return bool(_PATH.match(text) or not re.search(r"\s", text) or (folder and os.path.isdir(folder)))
+
+
+@cache
+def _endings() -> tuple[str, ...]:
+    """Of the files that Pillow opens."""
+    from PIL import Image
+
+    return tuple(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+
+
+def _opened(value: Any, bare: bool = False) -> Any:
+    try:
+        return open_image(value, fetch=True)
+    except ValueError as error:
+        raise ValueError(f"{error}; {_HINT}" if bare else str(error)) from error
+
+
+def _is_absent(value: Any) -> bool:
+    return value is None or (isinstance(value, (list, tuple)) and not value)
+
+
+def _part(kind: Any, value: Any) -> Any:
+    """One modality of a dict."""
+    if kind == "image":
+        return [_opened(one) for one in value] if isinstance(value, (list, tuple)) else _opened(value)
+    if kind == "video":
+        return _video(value)
+    if kind == "text":
+        texts = value if isinstance(value, (list, tuple)) else [value]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"expected text in 'text', got {value!r:.100}")
+    return value
+
+
+def _video(value: Any) -> Any:
+    """Frames that are pictures are opened as such; all else is stock's."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping) and "array" in value:
+        return {**value, "array": _video(value["array"])}
+    if isinstance(value, (list, tuple)):
+        return [_opened(one) if is_picture(one) else _video(one) for one in value]
+    return value
+
+
+def _message(message: Any) -> dict[str, Any]:
+    content = message["content"]
+    if isinstance(content, str):
+        return message
+    if not isinstance(content, (list, tuple)):
+        raise ValueError(f"expected a text or a list of parts in 'content', got {content!r:.100}")
+    return {**message, "content": [_content(part) for part in content]}
+
+
+def _content(part: Any) -> dict[str, Any]:
+    """One part of a message, as the templates read it."""
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind in ("image", "image_url"):
+        for key in _PICTURE_KEYS:
+            if (value := part.get(key)) is not None:
+                value = value.get("url") if key == "image_url" and isinstance(value, Mapping) else value
+                return {"type": "image", "image": _opened(value)}
+        raise ValueError(f"the part {part!r:.100} has no picture: expected one of the keys {_PICTURE_KEYS}")
+    if kind == "text":
+        return {**part, "text": _part("text", part.get("text"))}
+    if kind == "video":
+        return {key: _video(value) if key in ("video", "path") else value for key, value in part.items()}
+    raise ValueError(f"a part of a message is a text, an image or a video, got {part!r:.100}")

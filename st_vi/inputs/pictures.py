@@ -1,0 +1,228 @@
+"""One way to open a picture, so that training, evaluation and `encode` see the same pixels."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_ASPECT_RATIO = 200  # Qwen2-VL's image processor refuses longer strips
+
+_WEB = ("http://", "https://")
+_SECONDS = 60  # to wait for a picture on the web
+_loading = threading.Lock()
+
+
+def open_image(value: Any, *, fetch: bool = False) -> Image:
+    """A picture as RGB of 8 bits, fully read: upright, on white where it is transparent, the first of several frames.
+
+    - **Upright**: turned as its EXIF data say.
+    - **8 bits**: of 16 bits the upper eight are kept. Whole numbers of 32 bits and floats count as 8 bits where none
+      is above 255, else as 16; floats that are all within 0 and 1 are scaled from there.
+
+    Args:
+        value: A PIL image; a path; the bytes of a file, or a file that is open; a string in base64, with
+            ``data:image/…;base64,`` before it or without; an array or tensor of shape (H, W), (H, W, C) or (C, H, W)
+            with C from 1 to 4; or what an undecoded `datasets` image column holds, a mapping with "bytes" or "path".
+            Of a mapping with both, the bytes.
+        fetch: Whether an address, ``http://…`` or ``https://…``, is fetched.
+
+    Raises:
+        ImportError: Pillow is not installed.
+        ValueError: It is none of these, cannot be read to its end, has no pixels, values that are negative, above
+            65535 or no numbers, or is longer than 200 times its width (or the other way round).
+
+    Example:
+        >>> from PIL import Image
+        >>> from st_vi.inputs.pictures import open_image
+        >>> open_image(Image.new("RGBA", (4, 2), (0, 0, 0, 0))).getpixel((0, 0))
+        (255, 255, 255)
+        >>> open_image("không có.png")
+        Traceback (most recent call last):
+        ValueError: cannot read the image 'không có.png': ...
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError('images need Pillow and torchvision: pip install "st-vi[vision]"') from error
+    source = value
+    if isinstance(source, Mapping) and ("bytes" in source or "path" in source):
+        source = source.get("bytes") or source.get("path")
+    name = _shown(source)
+    try:
+        if isinstance(source, Image.Image):
+            _check_size(source.size)
+            with _loading:  # a file that was not read yet cannot be read by two threads at a time
+                source.load()
+            return _upright(source)
+        if _is_array(source):
+            return _of_array(source).convert("RGB")
+        with Image.open(_file(source, fetch)) as picture:
+            _check_size(picture.size)
+            picture.load()
+            return _upright(picture)
+    except _SizeError as error:
+        raise ValueError(f"the image {name} {error}") from None
+    except Exception as error:  # of many kinds: Pillow's decoders raise whatever they stumble over
+        raise ValueError(f"cannot read the image {name}: {error or type(error).__name__}") from error
+
+
+class _SizeError(ValueError):
+    pass
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    shown = f"is {size[0]} × {size[1]}"
+    if 0 in size:
+        raise _SizeError(f"{shown}: it has no pixels")
+    if max(size) > MAX_ASPECT_RATIO * min(size):
+        raise _SizeError(f"{shown}: the aspect ratio must be smaller than {MAX_ASPECT_RATIO}; cut it into pieces")
+
+
+def _file(source: Any, fetch: bool) -> Any:
+    """What Pillow opens: a path or an open file."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return io.BytesIO(source)
+    if isinstance(source, os.PathLike) or hasattr(source, "read"):
+        return source
+    if not isinstance(source, str):
+        raise TypeError("expected a PIL image, a path, bytes or an array")
+    if source.startswith(_WEB):
+        if not fetch:
+            raise ValueError("pictures are not fetched from the web here; download it, and give the file")
+        return io.BytesIO(_fetched(source))
+    if source.startswith("data:"):
+        return io.BytesIO(base64.b64decode(source.partition(",")[2], validate=True))
+    if not os.path.exists(source):
+        with suppress(binascii.Error, ValueError):  # stock takes this without "data:", too
+            return _if_picture(base64.b64decode(source, validate=True)) or source
+    return source
+
+
+def _fetched(address: str) -> bytes:
+    from transformers.image_utils import httpx  # type: ignore[attr-defined]  # the client that stock fetches with
+
+    answer = httpx.get(address, follow_redirects=True, timeout=_SECONDS)
+    return answer.raise_for_status().content
+
+
+def _if_picture(data: bytes) -> io.BytesIO | None:
+    from PIL import Image
+
+    try:
+        Image.open(io.BytesIO(data))
+    except Exception:  # a path with no "." in it: that there is no such file says more
+        return None
+    return io.BytesIO(data)
+
+
+def _upright(picture: Image) -> Image:
+    """As RGB on white, turned as the EXIF data say, without any of these data left."""
+    from PIL import ImageOps
+
+    result = _on_white(picture)
+    result.info = dict(picture.info)
+    with suppress(Exception):  # broken EXIF data: as it is stored
+        ImageOps.exif_transpose(result, in_place=True)
+    result.info = {}
+    return result
+
+
+def _on_white(picture: Image) -> Image:
+    from PIL import Image
+
+    alpha = None
+    key = picture.info.get("transparency")
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = np.asarray(picture)
+        if isinstance(key, int):  # a grey that stands for nothing
+            alpha = Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8))
+        picture = Image.fromarray(_eight_bits(values))
+    elif picture.mode == "La":
+        picture = picture.convert("LA")
+    if alpha is None:
+        if key is None and picture.getbands()[-1] not in ("A", "a"):
+            return picture.convert("RGB")
+        picture = picture.convert("RGBA")
+        alpha = picture.getchannel("A")
+    ground = Image.new("RGB", picture.size, "white")
+    ground.paste(picture.convert("RGB"), mask=alpha)
+    return ground
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """Values of 0 to 255; Pillow's own conversion makes white of all that is above."""
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8) * 255
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        return (values >> 8).astype(np.uint8)
+    if values.dtype.kind not in "iuf":
+        raise TypeError(f"expected numbers, got {values.dtype}")
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high < 2**16):  # also of NaN
+        raise ValueError(f"its values go from {low} to {high}: scale them to 0 … 255 first")
+    if values.dtype.kind == "f" and high <= 1:
+        values = values * 255
+    if high > 255:
+        values = values // 256
+    return np.round(values).astype(np.uint8)
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "__array__")  # numpy, torch, JAX; PIL has no shape
+
+
+def _of_array(value: Any) -> Image:
+    """An array or tensor as a picture, on white; whether channels come first is seen as transformers sees it."""
+    from PIL import Image
+
+    if hasattr(value, "detach"):  # a tensor; of bfloat16 numpy knows nothing
+        value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value
+    values = _channels_last(np.asarray(value))
+    _check_size((values.shape[1], values.shape[0]))
+    eight = np.ascontiguousarray(_eight_bits(values))
+    return _on_white(Image.fromarray(eight[..., 0] if eight.shape[2] == 1 else eight))
+
+
+def _channels_last(values: np.ndarray) -> np.ndarray:
+    if values.ndim == 2:
+        return values[..., None]
+    if values.ndim == 3:
+        for few in ((1, 3), (2, 4)):
+            if values.shape[0] in few:
+                return values.transpose(1, 2, 0)
+            if values.shape[2] in few:
+                return values
+    raise ValueError("expected (H, W), (H, W, C) or (C, H, W) with 1 to 4 channels")
+
+
+def _shown(value: Any) -> str:
+    """The picture in a message."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return repr(bytes(value[:16])) + "…"
+    if _is_array(value):
+        return f"of an array {tuple(value.shape)}"
+    text = repr(value)
+    return text if len(text) < 200 else text[:200] + "…"
+
+
+def _after_fork() -> None:
+    global _loading
+    _loading = threading.Lock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

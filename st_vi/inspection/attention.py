@@ -1,0 +1,249 @@
+"""What the attention pooling of a model looks at in a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import batch_to_device, truncate_embeddings
+from torch import Tensor, nn
+
+from st_vi.inspection.read_text import ReadText, read_text
+from st_vi.modules import AttentionPooling
+from st_vi.modules.attention_pooling import attention_weights
+from st_vi.text.units import By, Span, groups
+
+Kind = Literal["text", "prefix", "special"]
+
+
+@dataclass(frozen=True)
+class PooledText:
+    """A text as a model with attention pooling sees it: N tokens, the weight of each, and the embedding.
+
+    Attributes:
+        read: What the tokenizer read, prefix included, and its tokens.
+        pooled: Which tokens the model itself pools, (N,) bool.
+        token_embeddings: h, (N, D).
+        weights: a, (N,), fp32, sum 1; the mean over the heads where there are several.
+        embedding: Of the whole model, as `encode` gives it.
+        prompt: Before the text; None or "" for no prefix.
+        temperature: T in a = softmax(u / T); 1 is the model.
+        include_prompt: Whether prefix tokens were pooled; None is as in the model.
+    """
+
+    read: ReadText
+    pooled: Tensor
+    token_embeddings: Tensor
+    weights: Tensor
+    embedding: Tensor
+    prompt: str | None
+    temperature: float
+    include_prompt: bool | None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the text was longer than the model's limit."""
+        return self.read.truncated
+
+    def share(self, kind: Kind) -> float:
+        """The sum of the weights on all tokens of this kind, from 0 to 1."""
+        return float(self.weights[torch.tensor([other == kind for other in self.read.kinds])].sum())
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A syllable or a sub-word token.
+
+    Attributes:
+        text: Its letters; "␣" for a space, and the token's name where it stands for no letters.
+        kind: "text" is the user's own.
+        tokens: Numbers of its tokens.
+        span: Its characters in `ReadText.text`.
+        weight: The sum of the weights of its tokens.
+    """
+
+    text: str
+    kind: Kind
+    tokens: tuple[int, ...]
+    span: Span
+    weight: float
+
+
+@torch.no_grad()
+def pool_texts(
+    model: SentenceTransformer,
+    texts: Sequence[str],
+    prompt: str | None = None,
+    prompt_name: str | None = None,
+    temperature: float = 1.0,
+    include_prompt: bool | None = None,
+    batch_size: int = 64,
+) -> list[PooledText]:
+    """Encode texts, and keep what the pooling looked at.
+
+    Args:
+        model: Has an `AttentionPooling` among its modules, and a fast tokenizer.
+        texts: Any, of any Unicode normal form; "" is its special tokens.
+        prompt: As for `encode`; "" is none, where the model has a default.
+        prompt_name: As for `encode`.
+        temperature: Above 0. Weights are softmax(u / T): below 1 sharper, above 1 flatter than the model's.
+        include_prompt: Whether the tokens of the prefix are pooled; found by their characters, so also where the
+            backbone writes no ``prompt_length`` (`Qwen2VLTransformer`). None is as in the model.
+        batch_size: Texts a batch.
+
+    Raises:
+        ValueError: The model has no attention pooling, or not exactly one; its tokenizer gives no offsets; or
+            `temperature` is not above 0.
+
+    Example:
+        >>> from st_vi.inspection.attention import pool_texts, units
+        >>> from st_vi.recipes.examples.text_models import example_text_model
+        >>> model = example_text_model()  # doctest: +SKIP
+        >>> (view,) = pool_texts(model, ["Trời mưa to."], prompt_name="text_pair")  # doctest: +SKIP
+        >>> [unit.text for unit in units(view)]  # doctest: +SKIP
+        ['<s>', 'cặp', 'câu:', 'Trời', 'mưa', 'to.', '</s>']
+    """
+    before, pooling, _ = around_pooling(model)
+    prompt = model._resolve_prompt(prompt, prompt_name)
+    model.eval()
+    views = []
+    for start in range(0, len(texts), batch_size):
+        batch = list(texts[start : start + batch_size])
+        features = batch_to_device(model.preprocess(batch, prompt=prompt), model.device)
+        for module in before:
+            features = module(features)
+        own = pooling._membership(features)  # (B, N), also of inputs that are flattened into one row
+        present = pooling._membership({name: value for name, value in features.items() if name != "prompt_length"})
+        ids, tokens = (
+            features[name].expand(len(batch), *features[name].shape[1:]) for name in ("input_ids", "token_embeddings")
+        )
+        for row, text in enumerate(batch):
+            kept = present[row]
+            read = read_text(model[0], text, prompt, ids[row][kept].tolist())  # type: ignore[arg-type]
+            none = torch.empty(0)
+            views.append(PooledText(read, own[row][kept], tokens[row][kept], none, none, prompt, 1.0, None))
+    return repool(model, views, temperature, include_prompt)
+
+
+@torch.no_grad()
+def repool(
+    model: SentenceTransformer,
+    views: Sequence[PooledText],
+    temperature: float = 1.0,
+    include_prompt: bool | None = None,
+    leave_out: Sequence[Sequence[int]] | None = None,
+) -> list[PooledText]:
+    """The same token embeddings, pooled in another way; the backbone does not run again.
+
+    Args:
+        model: That made the views.
+        views: From `pool_texts`.
+        temperature: As for `pool_texts`.
+        include_prompt: As for `pool_texts`.
+        leave_out: For every view, numbers of tokens that are not pooled.
+
+    Raises:
+        ValueError: `temperature` is not above 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    if not views:
+        return []
+    _, pooling, after = around_pooling(model)
+    weights, pooled = [], []
+    for number, view in enumerate(views):
+        a, c = _pool(view, pooling, temperature, include_prompt, leave_out[number] if leave_out else ())
+        weights.append(a)
+        pooled.append(c)
+    features: dict[str, Any] = {"sentence_embedding": torch.stack(pooled)}
+    for module in after:
+        features = module(features)
+    embeddings = truncate_embeddings(features["sentence_embedding"], model.truncate_dim).float().cpu()
+    return [
+        replace(view, weights=a, embedding=embedding, temperature=temperature, include_prompt=include_prompt)
+        for view, a, embedding in zip(views, weights, embeddings, strict=True)
+    ]
+
+
+def _pool(
+    view: PooledText,
+    pooling: AttentionPooling,
+    temperature: float,
+    include_prompt: bool | None,
+    leave_out: Sequence[int],
+) -> tuple[Tensor, Tensor]:
+    """Weights (N,) and the pooled vector (H·D,), as `AttentionPooling` computes them where nothing is asked for."""
+    belongs = view.pooled.clone() if include_prompt is not True else torch.ones_like(view.pooled)
+    if include_prompt is False:
+        belongs &= torch.tensor([kind != "prefix" for kind in view.read.kinds], device=belongs.device)
+    belongs[list(leave_out)] = False
+    tokens = view.token_embeddings
+    v = pooling.attention_context_vector.to(tokens.dtype)
+    if temperature != 1:
+        v = v / temperature
+    a = attention_weights(tokens[None], v, belongs)[0]  # (H, N)
+    return a.mean(dim=0).float().cpu(), (a.to(tokens.dtype) @ tokens).flatten()
+
+
+def around_pooling(model: SentenceTransformer) -> tuple[list[nn.Module], AttentionPooling, list[nn.Module]]:
+    """The modules before the model's attention pooling, the pooling, and those after it.
+
+    Raises:
+        ValueError: There is none, or more than one.
+    """
+    modules = list(model)
+    places = [place for place, module in enumerate(modules) if isinstance(module, AttentionPooling)]
+    if len(places) != 1:
+        names = ", ".join(type(module).__name__ for module in modules)
+        raise ValueError(f"the model needs exactly one AttentionPooling among its modules, and has {names}")
+    return modules[: places[0]], modules[places[0]], modules[places[0] + 1 :]  # type: ignore[return-value]
+
+
+def units(view: PooledText, by: By = "syllable") -> list[Unit]:
+    """All units of a text from left to right, special tokens and prefix included.
+
+    Args:
+        view: From `pool_texts`.
+        by: "syllable" sums the weights of what is between two spaces; "token" keeps sub-words apart, except those
+            that are parts of one letter.
+
+    Raises:
+        ValueError: `by` is none of the two.
+    """
+    read, found = view.read, []
+    for members in groups(read.text, read.spans, by):
+        runs: list[list[int]] = []  # a group ends where the prefix does, and special tokens are each their own
+        for token in members:
+            kind = read.kinds[token]
+            if runs and kind != "special" and read.kinds[runs[-1][-1]] == kind:
+                runs[-1].append(token)
+            else:
+                runs.append([token])
+        found += [_unit(view, run) for run in runs]
+    return found
+
+
+def _unit(view: PooledText, tokens: list[int]) -> Unit:
+    read = view.read
+    start, end = min(read.spans[token][0] for token in tokens), max(read.spans[token][1] for token in tokens)
+    letters, kind = read.text[start:end], read.kinds[tokens[0]]
+    name = letters.strip() or ("␣" if letters and kind != "special" else read.tokens[tokens[0]])
+    return Unit(name, kind, tuple(tokens), (start, end), float(view.weights[tokens].sum()))
+
+
+def effective_number(weights: Tensor) -> Tensor:
+    """exp of the entropy: N equal weights are N, one weight of 1 is 1.
+
+    Args:
+        weights: (…, N), not negative, sum 1.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.inspection.attention import effective_number
+        >>> effective_number(torch.tensor([[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]]))
+        tensor([4., 1.])
+    """
+    return torch.special.entr(weights).sum(dim=-1).exp()

@@ -1,0 +1,154 @@
+"""Where two poolings disagree about a query, and which syllable of it made them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import Tensor, nn
+
+from st_vi.inspection.rankings import cosine_matrix, top_k_margins
+from st_vi.modules import AttentionPooling
+
+
+@dataclass(frozen=True)
+class Flips:
+    """The queries that only one of two poolings answers within its first k.
+
+    Attributes:
+        only_a: Rows of the queries that pooling A answers and B does not.
+        only_b: The other way round.
+    """
+
+    only_a: list[int]
+    only_b: list[int]
+
+
+def find_flips(a: Tensor, b: Tensor, margin: float = 0.0) -> Flips:
+    """Queries whose relevant document is in the first k under one pooling and not under the other.
+
+    Args:
+        a: Margins (Q,) of `top_k_margins` under pooling A.
+        b: Under pooling B, of the same queries and k.
+        margin: At least 0. How far, in cosine, the document must be inside under the one and outside under the other:
+            larger leaves out what a little noise would flip back. The poolings' cosines may spread differently.
+
+    Raises:
+        ValueError: A negative margin, or unequal lengths.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.inspection.flips import find_flips
+        >>> find_flips(torch.tensor([0.2, 0.1, -0.3]), torch.tensor([-0.1, 0.3, 0.01]))
+        Flips(only_a=[0], only_b=[2])
+    """
+    if margin < 0 or a.shape != b.shape:
+        raise ValueError(f"margin must be at least 0 and both of one length, got {margin}, {len(a)} and {len(b)}")
+    only_a, only_b = (a > margin) & (b <= -margin), (b > margin) & (a <= -margin)
+    return Flips(only_a.nonzero().flatten().tolist(), only_b.nonzero().flatten().tolist())
+
+
+def without_each_syllable(text: str) -> list[str]:
+    """The text without its first, second, … syllable; Vietnamese writes them apart. None for a single one.
+
+    Example:
+        >>> from st_vi.inspection.flips import without_each_syllable
+        >>> without_each_syllable("Hà Nội đẹp")
+        ['Nội đẹp', 'Hà đẹp', 'Hà Nội']
+    """
+    parts = text.split()
+    return [" ".join(parts[:i] + parts[i + 1 :]) for i in range(len(parts))] if len(parts) > 1 else []
+
+
+def margins_without_syllables(
+    model: SentenceTransformer, query: str, corpus: Tensor, relevant: int, k: int, prompt_name: str | None = None
+) -> Tensor:
+    """The margin of `top_k_margins` for the whole query, and for it without each of its S syllables: (S + 1,).
+
+    Args:
+        model: Encodes the S + 1 texts in one call.
+        query: The text.
+        corpus: Embeddings (N, D) of the documents by the same model.
+        relevant: The row of the right document.
+        k: From 1 to N.
+        prompt_name: Of the model's prompt for queries.
+    """
+    texts = [query, *without_each_syllable(query)]
+    embeddings = model.encode(
+        texts, prompt_name=prompt_name, batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False
+    )
+    return top_k_margins(cosine_matrix(embeddings.to(corpus.device), corpus), [relevant] * len(texts), k)
+
+
+@dataclass(frozen=True)
+class SyllableEffect:
+    """What leaving one syllable out of a query does to two poolings.
+
+    Attributes:
+        position: Of the syllable in the query, from 0.
+        syllable: As it is written there.
+        effect: By how much the poolings come closer without it: the change of the distance between their margins.
+        undoes: Whether they disagree about the query as it is, and agree without the syllable.
+    """
+
+    position: int
+    syllable: str
+    effect: float
+    undoes: bool
+
+
+def syllable_effects(query: str, a: Tensor, b: Tensor) -> list[SyllableEffect]:
+    """Which syllable parts two poolings: the strongest first, those that undo a flip before all others.
+
+    A query without a syllable is another query, perhaps one that nobody would ask: this shows what the ranking hangs
+    on, and is no explanation of the model.
+
+    Args:
+        query: The text, of S syllables.
+        a: (S + 1,) from `margins_without_syllables` under pooling A.
+        b: Under pooling B.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.inspection.flips import syllable_effects
+        >>> a, b = torch.tensor([0.3, 0.3, 0.1]), torch.tensor([-0.2, -0.3, 0.1])
+        >>> syllable_effects("đừng đi", a, b)[0]
+        SyllableEffect(position=1, syllable='đi', effect=0.5, undoes=True)
+    """
+    distance = (a - b) * (1 if a[0] >= b[0] else -1)
+    agree = (a > 0) == (b > 0)
+    effects = [
+        SyllableEffect(i, syllable, round(float(distance[0] - distance[i + 1]), 6), bool(~agree[0] & agree[i + 1]))
+        for i, syllable in enumerate(query.split())
+        if len(a) > 1
+    ]
+    return sorted(effects, key=lambda effect: (not effect.undoes, -effect.effect))
+
+
+def repooled(model: SentenceTransformer, pooling: str) -> SentenceTransformer:
+    """The same backbone and head with another pooling between them; their weights are shared, not copied.
+
+    The head was trained for the pooling that the model came with: this shows how much that matters, not how good
+    another pooling would be after training.
+
+    Args:
+        model: With an `AttentionPooling` or a stock `Pooling`.
+        pooling: A mode of stock `Pooling` that keeps the width, such as "mean" or "lasttoken".
+
+    Raises:
+        ValueError: The model has no such pooling, or one whose output is wider than a token.
+    """
+    places = [i for i, module in enumerate(model) if isinstance(module, (AttentionPooling, Pooling))]
+    if not places:
+        raise ValueError("the model has neither AttentionPooling nor Pooling to replace")
+    modules: list[nn.Module] = list(model)
+    old: Any = modules[places[0]]
+    if old.get_embedding_dimension() != old.embedding_dimension:
+        raise ValueError(
+            f"the head takes {old.get_embedding_dimension()} numbers from several heads or modes; "
+            f"{pooling!r} gives {old.embedding_dimension}"
+        )
+    modules[places[0]] = Pooling(old.embedding_dimension, pooling, include_prompt=old.include_prompt)
+    return SentenceTransformer(modules=modules, prompts=model.prompts, device=str(model.device))  # type: ignore[arg-type]

@@ -1,0 +1,121 @@
+"""What an embedding owes to a part of a picture: patches are taken away, and the rest is compared with a query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from st_vi.inspection.patches import Patch, PatchView, preprocess_pictures, views_of
+from st_vi.modules import Qwen2VLTransformer
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class MaskEffect:
+    """The cosine of an input with a query, and what becomes of it when patches are taken away.
+
+    Attributes:
+        whole: The input as it is.
+        painted: The patches have the picture's mean colour, and all is encoded again.
+        unpooled: The patches are encoded, and then left out of the pool. What other tokens took from them stays.
+        similarity: Cosine of `whole` with the query, in [-1, 1].
+        painted_similarity: That of `painted`.
+        unpooled_similarity: That of `unpooled`.
+        random_similarities: Those of as many patches, drawn at random and painted, (draws,).
+    """
+
+    whole: PatchView
+    painted: PatchView
+    unpooled: PatchView
+    similarity: float
+    painted_similarity: float
+    unpooled_similarity: float
+    random_similarities: Tensor
+
+
+def mask_patches(
+    model: SentenceTransformer,
+    pictures: Image.Image | Sequence[Image.Image],
+    patches: Sequence[Patch],
+    query: Tensor,
+    text: str = "",
+    *,
+    number: int = 0,
+    prompt_name: str | None = None,
+    draws: int = 5,
+    seed: int = 0,
+) -> MaskEffect:
+    """Take patches away from a picture, and compare with a query what is left.
+
+    Weights only say what was pooled; this says what the embedding owes to the patches. The random patches are the
+    scale: a mask of any kind moves an embedding.
+
+    Args:
+        model: As for `view_patches`.
+        pictures: As for `view_patches`.
+        patches: To be masked; none leaves all as it is.
+        query: An embedding, (D,).
+        text: As for `view_patches`.
+        number: Which of the pictures is masked, from 0.
+        prompt_name: As for `view_patches`.
+        draws: Random masks of as many patches of the same picture, at least 1.
+        seed: Of the random masks.
+
+    Raises:
+        ValueError: As for `view_patches`; `number` names no picture, or a patch is outside of the picture.
+
+    Example:
+        >>> effect = mask_patches(model, picture, [(0, 0), (0, 1)], model.encode(caption))  # doctest: +SKIP
+        >>> effect.similarity - effect.painted_similarity  # doctest: +SKIP
+    """
+    features = preprocess_pictures(model, pictures, text, prompt_name)
+    backbone: Any = model[0]
+    positions = backbone.patch_positions(features)[0]
+    if not 0 <= number < len(positions):
+        raise ValueError(f"there are {len(positions)} pictures, numbered from 0; {number} is none of them")
+    rows, columns = positions[number].shape
+    if outside := [patch for patch in patches if not (0 <= patch[0] < rows and 0 <= patch[1] < columns)]:
+        raise ValueError(f"the picture has {rows} x {columns} patches; {outside[0]} is none of them")
+    mask = torch.zeros(rows * columns, dtype=torch.bool)
+    mask[[row * columns + column for row, column in patches]] = True
+    generator = torch.Generator().manual_seed(seed)
+    random = [mask[torch.randperm(len(mask), generator=generator)] for _ in range(draws)]
+
+    # In one batch: the input, the same with patches left out of the pool, painted, and painted at random.
+    batch = {name: _copies(value, 3 + draws) for name, value in features.items()}
+    values = features["pixel_values"]
+    batch["pixel_values"] = torch.cat(
+        [values, values, *(_paint(features, number, each, backbone) for each in (mask, *random))]
+    )
+    unpooled = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
+    unpooled[1, positions[number].flatten()[mask.to(positions[number].device)]] = True
+    views = views_of(model, batch, unpooled)
+    cosines = cosine_similarity(torch.stack([view.embedding for view in views]), query.float().cpu(), dim=-1)
+    whole, left_out, painted = views[:3]
+    return MaskEffect(whole, painted, left_out, float(cosines[0]), float(cosines[2]), float(cosines[1]), cosines[3:])
+
+
+def _copies(value: Any, count: int) -> Any:
+    return value.repeat(count, *[1] * (value.dim() - 1)) if isinstance(value, Tensor) else value
+
+
+def _paint(features: dict[str, Any], number: int, mask: Tensor, backbone: Qwen2VLTransformer) -> Tensor:
+    """The pixels with the masked patches of one picture in its mean colour.
+
+    Painted after the processor's resize: no colour runs over the edge of a patch, whatever the picture's size.
+    """
+    processor = backbone.processor.image_processor
+    pixels = features["pixel_values"].clone()
+    sizes = features["image_grid_thw"].prod(dim=1).tolist()
+    picture = pixels.split(sizes)[number]  # (patches, values), a view; the parts of a merged patch are in sequence
+    by_channel = picture.view(len(mask), processor.merge_size**2, 3, -1)
+    by_channel[mask.to(pixels.device)] = by_channel.mean(dim=(0, 1, 3), keepdim=True)[0]
+    return pixels

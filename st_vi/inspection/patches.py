@@ -1,0 +1,178 @@
+"""What the attention pooling of a model looks at in pictures, and what a part of a picture is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import batch_to_device, truncate_embeddings
+from torch import Tensor
+from transformers.image_utils import SizeDict
+
+from st_vi.inspection.attention import around_pooling
+from st_vi.modules import Qwen2VLTransformer
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Patch = tuple[int, int]
+"""Row and column of a merged patch, from the top left; each is one visual token."""
+
+
+@dataclass(frozen=True)
+class PatchView:
+    """One input with pictures as a model with attention pooling sees it. All weights together have the sum 1.
+
+    Attributes:
+        maps: For every picture the weights of its patches, (rows, columns), fp32; the mean over the heads where
+            there are several.
+        text: Sum of the weights of the text's tokens, in [0, 1].
+        special: Sum of the weights of special tokens: the prefix, the marks around pictures, those of a template.
+        embedding: Of the whole model, (D,), as `encode` gives it.
+    """
+
+    maps: tuple[Tensor, ...]
+    text: float
+    special: float
+    embedding: Tensor
+
+    @property
+    def image(self) -> float:
+        """Sum of the weights of all patches of all pictures, in [0, 1]."""
+        return float(sum(weights.sum() for weights in self.maps))
+
+
+def view_patches(
+    model: SentenceTransformer,
+    pictures: Image.Image | Sequence[Image.Image],
+    text: str = "",
+    *,
+    prompt_name: str | None = None,
+) -> PatchView:
+    """Encode pictures, perhaps with a text, and keep what the pooling looked at.
+
+    Args:
+        model: Over a `Qwen2VLTransformer`, with one `AttentionPooling`.
+        pictures: One or several, of one input.
+        text: Beside the pictures.
+        prompt_name: As for `encode`.
+
+    Raises:
+        ValueError: The model reads no pictures or has no attention pooling; there is no picture; or one of them
+            cannot be read, or is more than 200 times as long as wide.
+
+    Example:
+        >>> from st_vi.data.generated.scenes import draw, scene
+        >>> from st_vi.inspection.patches import view_patches
+        >>> from st_vi.recipes.examples.vision_model import example_vision_model
+        >>> model = example_vision_model()  # doctest: +SKIP
+        >>> view = view_patches(model, draw(scene("test", 0)), "Có mấy hình?")  # doctest: +SKIP
+        >>> view.maps[0].shape, round(view.image + view.text + view.special, 4)  # doctest: +SKIP
+        (torch.Size([4, 4]), 1.0)
+    """
+    (view,) = views_of(model, preprocess_pictures(model, pictures, text, prompt_name))
+    return view
+
+
+@contextmanager
+def pixel_budget(model: SentenceTransformer, max_pixels: int) -> Iterator[None]:
+    """Within the block, pictures are scaled to at most this many pixels, for more patches or fewer.
+
+    Args:
+        model: As for `view_patches`.
+        max_pixels: At least 1. The least is as in the model, or `max_pixels` where that is less.
+
+    Raises:
+        ValueError: The model reads no pictures, or `max_pixels` is below 1.
+    """
+    backbone = _reader(model)
+    if max_pixels < 1:
+        raise ValueError(f"max_pixels must be at least 1, got {max_pixels}")
+    processor = backbone.processor.image_processor
+    before = processor.size
+    # What the processor calls edges are areas, for this family of models.
+    processor.size = SizeDict(shortest_edge=min(backbone.min_pixels, max_pixels), longest_edge=max_pixels)
+    try:
+        yield
+    finally:
+        processor.size = before
+
+
+def patch_at(x: float, y: float, size: tuple[int, int], grid: tuple[int, int]) -> Patch:
+    """The patch at a place in the picture; a place on the edge or beyond belongs to the outermost patch.
+
+    The processor scales the whole picture to the grid, without cutting or padding, so places are proportional.
+
+    Args:
+        x: Pixels from the left, in the picture as it was given.
+        y: Pixels from the top.
+        size: Width and height of that picture.
+        grid: Rows and columns, such as the shape of a map.
+
+    Example:
+        >>> from st_vi.inspection.patches import patch_at, patch_box
+        >>> patch_at(639, 10, size=(640, 400), grid=(14, 23))
+        (0, 22)
+        >>> patch_box((0, 22), size=(644, 392), grid=(14, 23))
+        (616.0, 0.0, 644.0, 28.0)
+    """
+    (width, height), (rows, columns) = size, grid
+    return min(max(int(y * rows / height), 0), rows - 1), min(max(int(x * columns / width), 0), columns - 1)
+
+
+def patch_box(patch: Patch, size: tuple[int, int], grid: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a patch, in pixels of the picture as it was given; the inverse of `patch_at`."""
+    (row, column), (width, height), (rows, columns) = patch, size, grid
+    return column * width / columns, row * height / rows, (column + 1) * width / columns, (row + 1) * height / rows
+
+
+def _reader(model: SentenceTransformer) -> Qwen2VLTransformer:
+    if not isinstance(model[0], Qwen2VLTransformer):
+        raise ValueError(
+            f"this model begins with {type(model[0]).__name__} and reads no pictures: patches need a "
+            "Qwen2VLTransformer, such as `build_vipolyqwen` makes"
+        )
+    return model[0]
+
+
+def preprocess_pictures(
+    model: SentenceTransformer, pictures: Any, text: str, prompt_name: str | None
+) -> dict[str, Any]:
+    """The features of one input with pictures, on the model's device; raises as `view_patches` does."""
+    _reader(model)
+    around_pooling(model)  # raises
+    pictures = list(pictures) if isinstance(pictures, (list, tuple)) else [pictures]
+    if not pictures:
+        raise ValueError("there is no picture: patches need at least one")
+    item = {"image": pictures} | ({"text": text} if text.strip() else {})
+    features = model.preprocess([item], prompt=model._resolve_prompt(None, prompt_name))
+    return batch_to_device(features, model.device)
+
+
+@torch.no_grad()
+def views_of(model: SentenceTransformer, features: dict[str, Any], unpooled: Tensor | None = None) -> list[PatchView]:
+    """Views of a batch; tokens in `unpooled`, (B, N), are encoded and not pooled."""
+    before, pooling, after = around_pooling(model)
+    model.eval()
+    for module in before:
+        features = module(features)
+    if unpooled is not None:
+        features["attention_mask"] = features["attention_mask"].masked_fill(unpooled, 0)
+    for module in (pooling, *after):
+        features = module(features)
+    weights = features["attention_weights"].view(len(features["input_ids"]), pooling.num_heads, -1).mean(dim=1).cpu()
+    backbone: Any = model[0]
+    known = backbone.tokenizer.added_tokens_decoder
+    marks = torch.tensor([token for token, added in known.items() if added.special])
+    special = torch.isin(features["input_ids"].cpu(), marks)
+    embeddings = truncate_embeddings(features["sentence_embedding"], model.truncate_dim).float().cpu()
+    views = []
+    for row, positions in enumerate(backbone.patch_positions(features)):
+        maps = tuple(weights[row][where.cpu()] for where in positions)
+        on_special = float(weights[row][special[row]].sum() - sum(weights_of.sum() for weights_of in maps))
+        views.append(PatchView(maps, float(weights[row][~special[row]].sum()), max(0.0, on_special), embeddings[row]))
+    return views

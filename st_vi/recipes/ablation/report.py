@@ -1,0 +1,213 @@
+"""The figures of an ablation: means, intervals, a table and a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import bootstrap, spearmanr
+
+from st_vi.recipes.ablation.run import BASELINE, VARIANTS
+from st_vi.recipes.ablation.tables import markdown, over_seeds
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One variant over its seeds; all figures in percent.
+
+    Attributes:
+        name: In `VARIANTS`.
+        recalls: By seed: recall@1, the mean over the data sets without scores; empty where all have scores.
+        difference: To the baseline over the seeds both have: of the recall, or of the correlation where all data sets
+            have scores; None for the baseline itself.
+        interval: Of `difference`: 95 % bootstrap over test rows, each with its mean over seeds. It holds the
+            uncertainty of the test rows, not that of the seeds.
+        by_kind: Recall@1 of each data set without scores, mean over seeds.
+        spearmans: By seed, the mean over the data sets with scores; empty where none has.
+        spearman_interval: 95 % bootstrap over test rows, the same for all seeds.
+    """
+
+    name: str
+    recalls: dict[int, float]
+    difference: float | None
+    interval: Interval | None
+    by_kind: dict[str, float]
+    spearmans: dict[int, float]
+    spearman_interval: Interval | None
+
+
+def summarise(results: Iterable[Mapping[str, Any]]) -> list[Summary]:
+    """The figures of each variant, in the order of `VARIANTS`.
+
+    Args:
+        results: From `ablate`.
+
+    Raises:
+        ValueError: There are none.
+    """
+    by_variant: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for result in results:
+        by_variant.setdefault(result["variant"], {})[result["seed"]] = result
+    if not by_variant:
+        raise ValueError("there are no results yet")
+    baseline = by_variant.get(BASELINE, {})
+    return [_summary(name, by_variant[name], baseline) for name in VARIANTS if name in by_variant]
+
+
+def _summary(name: str, runs: Mapping[int, Mapping[str, Any]], baseline: Mapping[int, Mapping[str, Any]]) -> Summary:
+    hits = {seed: _hits(run) for seed, run in runs.items()}
+    kinds = next(iter(hits.values()))
+    scored = next(iter(runs.values()))["scores"]
+    difference = interval = None
+    if name != BASELINE and (common := sorted(set(runs) & set(baseline))):
+        pairs = [(runs[seed], baseline[seed]) for seed in common]
+        difference, interval = _recall_difference(pairs) if kinds else _spearman_difference(pairs)
+    return Summary(
+        name,
+        {seed: recall(run) for seed, run in runs.items() if kinds},
+        difference,
+        interval,
+        {kind: float(np.mean([100 * np.mean(of[kind]) for of in hits.values()])) for kind in kinds},
+        {seed: _spearman(run) for seed, run in runs.items() if scored},
+        _ends(_resampled_spearmans(list(runs.values()))) if scored else None,
+    )
+
+
+Pairs = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+
+
+def _recall_difference(pairs: Pairs) -> tuple[float, Interval]:
+    of_seed = [{kind: hits - _hits(other)[kind] for kind, hits in _hits(run).items()} for run, other in pairs]
+    # Rows are what is resampled: all seeds are measured on the same ones, and are no further rows.
+    by_row = [100 * np.mean([differences[kind] for differences in of_seed], axis=0) for kind in of_seed[0]]
+    result = bootstrap(by_row, _mean_of_means, n_resamples=2000, vectorized=False, method="percentile", rng=0)
+    return _mean_of_means(*by_row), (float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+def _spearman_difference(pairs: Pairs) -> tuple[float, Interval]:
+    # Both draw the same rows, so that what is resampled is the difference.
+    runs, others = (_resampled_spearmans(side) for side in zip(*pairs, strict=True))
+    return float(np.mean([_spearman(run) - _spearman(other) for run, other in pairs])), _ends(runs - others)
+
+
+def _mean_of_means(*by_kind: np.ndarray) -> float:
+    """Every data set weighs the same, however many rows it has."""
+    return float(np.mean([np.mean(values) for values in by_kind]))
+
+
+def headline(run: Mapping[str, Any]) -> str:
+    """The figure that a run is judged by: recall@1, or the correlation where all data sets have scores."""
+    return f"recall@1 {recall(run):.1f}" if _hits(run) else f"Spearman {_spearman(run):.1f}"
+
+
+def recall(run: Mapping[str, Any]) -> float:
+    """Recall@1 in percent, the mean over the data sets without scores."""
+    return 100 * _mean_of_means(*_hits(run).values())
+
+
+def _hits(run: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {kind: np.array(values) for kind, values in run["hits"].items() if kind not in run["scores"]}
+
+
+def _spearman(run: Mapping[str, Any]) -> float:
+    pairs = [(run["cosines"][kind], run["scores"][kind]) for kind in run["scores"]]
+    return 100 * float(np.mean([spearmanr(cosines, scores).statistic for cosines, scores in pairs]))
+
+
+def _resampled_spearmans(runs: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Their mean over data sets and runs, on 500 draws of the rows."""
+    rng = np.random.default_rng(0)
+
+    def resampled() -> float:
+        values = []
+        for kind, scores in runs[0]["scores"].items():
+            rows = rng.integers(len(scores), size=len(scores))  # the same for all seeds
+            for run in runs:
+                values.append(_correlation(np.array(run["cosines"][kind])[rows], np.array(scores)[rows]))
+        return 100 * float(np.mean(values))
+
+    return np.array([resampled() for _ in range(500)])
+
+
+def _correlation(cosines: np.ndarray, scores: np.ndarray) -> float:
+    """NaN, and no warning, where a draw of few rows has all of one score."""
+    if np.ptp(cosines) == 0 or np.ptp(scores) == 0:
+        return float("nan")
+    return float(spearmanr(cosines, scores).statistic)
+
+
+def _ends(samples: np.ndarray) -> Interval:
+    low, high = np.nanpercentile(samples, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def table(summaries: Sequence[Summary]) -> str:
+    """The figures as a Markdown table."""
+    kinds = list(summaries[0].by_kind)
+    with_scores = bool(summaries[0].spearmans)
+    spearman = ["Spearman [95 %]"] * with_scores
+    if kinds:
+        header = ["variant", "seeds", "recall@1", "difference [95 %]", *kinds, *spearman]
+    else:
+        header = ["variant", "seeds", *spearman, "difference [95 %]"]
+    rows = []
+    for summary in summaries:
+        change = "" if summary.difference is None else f"{summary.difference:+.1f} {_shown(summary.interval, '+.1f')}"
+        seeds = str(len(summary.recalls or summary.spearmans))
+        figure = f"{over_seeds(summary.spearmans.values())} {_shown(summary.spearman_interval)}" if with_scores else ""
+        if kinds:
+            recalls = [over_seeds(summary.recalls.values()), change, *(f"{summary.by_kind[k]:.1f}" for k in kinds)]
+            rows.append([summary.name, seeds, *recalls, *[figure] * with_scores])
+        else:
+            rows.append([summary.name, seeds, figure, change])
+    return markdown(header, rows)
+
+
+def _shown(interval: Interval | None, form: str = ".1f") -> str:
+    return "" if interval is None else f"[{interval[0]:{form}}, {interval[1]:{form}}]"
+
+
+def plot(summaries: Sequence[Summary]) -> Figure:
+    """Each variant's difference to the baseline with its interval, as a plotly figure.
+
+    Raises:
+        ImportError: plotly is not installed.
+    """
+    try:
+        import plotly.graph_objects as go
+    except ImportError as error:
+        raise ImportError('The plot needs plotly: pip install "st-vi[notebooks]"') from error
+    changed: list[Any] = [summary for summary in reversed(summaries) if summary.interval is not None]
+    figure_of = "Recall@1" if summaries[0].recalls else "Spearman"
+    middles = [summary.difference for summary in changed]
+    figure = go.Figure(
+        go.Scatter(
+            x=middles,
+            y=[summary.name for summary in changed],
+            mode="markers",
+            marker={"size": 9, "color": "#0072b2"},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [s.interval[1] - s.difference for s in changed],
+                "arrayminus": [s.difference - s.interval[0] for s in changed],
+            },
+        )
+    )
+    figure.add_vline(x=0, line_dash="dot")
+    figure.update_layout(
+        title=f"{figure_of} against {BASELINE} (95 % bootstrap over test rows)",
+        xaxis_title="points",
+        template="plotly_white",
+        height=120 + 36 * len(changed),
+        margin={"l": 10},
+    )
+    figure.update_yaxes(automargin=True)
+    return figure

@@ -1,0 +1,86 @@
+"""What an ablation compares its variants on: generated rows or rows of one's own, a small model or a pretrained one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+
+from st_vi.data import split_by_anchor
+from st_vi.data.generated.rows import first_rows, generated_rows, nli_text_pairs, texts_of
+from st_vi.recipes.ablation.run import Study
+from st_vi.recipes.examples.demo_vipolyqwen import SMALL_MODEL, SMALL_PIXELS, SMALL_TRAINING
+from st_vi.recipes.examples.small_models import small_qwen2_vl
+
+KINDS = ("questions", "dialogues", "image_to_text", "text_pairs")
+"""Every task but ocr: a small model needs long to learn to read."""
+
+
+def generated_study(
+    folder: str | Path,
+    steps: int,
+    rows: int,
+    test_rows: int,
+    nli: Dataset | None = None,
+    base: str | Path | None = None,
+) -> Study:
+    """A study on generated rows.
+
+    Args:
+        folder: For the small models.
+        steps: Of each training.
+        rows: For training, of each kind.
+        test_rows: To measure with, of each kind; five times as many text pairs.
+        nli: Rows (premise, hypothesis, label by name) for the text pairs, a fifth of the premises held out; None
+            takes the shipped samples.
+        base: As in `study_of_rows`.
+    """
+    train, test = generated_rows("train", rows, 0, KINDS), generated_rows("test", test_rows, 0, KINDS)
+    if nli is not None:
+        sides = split_by_anchor(nli, test_size=0.2, anchor="premise", seed=0)
+        for side, part, count in (("train", train, rows), ("test", test, 5 * test_rows)):
+            part["text_pairs"] = first_rows(nli_text_pairs(sides[side]), count, seed=0)
+    return study_of_rows(train, test, folder, steps, base)
+
+
+def study_of_rows(
+    train: DatasetDict, test: DatasetDict, folder: str | Path, steps: int, base: str | Path | None = None
+) -> Study:
+    """A study on given rows.
+
+    Args:
+        train: As for `train_vipolyqwen`.
+        test: As for `vipolyqwen_evaluator`.
+        folder: For the small models.
+        steps: Of each training.
+        base: A pretrained Qwen2-VL, trained with the paper's settings; None is a small one with random weights,
+            others for every seed, one learning rate and an InfoNCE warm-up.
+    """
+    if base is not None:
+        arguments: dict[str, Any] = {"learning_rate": 2e-5, "save_strategy": "no", "max_steps": steps}
+        return Study(lambda seed: base, train, test, arguments=arguments, base_name=str(base))
+    return Study(
+        _small_base(texts_of(train), Path(folder)),
+        train,
+        test,
+        build={"embedding_dimension": SMALL_MODEL["width"], "max_pixels": SMALL_PIXELS},
+        arguments=SMALL_TRAINING | {"max_steps": steps, "logging_steps": max(1, steps // 10)},
+        warm_up=0.5,
+        vision_rate=1.0,
+        base_name="small, with random weights",
+    )
+
+
+def _small_base(texts: list[str], folder: Path) -> Callable[[int], Path]:
+    known = blake2b("\n".join(texts).encode(), digest_size=4).hexdigest()  # other texts make another tokenizer
+
+    def save(seed: int) -> Path:
+        path = folder / f"base-{seed}-{known}"
+        if not path.exists():
+            small_qwen2_vl(texts, path, seed=seed, **SMALL_MODEL | {"vocab_size": 2000})
+        return path
+
+    return save

@@ -1,0 +1,32 @@
+"""Figures over seeds as text, and Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+def over_seeds(values: Iterable[float], digits: int = 1) -> str:
+    """Mean ± standard deviation over seeds (n − 1), or the one value.
+
+    Example:
+        >>> from st_vi.recipes.ablation.tables import over_seeds
+        >>> over_seeds([66.0, 67.0]), over_seeds([66.0])
+        ('66.5 ± 0.7', '66.0')
+    """
+    values = list(values)
+    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{deviation}"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table.
+
+    Example:
+        >>> from st_vi.recipes.ablation.tables import markdown
+        >>> markdown(["model", "MRR"], [["base", "60.8"]]).splitlines()
+        ['| model | MRR |', '| --- | --- |', '| base | 60.8 |']
+    """
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

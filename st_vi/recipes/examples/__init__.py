@@ -1,0 +1,1 @@
+"""The demos, and small models to try, test and look inside, offline."""

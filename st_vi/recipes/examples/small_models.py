@@ -1,0 +1,172 @@
+"""Small models with random weights and tokenizers of their own: for trying, testing and measuring offline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (  # type: ignore[attr-defined]
+    PreTrainedTokenizerFast,
+    Qwen2TokenizerFast,
+    Qwen2VLConfig,
+    Qwen2VLImageProcessor,
+    Qwen2VLModel,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
+
+_QWEN2_VL_TOKENS = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
+
+# As in Qwen2-VL-Instruct, down to the system message that the template adds of its own accord.
+_CHAT_TEMPLATE = """\
+{%- for message in messages %}
+{%- if loop.first and message['role'] != 'system' %}{{ '<|im_start|>system
+You are a helpful assistant.<|im_end|>
+' }}{% endif %}
+{{- '<|im_start|>' + message['role'] + '
+' }}
+{%- if message['content'] is string %}{{ message['content'] }}{% else %}
+{%- for part in message['content'] %}
+{%- if part['type'] == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}
+{%- elif part['type'] == 'video' %}{{ '<|vision_start|><|video_pad|><|vision_end|>' }}
+{%- else %}{{ part['text'] }}{% endif %}
+{%- endfor %}{% endif %}
+{{- '<|im_end|>
+' }}
+{%- endfor %}"""
+
+
+def small_encoder(texts: Sequence[str], folder: str | Path, width: int = 256, layers: int = 1) -> None:
+    """Save an XLM-R of this width with random weights, and a BPE tokenizer trained on `texts`, in `folder`."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=4000, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    ends = [("<s>", 0), ("</s>", 2)]
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", "<s> $A </s> </s> $B </s>", ends)
+    roles = ("bos", "pad", "eos", "unk", "mask", "cls", "sep")
+    names = dict(zip((f"{role}_token" for role in roles), [*special, "<s>", "</s>"], strict=True))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **names).save_pretrained(folder)
+    config = XLMRobertaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=2 * width,
+        max_position_embeddings=130,
+        initializer_range=0.05,
+    )
+    XLMRobertaModel(config).save_pretrained(folder)
+
+
+def small_qwen2_vl(
+    texts: Sequence[str],
+    folder: str | Path,
+    *,
+    vocab_size: int = 2000,
+    width: int = 128,
+    layers: int = 3,
+    vision_width: int = 128,
+    vision_layers: int = 3,
+    initializer_range: float = 0.05,
+    spare_rows: int = 8,
+    seed: int = 0,
+) -> None:
+    """Save a Qwen2-VL of this size with random weights, and its processor with a BPE trained on `texts`, in `folder`.
+
+    Args:
+        texts: What the tokenizer is trained on.
+        folder: Made if absent.
+        vocab_size: Of the byte-level BPE, special tokens apart; at least 256.
+        width: Of the language model, a multiple of 32 (four heads of even size).
+        layers: Decoder layers.
+        vision_width: Of the vision tower, a multiple of 16.
+        vision_layers: Layers of the vision tower.
+        initializer_range: Standard deviation of the weights. Qwen2-VL's own 0.02 is for wider models: at this size
+            every vector would look the same.
+        spare_rows: Embedding rows beyond the tokenizer; Qwen2-VL has some, enough for viPolyQwen's five prefixes.
+        seed: Of the weights.
+
+    Example:
+        >>> from st_vi import build_vipolyqwen
+        >>> from st_vi.recipes.examples.small_models import small_qwen2_vl
+        >>> texts = ["Một hình tròn đỏ.", "Hai ngôi sao vàng."]
+        >>> small_qwen2_vl(texts, "outputs/small", vocab_size=300)  # doctest: +SKIP
+        >>> model = build_vipolyqwen("outputs/small", embedding_dimension=128)  # doctest: +SKIP
+    """
+    tokenizer = _byte_level_bpe(texts, vocab_size)
+    ids = dict(zip(_QWEN2_VL_TOKENS, tokenizer.convert_tokens_to_ids(_QWEN2_VL_TOKENS), strict=True))
+    head = width // 4
+    config = Qwen2VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer) + spare_rows,
+            "hidden_size": width,
+            "intermediate_size": 2 * width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 2048,
+            "initializer_range": initializer_range,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [head // 4, head // 8, head // 8],
+            },
+            "bos_token_id": ids["<|endoftext|>"],
+            "eos_token_id": tokenizer.eos_token_id,  # or the trainer changes it, and says so
+            "pad_token_id": ids["<|endoftext|>"],
+        },
+        vision_config={
+            "depth": vision_layers,
+            "embed_dim": vision_width,
+            "hidden_size": width,
+            "num_heads": max(2, vision_width // 32),
+            "mlp_ratio": 2,
+            "initializer_range": initializer_range,
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )
+    torch.manual_seed(seed)
+    Qwen2VLModel(config).save_pretrained(folder)
+    Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(size={"shortest_edge": 28 * 28, "longest_edge": 16 * 28 * 28}),
+        chat_template=_CHAT_TEMPLATE,
+    ).save_pretrained(folder)
+
+
+def _byte_level_bpe(texts: Sequence[str], vocab_size: int) -> Qwen2TokenizerFast:
+    """Byte-level BPE trained on `texts`, with the special tokens of Qwen2-VL after the ordinary ones."""
+    bpe = Tokenizer(models.BPE())
+    bpe.normalizer = normalizers.NFC()
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
+    )
+    model = json.loads(bpe.to_str())["model"]
+    merges = [tuple(merge) for merge in model["merges"]]
+    tokenizer = Qwen2TokenizerFast(vocab=model["vocab"], merges=merges, model_max_length=2048)
+    tokenizer.add_tokens(_QWEN2_VL_TOKENS, special_tokens=True)
+    return tokenizer

@@ -1,0 +1,75 @@
+"""A small trained viPolyQwen to look inside: made in under a minute, offline, and kept for the next time."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sentence_transformers import SentenceTransformer
+from transformers import set_seed
+
+from st_vi.data.generated.rows import generated_rows, texts_of
+from st_vi.losses import DLELoss
+from st_vi.recipes.examples.small_models import small_qwen2_vl
+from st_vi.recipes.examples.text_models import kept
+from st_vi.recipes.vipolyqwen import build_vipolyqwen, train_vipolyqwen
+from st_vi.tasks import VIPOLYQWEN_TASKS, keep_terms
+from st_vi.terms import InfoNCE
+
+KINDS = ("image_to_text", "text_to_image")
+PIXELS = 112 * 112
+"""The budget: 4 × 4 visual tokens for a square picture."""
+SIZES = {"vocab_size": 600, "width": 96, "layers": 1, "vision_width": 96, "vision_layers": 1}
+
+
+def example_vision_model(steps: int = 240) -> SentenceTransformer:
+    """A small Qwen2-VL with attention pooling, trained on generated scenes and their Vietnamese captions.
+
+    One layer in the vision tower and one in the language model. Of 100 unseen captions it ranks the right one first
+    for about a third of the scenes, and among ten for nine of ten (chance: 1 and 10 in a hundred). It has never seen
+    a photograph, nor a line of writing.
+
+    The prompt "instr" is its prefix; anchors were trained with it, pictures and captions alike.
+
+    Args:
+        steps: Of training, 32 rows each; 0 is the model with random weights.
+
+    Raises:
+        ImportError: The extra "vision" is not installed.
+
+    Example:
+        >>> from st_vi.data.generated.scenes import draw, scene
+        >>> from st_vi.recipes.examples.vision_model import example_vision_model
+        >>> model = example_vision_model()  # doctest: +SKIP
+        >>> model.encode(draw(scene("test", 0)), prompt_name="instr").shape  # doctest: +SKIP
+        (96,)
+    """
+    return kept(f"vision-{steps}-steps", lambda folder: _make(folder, steps))
+
+
+def _make(folder: Path, steps: int) -> None:
+    rows = generated_rows("train", min(1500, 32 * max(steps, 1)), seed=0, kinds=KINDS)
+    # At this size, vectors of smaller weights are too much alike at first, and learning begins late.
+    small_qwen2_vl(texts_of(rows), folder / "base", **SIZES, initializer_range=0.15)
+    set_seed(0)
+    model = build_vipolyqwen(
+        folder / "base", embedding_dimension=SIZES["width"], min_pixels=28 * 28, max_pixels=PIXELS
+    ).cpu()
+    shutil.rmtree(folder / "base")
+    if not steps:
+        model.save(str(folder))
+        return
+    train_vipolyqwen(
+        model,
+        rows,
+        folder,
+        loss=DLELoss(model, tasks=keep_terms(VIPOLYQWEN_TASKS, InfoNCE)),
+        max_steps=steps,
+        per_device_train_batch_size=32,
+        gradient_accumulation_steps=1,
+        learning_rate=1.5e-3,
+        learning_rate_mapping={},  # nothing is pretrained: the vision tower learns as fast as the rest
+        save_strategy="no",
+        logging_strategy="no",
+        use_cpu=True,
+    )

@@ -1,0 +1,272 @@
+"""What makes a training run, kept beside its checkpoints: no other run goes on from them, or takes their place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from datasets import IterableDataset
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
+from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvaluator
+from sentence_transformers.base.modules import Module, Transformer
+from torch import nn
+
+from st_vi.model_files import read_json, read_modules
+
+MANIFEST = "training_run.json"
+# Of the stock arguments, those that decide which weights come out. All others may change when a run goes on.
+# fmt: off
+_ARGUMENTS = (
+    "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size",
+    "learning_rate", "learning_rate_mapping", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
+    "warmup_ratio", "optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay",
+    "max_grad_norm", "seed", "data_seed", "bf16", "fp16", "batch_sampler", "multi_dataset_batch_sampler",
+    "dataloader_drop_last", "prompts", "router_mapping", "neftune_noise_alpha",
+)
+# fmt: on
+_LENGTH = ("num_train_epochs", "max_steps")
+# The files that a training leaves in its folder, at the top of it.
+_LEFT = re.compile(
+    r"modules\.json|config(_\w+)?\.json|sentence_\w+_config\.json|generation_config\.json|README\.md|"
+    r"(model|pytorch_model|adapter_model)[\w.-]*\.(safetensors|bin|json)|adapter_config\.json|"
+    r"tokenizer[\w.]*|vocab\.\w+|merges\.txt|bpe\.codes|sentencepiece[\w.]*|added_tokens\.json|special_tokens_map\.json|"
+    r"\w*processor_config\.json|chat_template\.\w+|training_args\.bin|trainer_state\.json|" + re.escape(MANIFEST)
+)
+
+
+def describe(
+    model: SentenceTransformer,
+    rows: Any,
+    arguments: SentenceTransformerTrainingArguments,
+    loss: Any,
+    evaluators: Sequence[BaseEvaluator],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What makes a run, by name: plain values, as they come back from JSON.
+
+    Rows and base are known by their content: a copy in another folder is the same. Of a weight, some thousand numbers
+    are looked at; of a picture in a file, its name and length; of a stream of rows, the columns.
+
+    Args:
+        model: Before it is trained.
+        rows: That it is trained on, of one data set or by name.
+        arguments: Of the trainer.
+        loss: A loss, losses by data set, or what makes one.
+        evaluators: That pick the best checkpoint.
+        settings: Of the recipe.
+
+    Returns:
+        Values by name; of those with an "identity", nothing else counts.
+    """
+    found: dict[str, Any] = {}
+    for name, part in (rows if isinstance(rows, Mapping) else {"": rows}).items():
+        found[f"rows of {name}" if name else "rows"] = _rows(part)
+    found["base"] = _base(model)
+    for number, module in enumerate(model):
+        found[f"module {number}"] = type(module).__name__
+        if isinstance(module, Module):
+            found |= {f"{type(module).__name__} {key}": value for key, value in module.get_config_dict().items()}
+    found["max_seq_length"] = model.max_seq_length
+    found["trainable weights"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    found |= {name: getattr(arguments, name) for name in _ARGUMENTS if hasattr(arguments, name)}
+    for number, part in enumerate(_losses(loss)):
+        name = f"loss {number + 1}" if number else "loss"
+        found[name] = type(part).__name__ if isinstance(part, nn.Module) else getattr(part, "__name__", "")
+        settings_of: Any = getattr(part, "get_config_dict", dict) if isinstance(part, nn.Module) else dict
+        found |= {f"{name} {key}": value for key, value in settings_of().items()}
+    found["evaluators"] = [_evaluator(evaluator) for evaluator in evaluators]
+    return json.loads(json.dumps({name: _plain(value) for name, value in {**found, **settings}.items()}))
+
+
+def check_folder(folder: str | Path, run: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+    """See that a run may write into `folder`, before anything is written.
+
+    Args:
+        folder: It need not exist.
+        run: From `describe`.
+        resume: Go on with the run that is there.
+        overwrite: Take the place of what a training left there.
+
+    Raises:
+        ValueError: There is another run, or the same and `resume` was not said; or files that are not of a training
+            and would be written over. What to do is said.
+    """
+    folder = Path(folder)
+    if resume and overwrite:
+        raise ValueError("resume and overwrite exclude each other: go on with the run that is there, or replace it")
+    left = _left_in(folder)
+    if resume:
+        _check_same(folder, run, left)
+        return
+    if not left:
+        return
+    shown = ", ".join(path.name for path in left[:4]) + (", …" if len(left) > 4 else "")
+    if not any(path.name in (MANIFEST, "modules.json") or path.is_dir() for path in left):  # else of a training
+        raise ValueError(f"{folder} has files that a training would write over ({shown}): give another folder")
+    if not overwrite:
+        raise ValueError(
+            f"{folder} has what a training left ({shown}): give another folder, go on with that run by resume=True "
+            "(--resume), or replace it by overwrite=True (--overwrite)"
+        )
+    base = run["base"].get("place")
+    if base and Path(base).resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"the model was read from {base}, which overwriting {folder} would delete: give another folder"
+        )
+
+
+def begin(folder: str | Path, run: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+    """Write down what makes the run; with `overwrite`, delete first what a training left. See `check_folder`."""
+    folder = Path(folder)
+    if overwrite:
+        for path in _left_in(folder):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    if resume and (folder / MANIFEST).is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    finished = folder / f"{MANIFEST}.{os.getpid()}"
+    finished.write_text(json.dumps(run, indent=1, ensure_ascii=False), encoding="utf-8")
+    finished.replace(folder / MANIFEST)  # at once: a kill leaves all of it, or nothing
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two runs: the name, and both values.
+
+    Example:
+        >>> from st_vi.recipes.training.manifest import differences
+        >>> differences({"seed": 1, "bf16": False}, {"seed": 2, "bf16": False})
+        ['seed was 1, now is 2']
+    """
+    return [
+        f"{name} was {_shown(before.get(name))}, now is {_shown(now.get(name))}"
+        for name in dict.fromkeys((*before, *now))
+        if _counts(before.get(name)) != _counts(now.get(name))
+    ]
+
+
+def _check_same(folder: Path, run: Mapping[str, Any], left: list[Path]) -> None:
+    if not (folder / MANIFEST).is_file():
+        if left:
+            raise ValueError(
+                f"{folder} does not say which run its files are of, {MANIFEST} is missing: nothing to go on with. Give "
+                "another folder, or overwrite=True (--overwrite) to replace it"
+            )
+        return
+    before = read_json(folder / MANIFEST)
+    if not (different := differences(before, run)):
+        return
+    hint = "Say the same again, or give another folder"
+    if any(before.get(name) != run.get(name) for name in _LENGTH):
+        hint += (
+            " (every step's learning rate depends on the length of the run; to train longer, begin a run in another "
+            f"folder with the model in {folder})"
+        )
+    raise ValueError(f"the run in {folder} is another one: {'; '.join(different)}. {hint}")
+
+
+def _left_in(folder: Path) -> list[Path]:
+    """What a training left at the top of `folder`, or would write over."""
+    if not folder.is_dir():
+        return []
+    modules = set()
+    if (folder / "modules.json").is_file():
+        modules = {Path(module["path"]).parts[0] for module in read_modules(folder / "modules.json") if module["path"]}
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.name in modules or (_is_left_folder(path) if path.is_dir() else _LEFT.fullmatch(path.name))
+    )
+
+
+def _is_left_folder(path: Path) -> bool:
+    """A checkpoint, a whole one or not, or the evaluators' tables, by what is in it."""
+    inside = [file.name for file in path.iterdir()]
+    if re.fullmatch(r"checkpoint-\d+", path.name):
+        return not inside or any(_LEFT.fullmatch(name) or name.endswith((".pt", ".pth")) for name in inside)
+    return path.name == "eval" and bool(inside) and all(name.endswith("_results.csv") for name in inside)
+
+
+def _rows(rows: Any) -> dict[str, Any]:
+    if isinstance(rows, IterableDataset):
+        return {"identity": ["a stream", rows.column_names]}
+    digest = hashlib.sha256()
+    for table in rows.with_format("arrow").iter(batch_size=1000):
+        for row in table.to_pylist():
+            digest.update(json.dumps(_plain(row), sort_keys=True).encode(errors="surrogatepass"))
+    return {"identity": digest.hexdigest()[:16], "shown": f"{len(rows):,} rows"}
+
+
+def _base(model: SentenceTransformer) -> dict[str, Any]:
+    """The backbone: what a training that starts from the same files has before its first step."""
+    place = getattr(model.transformers_model, "name_or_path", None)
+    digest = hashlib.sha256()
+    for module in model.modules():
+        if isinstance(module, Transformer):
+            for name, tensor in sorted(module.state_dict().items()):
+                if not re.search(r"lora_|trainable_tokens|(^|\.)pooler\.", name):  # random in every new model
+                    sample = tensor.detach().flatten()[:: max(1, tensor.numel() // 4096)].double().cpu()
+                    digest.update(f"{name} {list(tensor.shape)}".encode())
+                    digest.update(sample.numpy().tobytes())
+    return {"identity": digest.hexdigest()[:16], "shown": str(place), "place": place}
+
+
+def _losses(loss: Any) -> Iterable[Any]:
+    """Every loss, and those inside of it, without their models."""
+    if isinstance(loss, Mapping):
+        for part in loss.values():
+            yield from _losses(part)
+    elif not isinstance(loss, nn.Module):
+        yield loss
+    else:
+        yield loss
+        for part in loss.children():
+            if not isinstance(part, (SentenceTransformer, Module)) and hasattr(part, "get_config_dict"):
+                yield from _losses(part)
+
+
+def _evaluator(evaluator: Any) -> Any:
+    if isinstance(evaluator, SequentialEvaluator):
+        return [_evaluator(part) for part in evaluator.evaluators]
+    data = {name: value for name, value in vars(evaluator).items() if isinstance(value, (list, tuple))}
+    digest = hashlib.sha256(json.dumps(_plain(data), sort_keys=True).encode(errors="surrogatepass"))
+    return {"identity": [type(evaluator).__name__, digest.hexdigest()[:16]]}
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold, the same in every process."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value.value if isinstance(value, Enum) else value
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
+    if isinstance(value, Mapping):
+        plain = {str(key): _plain(part) for key, part in value.items()}
+        path = plain.get("path")
+        if plain.keys() == {"bytes", "path"} and isinstance(path, str):  # a picture
+            plain["path"] = os.path.basename(path)
+            if plain["bytes"] is None and os.path.isfile(path):
+                plain["bytes"] = os.path.getsize(path)
+        return plain
+    if isinstance(value, (list, tuple, set, frozenset)):
+        parts = [_plain(part) for part in value]
+        return sorted(parts, key=str) if isinstance(value, (set, frozenset)) else parts
+    if hasattr(value, "filename") and hasattr(value, "size"):  # an opened picture: it is not read for this
+        return [os.path.basename(str(value.filename)), list(value.size)]
+    return value.item() if hasattr(value, "item") and getattr(value, "size", 0) == 1 else type(value).__name__
+
+
+def _counts(value: Any) -> Any:
+    return value["identity"] if isinstance(value, dict) and "identity" in value else value
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, dict) or "identity" not in value:
+        return repr(value)
+    named = f"{value['shown']}, " if "shown" in value else ""
+    return f"{named}content {value['identity']}"

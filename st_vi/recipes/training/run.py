@@ -1,0 +1,161 @@
+"""What every recipe does around the stock trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any, TypeAlias
+
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from safetensors import SafetensorError
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.base.data_collator import BaseDataCollator
+from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvaluator
+from torch import nn
+from transformers import ProgressCallback, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import logging
+
+from st_vi.losses.own_model import check_own_model
+from st_vi.recipes.training.arguments import check_arguments
+from st_vi.recipes.training.best_checkpoint import BestMetric, judges_of, schedule
+from st_vi.recipes.training.checkpoints import last_complete_checkpoint, not_written
+from st_vi.recipes.training.interruption import Interruption
+from st_vi.recipes.training.manifest import begin, check_folder, describe
+from st_vi.recipes.training.progress import Bar
+
+logger = logging.get_logger(__name__)
+
+TrainRows: TypeAlias = Dataset | IterableDataset | DatasetDict | IterableDatasetDict
+Loss: TypeAlias = nn.Module | Mapping[str, nn.Module] | Callable[[SentenceTransformer], nn.Module]
+Evaluators: TypeAlias = BaseEvaluator | Sequence[BaseEvaluator]
+
+_NO_FIGURES = ("runtime", "_per_second", "loss")
+"""What the trainer logs beside the evaluator's figures."""
+
+
+def train(
+    model: SentenceTransformer,
+    train_dataset: TrainRows,
+    output_dir: str | Path,
+    loss: Loss,
+    training_arguments: Callable[..., SentenceTransformerTrainingArguments],
+    arguments: Mapping[str, Any],
+    evaluator: Evaluators | None = None,
+    data_collator: BaseDataCollator | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> SentenceTransformerTrainer:
+    """Train `model` in place with the stock trainer, and save it in `output_dir`.
+
+    With an evaluator, it is run after every epoch, or as often as checkpoints are saved, and the model ends with the
+    weights of the best one. Without a primary metric, as of `GeometryEvaluator`, there is no best one, and the model
+    ends with the last; and so it does where checkpoints are not saved when the model is evaluated.
+
+    The first Ctrl-C ends the training after its step, with a checkpoint; the second one at once.
+
+    Args:
+        model: The model to train.
+        train_dataset: What the loss needs.
+        output_dir: Where checkpoints and the trained model go, and what makes the run, `training_run.json`.
+        loss: Of this model; or one a data set; or what makes it from a model, as for the stock trainer.
+        training_arguments: The recipe's function from output_dir and stock arguments to training arguments.
+        arguments: Stock arguments, over the recipe's and over what follows from `evaluator`.
+        evaluator: Run on held-out rows; several one after the other, of which the last one with a primary metric
+            picks the best checkpoint.
+        data_collator: Where the stock one will not do.
+        resume: Go on from the last complete checkpoint in `output_dir`, where there is one; one that was cut short is
+            skipped with a warning (`last_complete_checkpoint`). It must be of the same run (`manifest`).
+        overwrite: Delete what a training left in `output_dir`, and nothing else.
+        callbacks: For the trainer.
+        settings: What else makes the run, such as the collator's settings.
+
+    Returns:
+        The trainer, with its log in ``trainer.state.log_history``.
+
+    Raises:
+        ValueError: Before anything is written, if the arguments would train nothing (`check_arguments`); if `loss` is
+            of another model; if `output_dir` is not free, and neither to go on in nor to overwrite; or if the run in it
+            is another one.
+        OSError: A checkpoint or the trained model could not be written, as on a full disk; what to go on from is named.
+        KeyboardInterrupt: Ctrl-C; `resume` goes on.
+    """
+    check_own_model(loss, model)
+    if _has_frozen_adapter(model):
+        logger.warning('the model\'s adapter is frozen, as a loaded one is: model.set_adapter("default") trains it on')
+    judges = judges_of(evaluator)
+    args = training_arguments(output_dir, **schedule(judges, arguments) | dict(arguments))
+    check_arguments(args)
+    run = describe(model, train_dataset, args, loss, judges, settings or {})
+    now, place = run["base"], str(Path(output_dir).resolve())
+    if resume:  # with the model of the run itself, which is not what it began with any more
+        run["base"] = _begun_with(model).get(place, now)
+    check_folder(output_dir, run, resume, overwrite)
+    interruption = Interruption()
+    bars = [callback for callback in callbacks if isinstance(callback, Bar)]
+    others = [callback for callback in callbacks if not isinstance(callback, Bar)]
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=args,
+        train_dataset=train_dataset,
+        loss=loss,  # type: ignore[arg-type]
+        evaluator=judges[0] if len(judges) == 1 else SequentialEvaluator(judges) if judges else None,
+        data_collator=data_collator,  # type: ignore[arg-type]
+        callbacks=[BestMetric(judges), *others, interruption],
+    )
+    if bars and not args.disable_tqdm:  # in the place of the stock one
+        trainer.pop_callback(ProgressCallback)
+        trainer.add_callback(bars[0])
+    states = not (trainer.args.save_only_model or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled)
+    trainer.accelerator.wait_for_everyone()  # until every process has looked into the folder
+    if trainer.args.should_save:  # of several processes, the first
+        begin(output_dir, run, resume, overwrite)
+    trainer.accelerator.wait_for_everyone()
+    checkpoint = last_complete_checkpoint(output_dir, model, states) if resume else None
+    if checkpoint is None and run["base"] != now:
+        raise ValueError(f"{output_dir} has no checkpoint, and the model has been trained: make it anew to begin anew")
+    _begun_with(model)[place] = run["base"]
+    try:
+        with interruption.listening(alone=trainer.args.world_size == 1):
+            trainer.train(resume_from_checkpoint=checkpoint)
+        _show_best_figures(model, judges, trainer.state.log_history)
+        if trainer.args.should_save:
+            model.save_pretrained(str(output_dir))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        calls = {frame.name for frame in extract_tb(error.__traceback__)}
+        if not calls & {"_save_checkpoint", "save_pretrained"}:
+            raise
+        step = f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}" if "_save_checkpoint" in calls else ""
+        left = last_complete_checkpoint(output_dir, model, states)
+        raise not_written(Path(output_dir, step), error, left) from error
+    return trainer
+
+
+def _begun_with(model: SentenceTransformer) -> dict[str, Any]:
+    """The backbone with which the trainings of this very object began, by their folder."""
+    return model.__dict__.setdefault("_st_vi_begun_with", {})
+
+
+def _show_best_figures(model: SentenceTransformer, judges: Sequence[BaseEvaluator], log: list[dict[str, Any]]) -> None:
+    """Where the trainer came back to its best checkpoint, the card has the figures of that, whoever measured them."""
+    card = model.model_card_data
+    at_best = [entry for entry in log if entry["step"] == card.best_model_step]
+    found = {name.removeprefix("eval_"): value for entry in at_best for name, value in entry.items() if "eval_" in name}
+    results = card.eval_results_dict if card.eval_results_dict is not None else {}
+    for figures in results.values():
+        figures.update({name: found[name] for name in figures if name in found})
+    if len(judges) == 1 and not results and found and not isinstance(judges[0], SequentialEvaluator):
+        results[judges[0]] = {name: value for name, value in found.items() if not name.endswith(_NO_FIGURES)}
+
+
+def _has_frozen_adapter(model: SentenceTransformer) -> bool:
+    if not getattr(model.transformers_model, "peft_config", None):
+        return False
+    return not any(p.requires_grad for name, p in model.named_parameters() if "lora_" in name)

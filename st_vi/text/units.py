@@ -1,0 +1,105 @@
+"""Sub-word tokens, the letters they stand for, and the syllables these belong to."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+Span = tuple[int, int]
+By = Literal["syllable", "token"]
+
+
+def whole_letters(text: str, span: Span) -> Span:
+    """The span, widened so that no letter is cut from its diacritics.
+
+    Tokenizers that compose letters (NFC) count a decomposed letter (NFD) as its first character, and a token of
+    byte-level BPE may be a part of a letter.
+
+    Args:
+        text: What the span is of.
+        span: First character, and the one after the last. An empty span stays empty.
+
+    Example:
+        >>> import unicodedata
+        >>> from st_vi.text.units import whole_letters
+        >>> text = unicodedata.normalize("NFD", "ở Huế")  # "o", horn, hook above, …
+        >>> whole_letters(text, (0, 1))
+        (0, 3)
+    """
+    start, end = span
+    if start == end:
+        return span
+    while 0 < start < len(text) and _is_mark(text[start]):
+        start -= 1
+    while end < len(text) and _is_mark(text[end]):
+        end += 1
+    return start, end
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
+
+
+def groups(text: str, spans: Sequence[Span], by: By = "syllable") -> list[list[int]]:
+    """Which tokens belong together: those of one syllable, or those that share a letter.
+
+    Args:
+        text: What the spans are of.
+        spans: Of every token, from left to right.
+        by: "syllable" joins what is between two spaces; "token" joins only tokens that are parts of one letter.
+
+    Returns:
+        Numbers of tokens, one list a group. A token that spans several syllables joins them.
+
+    Raises:
+        ValueError: `by` is none of the two.
+
+    Example:
+        >>> from st_vi.text.units import groups
+        >>> spans = [(0, 2), (2, 4), (4, 8), (7, 8)]  # "Tr", "ời", " mưa" and half of its last letter
+        >>> groups("Trời mưa", spans), groups("Trời mưa", spans, by="token")
+        ([[0, 1], [2, 3]], [[0], [1], [2, 3]])
+    """
+    if by not in get_args(By):
+        raise ValueError(f"by must be one of {get_args(By)}, got {by!r}")
+    places = _syllables(text) if by == "syllable" else list(range(len(text)))
+    found: list[list[int]] = []
+    reached = -1
+    for number, (start, end) in enumerate(spans):
+        # A token without a character of its own, such as a lone "▁", goes with the next one.
+        first, last = (places[min(place, len(text) - 1)] if text else 0 for place in (start, max(start, end - 1)))
+        if found and first <= reached:
+            found[-1].append(number)
+        else:
+            found.append([number])
+        reached = max(reached, last)
+    return found
+
+
+def _syllables(text: str) -> list[int]:
+    """For each character the number of its syllable; spaces count to the one that follows."""
+    numbers, begun = [], 0
+    for place, character in enumerate(text):
+        if not character.isspace() and (place == 0 or text[place - 1].isspace()):
+            begun += 1
+        numbers.append(begun if character.isspace() else begun - 1)
+    return [min(number, max(begun - 1, 0)) for number in numbers]
+
+
+def without(text: str, span: Span) -> str:
+    """The text after these characters are deleted, with one space where a whole word has gone.
+
+    Example:
+        >>> from st_vi.text.units import without
+        >>> without("Trời mưa to.", (4, 8)), without("Trời mưa to.", (0, 4)), without("Trời mưa to.", (2, 4))
+        ('Trời to.', 'mưa to.', 'Tr mưa to.')
+    """
+    start, end = span
+    piece = text[start:end]
+    if piece.strip():  # its own space stays, unless it would stand beside another one or at an edge
+        start += len(piece) - len(piece.lstrip())
+    before, after = text[:start], text[end:]
+    if piece.strip() and (not after or after[0].isspace()):
+        before = before.rstrip()
+    return before + after if before else after.lstrip()

@@ -1,0 +1,238 @@
+"""Files as people have them: every row as it stands there, or an error with its line; and never the hub for a path."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import json
+import logging
+import lzma
+import re
+import sys
+import tracemalloc
+
+import pytest
+from datasets import Dataset
+
+from st_vi.data import read_rows
+from st_vi.files import read
+from st_vi.files.read import stream_rows
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch):
+    monkeypatch.setattr(read, "load_dataset", lambda *args, **kwargs: pytest.fail(f"looked up on the hub: {args}"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, content):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def columns(path):
+    return read_rows(path)[:]
+
+
+def test_quotation_marks_of_a_tsv_are_text(write):
+    rows = [[f"câu {number}", f"giả thuyết {number}"] for number in range(200)]
+    rows[20][0], rows[150][0] = '"Đẹp', '5" và 6"'
+    path = write("rows.tsv", "a\tb\n" + "".join("\t".join(row) + "\n" for row in rows))
+    assert columns(path) == {"a": [a for a, _ in rows], "b": [b for _, b in rows]}
+
+
+def test_a_tsv_that_was_written_with_quoting_is_said(write, caplog):
+    path = write("quoted.tsv", 'a\tb\n"Nói ""đi"" rồi."\tx\n')
+    with caplog.at_level(logging.WARNING):
+        assert columns(path)["a"] == ['"Nói ""đi"" rồi."']
+    assert "column 'a' keeps the quotation marks around 1 texts" in caplog.text
+
+
+def test_csv_as_the_standard_library_writes_it(write):
+    texts = ['Nói "đi" rồi, đi', "hai\ndòng", "", " ", "a;b", "\ttab", '"', "'", "Đ" * 200_000]
+    path = write("rows.csv", "")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["text", "id"], *([text, str(number)] for number, text in enumerate(texts))])
+    assert columns(path) == {"text": texts, "id": [str(number) for number in range(len(texts))]}
+
+
+def test_text_stays_text(write):
+    values = ["007", "NA", "null", "None", "nan", "", "TRUE", "1e5", "2024-01-02", "1.0", "-", "#N/A", "0x1F", "1_000"]
+    assert columns(write("rows.csv", "a,b\n" + "".join(f"{value},x\n" for value in values)))["a"] == values
+    assert columns(write("rows.tsv", "a\tb\n" + "".join(f"{value}\tx\n" for value in values)))["a"] == values
+    lines = "".join(json.dumps({"a": value}) + "\n" for value in values)
+    assert columns(write("rows.jsonl", lines))["a"] == values
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_what_spreadsheets_save(write, mark):
+    content = mark.join(["premise", " nhãn "]) + "\r\n\r\n" + mark.join(['"Mưa, gió; bão"', "0"]) + "\r\n"
+    assert columns(write("rows.csv", "\ufeff" + content)) == {"premise": ["Mưa, gió; bão"], "nhãn": ["0"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "a,b\nx,1,\ny,2,\n", "line 2: 3 fields, but the header has 2 (a, b)"),
+        ("a.csv", "a,b\nx,1\n\ny,2,3\n", "line 4: 3 fields, but"),
+        ("a.csv", "a,b,c\nx,1,2\ny,2\n", "line 3: 2 fields, but the header has 3 (a, b, c)"),
+        ("a.tsv", "a\tb\nx\ty\tz\n", "line 2: 3 fields"),
+        ("a.tsv", 'a\tb\n"x\ny"\t1\n', "line 2: 1 fields"),
+        ("a.csv", 'a,b\n"x\ny",1\nz,2,3\n', "line 4: 3 fields"),
+        ("a.csv", 'a,b\n"Nó nói "đi" rồi",1\n', "line 2: quotation marks that do not match"),
+        ("a.csv", 'a,b\nx,1\n"y,2\nz,3\n"w,4\n', "line 3: quotation marks that do not match"),
+        ("a.csv", 'a,b\nx,1\n"y,2\nz,3\n', "line 3: quotation marks that do not match"),
+        ("a.csv", "a,b\nx\ry,1\n", "line 2: a carriage return within a text"),
+        ("a.csv", "a,a\nx,1\n", "line 1: two columns have the name 'a'"),
+        ("a.csv", b"a,b\nx\0,1\n", "line 2: a NUL character"),
+        ("a.csv", "a,b\nx,1\n".encode("utf-16"), "line 1: not UTF-8 but UTF-16; save it as UTF-8"),
+        ("a.txt", "a\nà\n".encode("cp1258"), "line 2: not UTF-8"),
+        ("a.csv", "a,b\n", ": there are no rows in it, only a header"),
+        ("a.csv", "", ": the file is empty"),
+        ("a.csv", "\n \n", ": the file is empty"),
+        ("a.jsonl", "\n", ": there are no rows in it"),
+        ("a.json", "[]", ": there are no rows in it"),
+        ("a.txt", "\n", ": there are no rows in it"),
+        ("a.json", '[\n{"a": 1},\n{"a": x}\n]', "line 3: not JSON"),
+        ("a.json", '[\n{"a": 1}\n{"a": 2}\n]', "line 3: not JSON (expected ',' or ']'"),
+        ("a.json", '[\n{"a": 1},\n3\n]', "line 3: expected a JSON object, got int"),
+        ("a.json", '[{"a": 1}\n]\n{}', "line 2: not JSON (something follows"),
+        ("a.json", '{\n"a": 1\n}', "line 1: not JSON"),
+        ("a.csv.gz", b"not gzip", ": damaged or cut short"),
+        ("a.csv.gz", gzip.compress(b"a,b\n" + b"x,1\n" * 999, mtime=0)[:-9], ": damaged or cut short"),
+        ("a.docx", "x", ": cannot read this kind of file"),
+        ("a.zip", "x", ": cannot read this kind of file"),
+        ("a.parquet.gz", "x", ": cannot read this kind of file"),
+        ("rows", "x", ": cannot read this kind of file"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(write, name, content, message):
+    path = write(name, content)
+    with pytest.raises(ValueError, match=re.escape(str(path)) + ".*" + re.escape(message)):
+        read_rows(path)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "CSV", "Tsv", "jsonl", "JSONL", "ndjson", "json", "txt", "TXT"])
+@pytest.mark.parametrize("pack", ["", ".gz", ".GZ", ".bz2", ".xz"])
+def test_endings_and_compression(write, suffix, pack):
+    kind = suffix.lower()
+    if kind in ("csv", "tsv", "txt"):
+        content = "text\nTrời mưa.\n\nNắng.\n".removeprefix("text\n" if kind == "txt" else "")
+    else:
+        content = "\n".join(json.dumps({"text": text}) for text in ("Trời mưa.", "Nắng.")) + "\n"
+    packer = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[pack.lower()]
+    path = write(f"rows.{suffix}{pack}", packer(content.encode()))
+    assert columns(path) == columns(str(path)) == {"text": ["Trời mưa.", "Nắng."]}
+    assert [row for _, row in stream_rows(path)] == [{"text": "Trời mưa."}, {"text": "Nắng."}]
+
+
+def test_an_array_of_objects(write):
+    content = ' [ {"a": "x]", "b": [1]} ,\n{"a": "y"}\n]\n'
+    assert columns(write("rows.json", content)) == {"a": ["x]", "y"], "b": [[1], None]}
+    assert [line for line, _ in stream_rows(write("rows.json", content))] == [1, 2]
+
+
+def test_types_far_apart(write, monkeypatch):
+    monkeypatch.setattr(read, "_BATCH", 2)
+    rows = [{"a": None}, {"a": None, "s": 1}, {"a": "x", "s": 0.5}, {}, {"b": [1]}, {"b": [0.5]}]
+    content = "".join(json.dumps(row) + "\n" for row in rows)
+    assert columns(write("rows.jsonl", content)) == {
+        "a": [None, None, "x", None, None, None],
+        "s": [None, 1.0, 0.5, None, None, None],
+        "b": [None] * 4 + [[1.0], [0.5]],
+    }
+    with pytest.raises(ValueError, match="line 8: column 's' holds 'x' beside float"):
+        read_rows(write("rows.jsonl", content + '{"s": 3}\n{"s": "x"}\n'))
+    with pytest.raises(ValueError, match="lines 7 to 7: column 'b' holds list"):
+        read_rows(write("rows.jsonl", content + '{"b": ["x"]}\n'))
+
+
+def test_columns_without_a_name_and_one_column(write):
+    assert columns(write("rows.csv", ",a,\n0,x,1\n")) == {"Unnamed: 0": ["0"], "a": ["x"], "Unnamed: 2": ["1"]}
+    assert columns(write("rows.csv", 'text\nmưa\n\n""\n  \nnắng\n')) == {"text": ["mưa", "", "nắng"]}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "no.csv",
+        "no.docx",
+        "data/no.jsonl.gz",
+        "./no",
+        "../a/b",
+        "/no",
+        "~/no.txt",
+        "a/b/c",
+        "C:\\a\\b.tsv",
+        "hai câu",
+        "a.gz",
+    ],
+)
+def test_a_path_that_is_not_there_is_not_looked_up(source):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_rows(source)
+
+
+def test_folders_and_addresses(tmp_path):
+    with pytest.raises(ValueError, match="is a folder: give a file in it"):
+        read_rows(tmp_path)
+    with pytest.raises(ValueError, match="is an address: download it first"):
+        read_rows("https://example.org/rows.csv")
+
+
+@pytest.mark.parametrize("source", ["owner/name", "name", "owner/name-v1.5", "owner/my.data"])
+def test_hub_ids(monkeypatch, source):
+    monkeypatch.setattr(read, "load_dataset", lambda name, split: (name, split))
+    assert read_rows(source, "test") == (source, "test")
+
+
+def test_parquet(tmp_path):
+    rows = {"premise": ["Có, không?", "NA"], "label": [0, 1]}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "rows.PARQUET")
+    assert columns(tmp_path / "rows.PARQUET") == rows
+    Dataset.from_dict({"a": []}).to_parquet(tmp_path / "none.parquet")
+    with pytest.raises(ValueError, match=r"none.parquet: there are no rows"):
+        read_rows(tmp_path / "none.parquet")
+
+
+def test_excel(write, caplog):
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    rows = [[], ["id", "premise", "score", None], ["007", "Mưa, gió", 0.9], [], [8, "NA", 1], [None, "TRUE", 2.0]]
+    for row in rows:
+        book.active.append(row)
+    book.create_sheet("hai")
+    book.save(path := write("rows.xlsx", ""))
+    with caplog.at_level(logging.WARNING):
+        read_as = columns(path)
+    assert read_as == {"id": ["007", "8", ""], "premise": ["Mưa, gió", "NA", "TRUE"], "score": ["0.9", "1", "2"]}
+    assert "of its 2 sheets only 'Sheet' is read" in caplog.text
+    with pytest.raises(ValueError, match=r"bad\.xlsx: "):
+        read_rows(write("bad.xlsx", "x"))
+
+
+def test_excel_without_openpyxl(write, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(ImportError, match=r"st-vi\[excel\]"):
+        read_rows(write("rows.xlsx", "x"))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
+def test_a_file_is_not_held_as_python_objects(write, monkeypatch, name):
+    monkeypatch.setattr(read, "_BATCH", 1000)
+    text = "trời mưa " * 20
+    line = f"{text},{text}\n" if name == "rows.csv" else json.dumps({"a": text, "b": text}) + "\n"
+    path = write(name, ("a,b\n" if name == "rows.csv" else "") + line * 20_000)
+    tracemalloc.start()
+    try:
+        table = read_rows(path).data
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert table.num_rows == 20_000 and peak < 0.5 * path.stat().st_size  # Arrow's own memory is not in it

@@ -1,0 +1,167 @@
+"""`open_image`: the same pixels whatever holds the picture, against colours put down by hand."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from st_vi.inputs.pictures import open_image
+
+RED, WHITE = (200, 0, 0), (255, 255, 255)
+
+
+def saved(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def row(image):
+    return [open_image(image).getpixel((x, 0)) for x in range(2)]
+
+
+def half_transparent():
+    """Black that nobody shall see, and red."""
+    image = Image.new("RGBA", (2, 1), (*RED, 255))
+    image.putpixel((0, 0), (0, 0, 0, 0))
+    return image
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "TGA", "ICO"])
+def test_transparency_is_white(kind):
+    image = half_transparent().resize((32, 32), Image.Resampling.NEAREST)
+    opened = open_image(saved(image, kind, **({"lossless": True} if kind == "WEBP" else {})))
+    assert opened.mode == "RGB"
+    assert [opened.getpixel((x, 5)) for x in (3, 28)] == [WHITE, RED]
+
+
+@pytest.mark.parametrize("mode", ["LA", "PA", "La", "RGBa"])
+def test_transparency_in_other_modes_is_white(mode):
+    image = half_transparent()
+    image = image.quantize(2) if mode == "PA" else image if mode == "RGBa" else image.convert("LA")
+    assert row(image.convert(mode))[0] == WHITE
+    assert row(image.convert(mode))[1] != WHITE
+
+
+def test_a_colour_that_stands_for_nothing_is_white():
+    palette = half_transparent().convert("RGB").quantize(2)
+    rgb = half_transparent().convert("RGB")
+    grey = Image.fromarray(np.array([[7, 9]], np.uint8))
+    grey16 = Image.fromarray(np.array([[7, 2560]], np.uint16))
+    assert row(saved(palette, transparency=palette.getpixel((0, 0)))) == [WHITE, RED]
+    assert row(saved(palette, "GIF", transparency=palette.getpixel((0, 0)))) == [WHITE, RED]
+    assert row(saved(rgb, transparency=(0, 0, 0))) == [WHITE, RED]
+    assert row(saved(grey, transparency=7)) == [WHITE, (9, 9, 9)]
+    assert row(saved(grey16, transparency=7)) == [WHITE, (10, 10, 10)]
+
+
+def test_opening_again_changes_nothing():
+    once = open_image(saved(half_transparent().convert("RGB"), transparency=(0, 0, 0)))
+    assert open_image(once).tobytes() == once.tobytes()
+
+
+LEVELS = [0, 1, 64, 128, 255]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([LEVELS], np.uint16) * 256 + 7,
+        np.array([LEVELS], np.int32) * 256 + 7,
+        np.array([LEVELS], np.int32),
+        np.array([LEVELS], np.float32),
+        np.array([LEVELS], np.float32) * 256,
+        np.array([LEVELS], np.float32) / 255,
+    ],
+    ids=["I;16", "I of 16 bits", "I of 8 bits", "F to 255", "F of 16 bits", "F to 1"],
+)
+def test_more_than_eight_bits(values):
+    image = Image.fromarray(values)
+    for way in (image, saved(image, "TIFF"), values, torch.as_tensor(values.astype(values.dtype.newbyteorder("=")))):
+        assert np.asarray(open_image(way))[0, :, 0].tolist() == LEVELS
+
+
+@pytest.mark.parametrize("values", [[-1.0, 3.0], [0.0, float("nan")], [0.0, float("inf")], [0.0, 1e6]])
+def test_values_that_are_no_brightness(values):
+    with pytest.raises(ValueError, match=r"its values go from .* scale them"):
+        open_image(Image.fromarray(np.array([values], np.float32)))
+
+
+def test_arrays_and_tensors_are_the_picture():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8))
+    array = np.asarray(image)
+    expected = open_image(image).tobytes()
+    for way in (array, array.transpose(2, 0, 1), torch.tensor(array), torch.tensor(array).permute(2, 0, 1) / 255):
+        assert open_image(way).tobytes() == expected
+    assert row(np.array([[True, False]])) == [WHITE, (0, 0, 0)]
+    assert row(torch.tensor([[[1.0, 0.0]]], dtype=torch.bfloat16)) == [WHITE, (0, 0, 0)]
+    with pytest.raises(ValueError, match=r"of an array \(5, 6, 7\).*channels"):
+        open_image(np.zeros((5, 6, 7)))
+
+
+def test_whatever_holds_it(tmp_path):
+    image = half_transparent()
+    path, data = tmp_path / "nửa.png", saved(image)
+    path.write_bytes(data)
+    text = base64.b64encode(data).decode()
+    ways = [image, path, str(path), data, bytearray(data), memoryview(data), io.BytesIO(data), text]
+    ways += [f"data:image/png;base64,{text}", {"bytes": data, "path": "không.png"}, {"bytes": None, "path": str(path)}]
+    for way in ways:
+        assert row(way) == [WHITE, RED]
+    with path.open("rb") as file:
+        assert open_image(file).getpixel((1, 0)) == RED
+
+
+def test_the_first_of_several_frames():
+    frames = [Image.new("RGB", (2, 1), colour) for colour in (RED, WHITE)]
+    for kind in ("GIF", "TIFF", "WEBP", "PNG"):
+        options = {"lossless": True} if kind == "WEBP" else {}
+        data = saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        assert row(data) == [RED, RED], kind
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_turned_after_it_lies_on_white(kind):
+    """Transparent pictures have EXIF data, too: a screenshot, say."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.new("RGB" if kind == "JPEG" else "RGBA", (20, 10))
+    assert open_image(saved(image, kind, exif=exif)).size == (10, 20)
+
+
+def test_a_file_that_was_not_read_yet_by_several_threads():
+    data = saved(Image.effect_noise((400, 400), 90).convert("RGB"))
+    expected = open_image(data).tobytes()
+    for _ in range(5):
+        image, barrier, found = Image.open(io.BytesIO(data)), threading.Barrier(4), []
+
+        def look(image=image, barrier=barrier, found=found):
+            barrier.wait()
+            found.append(open_image(image).tobytes())
+
+        threads = [threading.Thread(target=look) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [expected] * 4
+
+
+def test_a_picture_too_large_to_be_meant():
+    bomb = bytearray(saved(Image.new("1", (8, 8))))
+    bomb[16:24] = (30_000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
+    with pytest.raises(ValueError, match=r"cannot read the image b'.*decompression bomb"):
+        open_image(bytes(bomb))
+
+
+def test_a_page_without_pictures_fetches_none():
+    with pytest.raises(ValueError, match="not fetched"):
+        open_image("http://127.0.0.1:1/a.png")
