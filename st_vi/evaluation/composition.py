@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.evaluation import BaseEvaluator
 
-from st_vi.evaluation.common import encode_distinct, report, when
+from st_vi.evaluation.base import Evaluator
 from st_vi.evaluation.order_sensitivity import TIE
 
-logger = logging.getLogger(__name__)
 
-
-class CompositionEvaluator(BaseEvaluator):
+class CompositionEvaluator(Evaluator):
     """How often an anchor is nearer to its paraphrase than to a sentence of like words that says another thing.
 
     - ``{kind}_accuracy``, in [0, 1], for each kind of probe: the share with similarity(anchor, positive) above
@@ -65,46 +60,19 @@ class CompositionEvaluator(BaseEvaluator):
         show_progress_bar: bool = False,
         write_csv: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__("composition", "composition_accuracy", name, batch_size, show_progress_bar, write_csv)
         self.anchors, self.positives, self.negatives = list(anchors), list(positives), list(negatives)
         self.kinds = None if kinds is None else list(kinds)
-        self.name = name
-        self.batch_size = batch_size
-        self.show_progress_bar = show_progress_bar
-        self.write_csv = write_csv
-        self.csv_file = "composition_evaluation" + ("_" + name if name else "") + "_results.csv"
-        # With its prefix: stock adds none where the metric already begins with the name, as with "composition".
-        self.primary_metric = f"{name}_composition_accuracy" if name else "composition_accuracy"
         self._check()
 
-    def __call__(  # type: ignore[override]
-        self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
-        """Return the metrics, and store them in the model's card data."""
-        anchors, positives, negatives = encode_distinct(
-            model,
-            self.anchors,
-            self.positives,
-            self.negatives,
-            batch_size=self.batch_size,
-            show_progress_bar=self.show_progress_bar,
-        )
+    def _measure(self, model: SentenceTransformer) -> tuple[dict[str, float], str]:
+        anchors, positives, negatives = self._encode(model, self.anchors, self.positives, self.negatives)
         near, far = (model.similarity_pairwise(anchors, others).double().cpu() for others in (positives, negatives))
         won = (near - far > TIE).numpy()
         kinds = np.array(self.kinds if self.kinds is not None else [], dtype=object)
         metrics = {f"{kind}_accuracy": float(won[kinds == kind].mean()) for kind in dict.fromkeys(kinds)}
         metrics["composition_accuracy"] = float(won.mean())
-
-        figures = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-        where = f"{self.name} dataset{when(epoch, steps)}".strip()
-        logger.info(f"CompositionEvaluator on the {where}: {figures} ({len(won)} probes)")
-        path = Path(output_path, self.csv_file) if output_path is not None and self.write_csv else None
-        return report(self, model, metrics, path, epoch, steps)
-
-    @property
-    def description(self) -> str:
-        """Name of the task in the model card."""
-        return "Composition"
+        return metrics, f"{len(won)} probes"
 
     def _check(self) -> None:
         columns = self.anchors, self.positives, self.negatives, *([] if self.kinds is None else [self.kinds])

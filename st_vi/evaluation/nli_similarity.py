@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.util import pairwise_cos_sim
 
-from st_vi.evaluation.common import encode_distinct, report, when
+from st_vi.evaluation.base import Evaluator
 from st_vi.text import comparison_key
-
-logger = logging.getLogger(__name__)
 
 _DEGREE = {"contradiction": 0.0, "neutral": 0.5, "entailment": 1.0}
 
 
-class NLISimilarityEvaluator(BaseEvaluator):
+class NLISimilarityEvaluator(Evaluator):
     """Triplet accuracy and rank correlation of cosines on NLI pairs, without training anything.
 
     - ``triplet_accuracy``, in [0, 1]: the share of all (entailment, contradiction) pairs under one premise with
@@ -71,45 +66,20 @@ class NLISimilarityEvaluator(BaseEvaluator):
         show_progress_bar: bool = False,
         write_csv: bool = True,
     ) -> None:
-        super().__init__()
         self.premises, self.hypotheses, self.labels = list(premises), list(hypotheses), list(labels)
-        self.name = name
-        self.batch_size = batch_size
-        self.show_progress_bar = show_progress_bar
-        self.write_csv = write_csv
-        self.csv_file = "nli_similarity_evaluation" + ("_" + name if name else "") + "_results.csv"
         self._check()
         self.triplets = _triplets(self.premises, self.labels)
         metric = "triplet_accuracy" if len(self.triplets) else "nli_spearman"
-        # With its prefix: the stock prefixing takes the "nli_" of "nli_spearman" for the name "nli" and adds none.
-        self.primary_metric = f"{name}_{metric}" if name else metric
+        super().__init__("nli_similarity", metric, name, batch_size, show_progress_bar, write_csv)
 
-    def __call__(  # type: ignore[override]
-        self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
-        """Return the metrics, and store them in the model's card data."""
-        cosines = pairwise_cos_sim(
-            *encode_distinct(
-                model,
-                self.premises,
-                self.hypotheses,
-                batch_size=self.batch_size,
-                show_progress_bar=self.show_progress_bar,
-            )
-        ).numpy()
+    def _measure(self, model: SentenceTransformer) -> tuple[dict[str, float], str]:
+        cosines = pairwise_cos_sim(*self._encode(model, self.premises, self.hypotheses)).numpy()
         metrics = {}
         if len(self.triplets):
             entailment, contradiction = self.triplets.T
             metrics["triplet_accuracy"] = float(np.mean(cosines[entailment] > cosines[contradiction]))
         metrics["nli_spearman"] = float(spearmanr(cosines, [_DEGREE[label] for label in self.labels]).statistic)
-
-        figures = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-        where = f"{self.name} dataset{when(epoch, steps)}".strip()
-        logger.info(
-            f"NLISimilarityEvaluator on the {where}: {figures} ({len(self.labels)} rows, {len(self.triplets)} triplets)"
-        )
-        path = Path(output_path, self.csv_file) if output_path is not None and self.write_csv else None
-        return report(self, model, metrics, path, epoch, steps)
+        return metrics, f"{len(self.labels)} rows, {len(self.triplets)} triplets"
 
     @property
     def description(self) -> str:

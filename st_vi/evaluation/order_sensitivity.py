@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.evaluation import BaseEvaluator
 
-from st_vi.evaluation.common import by_place, encode_distinct, report, when
-
-logger = logging.getLogger(__name__)
+from st_vi.evaluation.base import Evaluator, by_place
 
 TIE = 1e-6
 """Similarities this near are the same: float32 rounds sums by their order, and would let a bag of words win."""
 
 
-class OrderSensitivityEvaluator(BaseEvaluator):
+class OrderSensitivityEvaluator(Evaluator):
     """How often an anchor is nearer to its positive than to every perturbation of the positive.
 
     - ``order_accuracy``, in [0, 1]: the share of items whose similarity(anchor, positive) is above those with all
@@ -66,25 +61,15 @@ class OrderSensitivityEvaluator(BaseEvaluator):
         show_progress_bar: bool = False,
         write_csv: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__("order_sensitivity", "order_accuracy", name, batch_size, show_progress_bar, write_csv)
         anchors, positives, perturbations = map(by_place, (anchors, positives, perturbations))
         _check(anchors, positives, perturbations)
         kept = [row for row, changed in enumerate(perturbations) if len(changed)]
         self.anchors, self.positives = [anchors[row] for row in kept], [positives[row] for row in kept]
         self.perturbations = [list(perturbations[row]) for row in kept]
         self.num_items, self.num_left_out = len(kept), len(anchors) - len(kept)
-        self.name = name
-        self.batch_size = batch_size
-        self.show_progress_bar = show_progress_bar
-        self.write_csv = write_csv
-        self.csv_file = "order_sensitivity_evaluation" + ("_" + name if name else "") + "_results.csv"
-        # With its prefix: stock adds none where the metric already begins with the name, as with the name "order".
-        self.primary_metric = f"{name}_order_accuracy" if name else "order_accuracy"
 
-    def __call__(  # type: ignore[override]
-        self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
-        """Return the metrics, and store them in the model's card data."""
+    def _measure(self, model: SentenceTransformer) -> tuple[dict[str, float], str]:
         margins = self._margins(model)
         accuracy = float(np.mean(margins > TIE))
         metrics = {
@@ -93,35 +78,17 @@ class OrderSensitivityEvaluator(BaseEvaluator):
             "order_margin": float(margins.mean()),
             "order_margin_se": float(margins.std(ddof=1) / len(margins) ** 0.5) if len(margins) > 1 else float("nan"),
         }
-        figures = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-        where = f"{self.name} dataset{when(epoch, steps)}".strip()
-        logger.info(
-            f"OrderSensitivityEvaluator on the {where}: {figures} ({self.num_items} items, {self.num_left_out} without "
-            "a perturbation left out)"
-        )
-        path = Path(output_path, self.csv_file) if output_path is not None and self.write_csv else None
-        return report(self, model, metrics, path, epoch, steps)
+        return metrics, f"{self.num_items} items, {self.num_left_out} without a perturbation left out"
 
     def _margins(self, model: SentenceTransformer) -> np.ndarray:
         """Of the positive over the nearest perturbation, (num_items,), in float64."""
         counts = [len(texts) for texts in self.perturbations]
-        anchors, positives, changed = encode_distinct(
-            model,
-            self.anchors,
-            self.positives,
-            [text for texts in self.perturbations for text in texts],
-            batch_size=self.batch_size,
-            show_progress_bar=self.show_progress_bar,
-        )
+        texts = [text for texts in self.perturbations for text in texts]
+        anchors, positives, changed = self._encode(model, self.anchors, self.positives, texts)
         of_positives = model.similarity_pairwise(anchors, positives).double().cpu().numpy()
         repeated = np.repeat(anchors, counts, axis=0)
         of_changed = model.similarity_pairwise(repeated, changed).double().cpu().numpy()
         return of_positives - np.maximum.reduceat(of_changed, np.cumsum([0, *counts[:-1]]))
-
-    @property
-    def description(self) -> str:
-        """Name of the task in the model card."""
-        return "Order Sensitivity"
 
 
 def _check(anchors: Sequence[str], positives: Sequence[str], perturbations: Sequence[Sequence[str]]) -> None:

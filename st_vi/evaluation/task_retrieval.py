@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.evaluation import BaseEvaluator
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from st_vi.evaluation.common import by_place, encode_distinct, report, when
+from st_vi.evaluation.base import Evaluator, by_place, in_words, logger
 from st_vi.inputs.content import content_key, reader_key
 
-logger = logging.getLogger(__name__)
 
-
-class TaskRetrievalEvaluator(BaseEvaluator):
+class TaskRetrievalEvaluator(Evaluator):
     """Ranks, for every row, all distinct positives of the row's task by their cosine with the anchor.
 
     For each task: ``recall@1``, ``recall@5``, ``recall@10`` (share of rows with a right answer among the first k),
@@ -84,7 +79,7 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         show_progress_bar: bool = False,
         write_csv: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__("task_retrieval", "mean_recall@1", name, batch_size, show_progress_bar, write_csv)
         columns = (anchors, positives, tasks, scores, options)
         lengths = {len(column) for column in columns if column is not None}
         if len(lengths) != 1 or not len(tasks):
@@ -97,34 +92,26 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         self.scores = [float("nan") if score is None else float(score) for score in known]
         self.options = list(options) if options is not None else [None] * len(tasks)
         self.prompt_names = dict(prompt_names or {})
-        self.name = name
-        self.batch_size = batch_size
-        self.show_progress_bar = show_progress_bar
-        self.write_csv = write_csv
         self.ranks: dict[str, Tensor] = {}
         self.cosines: dict[str, Tensor] = {}
-        self.csv_file = "task_retrieval_evaluation" + ("_" + name if name else "") + "_results.csv"
-        self.primary_metric = f"{name}_mean_recall@1" if name else "mean_recall@1"
 
-    def __call__(  # type: ignore[override]
-        self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
-        """Return the metrics, and store them in the model's card data."""
-        metrics: dict[str, float] = {}
-        recalls = []
+    def _measure(self, model: SentenceTransformer) -> tuple[dict[str, float], str]:
+        self._by_task: dict[str, dict[str, float]] = {}
         bar = tqdm(total=len(self.tasks), desc="Rows", disable=not self.show_progress_bar)
         for task in dict.fromkeys(self.tasks):
             rows = [row for row, name in enumerate(self.tasks) if name == task]
-            figures = self._task_figures(model, task, rows)
+            self._by_task[task] = self._task_figures(model, task, rows)
             bar.update(len(rows))
-            recalls.append(figures["recall@1"])
-            metrics |= {f"{task}_{figure}": value for figure, value in figures.items()}
-            shown = ", ".join(f"{figure} {value:.4f}" for figure, value in figures.items())
-            logger.info(f"TaskRetrievalEvaluator on {task}{when(epoch, steps)}: {shown}")
         bar.close()
-        metrics["mean_recall@1"] = float(np.mean(recalls))
-        path = Path(output_path, self.csv_file) if output_path is not None and self.write_csv else None
-        return report(self, model, metrics, path, epoch, steps)
+        metrics = {
+            f"{task}_{name}": value for task, figures in self._by_task.items() for name, value in figures.items()
+        }
+        metrics["mean_recall@1"] = float(np.mean([figures["recall@1"] for figures in self._by_task.values()]))
+        return metrics, f"{len(self.tasks)} rows"
+
+    def _log(self, metrics: Mapping[str, float], size: str, when: str) -> None:
+        for task, figures in self._by_task.items():
+            logger.info(f"TaskRetrievalEvaluator on {task}{when}: {in_words(figures)}")
 
     def _task_figures(self, model: SentenceTransformer, task: str, rows: list[int]) -> dict[str, float]:
         queries = [self.anchor_keys[row] for row in rows]
@@ -134,12 +121,15 @@ class TaskRetrievalEvaluator(BaseEvaluator):
         right = _right_answers([*map(reader_key, queries)], [number[key] for key in answers])
         wrong = [self._wrong_options(row, right[place], number) for place, row in enumerate(rows)]
 
-        anchors = self._encode(model, [_Rows(self.anchors, rows)], [queries], self.prompt_names.get(task))[0]
+        (anchors,) = self._unit_vectors(
+            model, _Rows(self.anchors, rows), keys=[queries], prompt_name=self.prompt_names.get(task)
+        )
         options = [option for _, option in wrong]
-        positives, of_options = self._encode(
+        positives, of_options = self._unit_vectors(
             model,
-            [_Rows(self.positives, rows), [option for of_row in options for option in of_row]],
-            [answers, [key for keys, _ in wrong for key in keys]],
+            _Rows(self.positives, rows),
+            [option for of_row in options for option in of_row],
+            keys=[answers, [key for keys, _ in wrong for key in keys]],
         )
         cosines = anchors @ positives[[first[key] for key in number]].T
         own = self.cosines[task] = cosines.gather(1, torch.tensor([[number[key]] for key in answers])).squeeze(1)
@@ -172,28 +162,9 @@ class TaskRetrievalEvaluator(BaseEvaluator):
             del options[key]
         return list(options), list(options.values())
 
-    def _encode(
-        self,
-        model: SentenceTransformer,
-        columns: Sequence[Sequence[Any]],
-        keys: Sequence[Sequence[Hashable]],
-        prompt_name: str | None = None,
-    ) -> list[Tensor]:
-        """Of unit length, (len(column), D) float32 for each column."""
-        vectors = encode_distinct(
-            model,
-            *columns,
-            batch_size=self.batch_size,
-            show_progress_bar=False,
-            prompt_name=prompt_name,
-            keys=keys,
-        )
+    def _unit_vectors(self, model: SentenceTransformer, *columns: Sequence[Any], **settings: Any) -> list[Tensor]:
+        vectors = self._encode(model, *columns, show_progress_bar=False, **settings)
         return [torch.nn.functional.normalize(torch.from_numpy(column), dim=1) for column in vectors]
-
-    @property
-    def description(self) -> str:
-        """Name of the task in the model card."""
-        return "Task Retrieval"
 
 
 class _Rows(Sequence[Any]):

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.columns import bad_value, clean_texts, find_columns, number_of
-from st_vi.evaluation.common import encode_distinct
+from st_vi.evaluation.distinct import encode_distinct
 from st_vi.text import comparison_key
 
 Features = Literal["pair", "cosine"]

@@ -6,12 +6,10 @@ Similarities are cosines; anchors are encoded by `encode_query`, the rest by `en
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.columns import clean_texts
+from st_vi.evaluation.distinct import encode_distinct
 
 
 @dataclass(frozen=True)
@@ -162,16 +161,11 @@ def cosines(
 ) -> tuple[Tensor, Tensor]:
     """Of the first column with the second, (N,), and with all others, (N, K); float64. Distinct texts, once."""
     texts = [clean_texts(dataset[name], name) for name in names]
-    settings = {"batch_size": batch_size, "show_progress_bar": show_progress_bar, "convert_to_numpy": True}
-    (anchor,) = _encode(model.encode_query, texts[:1], settings)
-    positive, *negatives = _encode(model.encode_document, texts[1:], settings)
+    settings: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+    queries = encode_distinct(model, texts[0], method="encode_query", **settings)
+    documents = encode_distinct(model, *texts[1:], method="encode_document", **settings)
+    anchor, positive, *negatives = (torch.from_numpy(vectors).double() for vectors in [*queries, *documents])
     return pairwise_cos_sim(anchor, positive), torch.stack([pairwise_cos_sim(anchor, n) for n in negatives], dim=1)
-
-
-def _encode(encode: Callable[..., np.ndarray], columns: list[list[str]], settings: dict[str, Any]) -> list[Tensor]:
-    index = {text: i for i, text in enumerate(dict.fromkeys(chain(*columns)))}
-    vectors = torch.from_numpy(encode(list(index), **settings)).double()
-    return [vectors[[index[text] for text in column]] for column in columns]
 
 
 def _checked(positive: Any, negative: Any, what: str) -> tuple[Tensor, Tensor]:

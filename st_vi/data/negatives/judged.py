@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 from st_vi.data.accepted import Rows, TrainRows, as_dataset
 from st_vi.data.negatives.made import MissingNegative, as_triplets, rows_of
 from st_vi.data.triplets import Row, Triplets
+from st_vi.evaluation.distinct import distinct_vectors
 from st_vi.text import comparison_key
 
 _CHUNK = 8192
@@ -126,14 +127,14 @@ def _similarities(
     """Of each anchor with its positive, and with each of its negatives."""
     if not any(row.negatives for row in rows):
         raise ValueError("there are no negatives to judge: no column begins with 'negative'")
-    anchors = {text: place for place, text in enumerate(dict.fromkeys(row.anchor for row in rows))}
-    texts = dict.fromkeys(text for row in rows for text in (row.positive, *row.negatives))
-    others = {text: place for place, text in enumerate(texts)}
+    pairs = [(row.anchor, text) for row in rows for text in (row.positive, *row.negatives)]
+    anchors, texts = zip(*pairs, strict=True)
     settings: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
     settings |= {"normalize_embeddings": True}
-    queries, documents = model.encode_query([*anchors], **settings), model.encode_document([*others], **settings)
-    pairs = np.array([(anchors[r.anchor], others[text]) for r in rows for text in (r.positive, *r.negatives)])
-    chunks = (pairs[start : start + _CHUNK].T for start in range(0, len(pairs), _CHUNK))
+    queries, (of_anchors,) = distinct_vectors(model, anchors, method="encode_query", **settings)
+    documents, (of_texts,) = distinct_vectors(model, texts, method="encode_document", **settings)
+    places = np.stack([of_anchors, of_texts])
+    chunks = (places[:, start : start + _CHUNK] for start in range(0, len(pairs), _CHUNK))
     found = np.concatenate([model.similarity_pairwise(queries[q], documents[d]).cpu().numpy() for q, d in chunks])
     of_rows = np.split(found, np.cumsum([1 + len(row.negatives) for row in rows])[:-1])
     return np.array([row[0] for row in of_rows]), [row[1:].tolist() for row in of_rows]

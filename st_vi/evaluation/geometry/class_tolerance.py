@@ -5,20 +5,18 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.evaluation import BaseEvaluator
 
-from st_vi.evaluation.common import by_place, encode_distinct, report, when
+from st_vi.evaluation.base import Evaluator, by_place
 from st_vi.evaluation.geometry.measures import tolerance
 
 logger = logging.getLogger(__name__)
 
 
-class ToleranceByClassEvaluator(BaseEvaluator):
+class ToleranceByClassEvaluator(Evaluator):
     """The mean cosine of two texts of the same class, in [−1, 1], for each class and for all.
 
     - ``tolerance_{class}``: of the pairs of that class.
@@ -61,7 +59,7 @@ class ToleranceByClassEvaluator(BaseEvaluator):
         show_progress_bar: bool = False,
         write_csv: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__("class_tolerance", None, name, batch_size, show_progress_bar, write_csv)
         texts, labels = by_place(texts), by_place(labels)
         if len(texts) != len(labels):
             raise ValueError(f"texts and labels differ in length: {len(texts)}, {len(labels)}")
@@ -73,33 +71,13 @@ class ToleranceByClassEvaluator(BaseEvaluator):
             logger.warning(f"ToleranceByClassEvaluator leaves out {len(alone)} classes of one text: {alone[:10]}")
         kept = [row for row, label in enumerate(labels) if counts[str(label)] > 1]
         self.texts, self.labels = [texts[row] for row in kept], [str(labels[row]) for row in kept]
-        self.name = name
-        self.batch_size = batch_size
-        self.show_progress_bar = show_progress_bar
-        self.write_csv = write_csv
-        self.csv_file = "class_tolerance_evaluation" + ("_" + name if name else "") + "_results.csv"
 
-    def __call__(  # type: ignore[override]
-        self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
-        """Return the metrics, and store them in the model's card data."""
-        (vectors,) = encode_distinct(
-            model, self.texts, batch_size=self.batch_size, show_progress_bar=self.show_progress_bar
-        )
+    def _measure(self, model: SentenceTransformer) -> tuple[dict[str, float], str]:
+        (vectors,) = self._encode(model, self.texts)
         labels = np.array(self.labels)
         metrics: dict[str, float] = {}
         for label in self.classes:
             of_class = vectors[labels == label]
             metrics[f"tolerance_{label}"] = tolerance(of_class, [label] * len(of_class)).item()
         metrics["tolerance"] = tolerance(vectors, self.labels).item()  # type: ignore[arg-type]
-
-        figures = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-        where = f"{self.name} dataset{when(epoch, steps)}".strip()
-        logger.info(f"ToleranceByClassEvaluator on the {where}: {figures} ({len(labels)} texts)")
-        path = Path(output_path, self.csv_file) if output_path is not None and self.write_csv else None
-        return report(self, model, metrics, path, epoch, steps)
-
-    @property
-    def description(self) -> str:
-        """Name of the task in the model card."""
-        return "Tolerance By Class"
+        return metrics, f"{len(labels)} texts"

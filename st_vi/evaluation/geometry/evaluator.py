@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.evaluation import BaseEvaluator
 from torch import Tensor
 
-from st_vi.evaluation.common import report, when
+from st_vi.evaluation.base import Evaluator
 from st_vi.evaluation.geometry.measures import (
     alignment,
     effective_rank,
@@ -21,10 +18,8 @@ from st_vi.evaluation.geometry.measures import (
     uniformity,
 )
 
-logger = logging.getLogger(__name__)
 
-
-class GeometryEvaluator(BaseEvaluator):
+class GeometryEvaluator(Evaluator):
     """Measures how embeddings lie, not how good they are: see `st_vi.evaluation.geometry.measures` for every figure.
 
     Of x: ``uniformity``, ``mean_cosine``, ``effective_rank`` (centred), and ``tolerance`` where there are labels.
@@ -69,41 +64,27 @@ class GeometryEvaluator(BaseEvaluator):
         show_progress_bar: bool = False,
         write_csv: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__("geometry", None, name, batch_size, show_progress_bar, write_csv)
         lengths = {len(column) for column in (x, y, labels) if column is not None}
         if len(lengths) != 1 or len(x) < 2:
             raise ValueError(f"x, y and labels must have one length, 2 or more, got {sorted(lengths)}")
         if labels is not None and len(set(labels)) == len(labels):
             raise ValueError("labels are for tolerance, which needs two inputs of the same class; all labels differ")
         self.x, self.y, self.labels = x, y, labels
-        self.name = name
-        self.batch_size = batch_size
         self.prompt_name = prompt_name
-        self.show_progress_bar = show_progress_bar
-        self.write_csv = write_csv
-        self.csv_file = "geometry_evaluation" + ("_" + name if name else "") + "_results.csv"
 
-    def __call__(  # type: ignore[override]
-        self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
-        """Return the metrics, and store them in the model's card data."""
-        x = self._encode(model, self.x, self.prompt_name)
+    def _measure(self, model: SentenceTransformer) -> tuple[dict[str, float], str]:
+        x = self._vectors(model, self.x, self.prompt_name)
         figures: dict[str, Tensor] = {}
         if self.y is not None:
-            y = self._encode(model, self.y)
+            y = self._vectors(model, self.y)
             figures |= {"alignment": alignment(x, y), "modality_gap": modality_gap(x, y)}
         figures |= {"uniformity": uniformity(x), "mean_cosine": mean_cosine(x), "effective_rank": effective_rank(x)}
         if self.labels is not None:
             figures["tolerance"] = tolerance(x, self.labels)
-        metrics = {metric: value.item() for metric, value in figures.items()}
+        return {metric: value.item() for metric, value in figures.items()}, f"{len(x)} inputs"
 
-        shown = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-        where = f"{self.name} dataset{when(epoch, steps)}".strip()
-        logger.info(f"GeometryEvaluator on the {where}: {shown} ({len(x)} inputs)")
-        path = Path(output_path, self.csv_file) if output_path is not None and self.write_csv else None
-        return report(self, model, metrics, path, epoch, steps)
-
-    def _encode(self, model: SentenceTransformer, inputs: Sequence[Any], prompt_name: str | None = None) -> Tensor:
+    def _vectors(self, model: SentenceTransformer, inputs: Sequence[Any], prompt_name: str | None = None) -> Tensor:
         return model.encode(
             list(inputs),
             prompt_name=prompt_name,
@@ -111,8 +92,3 @@ class GeometryEvaluator(BaseEvaluator):
             show_progress_bar=self.show_progress_bar,
             convert_to_tensor=True,
         ).float()
-
-    @property
-    def description(self) -> str:
-        """Name of the task in the model card."""
-        return "Geometry"

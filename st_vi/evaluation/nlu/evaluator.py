@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.evaluation import BaseEvaluator
 from sklearn.metrics import accuracy_score, f1_score
 
-from st_vi.evaluation.common import report, when
+from st_vi.evaluation.base import Evaluator, in_words, logger
 from st_vi.evaluation.nlu.benchmarks import NLUBenchmark, canonical_dataset
 from st_vi.evaluation.nlu.protocols import finetune, probe
-
-logger = logging.getLogger(__name__)
 
 Protocol = Literal["probe", "finetune"]
 
 
-class NLUEvaluator(BaseEvaluator):
+class NLUEvaluator(Evaluator):
     """Trains a classifier on an encoder and reports how well it does on unseen rows.
 
     - "probe": logistic regression on frozen embeddings, as `encode` gives them. Seconds; says what the embedding
@@ -86,7 +82,6 @@ class NLUEvaluator(BaseEvaluator):
         show_progress_bar: bool = False,
         write_csv: bool = True,
     ) -> None:
-        super().__init__()
         if protocol not in get_args(Protocol):
             raise ValueError(f"protocol must be one of {get_args(Protocol)}, got {protocol!r}")
         self.benchmark = benchmark
@@ -95,18 +90,12 @@ class NLUEvaluator(BaseEvaluator):
         self.settings: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
         if protocol == "finetune":
             self.settings |= {"epochs": epochs, "learning_rate": learning_rate}
-        self.show_progress_bar = show_progress_bar
-        self.write_csv = write_csv
-        self.name = f"{benchmark.name}_{protocol}"
-        self.csv_file = f"nlu_evaluation_{self.name}_results.csv"
-        self.primary_metric = f"{self.name}_{benchmark.metric}"
+        name = f"{benchmark.name}_{protocol}"
+        super().__init__("nlu", benchmark.metric, name, batch_size, show_progress_bar, write_csv)
         if benchmark.kind != "choice" and len(set(self.train["label"])) < 2:
             raise ValueError(f"{benchmark.name}: all training rows have the label {self.train['label'][0]!r}")
 
-    def __call__(  # type: ignore[override]
-        self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
-        """Train the classifier, return the metrics, and store them in the model's card data."""
+    def _measure(self, model: SentenceTransformer) -> tuple[dict[str, float], str]:
         train_and_predict = {"probe": probe, "finetune": finetune}[self.protocol]
         predictions = train_and_predict(  # type: ignore[operator]
             model, self.train, self.test, show_progress_bar=self.show_progress_bar, **self.settings
@@ -118,13 +107,11 @@ class NLUEvaluator(BaseEvaluator):
             "macro_f1": f1_score(truth, predictions, average="macro", zero_division=0),
             "majority": truth.count(majority) / len(truth),
         }
-        figures = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-        logger.info(
-            f"NLUEvaluator ({self.protocol}) on the {self.benchmark.name} dataset{when(epoch, steps)}: {figures} "
-            f"({len(self.train)} rows to train on, {len(truth)} to test)"
-        )
-        path = Path(output_path, self.csv_file) if output_path is not None and self.write_csv else None
-        return report(self, model, metrics, path, epoch, steps)
+        return metrics, f"{len(self.train)} rows to train on, {len(truth)} to test"
+
+    def _log(self, metrics: Mapping[str, float], size: str, when: str) -> None:
+        where = f"{self.benchmark.name} dataset{when}"
+        logger.info(f"NLUEvaluator ({self.protocol}) on the {where}: {in_words(metrics)} ({size})")
 
     @property
     def description(self) -> str:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from st_vi.evaluation.common import encode_distinct
+from st_vi.evaluation.distinct import encode_distinct
 
 
 def probe(

@@ -9,9 +9,11 @@ from typing import Any
 import ipywidgets as w
 import numpy as np
 import plotly.graph_objects as go
+import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from st_vi.evaluation.distinct import encode_distinct
 from st_vi.inspection.false_negatives import suspected_false_negatives, word_overlaps
 from st_vi.inspection.flips import Flips, find_flips, margins_without_syllables, syllable_effects
 from st_vi.inspection.rankings import (
@@ -112,21 +114,14 @@ class RankingExplorer(Explorer):
 
     def _encode(self, batch_size: int, show_progress_bar: bool) -> None:
         """Every different text once a model: `self.embedded[pooling][filter]` is (queries, corpus)."""
-        queries, documents = (
-            list(dict.fromkeys(text for rows in self.sets.values() for text in getattr(rows, column)))
-            for column in ("queries", "corpus")
-        )
-        number = [{text: i for i, text in enumerate(texts)} for texts in (queries, documents)]
         options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
-        options |= {"convert_to_tensor": True}
+        queries, documents = ([getattr(rows, name) for rows in self.sets.values()] for name in ("queries", "corpus"))
         self.embedded: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}
         for name, model in self.models.items():
-            asked = model.encode(queries, prompt_name=self.prompt_name, **options).float().cpu()
-            found = model.encode(documents, **options).float().cpu()
-            self.embedded[name] = {
-                key: (asked[[number[0][t] for t in rows.queries]], found[[number[1][t] for t in rows.corpus]])
-                for key, rows in self.sets.items()
-            }
+            asked = encode_distinct(model, *queries, prompt_name=self.prompt_name, **options)
+            found = encode_distinct(model, *documents, **options)
+            pairs = zip(map(torch.from_numpy, asked), map(torch.from_numpy, found), strict=True)
+            self.embedded[name] = dict(zip(self.sets, pairs, strict=True))
 
     def _cosines_and_overlaps(self, key: str) -> tuple[dict[str, Tensor], np.ndarray]:
         rows = self.sets[key]

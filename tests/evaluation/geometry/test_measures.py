@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from st_vi import DLELoss
-from st_vi.evaluation.geometry import measures as g
+from st_vi.evaluation import geometry as g
 from st_vi.tasks import Task
 from st_vi.terms import CosineAlignment, InfoNCE, ScoreMSE
 
