@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
+import signal
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +15,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything reads it: a test that want
 if "ST_VI_CACHE" not in os.environ:  # example models are trained once for all tests, by the code as it is now
     os.environ["ST_VI_CACHE"] = tempfile.mkdtemp(prefix="st-vi-cache-")
     atexit.register(shutil.rmtree, os.environ["ST_VI_CACHE"], ignore_errors=True)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started behind a shell's "&": tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch
@@ -56,6 +61,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("browser"))
         if item.path.name.startswith("test_fuzz"):
             item.add_marker(pytest.mark.xdist_group("fuzz"))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of garbage collection: the trainer collects after every training."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -86,7 +86,7 @@ class Visit:
 
 
 def visit(browser: Any, address: str, root: str) -> Visit:
-    """Open a page as on a desk and as on a phone, and use every slider and button of its figures.
+    """Open a page as on a desk, use every slider and button of its figures, and make it as narrow as a phone.
 
     Args:
         browser: Of playwright.
@@ -102,7 +102,8 @@ def visit(browser: Any, address: str, root: str) -> Visit:
                 seen.controls += 1
                 if not any(changes(page, figure, move) for move in moves):
                     seen.dead.append(f"{name} of figure {number}")
-    with opened(browser, address, root, seen.wrong, width=375, height=800) as page:
+        page.set_viewport_size({"width": 375, "height": 800})
+        page.wait_for_timeout(300)
         seen.overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     return seen
 

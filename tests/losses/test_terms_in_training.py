@@ -1,6 +1,6 @@
 """Every term in the stock trainer, in fp32 and bf16: alone, and all inside one `DLELoss`.
 
-For 60 steps on every push, and for 200 with ``ST_VI_FUZZ=1``.
+For 30 steps on every push, and for 200 with ``ST_VI_FUZZ=1``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from st_vi.tasks import VIPOLYQWEN_TASKS
 from tests.conftest import SENTENCES
 from tests.trust.strategies import SHARE
 
-STEPS = 200 if SHARE == 1 else 60
+STEPS = 200 if SHARE == 1 else 30
 ALL = {name: getattr(terms, name)() for name in terms.__all__ if name not in ("PairBatch", "Term", "View")}
 ROWS = Dataset.from_dict(
     {
