@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +10,9 @@ from typing import Any, Literal
 from huggingface_hub import snapshot_download
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Module, Transformer
-from sentence_transformers.base.modules.transformer import set_temporary_class_attrs
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 from sentence_transformers.util import fullname, load_file_path
 from torch import Tensor
-from transformers import XLMRobertaModel
 from transformers.utils import logging
 
 from st_vi import modules
@@ -24,6 +21,8 @@ from st_vi.modules import MLPHead
 from st_vi.modules.model_card import TAGS, ModelCard, with_own_card
 from st_vi.modules.positions import usable_positions
 from st_vi.modules.whole_backbone import whole_backbone
+from st_vi.stock.models import load_with_classes, with_modules
+from st_vi.stock.weights import watched_reading
 from st_vi.vocabulary import trim_vocabulary
 
 logger = logging.get_logger(__name__)
@@ -40,7 +39,6 @@ _NOT_THE_MODELS_CHOICE = {
     "offload_folder": None,
     "adapter_kwargs": None,
 }
-_quiet = threading.Lock()
 _LICENCE_NOTICE = (
     "ViCLSR's weights are under CC BY-NC-SA 4.0: non-commercial use, with attribution, under the same licence. "
     "Please cite arXiv 2603.21084."
@@ -132,15 +130,13 @@ def export_stock(model: SentenceTransformer, path: str | Path) -> None:
         ...     [type(module).__name__ for module in SentenceTransformer(folder)]
         ['BoW', 'Dense']
     """
-    # Shallow: the same weights, prompts and similarity function under another list of modules.
-    stock = copy.copy(model)
-    stock._modules = {}
+    modules: dict[str, Module] = {}
     module: Any
     for name, module in model.named_children():
         parts = module.to_stock() if hasattr(module, "to_stock") else [module]
-        for index, part in enumerate(parts):
-            # Untouched modules keep their names, by which `module_kwargs` finds them.
-            stock.add_module(f"{name}_{index}" if index else name, part)
+        # Untouched modules keep their names, by which `module_kwargs` finds them.
+        modules |= {f"{name}_{index}" if index else name: part for index, part in enumerate(parts)}
+    stock = with_modules(model, modules)
     for module in stock.modules():
         if isinstance(module, Module) and not fullname(module).startswith("sentence_transformers."):
             raise ValueError(
@@ -223,7 +219,7 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
         kwargs["model_kwargs"] = _NOT_THE_MODELS_CHOICE | (kwargs.get("model_kwargs") or {}) | {"weights_only": True}
     try:
         with whole_backbone():
-            return SentenceTransformer._load_with_module_classes(name, own, **kwargs)
+            return load_with_classes(name, own, **kwargs)
     except Exception:
         # Whose fault was it? Stock's errors about files do not name them.
         if file := load_file_path(name, "modules.json", **hub) or load_file_path(name, "config.json", **hub):
@@ -267,11 +263,9 @@ def _read_modules(file: Path, activation: Literal["identity", "tanh"]) -> tuple[
             f"{file} has no head: mlp.dense.weight and mlp.dense.bias are missing. AutoModel drops it silently when "
             "re-saving the model; take the files as they were published."
         )
-    # The head is read below; the pooler is not used, and stays because stock would bring it back on reload. No news.
-    quiet = {"_keys_to_ignore_on_load_unexpected": [r"^mlp\."], "_keys_to_ignore_on_load_missing": [r"^pooler\."]}
     safe = file.suffix == ".safetensors"
-    # One thread at a time: two would each put back what the other had set.
-    with _quiet, set_temporary_class_attrs(XLMRobertaModel, **quiet):
+    # What is missing or left over is checked below. The pooler is not used, and stays: stock would make it on reload.
+    with watched_reading(lambda *_: None):
         transformer = Transformer.load(folder, model_kwargs=_NOT_THE_MODELS_CHOICE | {"use_safetensors": safe})
     backbone = [key for key in transformer.model.state_dict() if not key.startswith("pooler.")]
     needed = [f"roberta.{key}" for key in backbone]

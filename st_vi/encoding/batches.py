@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from st_vi.inputs.as_list import as_list
 from st_vi.inputs.kinds import is_picture
 from st_vi.inputs.pictures import open_image
+from st_vi.inputs.prompts import prompt_of
 from st_vi.modules import Qwen2VLTransformer
 from st_vi.text import is_blank, is_unicode
 
@@ -79,7 +80,7 @@ def encode_by_cost(
         >>> encode_by_cost(model, "xin chào").tolist()
         [1.0, 1.0]
     """
-    prompt = model._resolve_prompt(prompt, prompt_name)
+    prompt = prompt_of(model, prompt, prompt_name)
     inputs, single = as_list(inputs)
 
     def fail(number: int, error: Exception) -> None:

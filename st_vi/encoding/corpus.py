@@ -32,6 +32,7 @@ from st_vi.encoding.shards import (
     shard_path,
 )
 from st_vi.encoding.sources import folder_of, open_rows, row_count
+from st_vi.inputs.prompts import prompt_of
 
 Precision = Literal["float32", "float16", "binary", "ubinary"]
 
@@ -184,7 +185,7 @@ def encode_corpus(
         raise ValueError(f"{_named(rows)}the corpus is empty")
     _check_columns(first, wanted, _named(rows))
     columns = InputColumns.of(first, column, image_column, text_only, folder_of(rows))
-    prompt = model._resolve_prompt(prompt, prompt_name)
+    prompt = prompt_of(model, prompt, prompt_name)
     encoder = RowEncoder(model, columns, prompt, max_tokens, normalize, chunk)
     settings = {
         "chunk": chunk,

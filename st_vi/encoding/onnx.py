@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer
 
 from st_vi.inputs.as_list import as_list
+from st_vi.inputs.prompts import prompt_of
 from st_vi.text.segmentation import segment_words, segmenter
 
 MODEL_FILE = "model.onnx"
@@ -116,7 +117,7 @@ class OnnxEncoder:
         if batch_size <= 0:
             raise ValueError(f"batch_size must be positive, got {batch_size}")
         texts, single = as_list(sentences)
-        tokens = self._tokenize(texts, self._prompt(prompt, prompt_name))
+        tokens = self._tokenize(texts, prompt_of(self, prompt, prompt_name) or "")
         order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
         embeddings = np.empty((len(tokens), self.embedding_dimension), dtype=np.float32)
         with tqdm(total=len(tokens), desc="Texts", disable=not show_progress_bar) as progress:
@@ -130,13 +131,6 @@ class OnnxEncoder:
     def similarity(self, embeddings1: np.ndarray, embeddings2: np.ndarray) -> np.ndarray:
         """Compare all of one (A, D) with all of another (B, D), by the model's own similarity function: (A, B)."""
         return _SIMILARITIES[self.similarity_fn_name](np.atleast_2d(embeddings1), np.atleast_2d(embeddings2))
-
-    def _prompt(self, prompt: str | None, name: str | None) -> str:
-        if prompt is not None:
-            return prompt
-        if name is not None and name not in self.prompts:
-            raise ValueError(f"there is no prompt {name!r}; the model's prompts are {sorted(self.prompts)}")
-        return self.prompts.get(name or self.default_prompt_name or "", "")
 
     def _tokenize(self, texts: list[str], prompt: str) -> list[np.ndarray]:
         """The token ids of each text, with special tokens and without padding."""

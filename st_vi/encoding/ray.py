@@ -13,6 +13,7 @@ from st_vi.encoding.corpus import Precision, check_arguments, embedding_array
 from st_vi.encoding.row_encoder import BadRow, Problems, RowEncoder
 from st_vi.encoding.rows import InputColumns
 from st_vi.hub import load
+from st_vi.inputs.prompts import prompt_of
 
 if TYPE_CHECKING:
     import datasets
@@ -50,7 +51,7 @@ class EncoderActor:
         skipped: Any,
     ) -> None:
         model, encoding = load(model_path), dict(encoding)
-        prompt = model._resolve_prompt(encoding.pop("prompt"), encoding.pop("prompt_name"))
+        prompt = prompt_of(model, encoding.pop("prompt"), encoding.pop("prompt_name"))
         self.encoder = RowEncoder(model, columns, prompt, **encoding)
         self.keep = keep
         self.precision: Precision = precision

@@ -110,10 +110,9 @@ def _file(source: Any, fetch: bool) -> Any:
 
 
 def _fetched(address: str) -> bytes:
-    from transformers.image_utils import httpx  # type: ignore[attr-defined]  # the client that stock fetches with
+    from st_vi.stock.web import fetch
 
-    answer = httpx.get(address, follow_redirects=True, timeout=_SECONDS)
-    return answer.raise_for_status().content
+    return fetch(address, _SECONDS)
 
 
 def _if_picture(data: bytes) -> io.BytesIO | None:

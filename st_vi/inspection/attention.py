@@ -11,9 +11,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor, nn
 
+from st_vi.inputs.prompts import prompt_of
 from st_vi.inspection.read_text import ReadText, read_text
 from st_vi.modules import AttentionPooling
-from st_vi.modules.attention_pooling import attention_weights
+from st_vi.modules.attention_pooling import attention_weights, pooled_tokens
 from st_vi.text.units import By, Span, groups
 
 Kind = Literal["text", "prefix", "special"]
@@ -107,7 +108,7 @@ def pool_texts(
         ['<s>', 'cặp', 'câu:', 'Trời', 'mưa', 'to.', '</s>']
     """
     before, pooling, _ = around_pooling(model)
-    prompt = model._resolve_prompt(prompt, prompt_name)
+    prompt = prompt_of(model, prompt, prompt_name)
     model.eval()
     views = []
     for start in range(0, len(texts), batch_size):
@@ -115,8 +116,8 @@ def pool_texts(
         features = batch_to_device(model.preprocess(batch, prompt=prompt), model.device)
         for module in before:
             features = module(features)
-        own = pooling._membership(features)  # (B, N), also of inputs that are flattened into one row
-        present = pooling._membership({name: value for name, value in features.items() if name != "prompt_length"})
+        own = pooled_tokens(features, pooling.include_prompt)  # (B, N), also of inputs that are flattened into one row
+        present = pooled_tokens(features)
         ids, tokens = (
             features[name].expand(len(batch), *features[name].shape[1:]) for name in ("input_ids", "token_embeddings")
         )

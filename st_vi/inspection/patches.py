@@ -13,6 +13,7 @@ from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor
 from transformers.image_utils import SizeDict
 
+from st_vi.inputs.prompts import prompt_of
 from st_vi.inspection.attention import around_pooling
 from st_vi.modules import Qwen2VLTransformer
 
@@ -149,7 +150,7 @@ def preprocess_pictures(
     if not pictures:
         raise ValueError("there is no picture: patches need at least one")
     item = {"image": pictures} | ({"text": text} if text.strip() else {})
-    features = model.preprocess([item], prompt=model._resolve_prompt(None, prompt_name))
+    features = model.preprocess([item], prompt=prompt_of(model, None, prompt_name))
     return batch_to_device(features, model.device)
 
 

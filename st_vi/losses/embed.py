@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from sentence_transformers.base.losses.merged_forward import _MERGING_DISABLED
 from sentence_transformers.util import all_gather, get_rank
 from torch import Tensor, nn
 
 from st_vi.losses.inputs import Inputs
+from st_vi.stock.models import merging_disabled
 
 # The cost of one more forward and backward, in tokens. Measured on one CPU thread with a 4-layer encoder: 11 ms a
 # forward and 0.19 ms a token; for a small Qwen2-VL, values from 32 to 256 hardly differ. For a GPU it is an estimate.
@@ -63,8 +63,7 @@ def embed_distinct(
         >>> passes  # 8 twice: in row 1 it is its own positive
         [[[8, 0, 0], [8, 0, 0], [5, 6, 7]]]
     """
-    # AdaptiveLayerLoss passes values from call to call inside the columns.
-    inputs = None if _MERGING_DISABLED.get() else Inputs.read(columns)
+    inputs = None if merging_disabled() else Inputs.read(columns)
     if inputs is None:
         return [model(column)["sentence_embedding"] for column in columns]
     stands_for = representatives(inputs, ids)

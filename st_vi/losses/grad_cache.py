@@ -11,7 +11,6 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.gradcache import (
     CachedLossMixin,
     RandContext,
-    _validate_mini_batch_num_tokens,
     has_static_embedding_input,
 )
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from st_vi.losses.content import content_ids
 from st_vi.losses.embed import representatives
 from st_vi.losses.inputs import Inputs
+from st_vi.stock.training import uncompiled
 
 
 class GradCache:
@@ -41,7 +41,8 @@ class GradCache:
     def _set_mini_batches(self, size: int, num_tokens: int | None, show_progress_bar: bool) -> None:
         if size < 1:
             raise ValueError(f"mini_batch_size must be a positive integer, got {size}")
-        _validate_mini_batch_num_tokens(num_tokens)
+        if num_tokens is not None and num_tokens < 1:
+            raise ValueError(f"mini_batch_num_tokens must be a positive integer or None, got {num_tokens}")
         model = getattr(self.model, "module", self.model)  # inside DDP
         if isinstance(model, SentenceTransformer) and has_static_embedding_input(model):
             raise ValueError("the inputs of a StaticEmbedding cannot be split into mini-batches: use the uncached loss")
@@ -183,4 +184,4 @@ def _may_differ_in_forwards(model: nn.Module) -> bool:
     Sharded models communicate in every forward, DDP only once before and once after GradCache's passes.
     """
     alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
-    return alone or isinstance(getattr(model, "_orig_mod", model), DistributedDataParallel)
+    return alone or isinstance(uncompiled(model), DistributedDataParallel)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 
 from st_vi.modules.saved_module import SavedModule
@@ -22,6 +21,31 @@ def attention_weights(tokens: Tensor, v: Tensor, belongs: Tensor) -> Tensor:
     scores = (tokens @ v.T).mT
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     return scores.masked_fill(~belongs, torch.finfo(scores.dtype).min).softmax(dim=-1) * belongs
+
+
+def pooled_tokens(features: dict[str, Any], include_prompt: bool = True) -> Tensor:
+    """Which tokens are pooled for which input, (B, N) bool.
+
+    Args:
+        features: As for `AttentionPooling`.
+        include_prompt: Whether those of the prompt are.
+    """
+    tokens, prompt_length = features["token_embeddings"], 0
+    if not include_prompt and "prompt_length" in features:
+        # An int when encoding; from a data loader a tensor that holds the same value once or for every row.
+        prompt_length = int(torch.as_tensor(features["prompt_length"]).flatten()[0])
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    if "cu_seq_lens_q" in features:
+        ends = features["cu_seq_lens_q"][1:, None]
+        starts = features["cu_seq_lens_q"][:-1, None] + prompt_length
+        return (starts <= position) & (position < ends)
+    mask = features.get("attention_mask")
+    if mask is None or mask.shape[-1] != tokens.shape[1]:  # as in stock pooling: nothing is padding
+        mask = tokens.new_ones(tokens.shape[:2])
+    mask = mask.bool()
+    if prompt_length:  # the first tokens behind the padding
+        mask = mask & (mask.int().argmax(dim=1, keepdim=True) + prompt_length <= position)
+    return mask
 
 
 class WeightedMean(torch.autograd.Function):
@@ -104,7 +128,7 @@ class AttentionPooling(SavedModule):
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Pool the tokens of every input; see the class."""
         tokens = features["token_embeddings"]
-        belongs = self._membership(features).unsqueeze(1)  # (B, 1, N): which tokens are whose
+        belongs = pooled_tokens(features, self.include_prompt).unsqueeze(1)  # (B, 1, N): which tokens are whose
         v = self.attention_context_vector.to(tokens.dtype)
         # Autocast would copy all tokens to a lower precision, to make a vector and two numbers a token of them.
         with torch.autocast(tokens.device.type, enabled=False):
@@ -119,24 +143,6 @@ class AttentionPooling(SavedModule):
         weights = weights.detach().float()
         features["attention_weights"] = weights.squeeze(1) if self.num_heads == 1 else weights
         return features
-
-    def _membership(self, features: dict[str, Any]) -> Tensor:
-        """Which tokens are pooled for which input, (B, N) bool."""
-        tokens, prompt_length = features["token_embeddings"], 0
-        if not self.include_prompt and "prompt_length" in features:
-            # An int when encoding; from a data loader a tensor that holds the same value once or for every row.
-            prompt_length = int(torch.as_tensor(features["prompt_length"]).flatten()[0])
-        if "cu_seq_lens_q" in features:
-            ends = features["cu_seq_lens_q"][1:, None]
-            starts = features["cu_seq_lens_q"][:-1, None] + prompt_length
-            position = torch.arange(tokens.shape[1], device=tokens.device)
-            return (starts <= position) & (position < ends)
-        mask = features.get("attention_mask")
-        if mask is None or mask.shape[-1] != tokens.shape[1]:  # as in stock pooling: nothing is padding
-            mask = tokens.new_ones(tokens.shape[:2], dtype=torch.long)
-        if prompt_length:
-            mask = Pooling._exclude_prompt_from_mask(mask, prompt_length)
-        return mask.bool()
 
     def get_embedding_dimension(self) -> int:
         """Size of the embeddings, num_heads·D."""

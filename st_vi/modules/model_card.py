@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict
 from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData
 from sentence_transformers.util import fullname
 
-from st_vi.stock import CardData
+from st_vi.stock.cards import CardData
 
 SENTENCES = ("Trời đang mưa rất to ở Huế.", "Ngoài trời mưa lớn.", "Con mèo ngủ trên ghế.")
 """Inputs of the code, unless rows were seen in training."""

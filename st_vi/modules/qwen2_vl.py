@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modality import InputFormatter
-from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 from transformers import PretrainedConfig
 from transformers.image_utils import SizeDict
@@ -23,6 +23,7 @@ from st_vi.modules.model_card import with_own_card
 from st_vi.modules.saved_module import declare_requirement
 from st_vi.modules.tokenizers import own_tokenizer
 from st_vi.modules.whole_backbone import whole_backbone
+from st_vi.stock.models import OpenTransformer
 from st_vi.text import is_blank, is_unicode
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ _PLAIN = """\
 {%- endfor %}"""
 
 
-class Qwen2VLTransformer(Transformer):
+class Qwen2VLTransformer(OpenTransformer):
     """The stock `Transformer` over a Qwen2-VL or Qwen2.5-VL, with what viPolyQwen adds to it.
 
     Inputs are as in stock: a text, a picture (PIL, path, URL, bytes, array), ``{"text": …, "image": …}`` with one
@@ -107,7 +108,7 @@ class Qwen2VLTransformer(Transformer):
     """
 
     config_keys: list[str] = [  # noqa: RUF012
-        *Transformer.config_keys,
+        *OpenTransformer.config_keys,
         "min_pixels",
         "max_pixels",
         "prefixes",
@@ -223,18 +224,13 @@ class Qwen2VLTransformer(Transformer):
         ids = self.preprocess([Image.new("RGB", (28, 28))])["input_ids"][0]
         return int((ids == self.processor.image_token_id).nonzero()[0]) - 1
 
-    def _process_chat_messages(self, messages: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        # Here all texts pass, whatever they came in. A mark is a picture that is missing: an error of the whole batch.
-        plain: Any = [without_marks(conversation) for conversation in messages]
-        return super()._process_chat_messages(plain, *args, **kwargs)
+    def _prepare_messages(self, conversations: list[Any]) -> list[Any]:
+        """Take the marks of pictures out of all texts: without its picture, a mark is an error of the whole batch."""
+        return [without_marks(conversation) for conversation in conversations]
 
-    def _render_message_skeleton(
-        self, conversation: Any, filler: str, chat_template_kwargs: dict[str, Any], *args: Any
-    ) -> list[int]:
-        # Stock's own tokenizer would forget its limit for a moment, and cut or pad wrongly what other threads encode.
-        skeleton = self._message_skeleton(conversation, filler)
-        rendered = self.processor.apply_chat_template([skeleton], tokenize=False, **chat_template_kwargs)
-        return own_tokenizer(self.tokenizer)(rendered, verbose=False)["input_ids"][0]
+    def _token_ids(self, text: str) -> list[int]:
+        """The tokens of a text, neither cut nor padded."""
+        return own_tokenizer(self.tokenizer)(text, verbose=False)["input_ids"]
 
     def patch_positions(self, features: dict[str, Any]) -> list[list[Tensor]]:
         """For each input, for each of its pictures: where in the sequence its visual tokens are.
@@ -264,21 +260,24 @@ class Qwen2VLTransformer(Transformer):
         super().save(output_path, *args, **kwargs)
         declare_requirement(output_path)
 
-    def _load_config(self, model_name_or_path: str, *args: Any, **kwargs: Any) -> tuple[PretrainedConfig, bool]:
-        # Here, and not after loading: gigabytes of a wrong model shall not be downloaded first.
-        config, is_peft_model = super()._load_config(model_name_or_path, *args, **kwargs)
+    def _check_config(self, name: str, config: PretrainedConfig, is_adapter: bool) -> None:
+        """Refuse another base model, before its weights are downloaded.
+
+        Raises:
+            ValueError: It is not a Qwen2-VL.
+            ImportError: It is an adapter, and transformers is too old to load its prefixes.
+        """
         if config.model_type not in _MODEL_TYPES:
             raise ValueError(
-                f"{model_name_or_path} is a {config.model_type!r} model; Qwen2VLTransformer needs one of "
-                f"{_MODEL_TYPES}. Use the stock Transformer for others."
+                f"{name} is a {config.model_type!r} model; Qwen2VLTransformer needs one of {_MODEL_TYPES}. Use the "
+                "stock Transformer for others."
             )
-        if is_peft_model:
+        if is_adapter:
             check_adapters()
-        return config, is_peft_model
 
-    def _load_model(self, *args: Any, **kwargs: Any) -> Any:
-        with whole_backbone():
-            return super()._load_model(*args, **kwargs)
+    def _reading_weights(self) -> AbstractContextManager[None]:
+        """Refuse weights that are missing or left over."""
+        return whole_backbone()
 
     def _set_pixel_budget(self) -> None:
         processor = self.processor.image_processor

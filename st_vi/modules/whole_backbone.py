@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from st_vi.stock import watched_reading
+from st_vi.stock.weights import watched_reading
 
 # A pooler that checkpoints lack, and that nothing reads: vectors are pooled from the last hidden states.
 _NOT_READ = re.compile(r"(^|\.)pooler\.")

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
-from torch import nn
 
 from st_vi.modules import Qwen2VLTransformer
 from st_vi.modules.qwen2_vl import check_adapters
-from st_vi.stock import forget_renamings
+from st_vi.stock.adapters import merge_adapter
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -96,9 +95,6 @@ def merge_lora(model: SentenceTransformer) -> None:
         >>> model.save_pretrained("outputs/vipolyqwen")  # doctest: +SKIP
     """
     peft = _peft()
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import AuxiliaryTrainingWrapper
-
     for module in model.modules():
         if isinstance(module, Transformer) and isinstance(module.model, peft.PeftModel):  # wrapped by PEFT itself
             module.model = module.model.merge_and_unload()
@@ -106,27 +102,7 @@ def merge_lora(model: SentenceTransformer) -> None:
     backbone: Any = model.transformers_model
     if not getattr(backbone, "peft_config", None):
         raise ValueError("the model has no adapter to merge")
-    # transformers, which puts the adapter in, cannot merge it; these are the steps of PEFT's merge_and_unload.
-    wrappers = {
-        name: layer
-        for name, layer in backbone.named_modules()
-        if isinstance(layer, (BaseTunerLayer, AuxiliaryTrainingWrapper))
-    }
-    if any(layer.disable_adapters for layer in wrappers.values()):
-        raise ValueError("the model's adapters are disabled: call model.enable_adapters() to merge them")
-    for name, layer in wrappers.items():
-        parent, _, child = name.rpartition(".")
-        if parent not in wrappers:  # else its parent merges it
-            setattr(backbone.get_submodule(parent), child, _merged(layer))
-    backbone.delete_adapter(list(backbone.peft_config))
-    forget_renamings(backbone)  # of an adapter that was loaded: the whole model would be saved under them
-
-
-def _merged(layer: Any) -> nn.Module:
-    if hasattr(layer, "unload_and_optionally_merge_module"):
-        return layer.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
-    layer.merge()
-    return layer.get_base_layer()
+    merge_adapter(backbone)
 
 
 def _peft() -> ModuleType:

@@ -15,7 +15,7 @@ from sentence_transformers import (
 )
 from sentence_transformers.base.modules import Module, Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
-from transformers import TrainerCallback
+from transformers import AutoConfig, TrainerCallback
 
 from st_vi.data import MixedTaskCollator, split_by_task
 from st_vi.data.accepted import TrainRows, as_datasets, as_train_rows
@@ -108,7 +108,7 @@ def _backbone(
     backbone = Qwen2VLTransformer(base_model, **kwargs)
     if config:
         # Read again: the backbone's own configuration grows with its embeddings.
-        base, _ = backbone._load_config(base_model, "torch", dict(kwargs.get("config_kwargs") or {}))
+        base = AutoConfig.from_pretrained(base_model, **(kwargs.get("config_kwargs") or {}))
         add_lora(backbone, config, base.get_text_config().vocab_size)
     return backbone
 

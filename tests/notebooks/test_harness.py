@@ -11,7 +11,7 @@ import time
 import ipywidgets as w
 import plotly.graph_objects as go
 
-from st_vi.viz.widgets.live import LiveFigure
+from st_vi.stock.figures import LiveFigure
 
 alive, dead = w.Checkbox(description="alive"), w.Checkbox(description="dead")
 broken, slow, loud = (w.Button(description=name) for name in ("broken", "slow", "loud"))

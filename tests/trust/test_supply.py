@@ -32,6 +32,7 @@ def name_of(requirement: str) -> str:
 CORE = {name_of(requirement) for requirement in PROJECT["dependencies"]}
 # What these always bring along, and every program that uses them imports.
 BROUGHT = {name_of(line) for core in CORE for line in requires(core) or () if "extra ==" not in line}
+VIZ = ("st_vi/viz/", "st_vi/stock/figures.py")
 EXTRA = {name_of(requirement) for extra in EXTRAS.values() for requirement in extra} - {"st-vi"}
 
 
@@ -58,9 +59,9 @@ def test_what_is_imported_is_declared():
 
 
 def test_the_core_needs_no_extra():
-    """Only the viz room, the notebooks' own, imports outside of functions what an extra brings."""
+    """Only what the notebooks use imports, outside of functions, what an extra brings."""
     used = {file: {package_of(module) for module in modules_of(tree.body)} for file, tree in TREES.items()}
-    extra = {file: packages - CORE - BROUGHT for file, packages in used.items() if not file.startswith("st_vi/viz/")}
+    extra = {file: packages - CORE - BROUGHT for file, packages in used.items() if not file.startswith(VIZ)}
     assert not {file: packages for file, packages in extra.items() if packages}
 
 

@@ -26,6 +26,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from st_vi.evaluation.distinct import encode_distinct
+from st_vi.stock.training import on_one_gpu
 
 
 def probe(
@@ -100,7 +101,7 @@ def finetune(
             logging_strategy="no",
             report_to="none",
         )
-        args._n_gpu = min(args.n_gpu, 1)  # DataParallel would part the options of a row from its label
+        on_one_gpu(args)  # DataParallel would part the options of a row from its label
         torch.manual_seed(seed)
         trainer = Trainer(
             _Classifier(model, num_labels=len(classes) if classes else 1),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from traceback import extract_tb
 from typing import Any, TypeAlias
 
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
@@ -28,6 +27,7 @@ from st_vi.recipes.training.checkpoints import last_complete_checkpoint, not_wri
 from st_vi.recipes.training.interruption import Interruption
 from st_vi.recipes.training.manifest import begin, check_folder, describe
 from st_vi.recipes.training.progress import Bar
+from st_vi.stock.training import saving_when_raised
 
 logger = logging.get_logger(__name__)
 
@@ -129,10 +129,9 @@ def train(
         if trainer.args.should_save:
             model.save_pretrained(str(output_dir))
     except (OSError, RuntimeError, SafetensorError) as error:
-        calls = {frame.name for frame in extract_tb(error.__traceback__)}
-        if not calls & {"_save_checkpoint", "save_pretrained"}:
+        if (saved := saving_when_raised(error)) is None:
             raise
-        step = f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}" if "_save_checkpoint" in calls else ""
+        step = f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}" if saved == "checkpoint" else ""
         left = last_complete_checkpoint(output_dir, model, states)
         raise not_written(Path(output_dir, step), error, left) from error
     return trainer

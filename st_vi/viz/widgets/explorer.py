@@ -10,7 +10,7 @@ import ipywidgets as w
 import plotly.graph_objects as go
 import plotly.io as pio
 
-from st_vi.viz.widgets.live import LiveFigure
+from st_vi.stock.figures import LiveFigure
 
 REDRAWN = {"annotations", "height", "images", "shapes", "title"}
 """Of the layout, beside the axes; all else is the same in figures of one kind."""

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from st_vi.evaluation import geometry
 from st_vi.evaluation.geometry.neighbours import shared_neighbours
+from st_vi.stock.figures import LiveFigure
 from st_vi.viz.distributions import beside, similarity_histogram, spectrum
 from st_vi.viz.maps import Projection, project, side_by_side
 from st_vi.viz.projection import Method, as_rows
 from st_vi.viz.tables import summary_table
 from st_vi.viz.widgets.explorer import Explorer
 from st_vi.viz.widgets.linked_maps import LinkedMaps
-from st_vi.viz.widgets.live import LiveFigure
 
 CAUTION = {
     "pca": "PCA shows the two directions of the largest variance, for each map its own; the axes say how much that is. "

@@ -13,13 +13,13 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
+from st_vi.stock.figures import LiveFigure
 from st_vi.text import comparison_key
 from st_vi.viz.lasso import drawn_lines, inside
 from st_vi.viz.maps import Projection, marker_style, point_trace, sample_rows, side_by_side, with_axes
 from st_vi.viz.tables import kept_share, legend, neighbour_table
 from st_vi.viz.theme import COLOURS, styled
 from st_vi.viz.widgets.explorer import Explorer
-from st_vi.viz.widgets.live import LiveFigure
 
 NEIGHBOUR_SYMBOLS = ("circle-open", "square-open", "diamond-open")
 NO_OBSTACLE = "<style>.st-vi-maps .selectionlayer path {pointer-events: none !important}</style>"

@@ -8,12 +8,12 @@ from typing import Any
 import ipywidgets as w
 import plotly.graph_objects as go
 
+from st_vi.stock.figures import LiveFigure
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 from st_vi.terms import Term
 from st_vi.viz.free_points import ALL_TERMS, FreePoints, Moment, adjusted
 from st_vi.viz.laboratory import Traces, entry, laboratory, panels, replay
 from st_vi.viz.widgets.explorer import Explorer
-from st_vi.viz.widgets.live import LiveFigure
 
 WIDTH = 1120
 MOST_STEPS = 1000

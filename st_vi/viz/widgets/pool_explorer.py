@@ -13,10 +13,10 @@ from sentence_transformers import SentenceTransformer
 
 from st_vi.inspection.attention import PooledText, effective_number, pool_texts, repool, units
 from st_vi.inspection.faithfulness import cosine_drift, deletions, maskings
+from st_vi.stock.figures import LiveFigure
 from st_vi.text import strip_diacritics
 from st_vi.viz.tokens import drift_table, highlight, temperature_bars, weight_bars
 from st_vi.viz.widgets.explorer import Explorer
-from st_vi.viz.widgets.live import LiveFigure
 
 TEXT = "Sáng nay Hà Nội mưa rào nên phố Khâm Thiên ngập sâu, nhiều xe chết máy."
 MOST_DELETED = 64

@@ -25,10 +25,10 @@ from st_vi.inspection.rankings import (
     relevant_ranks,
     top_k_margins,
 )
+from st_vi.stock.figures import LiveFigure
 from st_vi.viz.ranks import rank_slopes, rank_slopes_by_pair, recall_bars
 from st_vi.viz.theme import COLOURS
 from st_vi.viz.widgets.explorer import Explorer
-from st_vi.viz.widgets.live import LiveFigure
 from st_vi.viz.widgets.ranking_cards import flips_card, short, suspects_card, syllables_card, top_documents_card
 
 

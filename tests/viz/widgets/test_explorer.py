@@ -8,8 +8,8 @@ pytest.importorskip("anywidget")
 
 import plotly.graph_objects as go
 
+from st_vi.stock.figures import LiveFigure
 from st_vi.viz.widgets.explorer import Explorer
-from st_vi.viz.widgets.live import LiveFigure
 
 
 def bars(heights, title, **traces):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from plotly.callbacks import Points
 
+from st_vi.stock.figures import LiveFigure
 from st_vi.viz.lasso import drawn_lines
 from st_vi.viz.maps import SYMBOLS, Projection, looks_of
 from st_vi.viz.tables import kept_share, legend, neighbour_table
 from st_vi.viz.widgets.linked_maps import LinkedMaps
-from st_vi.viz.widgets.live import LiveFigure
 
 TEXTS = ["Trời mưa.", "Trời nắng.", "Hà Nội có <b>Hồ Gươm</b>.", "Tôi ăn phở.", "Mưa phùn."]
 NEAR = {

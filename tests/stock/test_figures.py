@@ -9,7 +9,7 @@ comm = pytest.importorskip("comm")
 
 import plotly.graph_objects as go
 
-from st_vi.viz.widgets.live import LiveFigure
+from st_vi.stock.figures import LiveFigure
 
 FIGURE = go.Figure(go.Bar(y=[1, 2], name="thanh"), layout={"title": {"text": "Tựa"}})
 

@@ -47,7 +47,7 @@ class LiveFigure(go.FigureWidget):
     pixels as the screen has; plotly's four for each of them take a page without a graphics card a third longer.
 
     Example:
-        >>> from st_vi.viz.widgets.live import LiveFigure
+        >>> from st_vi.stock.figures import LiveFigure
         >>> figure = LiveFigure({"data": [{"type": "bar", "y": [1, 2]}]})
         >>> figure.comm is not None, figure.data[0].y
         (True, (1, 2))

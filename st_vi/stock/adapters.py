@@ -1,0 +1,47 @@
+"""Private parts of PEFT: the layers that it puts in place of a model's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from st_vi.stock.weights import forget_renamings
+
+
+def merge_adapter(backbone: Any) -> None:
+    """Fold the active adapters into the weights of a transformers model, in place; the others are dropped.
+
+    transformers puts adapters in with `add_adapter` and cannot merge them. These are the steps of PEFT's
+    `merge_and_unload`, which needs a `PeftModel` around the model: every `BaseTunerLayer` (LoRA) and
+    `AuxiliaryTrainingWrapper` (trainable token embeddings) gives its place to the merged layer.
+
+    Args:
+        backbone: With at least one adapter.
+
+    Raises:
+        ValueError: The adapters are disabled.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    wrappers: dict[str, Any] = {
+        name: layer
+        for name, layer in backbone.named_modules()
+        if isinstance(layer, (BaseTunerLayer, AuxiliaryTrainingWrapper))
+    }
+    if any(layer.disable_adapters for layer in wrappers.values()):
+        raise ValueError("the model's adapters are disabled: call model.enable_adapters() to merge them")
+    for name, layer in wrappers.items():
+        parent, _, child = name.rpartition(".")
+        if parent not in wrappers:  # else its parent merges it
+            setattr(backbone.get_submodule(parent), child, _merged(layer))
+    backbone.delete_adapter(list(backbone.peft_config))
+    forget_renamings(backbone)
+
+
+def _merged(layer: Any) -> nn.Module:
+    if hasattr(layer, "unload_and_optionally_merge_module"):
+        return layer.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+    layer.merge()
+    return layer.get_base_layer()

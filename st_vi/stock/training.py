@@ -1,0 +1,32 @@
+"""Private parts of torch's and transformers' training."""
+
+from __future__ import annotations
+
+from traceback import extract_tb
+from typing import Any, Literal
+
+from torch import nn
+from transformers import TrainingArguments
+
+
+def uncompiled(model: Any) -> Any:
+    """The model inside of `torch.compile`'s wrapper, which keeps it as ``_orig_mod``; any other as it is."""
+    return getattr(model, "_orig_mod", model) if isinstance(model, nn.Module) else model
+
+
+def on_one_gpu(args: TrainingArguments) -> None:
+    """Keep the trainer from `DataParallel`, which splits a batch over all GPUs of the machine.
+
+    ``_n_gpu`` is the number of GPUs it would use. The public way is the environment, for the whole process.
+    """
+    args._n_gpu = min(args.n_gpu, 1)
+
+
+def saving_when_raised(error: BaseException) -> Literal["checkpoint", "model"] | None:
+    """What was being saved when an error was raised, going by the functions in its traceback.
+
+    ``_save_checkpoint`` is the trainer's method around all that belongs to a checkpoint. Errors of torch and
+    safetensors do not say which file they wrote.
+    """
+    calls = {frame.name for frame in extract_tb(error.__traceback__)}
+    return "checkpoint" if "_save_checkpoint" in calls else "model" if "save_pretrained" in calls else None

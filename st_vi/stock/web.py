@@ -1,0 +1,21 @@
+"""The web client that transformers fetches pictures with."""
+
+from __future__ import annotations
+
+
+def fetch(address: str, timeout: float) -> bytes:
+    """What lies at an address.
+
+    ``transformers.image_utils.httpx`` is httpx or its successor, whichever huggingface-hub brought along.
+
+    Args:
+        address: Of http or https; redirections are followed.
+        timeout: Seconds for each step.
+
+    Raises:
+        Exception: The client's own, where the server cannot be reached or answers with an error.
+    """
+    from transformers.image_utils import httpx  # type: ignore[attr-defined]
+
+    answer = httpx.get(address, follow_redirects=True, timeout=timeout)
+    return answer.raise_for_status().content
