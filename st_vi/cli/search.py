@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from st_vi.cli.options import Device, use_device
+from st_vi.cli.options import BF16, Device, loading_options, use_device
 from st_vi.cli.quiet import one_bar
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def search(
     index: Annotated[
         Path | None, typer.Option(help="where vectors are kept; else beside what is searched, in .st_vi")
     ] = None,
+    bf16: BF16 = None,
     device: Device = None,
 ) -> None:
     """Find the passages of files that answer a question, typed with diacritics or without.
@@ -47,12 +48,12 @@ def search(
     """
     if not dense and not words:
         raise ValueError("--no-dense and --no-words together leave nothing to search by")
-    use_device(device)
+    options = loading_options(bf16, use_device(device))
     one_bar(context)
     from st_vi.encoding.search import SearchIndex
     from st_vi.hub import load
 
-    encoder = load(model) if dense else None
+    encoder = load(model, **options) if dense else None
     found = SearchIndex.of_files(
         source,
         encoder,
