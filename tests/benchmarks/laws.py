@@ -1,6 +1,7 @@
 """Twenty thousand articles of Vietnamese law to a search: encoded in chunks, 500 more added, ten questions asked.
 
     python -m tests.benchmarks.laws --output outputs/laws
+    python -m tests.benchmarks.laws --output outputs/laws --search
 
 The encoder is `vi-mini` in bfloat16 on one thread, or with ``--teacher`` e5-small-vi. A folder that is there is gone on
 with, and times are then those of what was left.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import math
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -18,15 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from st_vi.encoding import encode_corpus
+from st_vi.encoding.search import SearchIndex
 from st_vi.hub import load
 from st_vi.recipes.ablation.tables import markdown
+from st_vi.text import strip_diacritics
 from tests.benchmarks.viclsr import BASE, DATA
 
 # Asked before any search was run; with the title of the article that answers.
@@ -44,6 +47,9 @@ QUESTIONS = {
     "Lương thử việc ít nhất bằng bao nhiêu phần trăm lương chính thức?": "Tiền lương thử việc",
     "Khi nào sân bay bị đóng tạm thời?": "Đóng tạm thời cảng hàng không, sân bay",
 }
+
+
+SIDES = ("vectors", "words", "both")
 
 
 def teacher() -> SentenceTransformer:
@@ -69,36 +75,59 @@ def timed(model: SentenceTransformer, count: int, output: Path, shard_rows: int)
     return [f"{count:,}", str(result).splitlines()[0], f"{seconds:.0f}", f"{work:.0f}"]
 
 
-def ranks(model: SentenceTransformer, output: Path) -> list[list[str]]:
-    """For each question the place of the right article, and the article in the first place."""
-    table = pq.ParquetDataset([str(path) for path in sorted(output.glob("*.parquet"))]).read()
-    vectors = np.stack(table["embedding"].to_numpy())
-    titles, ids = table["title"].to_pylist(), table["id"].to_pylist()
+def places(index: SearchIndex) -> list[list[str]]:
+    """For each question, with diacritics and without, the place of the right article by meaning, by words and by both."""
     rows = []
     for question, title in QUESTIONS.items():
-        order = np.argsort(-(vectors @ model.encode(question)))
-        found = list(dict.fromkeys(ids[place] for place in order[:2000]))  # an article counts by its best piece
-        right = {number for number, name in zip(ids, titles, strict=True) if name == title}
-        place = next((place for place, number in enumerate(found, 1) if number in right), None)
-        rows.append([question, str(place or "—"), titles[order[0]]])
+        for asked in (question, strip_diacritics(question)):
+            found = {side: index.search(asked, top=1000, side=side) for side in SIDES}
+            ranks = [
+                next((n for n, one in enumerate(list_, 1) if one.passage.title == title), None)
+                for list_ in found.values()
+            ]
+            rows.append([asked, *(str(rank or "—") for rank in ranks), found["both"][0].passage.title])
     return rows
 
 
+def summary(rows: list[list[str]]) -> list[list[str]]:
+    """Right answers in the first place and mean reciprocal rank, with diacritics (even rows) and without."""
+    table = []
+    for column, side in enumerate(SIDES, 1):
+        for name, part in (("with", rows[::2]), ("without", rows[1::2])):
+            ranks = [float(row[column]) if row[column] != "—" else math.inf for row in part]
+            first = sum(rank == 1 for rank in ranks)
+            table.append([side, name, f"{first} of {len(ranks)}", f"{np.mean([1 / rank for rank in ranks]):.2f}"])
+    return table
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/laws"))
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--more", type=int, default=500)
     parser.add_argument("--shard-rows", type=int, default=3000)
     parser.add_argument("--teacher", action="store_true")
+    parser.add_argument("--search", action="store_true", help="ask the questions over the first --rows articles")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = teacher() if options.teacher else load("vi-mini", device="cpu", model_kwargs={"dtype": "bfloat16"})
-    counts = (options.rows, options.rows + options.more)
-    runs = [timed(model, count, options.output, options.shard_rows) for count in counts]
-    print(markdown(["articles", "result", "seconds", "of them at work"], runs) + "\n")
-    print(markdown(["question", "place of the right article", "first"], ranks(model, options.output)))
+    if not options.search:
+        counts = (options.rows, options.rows + options.more)
+        runs = [timed(model, count, options.output, options.shard_rows) for count in counts]
+        print(markdown(["articles", "result", "seconds", "of them at work"], runs))
+        return
+    file = options.output / "laws.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in articles(options.rows)), encoding="utf-8"
+    )
+    begun = time.perf_counter()
+    index = SearchIndex.of_files(file, model, kept_in=options.output / "vectors", show_progress_bar=True)
+    print(f"{len(index.passages):,} passages, index in {time.perf_counter() - begun:.0f} s\n")
+    rows = places(index)
+    print(markdown(["question", *SIDES, "first of both"], rows) + "\n")
+    print(markdown(["side", "diacritics", "right in the first place", "MRR"], summary(rows)))
 
 
 if __name__ == "__main__":
