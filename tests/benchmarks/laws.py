@@ -75,17 +75,15 @@ def timed(model: SentenceTransformer, count: int, output: Path, shard_rows: int)
     return [f"{count:,}", str(result).splitlines()[0], f"{seconds:.0f}", f"{work:.0f}"]
 
 
-def places(index: SearchIndex) -> list[list[str]]:
-    """For each question, with diacritics and without, the place of the right article by meaning, by words and by both."""
+def ranks(index: SearchIndex) -> list[list[str]]:
+    """For each question, with diacritics and without, the place of the right article on each side and on both."""
     rows = []
     for question, title in QUESTIONS.items():
         for asked in (question, strip_diacritics(question)):
             found = {side: index.search(asked, top=1000, side=side) for side in SIDES}
-            ranks = [
-                next((n for n, one in enumerate(list_, 1) if one.passage.title == title), None)
-                for list_ in found.values()
-            ]
-            rows.append([asked, *(str(rank or "—") for rank in ranks), found["both"][0].passage.title])
+            right = [[one.passage.title == title for one in results] for results in found.values()]
+            places = [str(hits.index(True) + 1) if any(hits) else "—" for hits in right]
+            rows.append([asked, *places, found["both"][0].passage.title])
     return rows
 
 
@@ -125,7 +123,7 @@ def main() -> None:
     begun = time.perf_counter()
     index = SearchIndex.of_files(file, model, kept_in=options.output / "vectors", show_progress_bar=True)
     print(f"{len(index.passages):,} passages, index in {time.perf_counter() - begun:.0f} s\n")
-    rows = places(index)
+    rows = ranks(index)
     print(markdown(["question", *SIDES, "first of both"], rows) + "\n")
     print(markdown(["side", "diacritics", "right in the first place", "MRR"], summary(rows)))
 
