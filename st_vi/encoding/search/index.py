@@ -110,7 +110,7 @@ class SearchIndex:
             query_prompt_name: A prompt of the model for queries.
             show_progress_bar: Whether to show one while passages are encoded.
         """
-        passages = read_passages(source, _token_counter(model), column=column)
+        passages = read_passages(source, _token_counter(model), column=column, show_progress_bar=show_progress_bar)
         store = VectorStore(kept_in, model) if model is not None and kept_in is not None else None
         return cls(passages, model, store, query_prompt_name=query_prompt_name, show_progress_bar=show_progress_bar)
 

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from st_vi.data import read_rows
 from st_vi.text import is_blank, normalise
 from st_vi.text.chunks import chunk_spans
 
+CountTokens = Callable[[Sequence[str]], list[int]]
+
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 PROSE = (".txt", ".md", ".markdown")
 
+_AT_ONCE = 1000  # texts that are counted together
 _HEADING = re.compile(r"#{1,6}\s+(.*?)\s*#*\s*\Z")
 
 
@@ -52,10 +57,11 @@ class _Document:
 
 def read_passages(
     source: str | Path,
-    count_tokens: Callable[[Sequence[str]], list[int]],
+    count_tokens: CountTokens,
     *,
     most_tokens: int = 192,
     column: str | None = None,
+    show_progress_bar: bool = False,
 ) -> list[Passage]:
     """Read what is to be searched, and cut it at ends of sentences.
 
@@ -66,6 +72,7 @@ def read_passages(
         most_tokens: Tokens of a passage.
         column: The column of tables that is searched; None takes "text", or the one with the longest texts. A column
             "title" goes before every passage of its row.
+        show_progress_bar: Whether to show one, by texts.
 
     Returns:
         The passages in the order of files and rows.
@@ -88,19 +95,21 @@ def read_passages(
     documents = [document for file in _files(source) for document in _documents(file, _name(file, source), column)]
     if not documents:
         raise ValueError(f"{source} has no text to search")
+    spans = _spans([d.text for d in documents], most_tokens, count_tokens)
+    bar = tqdm(spans, total=len(documents), desc="Texts", disable=not show_progress_bar)
     return [
         Passage(normalise(d.text[start:end]), d.title, d.file, d.place, start)
-        for d, spans in zip(documents, _spans([d.text for d in documents], most_tokens, count_tokens), strict=True)
-        for start, end in spans
+        for d, pieces in zip(documents, bar, strict=True)
+        for start, end in pieces
     ]
 
 
-def _spans(
-    texts: Sequence[str], most_tokens: int, count_tokens: Callable[[Sequence[str]], list[int]]
-) -> Iterator[list[tuple[int, int]]]:
-    """Most texts are short: they are counted together, and only the long ones are cut."""
-    for text, count in zip(texts, count_tokens(texts), strict=True):
-        yield [(0, len(text))] if count <= most_tokens else chunk_spans(text, most_tokens, count_tokens)
+def _spans(texts: Sequence[str], most_tokens: int, count_tokens: CountTokens) -> Iterator[list[tuple[int, int]]]:
+    """Most texts are short: many are counted at once, and only the long ones are cut."""
+    for first in range(0, len(texts), _AT_ONCE):
+        part = texts[first : first + _AT_ONCE]
+        for text, count in zip(part, count_tokens(part), strict=True):
+            yield [(0, len(text))] if count <= most_tokens else chunk_spans(text, most_tokens, count_tokens)
 
 
 def _files(source: Path) -> list[Path]:
