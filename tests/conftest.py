@@ -32,9 +32,8 @@ from tests.browser import browser  # noqa: F401
 
 torch.set_num_threads(1)  # threads only get in each other's way on models this small
 
-collect_ignore = ["trust/server.py"]  # when it is imported it changes the trainer, for processes of its own
 if find_spec("optimum") is None:  # in an environment of its own: .ci/openvino
-    collect_ignore.append("encoding/test_openvino.py")
+    collect_ignore = ["encoding/test_openvino.py"]
 
 SENTENCES = [
     "Trời mưa to nên đường phố ngập nước.",

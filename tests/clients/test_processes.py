@@ -29,12 +29,10 @@ from st_vi import load
 def main(folder, texts):
     model = load(folder, device="cpu")
     alone = model.encode(texts, prompt_name="query")
-    by_list = model.encode(texts, prompt_name="query", device=["cpu", "cpu"], chunk_size=3)
-    pool = model.start_multi_process_pool(["cpu"])  # each process imports torch first: some seconds
+    pool = model.start_multi_process_pool(["cpu", "cpu"])  # each process imports torch first: some seconds
     by_pool = model.encode(texts, prompt_name="query", pool=pool, chunk_size=2)
     shorter = model.encode(texts, pool=pool, chunk_size=4, truncate_dim=8)
     model.stop_multi_process_pool(pool)
-    np.testing.assert_allclose(by_list, alone, atol=1e-5)
     np.testing.assert_allclose(by_pool, alone, atol=1e-5)
     np.testing.assert_allclose(shorter, model.encode(texts, truncate_dim=8), atol=1e-5)
 

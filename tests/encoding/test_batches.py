@@ -12,7 +12,7 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import quantize_embeddings
 
-from st_vi import build_viclsr, build_vipolyqwen
+from st_vi import build_vipolyqwen
 from st_vi.encoding import encode_by_cost
 from st_vi.encoding.batches import plan_batches, token_counts
 from tests.conftest import SENTENCES
@@ -212,9 +212,3 @@ def test_a_vector_that_is_not_finite_is_an_error(tiny_model):
         tiny_model[2].layers[0].bias[3] = float("nan")
     with pytest.raises(ValueError, match=r"input \d+, .*not finite"):
         encode_by_cost(tiny_model, TEXTS)
-
-
-def test_stock_encode_in_two_processes_equals_one(tiny_base):
-    model = build_viclsr(tiny_base)
-    apart = model.encode(TEXTS, device=["cpu", "cpu"], chunk_size=10)
-    assert np.abs(apart - model.encode(TEXTS, device="cpu")).max() < 1e-5

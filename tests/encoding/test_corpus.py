@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
+import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from st_vi.data import read_rows
 from st_vi.encoding import corpus, encode_corpus
 from st_vi.encoding.identity import model_identity
 from tests.conftest import SENTENCES
+from tests.processes import forked
 from tests.test_command_line import st_vi
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -90,27 +89,27 @@ def test_every_kind_of_source_gives_the_same_files(tiny_model, tmp_path, monkeyp
     assert all(content == made["list"] for content in made.values())
 
 
+def encode_slowly(model, source, out):
+    """Every batch takes its time, so that a kill comes in the middle."""
+    torch.set_num_threads(1)
+    model = load(model, device="cpu")
+    model.register_forward_pre_hook(lambda *_: time.sleep(0.02))
+    encode_corpus(model, source, out, shard_rows=300, max_tokens=1000)
+
+
 def test_killed_run_goes_on_to_the_same_files(tiny_model, tmp_path):
     tiny_model.save_pretrained(str(tmp_path / "model"))
     source = write_lines(tmp_path / "rows.jsonl", [{"text": f"{SENTENCES[i % 8]} {i}"} for i in range(3000)])
     model, out = load(tmp_path / "model", device="cpu"), tmp_path / "killed"
-    # Every batch takes its time, so that the kill comes in the middle.
-    code = f"""
-import time, torch
-torch.set_num_threads(1)
-from st_vi import load
-from st_vi.encoding import corpus, encode_corpus
-model = load({str(tmp_path / "model")!r}, device="cpu")
-model.register_forward_pre_hook(lambda *_: time.sleep(0.02))
-encode_corpus(model, {str(source)!r}, {str(out)!r}, shard_rows=300, max_tokens=1000)
-"""
-    process = subprocess.Popen([sys.executable, "-c", code])
+    process = forked().Process(target=encode_slowly, args=(tmp_path / "model", source, out))
+    process.start()
     deadline = time.monotonic() + 120
     while not (out / "shard-00001.parquet").exists() and time.monotonic() < deadline:
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert "complete" not in json.loads((out / "manifest.json").read_text())
     there = len(list(out.glob("shard-*.parquet")))
     assert 2 <= there < 10
@@ -455,26 +454,25 @@ def test_pictures_and_texts(tmp_path):
     assert np.abs(vectors(tmp_path / "lines") - expected[2:3]).max() < 1e-5
 
 
+def encode_many(model, out, count, peak):
+    """Put the peak memory of this process, in MiB, in `peak`."""
+    torch.set_num_threads(1)
+    rows = ({"text": f"Trời mưa to {i}", "note": "x" * 16_000} for i in range(count))
+    encode_corpus(load(model, device="cpu"), rows, out, keep=["note"], shard_rows=250)
+    peak.value = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def test_memory_does_not_grow_with_the_corpus(tiny_model, tmp_path):
     """Peak memory of a process that encodes 1,500 rows, and of one that encodes 3 times as many."""
     tiny_model.save_pretrained(str(tmp_path / "model"))
-    code = """
-import resource, sys, torch
-torch.set_num_threads(1)
-from st_vi import load
-from st_vi.encoding import corpus, encode_corpus
-model, out, count = load(sys.argv[1], device="cpu"), sys.argv[2], int(sys.argv[3])
-rows = ({"text": "Trời mưa to " + str(i), "note": "x" * 16_000} for i in range(count))
-encode_corpus(model, rows, out, keep=["note"], shard_rows=250)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
     peaks = []
     for count in (1500, 4500):  # 24 and 72 MB of text
-        arguments = [tmp_path / "model", tmp_path / f"out{count}", count]
-        done = subprocess.run(
-            [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=True
-        )
-        peaks.append(int(done.stdout.split()[-1]) / 1024)
+        peak = forked().Value("d")
+        process = forked().Process(target=encode_many, args=(tmp_path / "model", tmp_path / f"out{count}", count, peak))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        peaks.append(peak.value)
     assert peaks[1] - peaks[0] < 24, peaks
 
 

@@ -15,6 +15,8 @@ import torch
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
+from sentence_transformers import SentenceTransformer
+from tqdm import tqdm
 from transformers import TrainerCallback
 
 from st_vi import build_viclsr, build_vipolyqwen, load, train_viclsr, train_vipolyqwen
@@ -84,6 +86,8 @@ def begin():
     torch.set_num_threads(1)
     torch.manual_seed(0)
     gc.freeze()  # collect garbage of this process, and not of what the server imported
+    SentenceTransformer._create_model_card = lambda *args: None  # most of the time of a checkpoint; nobody reads it
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed process leaves behind
 
 
 def viclsr(base, output, callbacks=(), model=None, **settings):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -16,7 +15,7 @@ from safetensors.torch import load_file
 from st_vi import load
 from st_vi.encoding import encode_corpus
 from tests.conftest import SENTENCES
-from tests.processes import stop_server
+from tests.processes import forked
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 from tests.trust import lives
 
@@ -26,11 +25,7 @@ LIMIT = 300  # seconds for a process; one that takes longer hangs
 @pytest.fixture(scope="module")
 def processes():
     """Makes processes that have imported everything when they begin."""
-    stop_server()  # one of other tests, without these imports
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.trust.server"])
-    yield context
-    stop_server()
+    return forked()
 
 
 @pytest.fixture(scope="module")
