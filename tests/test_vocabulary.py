@@ -233,14 +233,15 @@ def test_qwen2_vl_keeps_its_special_tokens(tmp_path):
 
 
 @pytest.mark.skipif(not all(map(find_spec, ("onnx", "onnxruntime", "onnxscript"))), reason="needs st-vi[onnx]")
-def test_onnx_of_a_cut_model(tiny_model, tmp_path):
+@pytest.mark.parametrize("model", [unigram, bpe], indirect=True)
+def test_onnx_of_a_cut_model(model, tmp_path):
     from st_vi.encoding.onnx import OnnxEncoder
     from st_vi.encoding.onnx_export import export_onnx
 
-    trim_vocabulary(tiny_model, [*SENTENCES[:4], SENTENCES[0].lower()])
-    export_onnx(tiny_model, tmp_path)
+    trim_vocabulary(model, [*SENTENCES[:4], SENTENCES[0].lower()])
+    export_onnx(model, tmp_path)
     graph = torch.from_numpy(OnnxEncoder(tmp_path, threads=1).encode(SENTENCES))
-    torch.testing.assert_close(graph, vectors(tiny_model, SENTENCES), atol=1e-5, rtol=0)
+    torch.testing.assert_close(graph, vectors(model, SENTENCES), atol=1e-5, rtol=0)
 
 
 def test_the_report_is_json(tiny_model):
