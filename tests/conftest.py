@@ -62,17 +62,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("fuzz"))
 
 
-def pytest_collection_finish() -> None:
-    """Leave what is imported by now out of garbage collection: the trainer collects after every training."""
-    gc.collect()
-    gc.freeze()
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What tests want to be seen when they pass, such as seeds: `record_property("shown", text)`."""
     for report in terminalreporter.getreports("passed"):
         for text in (value for name, value in report.user_properties if name == "shown"):
             terminalreporter.write_line(str(text))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def garbage_of_its_own() -> None:
+    """Leave what is there by now out of garbage collection: the trainer collects after every training."""
+    gc.collect()
+    gc.freeze()
 
 
 def tiny_tokenizer(max_length: int = 64) -> PreTrainedTokenizerFast:
