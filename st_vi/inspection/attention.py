@@ -93,7 +93,7 @@ def pool_texts(
         temperature: Above 0. Weights are softmax(u / T): below 1 sharper, above 1 flatter than the model's.
         include_prompt: Whether the tokens of the prefix are pooled; found by their characters, so also where the
             backbone writes no ``prompt_length`` (`Qwen2VLTransformer`). None is as in the model.
-        batch_size: Texts a batch.
+        batch_size: Texts per batch.
 
     Raises:
         ValueError: The model has no attention pooling, or not exactly one; its tokenizer gives no offsets; or

@@ -1,4 +1,4 @@
-"""Plotly figures for explorers: they arrive in the page whole, share one script, and say no more than they must."""
+"""A faster `FigureWidget` for the explorers."""
 
 from __future__ import annotations
 
@@ -34,17 +34,16 @@ export default () => {
 
 
 class LiveFigure(go.FigureWidget):
-    """A `FigureWidget` that is announced to the page with its data, and does not listen to what nobody asks for.
+    """A `FigureWidget` that is sent to the page with its data, and receives only clicks.
 
-    The stock one announces itself empty, and sends data and layout after it; each brings the whole of plotly, 5 MB. A
-    page that needs longer than two seconds for that, as it does for several figures or on a busy machine, draws them
-    and does not look at them again.
+    The stock widget is sent empty, followed by data and layout, and each figure loads the 5 MB script of plotly. If
+    this takes more than two seconds, as with several figures or on a busy machine, the page no longer updates them.
 
-    After each change, the page reports all values that plotly filled in, and after each lasso the points in it, which
-    the stock one sends back to be drawn again, a trace at a time. Both keep kernel and page busy for longer than the
-    answer itself. Here, the page tells of clicks only; a lasso is read from ``layout.selections``. Where the points of
-    a trace become fewer after one, call `unmark`: the page would draw what is not there any more. WebGL draws as many
-    pixels as the screen has; plotly's four for each of them take a page without a graphics card a third longer.
+    With the stock widget, the page also reports all values that plotly filled in after each change, and the points in
+    each lasso, which are then sent back and drawn again, trace by trace. This takes longer than the update itself.
+    Here, the page reports only clicks, and lassos are read from ``layout.selections``. If a trace loses points after a
+    lasso, call `unmark`, or the page draws points that no longer exist. WebGL uses the resolution of the screen instead
+    of plotly's four pixels for each, which is a third slower without a graphics card.
 
     Example:
         >>> from st_vi.stock.figures import LiveFigure
@@ -64,19 +63,19 @@ class LiveFigure(go.FigureWidget):
         self.open()
 
     def open(self) -> None:
-        """Announce the figure to the page, once it is whole."""
+        """Send the complete figure to the page."""
         if self._is_whole:
             super().open()
 
     def unmark(self) -> None:
-        """Draw all points alike again, whatever the page has marked after a lasso."""
+        """Clear the marks that a lasso left on the page."""
         for trace in self.data:
             if "selectedpoints" in trace:
-                trace._props["selectedpoints"] = []  # the page told nobody: now None is a change, and is sent
+                trace._props["selectedpoints"] = []  # not synchronised by the page; makes None a change that is sent
                 trace.selectedpoints = None
 
 
 @cache
 def _plotly() -> w.HTML:
-    """The script of the stock `FigureWidget`, in a widget that is never shown."""
+    """A hidden widget with the script of the stock `FigureWidget`."""
     return w.HTML(str(go.FigureWidget._esm))

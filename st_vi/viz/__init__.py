@@ -1,6 +1,6 @@
-"""What is inside a model, as plotly figures, and as explorers for notebooks. Needs ``pip install "st-vi[notebooks]"``.
+"""Plotly figures and notebook explorers of models. Needs ``pip install "st-vi[notebooks]"``.
 
-Names are imported on first use. Every explorer has a twin that needs no kernel, so that pages can show it.
+Names are imported on first use. Every explorer also has a static version that needs no kernel.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Distributions of embeddings: how similar pairs are, and over how many dimensions the vectors spread."""
+"""Figures of the distribution of embeddings: cosine histograms and singular values."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ SMALLEST = 1e-6
 
 
 def similarity_histogram(groups: Mapping[str, Tensor], title: str = "", bins: int = 50) -> go.Figure:
-    """Cosines of several groups of pairs, such as positives, hard negatives and random pairs, over each other.
+    """Histograms of the cosines of several groups of pairs, such as positives, hard negatives and random pairs.
 
-    Each group is drawn as the share of its own pairs, so that groups of any size compare; the legend has the mean
-    and the number of pairs. The axis is the same for all figures, [−1, 1], so that before and after compare too.
+    Each histogram is normalised by the size of its group. The legend shows the mean and the number of pairs. The axis
+    is always [−1, 1], so that figures can be compared.
 
     Args:
-        groups: Cosines, (pairs,), by the name of the group.
-        title: Above the figure.
-        bins: Of equal width over [−1, 1].
+        groups: Name to cosines, (pairs,).
+        title: Title of the figure.
+        bins: Number of equal bins over [−1, 1].
 
     Raises:
         ValueError: No groups, a group without pairs, NaN, or a value outside [−1, 1].
@@ -72,15 +72,15 @@ def _cosines(name: str, cosines: Tensor) -> np.ndarray:
 
 
 def spectrum(singular_values: Mapping[str, Tensor], title: str = "") -> go.Figure:
-    """How fast the singular values of embeddings fall, on a log axis, and how many dimensions that amounts to.
+    """Singular values of embeddings on a log axis.
 
-    Each curve is divided by its largest value. The legend has the effective rank, exp of the entropy of σ/Σσ (Roy
-    and Vetterli 2007): all directions alike give their number, one strong direction gives 1. A curve that drops
-    early is a space that has collapsed into few directions.
+    Each curve is divided by its largest value. The legend shows the effective rank, exp of the entropy of σ/Σσ (Roy and
+    Vetterli 2007): the number of dimensions if all are equal, 1 if one dominates. An early drop means that the
+    embeddings have collapsed into few dimensions.
 
     Args:
-        singular_values: (dimensions,) by name, such as `st_vi.evaluation.geometry.measures.singular_values` gives them.
-        title: Above the figure.
+        singular_values: Name to (dimensions,), such as from `st_vi.evaluation.geometry.measures.singular_values`.
+        title: Title of the figure.
 
     Raises:
         ValueError: No values, or negative or NaN ones.
@@ -97,7 +97,7 @@ def spectrum(singular_values: Mapping[str, Tensor], title: str = "") -> go.Figur
     for number, (name, values) in enumerate(singular_values.items()):
         values = torch.as_tensor(values).detach().double().flatten().cpu()
         if not len(values) or not (values >= 0).all():
-            raise ValueError(f"{name}: singular values are numbers from 0 on, and there must be one at least")
+            raise ValueError(f"{name}: there must be at least one singular value, and none may be negative")
         values = values.sort(descending=True).values
         relative = values / values[0] if values[0] > 0 else values
         rank = torch.special.entr(values / values.sum()).sum().exp().item() if values[0] > 0 else 0.0
@@ -116,11 +116,11 @@ def spectrum(singular_values: Mapping[str, Tensor], title: str = "") -> go.Figur
 
 
 def beside(figures: Sequence[go.Figure], width: int = 980) -> go.Figure:
-    """Figures beside each other in one, each with its own axes and legend: a page loads one instead of many.
+    """Combine figures side by side into one, each with its own axes and legend.
 
     Args:
-        figures: With one pair of axes each, such as those of `similarity_histogram` and `spectrum`.
-        width: Of all together, in pixels.
+        figures: Figures with one pair of axes each, such as from `similarity_histogram` and `spectrum`.
+        width: Total width in pixels.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""What a training did: the components of its loss by step, which of them pulled, and at which negatives."""
+"""Figures of training dynamics: loss components by step, gradient shares, penalty by rank."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ KEY, ORDER = "dle/", ", in order"
 def loss_components(
     log_history: Log | str | Path, log_scale: bool = True, title: str = "Components of the loss"
 ) -> go.Figure:
-    """The components by step, as `DLEMonitor` logs them: means over the rows that had them, without their weights.
+    """Unweighted loss components by step, as logged by `DLEMonitor`.
 
-    A dotted line is the ranking loss of a model that finds all pairs equally similar. Below, where there is a
-    ranking loss, the share of pairs in the right order; chance is 0.5.
+    A dotted line marks the ranking loss of a model that finds all pairs equally similar. If there is a ranking loss, a
+    second panel shows the share of correctly ordered pairs; chance is 0.5.
 
     Args:
-        log_history: ``trainer.state.log_history``; or the path of a ``trainer_state.json``, or of the folder that
-            has it (a checkpoint).
-        log_scale: Losses differ by orders of magnitude. Zeros are gaps then.
-        title: Above the figure.
+        log_history: ``trainer.state.log_history``, or the path of a ``trainer_state.json`` or a checkpoint folder.
+        log_scale: Use a log axis, because losses differ by orders of magnitude. Zeros become gaps.
+        title: Title of the figure.
 
     Raises:
-        ValueError: No entry of the log has a component.
+        ValueError: The log has no component.
 
     Example:
         >>> from st_vi.viz.dynamics import loss_components
@@ -59,7 +58,7 @@ def loss_components(
 
 
 def component_traces(log: Log) -> list[dict[str, Any]]:
-    """The traces of `loss_components` alone: cheap enough for every step of a training."""
+    """The traces of `loss_components`, fast enough to update at every training step."""
     keys = list(dict.fromkeys(key for entry in log for key in entry if key.startswith(KEY)))
     traces = []
     for number, key in enumerate(key for key in keys if not key.endswith(("_in_order", "_constant"))):
@@ -75,22 +74,22 @@ def component_traces(log: Log) -> list[dict[str, Any]]:
 
 
 def read_log(log_history: Log | str | Path) -> Log:
-    """The entries of a training's log, from wherever they are; see `loss_components`."""
+    """The entries of a training log; see `loss_components` for what is accepted."""
     if not isinstance(log_history, str | Path):
         return log_history
     path = Path(log_history)
     path = path / "trainer_state.json" if path.is_dir() else path
     if not path.is_file():
-        raise ValueError(f"{path} is no file; name a trainer_state.json or a checkpoint folder")
+        raise ValueError(f"{path} is not a file; pass a trainer_state.json or a checkpoint folder")
     return json.loads(path.read_text(encoding="utf-8"))["log_history"]
 
 
 def gradient_share_bars(shares: Mapping[str, tuple[Any, Any]], title: str = "Who pulls") -> go.Figure:
-    """For each term, how strong its gradient is, and how far it agrees with the step that is taken.
+    """Strength of the gradient of each term, and its agreement with the total gradient.
 
     Args:
-        shares: (share, along) by the name of the term, such as from `gradient_shares`.
-        title: Above the figure.
+        shares: Term name to (share, along), such as from `gradient_shares`.
+        title: Title of the figure.
 
     Example:
         >>> from st_vi.viz.dynamics import gradient_share_bars
@@ -106,7 +105,7 @@ def gradient_share_bars(shares: Mapping[str, tuple[Any, Any]], title: str = "Who
 
 
 def share_traces(shares: Mapping[str, tuple[Any, Any]]) -> list[dict[str, Any]]:
-    """The bars of `gradient_share_bars` alone."""
+    """The bars of `gradient_share_bars`."""
     names = [re.sub("(?<=[a-z])(?=[A-Z])", "<br>", name) for name in shares]  # CamelCase in narrow columns
     kinds = {"share of the gradient": COLOURS[0], "share of the step": COLOURS[4]}
     return [
@@ -116,11 +115,11 @@ def share_traces(shares: Mapping[str, tuple[Any, Any]]) -> list[dict[str, Any]]:
 
 
 def penalty_by_rank(mass: Tensor, title: str = "Which negatives are pushed") -> go.Figure:
-    """The share of the softmax that negatives get, the nearest first.
+    """Share of the softmax on the negatives, by rank of similarity.
 
     Args:
-        mass: (M,) by rank, or (2, M): of true negatives and of false ones, such as `Moment.mass`.
-        title: Above the figure.
+        mass: (M,) by rank, or (2, M) for true and false negatives, such as `Moment.mass`.
+        title: Title of the figure.
 
     Example:
         >>> import torch
@@ -136,7 +135,7 @@ def penalty_by_rank(mass: Tensor, title: str = "Which negatives are pushed") -> 
 
 
 def penalty_traces(mass: Tensor) -> list[dict[str, Any]]:
-    """The bars of `penalty_by_rank` alone."""
+    """The bars of `penalty_by_rank`."""
     ranks = list(range(1, mass.shape[-1] + 1))
     kinds = {"negatives": COLOURS[0], "false negatives": COLOURS[1]}
     rows = mass.detach().reshape(-1, len(ranks)).tolist()

@@ -1,4 +1,4 @@
-"""Points on a sphere trained with a real loss: the effect of training on embeddings, without a model."""
+"""Points on a sphere, trained with a real loss instead of a model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ALL_TERMS: tuple[Term, ...] = (
 
 
 def adjusted(terms: Sequence[Term], temperature: float, weights: Mapping[str, float]) -> tuple[Term, ...]:
-    """The same terms with this temperature, if they have one, and with these weights by class name; others weigh 0.
+    """The same terms with another temperature, and with weights by class name; terms without a weight get 0.
 
     Example:
         >>> from st_vi.viz.free_points import ALL_TERMS, adjusted
@@ -45,7 +45,7 @@ def adjusted(terms: Sequence[Term], temperature: float, weights: Mapping[str, fl
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """Measurements before a step.
+    """Measurements before a training step.
 
     Attributes:
         components: Weighted loss of each term on the batch, by class name.
@@ -143,7 +143,7 @@ class FreePoints:
         """Measure the points, and the loss on the batch of the next step.
 
         Args:
-            terms: The terms of the loss; one with the weight 0 is measured and does nothing.
+            terms: Terms of the loss. A term with weight 0 is measured but has no effect.
             spare_twins: Give twins equal texts, so that they are not negatives of each other (`mask_duplicates`).
         """
         components, batch, pairs = self._loss(terms, spare_twins)

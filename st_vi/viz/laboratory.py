@@ -1,4 +1,4 @@
-"""A small training on one sheet: the points, their path, the losses, who pulls and at whom; live or as a film."""
+"""Five panels of a small training: points, path, loss components, gradient shares and penalties."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def panels(
     """The traces of the five panels.
 
     Args:
-        points: In 2 or 3 dimensions.
-        moment: What they look like.
-        history: Components of the loss up to now, see `loss_components`.
-        path: (alignment, uniformity) up to now.
+        points: Points in 2 or 3 dimensions.
+        moment: Their measurements.
+        history: Loss components so far, see `loss_components`.
+        path: (alignment, uniformity) of all steps so far.
     """
     shares = [
         trace | {"marker": {"color": COLOURS[: len(moment.shares)], "opacity": opacity}}  # the colours of the losses
@@ -54,14 +54,14 @@ def panels(
 
 
 def laboratory(drawn: Sequence[Traces], dimension: int = 3, height: int = 580) -> go.Figure:
-    """The five panels in one figure, the points at the left.
+    """The five panels in one figure, with the points on the left.
 
-    One, because a page loads plotly anew for every live figure, and gives up on those that take it too long.
+    It is one figure because a page reloads plotly for every live figure, and drops figures that take too long.
 
     Args:
-        drawn: From `panels`.
-        dimension: Of the points.
-        height: In pixels.
+        drawn: Result of `panels`.
+        dimension: Dimension of the points.
+        height: Height in pixels.
     """
     points = {"type": "scene" if dimension == 3 else "xy", "rowspan": 2}
     figure = make_subplots(
@@ -96,13 +96,13 @@ def replay(
     moments: Sequence[int] = MOMENTS,
     spare_twins: bool = False,
 ) -> go.Figure:
-    """Train the points, and show these moments one by one with plotly's own slider: for pages without a kernel.
+    """Train the points, and show selected steps with a plotly slider, which needs no kernel.
 
     Args:
-        points: In 2 or 3 dimensions; they are trained on.
-        terms: Of the loss, see `FreePoints.step`.
-        batch_size: Rows a step.
-        moments: Numbers of steps, rising.
+        points: Points in 2 or 3 dimensions; they are trained in place.
+        terms: Terms of the loss, see `FreePoints.step`.
+        batch_size: Rows per step.
+        moments: Steps to show, in increasing order.
         spare_twins: See `FreePoints.look`.
 
     Example:
@@ -136,12 +136,12 @@ def replay(
 
 
 def entry(moment: Moment, step: int) -> dict[str, float]:
-    """What a trainer would log of this moment."""
+    """The log entry of this step, as from a trainer."""
     return {"step": step, **{f"dle/{name}": value for name, value in moment.components.items()}}
 
 
 def _fix_axes(film: go.Figure, frames: list[list[Traces]], moments: Sequence[int]) -> None:
-    """A film does not fit its axes to every frame: they must hold the whole of it from the start."""
+    """Set axes that fit all frames, because an animation does not adjust them."""
     _, path, components, _, _ = frames[-1]
     film.update_xaxes(range=_around(path[0]["x"]), row=1, col=2)
     film.update_yaxes(range=_around(path[0]["y"]), row=1, col=2)

@@ -1,4 +1,4 @@
-"""Which points lie inside what was drawn with the mouse."""
+"""Selection of points by lasso or box."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import plotly.graph_objects as go
 
 
 def drawn_lines(figure: go.Figure) -> list[dict[str, Any]]:
-    """The lassos and boxes in a figure; its `layout.selections` is not kept up to date."""
+    """The lassos and boxes in a figure, whose `layout.selections` may be outdated."""
     return figure.layout.to_plotly_json().get("selections") or []
 
 
 def inside(points: np.ndarray, selection: Mapping[str, Any]) -> np.ndarray:
-    """Whether each point lies inside a lasso or a box, (N,) bool; of a line that crosses itself, by the even-odd rule.
+    """Whether each point lies inside a lasso (even-odd rule) or a box, (N,) bool.
 
     Args:
         points: (N, 2).
-        selection: One of plotly's `layout.selections`, in the coordinates of the axes.
+        selection: An item of plotly's `layout.selections`, in axis coordinates.
 
     Example:
         >>> import numpy as np
@@ -38,6 +38,6 @@ def inside(points: np.ndarray, selection: Mapping[str, Any]) -> np.ndarray:
     corners = np.array([corner.split(",") for corner in selection["path"].strip("MZ ").split("L")], dtype=float)
     is_inside = np.zeros(len(x), dtype=bool)
     for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        if y0 != y1:  # a ray to the right crosses this side: once more makes inside of outside
+        if y0 != y1:  # each side crossed by a ray to the right switches between inside and outside
             is_inside ^= ((y0 > y) != (y1 > y)) & (x < x0 + (x1 - x0) * (y - y0) / (y1 - y0))
     return is_inside

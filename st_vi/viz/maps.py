@@ -1,4 +1,4 @@
-"""Maps of embeddings: all dimensions squeezed into two, and drawn so that every point can be read."""
+"""Two-dimensional maps of embeddings."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def scatter(
     shown: Sequence[str] | None = None,
     shares: Sequence[float] | None = None,
 ) -> go.Figure:
-    """A map: one point a row, its text under the mouse, a colour and a symbol a label.
+    """A map with one point per row, its text on hover, and a colour and symbol for each label.
 
-    The first trace holds all points, in the order of the rows; the traces after it are entries of the legend.
+    The first trace holds all points in row order; the other traces are legend entries.
 
     Args:
-        points: (N, 2), or what `project` gives.
+        points: (N, 2), or the result of `project`.
         labels: N names.
-        texts: N texts; long ones are wrapped and cut.
-        title: Above the figure.
-        limit: Of more points than this a sample is drawn, the same every time, and the title says so.
-        shown: Labels that get a colour, the others are grey; None is all, or the 20 most frequent.
-        shares: N numbers in [0, 1] to colour by, in place of the labels.
+        texts: N texts; long ones are wrapped and truncated.
+        title: Title of the figure.
+        limit: Maximum number of points. If there are more, a fixed sample is drawn, and the title says so.
+        shown: Labels to colour; the others are grey. None colours all, or the 20 most frequent.
+        shares: N numbers in [0, 1] to colour by, instead of the labels.
 
     Raises:
-        ValueError: Labels, texts or shares are not as many as the points.
+        ValueError: The number of labels, texts or shares differs from the number of points.
 
     Example:
         >>> import numpy as np
@@ -78,7 +78,7 @@ def scatter(
 
 
 def with_axes(figure: go.Figure, projection: Projection) -> go.Figure:
-    """The figure with axes that fit the projection, in place: one scale for both; numbers where they mean something."""
+    """Set axes that fit the projection, in place: equal scales, and tick labels only if they have a meaning."""
     figure.update_layout(legend=FIXED_LEGEND)
     figure.update_xaxes(title=projection.axes[0], showticklabels=bool(projection.axes[0]), zeroline=False)
     figure.update_yaxes(title=projection.axes[1], showticklabels=bool(projection.axes[1]), zeroline=False)
@@ -87,12 +87,12 @@ def with_axes(figure: go.Figure, projection: Projection) -> go.Figure:
 
 
 def sample_rows(count: int, limit: int) -> np.ndarray:
-    """Which rows are drawn: all, or a sample of them that is the same every time, in order."""
+    """The rows to draw, in order: all, or a fixed sample."""
     return np.arange(count) if count <= limit else np.sort(np.random.default_rng(0).permutation(count)[:limit])
 
 
 def looks_of(labels: Sequence[Any], shown: Sequence[str] | None = None) -> dict[str, tuple[str, str]]:
-    """Colour and symbol of the labels in colour, no two alike, and of the "others" if there are any."""
+    """A distinct colour and symbol for each coloured label, and for the "others" if there are any."""
     count = Counter(map(str, labels))
     names = [name for name, _ in count.most_common()] if shown is None else list(map(str, shown))
     symbols = list(SYMBOLS)
@@ -109,7 +109,7 @@ def marker_style(
     shown: Sequence[str] | None = None,
     shares: Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """The marker of a trace that draws these rows; see `scatter`."""
+    """The marker of a trace with these rows; see `scatter`."""
     if shares is not None:
         values = np.asarray(shares, dtype=float)
         bar = {"title": {"text": "share"}, "thickness": 12, "len": 0.8}
@@ -153,7 +153,7 @@ def point_trace(
 
 
 def legend_traces(labels: Sequence[Any] | None, shown: Sequence[str] | None = None) -> list[go.Scattergl]:
-    """Traces without points, one for each label that has a colour, and one for the grey rest."""
+    """Legend entries: traces without points, one for each coloured label and one for the grey rest."""
     looks = {} if labels is None else looks_of(labels, shown)
     return [
         go.Scattergl(
@@ -164,10 +164,10 @@ def legend_traces(labels: Sequence[Any] | None, shown: Sequence[str] | None = No
 
 
 def hover(row: int, texts: Sequence[str] | None, labels: Sequence[Any] | None) -> str:
-    """What stands under the mouse: text and label as they are, never as markup."""
+    """The hover text: text and label, escaped."""
     parts = [] if texts is None else textwrap.wrap(textwrap.shorten(str(texts[row]), 300, placeholder=" …"), 60)
     parts += [] if labels is None else [f"[{labels[row]}]"]
-    # plotly knows few entities, and &quot; is none of them
+    # plotly supports few entities; &quot; is not one of them
     return "<br>".join(html.escape(part, quote=False) for part in parts) or f"row {row}"
 
 
@@ -178,14 +178,14 @@ def side_by_side(
     shown: Sequence[str] | None = None,
     limit: int = 5_000,
 ) -> go.Figure:
-    """Maps beside each other, and plotly's own buttons that change between the states of all; needs no kernel.
+    """Maps side by side, with plotly buttons that switch the state of all; needs no kernel.
 
     Args:
-        states: For the name of every button, such as "PCA", the projections by name, such as "before" and "after".
+        states: Name of a button, such as "PCA", to projections by name, such as "before" and "after".
         labels: N names.
         texts: N texts.
         shown: See `scatter`.
-        limit: See `scatter`; lower, because such a figure is stored with a page.
+        limit: See `scatter`; lower here, because the figure is stored in a page.
     """
     first = next(iter(states.values()))
     rows = sample_rows(len(next(iter(first.values())).points), limit)
@@ -208,7 +208,7 @@ def side_by_side(
 
 
 def _arguments(state: Mapping[str, Projection], rows: np.ndarray) -> list[Any]:
-    """Of plotly's "update": coordinates of the traces, titles of the axes, numbers of the traces."""
+    """Arguments of plotly's "update": coordinates of the traces, axis titles, trace numbers."""
     places = [np.round(projection.points[rows].astype(float), 4).T.tolist() for projection in state.values()]
     return [{"x": [x for x, _ in places], "y": [y for _, y in places]}, _axes_of(state), list(range(len(state)))]
 

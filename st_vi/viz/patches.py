@@ -1,4 +1,4 @@
-"""Pictures under the weights of their patches."""
+"""Figures of the attention weights of image patches."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def patch_map(
     colour_range: tuple[float, float] | None = None,
     title: str = "",
 ) -> go.Figure:
-    """A picture under a heat map of the weights of its patches.
+    """An image with a heat map of the weights of its patches.
 
-    The axes count the pixels of the picture, and stay with it. Trace 0 is the heat map, whose hover shows row,
-    column and weight; trace 1 the masked patches, in the picture's mean colour; trace 2 the centres of all patches
-    from left to right and top to bottom, invisible: plotly offers a lasso only where it has points to catch.
+    The axes are in pixels of the image. Trace 0 is the heat map, with row, column and weight on hover. Trace 1 shows
+    the masked patches in the mean colour of the image. Trace 2 has the centres of all patches, row by row; it is
+    invisible, and there because plotly's lasso needs points.
 
     Args:
-        picture: As given to the model.
+        picture: The image, as given to the model.
         weights: (rows, columns).
-        masked: Rows and columns.
-        opacity: Of the heat map, in [0, 1].
-        colour_range: Weights of the lowest and the highest colour; None is 0 and the largest weight.
-        title: Above the figure.
+        masked: (row, column) of each masked patch.
+        opacity: Opacity of the heat map, in [0, 1].
+        colour_range: Weights of the lowest and highest colour; None means 0 and the largest weight.
+        title: Title of the figure.
 
     Example:
         >>> import torch
@@ -65,18 +65,18 @@ def patch_map(
         images=[under(picture)],
         margin={"l": 8, "r": 8, "b": 8},
         dragmode="lasso",
-        newselection={"line": {"color": "rgba(0,0,0,0)"}},  # a line would stay where patches are long unmasked
+        newselection={"line": {"color": "rgba(0,0,0,0)"}},  # a visible line would remain after patches are unmasked
     )
     _fix_axes(figure, picture)
     return figure
 
 
 def with_opacity_slider(figure: go.Figure, steps: int = 11) -> go.Figure:
-    """A `patch_map` with plotly's own slider for the opacity of the heat map; works without a kernel.
+    """Add a plotly slider for the opacity of the heat map, which needs no kernel.
 
     Args:
-        figure: Changed in place.
-        steps: From 0 to 1, both included.
+        figure: A `patch_map`, changed in place.
+        steps: Number of steps from 0 to 1.
     """
     levels = [step / (steps - 1) for step in range(steps)]
     now = min(range(steps), key=lambda step: abs(levels[step] - figure.data[0].opacity))
@@ -101,21 +101,21 @@ def with_opacity_slider(figure: go.Figure, steps: int = 11) -> go.Figure:
 def resolutions_side_by_side(
     picture: Image.Image, maps: Mapping[str, Tensor], *, opacity: float = 0.55, title: str = ""
 ) -> go.Figure:
-    """The same picture under maps of several resolutions.
+    """The same image with heat maps at several resolutions.
 
-    Every map has a colour range of its own, from 0 to its largest weight: the more patches, the less has each.
+    Every map has its own colour range, from 0 to its largest weight, because more patches have smaller weights.
 
     Args:
-        picture: As given to the model.
+        picture: The image, as given to the model.
         maps: Name, such as the pixel budget, to weights (rows, columns).
-        opacity: Of the heat maps, in [0, 1].
-        title: Above the figure.
+        opacity: Opacity of the heat maps, in [0, 1].
+        title: Title of the figure.
 
     Raises:
         ValueError: There is no map.
     """
     if not maps:
-        raise ValueError("there is no map to show: give at least one")
+        raise ValueError("there is no map to show: pass at least one")
     picture = open_image(picture)
     image = under(picture)
     names = [f"{name}<br>{w.shape[0]} × {w.shape[1]} = {w.numel()} patches" for name, w in maps.items()]
@@ -133,11 +133,11 @@ def resolutions_side_by_side(
 
 
 def mass_bars(masses: Mapping[str, Mapping[str, float]], title: str = "") -> go.Figure:
-    """Stacked bars: how much of the pool is pictures, text and special tokens.
+    """Stacked bars of the share of the weights on images, text and special tokens.
 
     Args:
-        masses: Name of an input to names of its parts to their sums of weights, the same parts for all.
-        title: Above the figure.
+        masses: Name of an input to the sums of weights by part; all inputs have the same parts.
+        title: Title of the figure.
 
     Example:
         >>> from st_vi.viz.patches import mass_bars
@@ -168,12 +168,12 @@ def mass_bars(masses: Mapping[str, Mapping[str, float]], title: str = "") -> go.
 def similarity_bars(
     similarities: Mapping[str, float], random: Sequence[float] | Tensor = (), title: str = ""
 ) -> go.Figure:
-    """Cosines with a query, and as a last bar the mean of random masks with their least and largest.
+    """Bars of cosines with a query, the last for random masks: their mean, with minimum and maximum.
 
     Args:
-        similarities: Name to cosine; all but the first are shown with their difference to the first.
-        random: Cosines of random masks; none leaves the last bar out.
-        title: Above the figure.
+        similarities: Name to cosine. All but the first also show their difference to the first.
+        random: Cosines of random masks; if empty, there is no such bar.
+        title: Title of the figure.
 
     Example:
         >>> from st_vi.viz.patches import similarity_bars
@@ -212,7 +212,7 @@ def _traces(
     opacity: float,
     colour_range: tuple[float, float] | None,
 ) -> tuple[go.Heatmap, go.Heatmap]:
-    """The weights, and above them the masked patches."""
+    """The traces of the weights and of the masked patches."""
     (rows, columns), (width, height) = weights.shape, picture.size
     across, down = width / columns, height / rows
     place = {"x0": across / 2, "dx": across, "y0": down / 2, "dy": down}
@@ -240,7 +240,7 @@ def _traces(
 
 
 def _fix_axes(figure: go.Figure, picture: Image.Image, column: int = 1) -> None:
-    """Axes that show the picture and nothing else, upright and undistorted."""
+    """Set axes that show exactly the image, upright and undistorted."""
     suffix = "" if column == 1 else str(column)
     shared = {"visible": False, "constrain": "domain", "fixedrange": True}
     figure.layout[f"xaxis{suffix}"].update(range=[0, picture.width], **shared)

@@ -1,4 +1,4 @@
-"""Pictures of any kind, made ready for a model and for a figure."""
+"""Images for models and figures."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SHOWN_PIXELS = 640
 
 
 def readable(name: str, picture: Image.Image | bytes) -> Image.Image:
-    """The picture as the model sees it: see `open_image`.
+    """The image as the model sees it; see `open_image`.
 
     Args:
-        name: For the error.
-        picture: Of any mode, perhaps of a file that was not read yet, or such a file's bytes.
+        name: Name for the error message.
+        picture: An image of any mode, possibly not loaded yet, or the bytes of an image file.
 
     Raises:
-        ValueError: The file is cut short, or no picture.
+        ValueError: The file is truncated or not an image.
 
     Example:
         >>> from PIL import Image
@@ -38,14 +38,14 @@ def readable(name: str, picture: Image.Image | bytes) -> Image.Image:
 
 
 def is_transparent(picture: Image.Image) -> bool:
-    """Whether any pixel lets something through."""
+    """Whether any pixel is transparent."""
     if not picture.has_transparency_data:
         return False
     return picture.convert("RGBA").getchannel("A").getextrema()[0] < 255  # type: ignore[operator]
 
 
 def under(picture: Image.Image) -> dict[str, Any]:
-    """The picture, in RGB, as a plotly layout image below all traces, in the pixels of the first axes."""
+    """The image in RGB as a plotly layout image below all traces, in pixels of the first axes."""
     shown = picture.copy()
     shown.thumbnail((SHOWN_PIXELS, SHOWN_PIXELS))
     return {
@@ -63,9 +63,9 @@ def under(picture: Image.Image) -> dict[str, Any]:
 
 @lru_cache(maxsize=8)
 def _encoded(size: tuple[int, int], pixels: bytes) -> str:
-    """An address that is the picture: a PNG, or a JPEG where that is shorter, as it is for photographs.
+    """The image as a data URL: PNG, or JPEG if that is shorter, as for photographs.
 
-    Made once, for that takes up to a tenth of a second, and each click draws the picture anew.
+    Cached, because encoding takes up to 0.1 s and every click redraws the image.
     """
     files = {}
     for kind in ("png", "jpeg"):

@@ -1,4 +1,4 @@
-"""Two figures decide how good a contrastive space is, so a model is a point on a plane, and a training a path."""
+"""Models and training runs on the alignment–uniformity plane."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ Point = tuple[float, float]
 def alignment_uniformity_plane(
     points: Mapping[str, Point] | None = None, path: Sequence[Point] = (), title: str = "Alignment and uniformity"
 ) -> go.Figure:
-    """Models, and perhaps a training, on the plane of Wang and Isola (2020, arXiv 2005.10242): lower left is better.
+    """Models, and optionally a training run, on the plane of Wang and Isola (2020, arXiv 2005.10242).
+
+    Lower left is better.
 
     Args:
-        points: (alignment, uniformity) of each model by name, as `st_vi.evaluation.geometry.measures` measures them.
-        path: The same of the moments of one training, in order; its last is marked.
-        title: Above the figure.
+        points: Model name to (alignment, uniformity), as measured by `st_vi.evaluation.geometry.measures`.
+        path: (alignment, uniformity) during one training run, in order; the last is marked.
+        title: Title of the figure.
 
     Returns:
-        A figure whose first trace is the path, its second the end of the path, and its third the models.
+        A figure with the traces path, end of the path, models.
 
     Raises:
-        ValueError: Neither points nor a path.
+        ValueError: There are neither points nor a path.
 
     Example:
         >>> from st_vi.viz.plane import alignment_uniformity_plane
@@ -45,7 +47,7 @@ def alignment_uniformity_plane(
 
 
 def plane_traces(points: Mapping[str, Point], path: Sequence[Point]) -> list[dict[str, Any]]:
-    """The traces of the figure alone: cheap enough for every step of a training."""
+    """The traces of the figure, fast enough to update at every training step."""
     names = {"mode": "markers+text", "text": list(points), "textposition": "top center", "cliponaxis": False}
     return [
         _trace(path, mode="lines", line={"color": COLOURS[5], "width": 2}),

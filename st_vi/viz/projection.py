@@ -1,4 +1,4 @@
-"""Embeddings in the plane, by PCA or UMAP."""
+"""Projection of embeddings to two dimensions by PCA or UMAP."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Method = Literal["pca", "umap"]
 
 @dataclass(frozen=True)
 class Projection:
-    """Embeddings in the plane.
+    """Embeddings projected to two dimensions.
 
     Attributes:
         points: (N, 2).
-        method: What made them; not what was asked for where that was not possible.
-        notice: Why, in that case.
-        axes: Titles of the axes; empty where an axis has no meaning.
+        method: The method used, which may differ from the one requested.
+        notice: The reason, if it differs.
+        axes: Axis titles; empty if an axis has no meaning.
     """
 
     points: np.ndarray
@@ -47,21 +47,21 @@ def project(
     n_neighbors: int = 15,
     min_dist: float = 0.1,
 ) -> Projection:
-    """Embeddings as points in the plane, with PCA (linear, fast) or UMAP (McInnes et al. 2018, arXiv 1802.03426).
+    """Project embeddings to the plane with PCA (linear, fast) or UMAP (McInnes et al. 2018, arXiv 1802.03426).
 
-    Distances on a UMAP map mean nothing, only who is next to whom does; and that not always. UMAP takes seconds, so
-    its coordinates are worth keeping. Where it cannot be had, PCA takes its place and the notice says why.
+    Distances on a UMAP map have no meaning; neighbourhoods do, mostly. UMAP takes seconds, so cache its result. If UMAP
+    is not available, PCA is used instead, and `notice` gives the reason.
 
     Args:
         embeddings: (N, D).
-        method: "pca", or "umap" with the cosine as its metric.
-        cache: A folder for the coordinates of UMAP; None keeps none.
-        seed: Of UMAP.
-        n_neighbors: Of UMAP: how many neighbours count as near.
-        min_dist: Of UMAP: how close points may lie.
+        method: "pca", or "umap" with the cosine metric.
+        cache: Folder in which UMAP coordinates are cached; None for no cache.
+        seed: UMAP seed.
+        n_neighbors: UMAP neighbourhood size.
+        min_dist: UMAP minimum distance between points.
 
     Raises:
-        ValueError: Not (N, D), no rows, NaN or infinite values, or another method.
+        ValueError: Embeddings are not (N, D), are empty, or have NaN or infinite values; or the method is unknown.
 
     Example:
         >>> import torch
@@ -74,7 +74,7 @@ def project(
     rows = as_rows(embeddings)
     if method == "pca":
         return _pca(rows)
-    # Points that are all the same would become a cloud that means nothing.
+    # Identical points would become a meaningless cloud.
     distinct = len(np.unique(rows, axis=0))
     if distinct <= n_neighbors:
         return _pca(rows, f"UMAP needs more than {n_neighbors} different points, got {distinct}: this is PCA.")
@@ -116,14 +116,14 @@ def _pca(rows: np.ndarray, notice: str = "") -> Projection:
 
 
 def _umap(rows: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
-    from umap import UMAP  # seconds, and only who asks for it pays them
+    from umap import UMAP  # takes seconds, so only on demand
 
     bar = {"disable": False, "desc": f"UMAP of {len(rows):,} points"}
     return UMAP(**parameters, n_jobs=1, tqdm_kwds=bar).fit_transform(rows)
 
 
 def _kept(path: Path | None, count: int, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The points in the file; made and written where it is absent or damaged."""
+    """The points in the file, or, if it is missing or damaged, new points, which are then written to it."""
     if path is None:
         return make()
     try:
@@ -138,7 +138,7 @@ def _kept(path: Path | None, count: int, make: Callable[[], np.ndarray]) -> np.n
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
             np.savez(file, points=points)
-        os.replace(file.name, path)  # never half a file under the name that others look for
+        os.replace(file.name, path)  # atomic: readers never see a partial file
     except OSError as error:
         logger.warning(f"the coordinates of UMAP could not be kept: {error}")
     return points

@@ -1,4 +1,4 @@
-"""Ranks as lines from pooling to pooling, and recall with its intervals."""
+"""Figures of ranks and recall under several poolings."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def rank_slopes(
     title: str = "",
     height: int = 460,
 ) -> go.Figure:
-    """One line for each query (or document), from its rank under one pooling to that under the next; 1 is on top.
+    """One line per query (or document), from its rank under one pooling to its rank under the next; rank 1 is on top.
 
-    Lines of equal rank lie side by side within their whole number, so that many firsts look like many. The figure has
-    one trace for the others, then one for each group.
+    Lines of equal rank are drawn side by side, so that many equal ranks are visible. The figure has one trace for the
+    others, then one per group.
 
     Args:
-        ranks_by_pooling: Name of a pooling to the ranks of the same rows, from 1; a column each, in this order.
-        labels: A text a row, to be read under the mouse.
-        k: Draws the border of the first k.
-        groups: Name to the rows that are coloured. None colours the flipped: those on both sides of k.
+        ranks_by_pooling: Name of a pooling to ranks from 1 of the same rows. Each pooling is a column, in this order.
+        labels: One text per row, shown on hover.
+        k: Cutoff, drawn as a line.
+        groups: Name to rows that are coloured. None colours the flipped rows, whose ranks are on both sides of k.
         others: Name of the grey lines.
-        title: Above the figure.
-        height: In pixels.
+        title: Title of the figure.
+        height: Height in pixels.
 
     Raises:
         ValueError: Unequal lengths, or a rank below 1.
@@ -70,7 +70,7 @@ def rank_slopes(
 
 
 def _side_by_side(ranks: np.ndarray) -> np.ndarray:
-    """The ranks, moved within ±0.35 where several rows share one; in the order of their ranks elsewhere."""
+    """The ranks, with ties spread within ±0.35 in the order of the rows' other ranks."""
     heights = ranks.astype(float)
     mean = np.log(ranks).mean(axis=1)
     for column in range(ranks.shape[1]):
@@ -84,7 +84,7 @@ def _side_by_side(ranks: np.ndarray) -> np.ndarray:
 def _lines(
     ranks: np.ndarray, heights: np.ndarray, rows: Sequence[int], labels: Sequence[str], names: Sequence[str]
 ) -> dict[str, Any]:
-    """All lines of one colour as one trace, with a gap after each: plotly is slow with many traces."""
+    """All lines of one colour as one trace with gaps, because plotly is slow with many traces."""
     x, y, under_mouse = [], [], []
     for row in rows:
         told = ", ".join(f"{escape(name)} {rank}" for name, rank in zip(names, ranks[row], strict=True))
@@ -111,15 +111,15 @@ def _with_axes(figure: go.Figure, names: list[str], last: int, k: int | None) ->
 
 
 def rank_slopes_by_pair(ranks_by_pooling: Mapping[str, Sequence[int]], labels: Sequence[str], k: int) -> go.Figure:
-    """Rank slopes with plotly's own button for each pair of poolings: for pages without a kernel.
+    """`rank_slopes` with a plotly button for each pair of poolings, which needs no kernel.
 
     Args:
-        ranks_by_pooling: As for `rank_slopes`, of two poolings or more.
-        labels: Likewise.
-        k: Who is in the first k under one of the two only is coloured.
+        ranks_by_pooling: As for `rank_slopes`, for two poolings or more.
+        labels: As for `rank_slopes`.
+        k: Cutoff. Rows in the top k under only one of the two poolings are coloured.
 
     Raises:
-        ValueError: A single pooling, or as for `rank_slopes`.
+        ValueError: There is only one pooling, or as for `rank_slopes`.
 
     Example:
         >>> from st_vi.viz.ranks import rank_slopes_by_pair
@@ -129,7 +129,7 @@ def rank_slopes_by_pair(ranks_by_pooling: Mapping[str, Sequence[int]], labels: S
     """
     pairs = list(combinations(ranks_by_pooling, 2))
     if not pairs:
-        raise ValueError(f"two poolings or more can be compared, got {list(ranks_by_pooling)}")
+        raise ValueError(f"there must be at least two poolings to compare, got {list(ranks_by_pooling)}")
     figures = []
     for a, b in pairs:
         inside_a, inside_b = (np.asarray(ranks_by_pooling[name]) <= k for name in (a, b))
@@ -159,14 +159,14 @@ def recall_bars(
     colours: Sequence[str] = COLOURS,
     height: int = 300,
 ) -> go.Figure:
-    """Recall@k of every pooling with its interval.
+    """Recall@k of every pooling with its confidence interval.
 
     Args:
-        recalls: Name of a pooling to `recall_at_k`.
-        k: Of the recall.
-        chance: Recall of a random order, k/N; a dashed line.
-        colours: Of the bars, in order.
-        height: In pixels.
+        recalls: Name of a pooling to its `recall_at_k`.
+        k: Cutoff of the recall.
+        chance: Recall at random order, k/N, drawn as a dashed line.
+        colours: Colours of the bars, in order.
+        height: Height in pixels.
 
     Example:
         >>> from st_vi.inspection.rankings import Estimate

@@ -1,4 +1,4 @@
-"""Pairs of points on a circle or a sphere, each anchor tied to its positive."""
+"""Figures of pairs of points on a circle or a sphere."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ ALONE = "#8a8a8a"
 
 
 def sphere_points(points: Tensor, classes: Sequence[int] | Tensor, title: str = "The points") -> go.Figure:
-    """Anchors (circles) and positives (diamonds) with a line between the two of a pair.
+    """Anchors (circles) and positives (diamonds), with a line between the two points of a pair.
 
     Args:
         points: (2, rows, 2) or (2, rows, 3), unit vectors: anchors and positives.
-        classes: One a row. Rows of one class share a colour; rows that are alone are grey.
-        title: Above the figure.
+        classes: One per row. Rows of a class share a colour; a row that is alone in its class is grey.
+        title: Title of the figure.
 
     Returns:
         A figure with the traces outline, pairs, anchors, positives.
 
     Raises:
-        ValueError: Neither two nor three dimensions.
+        ValueError: The points do not have two or three dimensions.
 
     Example:
         >>> import torch
@@ -45,7 +45,7 @@ def sphere_points(points: Tensor, classes: Sequence[int] | Tensor, title: str = 
 
 
 def sphere_layout(dimension: int) -> dict[str, Any]:
-    """Axes that are not seen and do not move; a reader's turn of the sphere is kept."""
+    """Invisible, fixed axes; rotation by the user is kept."""
     hidden = {"visible": False, "range": [-1.1, 1.1]}
     if dimension == 2:
         return {"xaxis": hidden | {"scaleanchor": "y"}, "yaxis": hidden}
@@ -56,7 +56,7 @@ def sphere_layout(dimension: int) -> dict[str, Any]:
 
 
 def sphere_traces(points: Tensor, classes: Sequence[int] | Tensor) -> list[dict[str, Any]]:
-    """The traces of the figure alone: cheap enough for every step of a training."""
+    """The traces of the figure, fast enough to update at every training step."""
     dimension = points.shape[-1]
     gap = torch.full_like(points[:1], torch.nan)
     ties = torch.cat([points, gap]).transpose(0, 1).flatten(0, 1)  # anchor, positive, gap, anchor, …
@@ -88,7 +88,7 @@ def _colours(classes: list[int]) -> list[str]:
 
 @cache
 def _outline(dimension: int) -> Tensor:
-    """The circle; or the sphere's circles of latitude and of longitude."""
+    """The circle, or the circles of latitude and longitude of the sphere."""
     turn = torch.linspace(0, 2 * torch.pi, 49)
     sine, cosine, gap = turn.sin(), turn.cos(), torch.full((1, dimension), torch.nan)
     if dimension == 2:

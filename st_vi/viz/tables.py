@@ -1,4 +1,4 @@
-"""HTML beside the maps: legend, neighbours and figures. Texts stand in it as they are, never as markup."""
+"""HTML for the maps: legend, neighbours and measures. All texts are escaped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from st_vi.viz.maps import SYMBOLS, looks_of
 
 
 def legend(labels: Sequence[Any] | None, shown: Sequence[str] | None = None) -> str:
-    """The labels that are in colour, and the grey rest, as HTML."""
+    """The legend as HTML: coloured labels and the grey rest."""
     looks = {} if labels is None else looks_of(labels, shown)
     entries = [
         f'<span style="white-space:nowrap;margin-right:14px"><span style="color:{colour};text-shadow:0 0 1px #333">'
@@ -24,13 +24,13 @@ def legend(labels: Sequence[Any] | None, shown: Sequence[str] | None = None) -> 
 
 
 def kept_share(row: int, neighbours: Mapping[str, np.ndarray]) -> float:
-    """Share of the row's neighbours that are its neighbours in every space, in [0, 1]."""
+    """Share of the row's neighbours that are the same in all spaces, in [0, 1]."""
     lists = [set(rows[row].tolist()) for rows in neighbours.values()]
     return len(set.intersection(*lists)) / max(1, *map(len, lists))
 
 
 def neighbour_table(row: int, texts: Sequence[str], neighbours: Mapping[str, np.ndarray]) -> str:
-    """An HTML table with the nearest neighbours of a row, one column a space; those in all of them are bold."""
+    """An HTML table of the nearest neighbours of a row, one column per space; those in all spaces are bold."""
     common = set.intersection(*(set(rows[row].tolist()) for rows in neighbours.values()))
     cell = '<td style="padding:2px 12px 2px 0;vertical-align:top;text-align:left">'
 
@@ -52,13 +52,13 @@ def neighbour_table(row: int, texts: Sequence[str], neighbours: Mapping[str, np.
 
 
 def summary_table(names: Sequence[str], figures: Sequence[tuple[str, str, Sequence[float]]]) -> str:
-    """The figures of all spaces as an HTML table."""
+    """The measures of all spaces as an HTML table."""
     if not figures:
         return ""
     cell = "padding:2px 14px 2px 0;text-align"
     head = "".join(f'<th style="{cell}:left">{html.escape(name)}</th>' for name in ["", *names, ""])
 
-    def line(values: Sequence[float]) -> str:  # one value is of both spaces: in the middle
+    def line(values: Sequence[float]) -> str:  # a single value applies to both spaces: centred
         place = f'style="{cell}:{"left" if len(values) > 1 else "center"}" colspan="{len(names) // len(values)}"'
         return "".join(f"<td {place}>{round(value, 2) + 0.0:.2f}</td>" for value in values)
 

@@ -1,4 +1,4 @@
-"""One look for all figures: colours that colour-blind readers tell apart, on a light card in light and dark pages."""
+"""The style of all figures: colour-blind-safe colours on a light background."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FONT = '"Noto Sans", "DejaVu Sans", "Liberation Sans", Arial, sans-serif'
 
 _LINE = {"gridcolor": "#ebf0f8", "linecolor": "#ebf0f8", "zerolinecolor": "#ebf0f8", "ticks": ""}
 _AXIS = {**_LINE, "zerolinewidth": 2, "automargin": True, "title": {"standoff": 15}}
-_AXIS["ticklabeloverflow"] = "allow"  # no label does; to look after each of them takes plotly most of a redraw
+_AXIS["ticklabeloverflow"] = "allow"  # none overflow; checking each label takes plotly most of a redraw
 _SCALE = {"outlinewidth": 0, "ticks": ""}
 TEMPLATE = go.layout.Template(
     layout={
@@ -42,11 +42,11 @@ TEMPLATE = go.layout.Template(
 
 
 def styled(figure: go.Figure, title: str = "", height: int = 380) -> go.Figure:
-    """The figure with the project's look, in place.
+    """Apply the style of the project, in place.
 
     Args:
         figure: Any plotly figure or `FigureWidget`.
-        title: Above the figure.
-        height: In pixels.
+        title: Title of the figure.
+        height: Height in pixels.
     """
     return figure.update_layout(template=TEMPLATE, title_text=title, height=height, margin_t=48 if title else 16)

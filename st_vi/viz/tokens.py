@@ -1,4 +1,4 @@
-"""The weights of attention pooling on a text: as coloured text, as bars, and beside what deleting does."""
+"""Attention weights of a text as coloured text, bars and a table of deletions."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _TABLE_STYLE = """<style>
 
 
 def highlight(units: Sequence[Unit], deleted: Unit | None = None) -> str:
-    """The text as HTML, every unit on the colour of its weight; the largest weight of the text has the highest colour.
+    """The text as HTML, with the weight of each unit as its background colour, scaled to the largest weight.
 
-    The weight is the tooltip. Special tokens and the prefix are framed, and so named. The element's id is
+    The weight is shown as a tooltip. Special tokens and the prefix are framed. The id of the element is
     ``st-vi-tokens``.
 
     Args:
-        units: From `st_vi.inspection.attention.units`.
-        deleted: Struck through; None for none.
+        units: Units from `st_vi.inspection.attention.units`.
+        deleted: Unit to strike through, if any.
 
     Example:
         >>> from st_vi.inspection.attention import Unit
@@ -72,23 +72,23 @@ def _colour(share: float) -> tuple[int, int, int]:
 
 @cache
 def _scale() -> list[list[Any]]:
-    """Looked up once: plotly goes through all of its scales for a name."""
+    """The colour scale, cached because plotly searches all its scales for a name."""
     return get_colorscale(SEQUENTIAL)
 
 
 def _ink(background: tuple[int, int, int]) -> str:
-    """Black or white, whichever has more contrast on the background (WCAG 2.2's relative luminance)."""
+    """Black or white, whichever contrasts more with the background (relative luminance of WCAG 2.2)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in background)]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "#000000" if luminance > 0.179 else "#ffffff"  # where both contrasts are equal
 
 
 def weight_bars(units: Sequence[Unit], title: str = "") -> go.Figure:
-    """One bar a unit, from left to right as in the text; the colour tells text, prefix and special tokens apart.
+    """One bar per unit, in text order, coloured by kind (text, prefix, special token).
 
     Args:
-        units: From `st_vi.inspection.attention.units`.
-        title: Above the figure.
+        units: Units from `st_vi.inspection.attention.units`.
+        title: Title of the figure.
 
     Returns:
         A figure whose first trace has the weights as ``y``.
@@ -100,7 +100,7 @@ def weight_bars(units: Sequence[Unit], title: str = "") -> go.Figure:
         (1.0,)
     """
     bars = go.Bar(
-        x=list(range(len(units))),  # not the letters: a syllable may come twice
+        x=list(range(len(units))),  # not the text, because a syllable may be repeated
         y=[unit.weight for unit in units],
         customdata=[[html.escape(unit.text), unit.kind] for unit in units],
         marker={"color": [KIND_COLOURS[unit.kind] for unit in units]},
@@ -108,7 +108,7 @@ def weight_bars(units: Sequence[Unit], title: str = "") -> go.Figure:
         showlegend=False,
     )
     legend = [go.Bar(x=[None], y=[None], name=kind, marker={"color": colour}) for kind, colour in KIND_COLOURS.items()]
-    every = 1 + len(units) // 70  # more names would lie on one another
+    every = 1 + len(units) // 70  # more labels would overlap
     figure = styled(go.Figure([bars, *legend]), title, height=320)
     figure.update_layout(
         barmode="overlay",
@@ -118,7 +118,7 @@ def weight_bars(units: Sequence[Unit], title: str = "") -> go.Figure:
             "tickmode": "array",
             "tickvals": list(range(0, len(units), every)),
             "ticktext": [html.escape(unit.text) for unit in units[::every]],
-            "tickangle": 90 if len(units) > 40 else None,  # what plotly comes to, after it has tried others
+            "tickangle": 90 if len(units) > 40 else None,  # what plotly would choose after trying others
             "range": [-0.6, max(len(units), 1) - 0.4],
             "automargin": True,
         },
@@ -128,12 +128,12 @@ def weight_bars(units: Sequence[Unit], title: str = "") -> go.Figure:
 
 
 def temperature_bars(states: Mapping[float, Sequence[Unit]], start: float = 1.0, title: str = "") -> go.Figure:
-    """`weight_bars` with plotly's own slider over pooling temperatures; needs no kernel.
+    """`weight_bars` with a plotly slider over pooling temperatures, which needs no kernel.
 
     Args:
-        states: The same units at every temperature, in the order of the slider.
-        start: Where the slider begins; a key of `states`.
-        title: Above the figure.
+        states: Temperature to units, in the order of the slider.
+        start: Initial temperature, a key of `states`.
+        title: Title of the figure.
     """
     figure = weight_bars(states[start], title)
     steps = [
@@ -155,12 +155,12 @@ def temperature_bars(states: Mapping[float, Sequence[Unit]], start: float = 1.0,
 
 
 def drift_table(units: Sequence[Unit], deleted: Sequence[float], masked: Sequence[float]) -> str:
-    """The weight of each unit beside what happens without it, as HTML, the largest weight first.
+    """An HTML table of the weight of each unit and the effect of leaving it out, the largest weight first.
 
     Args:
-        units: Of kind "text".
-        deleted: 1 − cos to the text encoded again without the unit, one number a unit.
-        masked: 1 − cos to the same encoding without the unit in the pool.
+        units: Units of kind "text".
+        deleted: For each unit, 1 − cosine to the text encoded again without it.
+        masked: For each unit, 1 − cosine to the same encoding without it in the pooling.
     """
     rows = sorted(zip(units, deleted, masked, strict=True), key=lambda row: -row[0].weight)
     body = "".join(

@@ -1,1 +1,1 @@
-"""Live explorers for notebooks: thin layers of ipywidgets over the figures of `st_vi.viz`."""
+"""Notebook explorers: ipywidgets around the figures of `st_vi.viz`."""

@@ -1,4 +1,4 @@
-"""What all explorers share: controls, a place for notices, and a figure for pages without a kernel."""
+"""Base class of the explorers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ REDRAWN = {"annotations", "height", "images", "shapes", "title"}
 
 
 class Explorer(w.VBox):
-    """A live widget in a notebook, and a plotly figure where there is no kernel (`_repr_mimebundle_`).
+    """A live widget in a notebook, and a static plotly figure where there is no kernel (`_repr_mimebundle_`).
 
     Args:
-        children: Widgets, from top to bottom; the place for notices comes first.
-        static: Makes the figure of the static twin, such as one with plotly's own slider.
+        children: Widgets, from top to bottom; notices are shown above them.
+        static: Function that creates the static figure, such as one with a plotly slider.
     """
 
     def __init__(self, children: Sequence[w.Widget], static: Callable[[], go.Figure]) -> None:
@@ -30,7 +30,7 @@ class Explorer(w.VBox):
         super().__init__([self.notice, *children])
 
     def show_notice(self, text: str = "") -> None:
-        """Say something in place; nothing takes the notice away."""
+        """Show a notice above the widgets; an empty text removes it."""
         self.notice.value = (
             '<div class="st-vi-notice" style="background:#fff3cd;color:#4d3800;padding:4px 8px;'
             f'border-left:4px solid #e69f00">{html.escape(text)}</div>'
@@ -39,24 +39,24 @@ class Explorer(w.VBox):
         )
 
     def on_change(self, control: w.Widget, update: Callable[[], Any], names: str = "value") -> None:
-        """Call `update` when the control changes; what goes wrong is said in place, and the control stays alive."""
+        """Call `update` when the control changes; an error becomes a notice, and the control keeps working."""
         control.observe(lambda _: self.guarded(update), names)
 
     def guarded(self, update: Callable[[], Any]) -> None:
-        """Call `update`; an error becomes a notice. A notice of an earlier call goes away first."""
+        """Call `update`; an error becomes a notice. An earlier notice is removed first."""
         self.show_notice()
         try:
             update()
-        except Exception as error:  # a traceback under a slider helps nobody
+        except Exception as error:  # a notice is more useful than a traceback
             self.show_notice(str(error) or type(error).__name__)
 
     @staticmethod
     def redraw(shown: go.Figure | None, fresh: go.Figure) -> go.Figure:
-        """Make a figure look like another of its kind; its callbacks stay, and only what differs goes to the page.
+        """Update a live figure to look like another; it keeps its callbacks, and only differences are sent to the page.
 
         Args:
-            shown: With as many traces as `fresh`, or more; those are hidden then. None is a new live figure.
-            fresh: Not changed.
+            shown: Live figure with at least as many traces as `fresh`; extra ones are hidden. None creates a new one.
+            fresh: The figure to show; it is not changed.
         """
         if shown is None:
             return LiveFigure(fresh)

@@ -1,4 +1,4 @@
-"""The space of a model before and after: maps, neighbours, similarities, spectra and the figures of both."""
+"""Explorer of two embedding spaces: maps, neighbours, similarities, spectra and measures."""
 
 from __future__ import annotations
 
@@ -38,38 +38,38 @@ MOST_NEIGHBOURS = 50
 
 
 class GeometryExplorer(Explorer):
-    """Two embeddings of the same inputs, such as before and after training: linked maps and what can be measured.
+    """Compare two embeddings of the same inputs, such as before and after training: linked maps and measures.
 
-    The maps are made once, when the explorer is (UMAP takes seconds, with a progress bar; `cache` keeps it); the
-    controls only choose among them.
+    All maps are computed when the explorer is created, and the controls only switch between them. UMAP takes seconds
+    and shows a progress bar; use `cache` to keep its result.
 
     Args:
         before: (N, D).
-        after: (N, E), the same inputs.
-        texts: N texts, for what the mouse and the table show.
+        after: (N, E), for the same inputs.
+        texts: N texts, shown on hover and in the table.
         labels: N names to colour by, such as topics.
-        modality: N names such as "text" and "image": the distance between their centres is shown, and a colour.
-        pairs: Groups of pairs (row, row) whose cosines are compared, such as entailment and contradiction. Without,
-            pairs with the same and with different labels. Random pairs are always there.
-        k: Neighbours at first.
-        methods: Maps to make, of "pca" and "umap".
-        names: What "before" and "after" are called.
-        cache: A folder for the coordinates of UMAP.
-        seed: Of UMAP and of the random pairs.
+        modality: N names such as "text" and "image", to colour by; the distance between their centres is shown.
+        pairs: Group name to pairs (row, row) whose cosines are compared, such as entailment and contradiction. Defaults
+            to pairs with the same and with different labels. Random pairs are always added.
+        k: Initial number of neighbours.
+        methods: Maps to compute, of "pca" and "umap".
+        names: Display names for "before" and "after".
+        cache: Folder for UMAP coordinates.
+        seed: Seed for UMAP and for the random pairs.
 
     Attributes:
         linked: The `LinkedMaps`.
-        method: Which maps: "pca" or "umap".
-        colour: Colour by "labels", "overlap" or "modality".
-        shown: Which labels are in colour.
-        k: How many neighbours count, for overlap and table.
-        overlap: For each row the share of its k neighbours that it has kept, (N,).
-        similarities: The figures with the cosines of the pairs, one a space.
-        spectrum: The figure with the singular values of both.
-        summary: The table.
+        method: Control for the map method, "pca" or "umap".
+        colour: Control for the colour, "labels", "overlap" or "modality".
+        shown: Control for the coloured labels.
+        k: Control for the number of neighbours, used by overlap and table.
+        overlap: Share of the k neighbours of each row that are the same in both spaces, (N,).
+        similarities: Figures of the pair cosines, one per space.
+        spectrum: Figure of the singular values of both spaces.
+        summary: The table of measures.
 
     Raises:
-        ValueError: Columns of unequal length, NaN or infinite values, or a row number that does not exist.
+        ValueError: Columns differ in length, values are NaN or infinite, or a row number does not exist.
 
     Example:
         >>> import torch
@@ -111,7 +111,7 @@ class GeometryExplorer(Explorer):
             method: {name: project(x, method, cache, seed) for name, x in self.vectors.items()} for method in methods
         }
         self._make_controls(methods, k)
-        # Found once: fewer neighbours are the beginning of these lists.
+        # Computed once: for a smaller k, these lists are truncated.
         spaces = self.vectors.items() if self.count > 1 else ()
         self.near = {name: geometry.nearest_neighbours(x, self.k.max) for name, x in spaces}
         self.linked = LinkedMaps(self.projections[methods[0]], texts, self.columns["labels"], shown=self.shown.value)
@@ -184,7 +184,7 @@ class GeometryExplorer(Explorer):
                 self._paint()
 
     def _figures(self) -> list[tuple[str, str, list[float]]]:
-        """Of what no control changes: name, meaning, and the number for each space."""
+        """Measures that no control changes: name, meaning and the value in each space."""
         if self.count < 2:
             return []
         spaces = list(self.vectors.values())
@@ -203,7 +203,7 @@ class GeometryExplorer(Explorer):
         return [(name, meaning, [float(value) for value in values]) for name, meaning, values in rows]
 
     def _groups(self, pairs: Mapping[str, Sequence[tuple[int, int]]] | None, seed: int) -> dict[str, Tensor]:
-        """Pairs of rows (M, 2) by name, without groups that are empty."""
+        """Non-empty groups of row pairs, (M, 2), by name."""
         random = random_pairs(self.count, 2000, seed)
         groups = {name: torch.as_tensor(rows).reshape(-1, 2).long() for name, rows in (pairs or {}).items()}
         for name, rows in groups.items():
@@ -221,7 +221,7 @@ class GeometryExplorer(Explorer):
 
 
 def random_pairs(count: int, number: int, seed: int) -> Tensor:
-    """Pairs (number, 2) of different rows; none where there is only one row."""
+    """Random pairs of different rows, (number, 2); none if there is only one row."""
     rng = np.random.default_rng(seed)
     if count < 2:
         return torch.empty(0, 2, dtype=torch.long)
@@ -234,5 +234,5 @@ def _cosines(x: Tensor, pairs: Tensor) -> Tensor:
 
 
 def _spectrum(x: Tensor) -> Tensor:
-    """The singular values; one zero where all vectors are the same and rounding is all that is left."""
+    """The singular values; a single zero if all vectors are equal up to rounding."""
     return geometry.singular_values(x) if len(x) > 1 and geometry.effective_rank(x) else torch.zeros(1)

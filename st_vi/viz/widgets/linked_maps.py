@@ -1,4 +1,4 @@
-"""Maps of the same rows in several spaces, side by side: what is picked in one is picked in all."""
+"""Linked maps of the same rows in several embedding spaces."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ LISTED = 8
 
 
 class LinkedMaps(Explorer):
-    """Lasso, click or find rows in one map, and see them in all, with their neighbours in each space.
+    """Select rows in one map by lasso, click or search, and see them in all maps, with their neighbours.
 
-    A lasso picks rows; a click picks one, and marks its neighbours in both maps and lists them. In every figure,
-    trace 0 holds all points, trace 1 the picked ones, and one trace follows for the neighbours in each space.
+    A lasso selects rows. A click selects one row, marks its neighbours in all maps and lists them. In every figure,
+    trace 0 holds all points, trace 1 the selected ones, followed by one trace for the neighbours in each space.
 
     Args:
-        maps: For each name, such as "before" and "after", a projection or points (N, 2) of the same N rows.
+        maps: Name, such as "before", to a projection or points (N, 2) of the same N rows.
         texts: N texts.
         labels: N names to colour by.
-        neighbours: For each name, the rows of the nearest neighbours in that space, (N, k), nearest first.
-        shown: Labels in colour; see `st_vi.viz.maps.scatter`.
-        limit: More points than this are sampled, the same in every map, and the title says so.
+        neighbours: Name to the nearest rows in that space, (N, k), nearest first.
+        shown: Labels to colour; see `st_vi.viz.maps.scatter`.
+        limit: Maximum number of points; if there are more, all maps show the same sample, and the title says so.
 
     Attributes:
         maps: The figures, in the order of the names.
-        legend: What colours and symbols mean, once for all maps.
-        find: Picks the rows whose text contains what is written here.
-        release: Lets go of what is picked.
-        table: What is picked, and its neighbours.
-        picked: The picked rows.
+        legend: Legend of all maps.
+        find: Search box; selects the rows whose text contains its value.
+        release: Button that clears the selection.
+        table: The selection and its neighbours.
+        picked: The selected rows.
 
     Raises:
-        ValueError: No maps, more than three, or columns of unequal length.
+        ValueError: There is no map, or more than three, or columns differ in length.
 
     Example:
         >>> import numpy as np
@@ -100,7 +100,7 @@ class LinkedMaps(Explorer):
         self.set_neighbours(neighbours or {})
 
     def place(self, maps: Mapping[str, Projection | np.ndarray]) -> None:
-        """Move all points to other places, such as those of another method."""
+        """Move all points, for example to the coordinates of another method."""
         self.projections = _projections(maps)
         with self.at_once():
             for figure, projection in zip(self.maps, self.projections.values(), strict=True):
@@ -114,7 +114,7 @@ class LinkedMaps(Explorer):
         shown: Sequence[str] | None = None,
         shares: Sequence[float] | None = None,
     ) -> None:
-        """Colour all points anew; see `st_vi.viz.maps.scatter` for the arguments."""
+        """Recolour all points; see `st_vi.viz.maps.scatter` for the arguments."""
         self.labels, self.shown, self.shares = labels, shown, shares
         marker = marker_style(self.drawn, labels, shown, shares)
         with self.at_once():
@@ -124,7 +124,7 @@ class LinkedMaps(Explorer):
         self.legend.value = legend(None if shares is not None else labels, shown)
 
     def set_neighbours(self, neighbours: Mapping[str, Tensor | np.ndarray]) -> None:
-        """Use other lists of neighbours, (N, k) for the name of each map; none hides them."""
+        """Replace the neighbours: map name to (N, k); an empty mapping hides them."""
         unknown = set(neighbours) ^ set(self.projections) if neighbours else set()
         if unknown:
             raise ValueError(f"neighbours must be of the maps {list(self.projections)}, got {list(neighbours)}")
@@ -132,17 +132,17 @@ class LinkedMaps(Explorer):
         self.pick(self.picked)
 
     def pick(self, rows: Sequence[int] | np.ndarray, lassoed: LiveFigure | None = None) -> None:
-        """Show these rows in all maps; one row is shown with its neighbours.
+        """Select rows in all maps; a single row is shown with its neighbours.
 
         Args:
-            rows: Numbers of rows.
-            lassoed: The figure in which a line was drawn around them; lines in the others go away.
+            rows: Row numbers.
+            lassoed: The figure with the lasso, if any; lassos in the others are removed.
         """
         self.picked = rows = np.asarray(rows, dtype=int)
         marker = marker_style(rows, self.labels, self.shown, self.shares)
         marker |= {"size": np.asarray(marker["size"]) + 2, "showscale": False}
         near = [lists[rows[0]] if len(rows) == 1 else rows[:0] for lists in self.neighbours.values()]
-        self.table.value = self._described()  # in the page before the maps, which take it longer
+        self.table.value = self._described()  # first, because the page takes longer for the maps
         with self.at_once():
             for figure, projection in zip(self.maps, self.projections.values(), strict=True):
                 has_lines, points = bool(drawn_lines(figure)), projection.points
@@ -156,7 +156,7 @@ class LinkedMaps(Explorer):
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within the block, changes wait: each message to a map makes the page draw all of its points anew."""
+        """Batch changes within the block, because the page redraws all points of a map at each message."""
         with ExitStack() as maps:
             for figure in self.maps:
                 maps.enter_context(figure.batch_update())
@@ -181,9 +181,9 @@ class LinkedMaps(Explorer):
         return figure
 
     def _lasso(self, name: str, figure: LiveFigure) -> None:
-        """Pick what was drawn around.
+        """Select the rows in a lasso.
 
-        Plotly also has an event for this; it gets lost where the mouse moves on before the kernel has answered.
+        Plotly has an event for this, but it is lost if the mouse moves before the kernel has answered.
         """
         lines = drawn_lines(figure)
         if lines:
@@ -234,7 +234,7 @@ def _projections(maps: Mapping[str, Projection | np.ndarray]) -> dict[str, Proje
 
 
 def _overlays(names: Sequence[str] | Mapping[str, Any]) -> list[go.Scattergl]:
-    """The picked rows, and for each space the neighbours in it; not dimmed by a lasso, and not under the mouse."""
+    """Traces of the selected rows and of the neighbours in each space, without hover, and not dimmed by a lasso."""
     shared = {"x": [], "y": [], "mode": "markers", "hoverinfo": "skip", "showlegend": False, **_undimmed(1)}
     picked = go.Scattergl(**shared, name="picked", marker={"size": 11, "line": {"width": 1.5, "color": "#000000"}})
     near = [
@@ -249,5 +249,5 @@ def _overlays(names: Sequence[str] | Mapping[str, Any]) -> list[go.Scattergl]:
 
 
 def _undimmed(opacity: float) -> dict[str, Any]:
-    """A trace in which a lasso makes no difference between its points; the picked ones are a trace of their own."""
+    """Trace properties with which a lasso dims no points; selected points have their own trace."""
     return {state: {"marker": {"opacity": opacity}} for state in ("selected", "unselected")}

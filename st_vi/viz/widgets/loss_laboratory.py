@@ -1,4 +1,4 @@
-"""A training small enough to watch: turn a weight, a temperature or a batch size, and see what the loss does."""
+"""Explorer of a loss: live training of a few points with adjustable weights, temperature and batch size."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ MOST_STEPS = 1000
 
 
 class LossLaboratory(Explorer):
-    """A few pairs of points on a sphere, trained live with the real `DLELoss` and its terms; see `FreePoints`.
+    """Train a few pairs of points on a sphere live with `DLELoss` and its terms; see `FreePoints`.
 
-    Play and Step train on random batches. Every other control acts at once: the gradients, the mass of the negatives
-    and the next step are those of the new setting. Only another share of false negatives, and Reset, start again.
+    Play and Step train on random batches. All other controls take effect immediately on the gradients, the penalties of
+    the negatives and the next step. Only Reset and a new share of false negatives restart the training.
 
     Args:
         rows: Number of pairs.
-        dimension: 3 is a sphere, 2 a circle, where points cannot pass each other.
-        seed: Of the points, the scores and the batches.
+        dimension: 3 for a sphere, 2 for a circle, on which points cannot pass each other.
+        seed: Seed for points, scores and batches.
         interval: Milliseconds between two steps of Play.
 
     Attributes:
         points: The `FreePoints` in training.
-        history: An entry for each moment, as in a trainer's ``log_history``.
-        path: (alignment, uniformity) of each moment.
+        history: One entry per step, as in the ``log_history`` of a trainer.
+        path: (alignment, uniformity) of each step.
         figure: All panels; see `laboratory`.
 
     Example:
@@ -77,7 +77,7 @@ class LossLaboratory(Explorer):
     def _panel(self) -> list[w.Widget]:
         terms = [w.HBox([self.switches[name], self.weights[name]]) for name in _kinds()]
         sliders = [self.temperature, self.batch_size, self.false_negatives, self.spare]
-        side_by_side = w.Layout(flex_flow="row wrap")  # where there is room
+        side_by_side = w.Layout(flex_flow="row wrap")  # if there is room
         buttons = w.HBox([self.play, self.step, self.reset])
         return [w.HBox([w.VBox([self.task, *terms]), w.VBox([buttons, *sliders])], layout=side_by_side)]
 
@@ -92,7 +92,7 @@ class LossLaboratory(Explorer):
         self.step.on_click(lambda _: self.guarded(self._advance))
         self.reset.on_click(lambda _: self.guarded(self._reset))
 
-    # What the controls do
+    # Controls
 
     def _terms(self) -> tuple[Term, ...]:
         terms = {type(term).__name__: term for term in (*ALL_TERMS, *_task(self.task.value).terms)}
@@ -101,7 +101,7 @@ class LossLaboratory(Explorer):
 
     def _take_task(self) -> None:
         weights = {type(term).__name__: term.weight for term in _task(self.task.value).terms}  # type: ignore[attr-defined]
-        self._taking = True  # all of them are one change
+        self._taking = True  # treat them as one change
         for name in _kinds():
             self.weights[name].value = weights.get(name, 1.0)
             self.switches[name].value = name in weights
@@ -109,7 +109,7 @@ class LossLaboratory(Explorer):
 
     def _tick(self) -> None:
         if self.play.value:
-            self._advance()  # one step a message: a slow kernel trains slowly, and falls behind with nothing
+            self._advance()  # one step per message, so that a slow kernel builds up no backlog
         elif self.points.steps:  # the player's own stop button
             self._restart()
 
@@ -146,7 +146,7 @@ class LossLaboratory(Explorer):
         self.history.append(entry(moment, self.points.steps))
         self.path.append((moment.alignment, moment.uniformity))
 
-    # What there is to see
+    # Drawing
 
     def _panels(self, moment: Moment) -> list[Traces]:
         return panels(self.points, moment, self.history, self.path)

@@ -1,4 +1,4 @@
-"""Which patches of a picture the attention pooling looks at, and what the embedding owes to them."""
+"""Explorer of attention pooling on images: patch weights and the effect of masking patches."""
 
 from __future__ import annotations
 
@@ -28,30 +28,29 @@ NO_QUERY = "The query is empty: there is nothing to compare the picture with."
 
 
 class PatchExplorer(Explorer):
-    """Mask patches of a picture by click or lasso, and see what becomes of its similarity to a text.
+    """Mask patches of an image by click or lasso, and see how its similarity to a text changes.
 
-    A weight is no proof of importance: beside the map stand the cosines with the query before and after the patches
-    are painted in the picture's mean colour and all is encoded again, after they are only left out of the pool, and
-    after as many random patches are painted. A click on a masked patch brings it back. Outside a kernel, the map
-    comes with a slider for its opacity.
+    A weight alone does not show importance. The explorer compares the cosine with the query for the original image,
+    with the patches painted in the mean colour and encoded again, with the patches only left out of the pooling, and
+    with the same number of random patches painted. Click a masked patch to restore it. Without a kernel, the map has a
+    slider for its opacity.
 
     Args:
-        model: Over a `Qwen2VLTransformer`, with attention pooling.
-        pictures: Name to picture, at least one.
-        text: Beside the picture, to begin with.
-        query: A text to compare with, to begin with.
-        prompt_name: Of the prompt for the picture; the query has none.
-        budgets: In pixels, from small to large, shown side by side; None is a quarter of the model's own budget,
-            half of it and all of it. The model's own is added where it is missing. A picture is scaled down to a
-            budget, never up.
+        model: Model with a `Qwen2VLTransformer` and attention pooling.
+        pictures: Name to image, at least one.
+        text: Initial text encoded with the image.
+        query: Initial text to compare with.
+        prompt_name: Name of the prompt for the image; the query has none.
+        budgets: Pixel budgets in increasing order, shown side by side. Defaults to a quarter, half and all of the
+            model's budget, which is added if missing. Images are only scaled down to a budget, never up.
 
     Attributes:
-        effect: What is shown, a `MaskEffect`.
-        masked: Rows and columns of the masked patches, a set.
-        map: The overlay, a `LiveFigure`; `similarities`, `masses` and `resolutions` are the other figures.
+        effect: The `MaskEffect` that is shown.
+        masked: Set of (row, column) of the masked patches.
+        map: The heat map, a `LiveFigure`; the other figures are `similarities`, `masses` and `resolutions`.
 
     Raises:
-        ValueError: The model reads no pictures or has no attention pooling; or there is no picture, or the first
+        ValueError: The model does not accept images or has no attention pooling, or there is no image, or the first one
             cannot be read.
 
     Example:
@@ -73,12 +72,12 @@ class PatchExplorer(Explorer):
         budgets: Sequence[int] | None = None,
     ) -> None:
         if not pictures:
-            raise ValueError("there is no picture: give at least one")
+            raise ValueError("there is no picture: pass at least one")
         self.model, self.pictures, self.prompt_name = model, dict(pictures), prompt_name
         self.masked: set[Patch] = set()
         self.name = next(iter(pictures))
         self.shown = readable(self.name, self.pictures[self.name])
-        view_patches(model, self.shown, text, prompt_name=prompt_name)  # what is wrong with the model is said at once
+        view_patches(model, self.shown, text, prompt_name=prompt_name)  # raises early if the model is unsuitable
         own: Any = model[0].max_pixels
         self._masked_at = own
         self.budgets = sorted({own, *(budgets or (own // 4, own // 2))})
@@ -121,10 +120,10 @@ class PatchExplorer(Explorer):
             self.on_change(control, self._colour)
         self.clear.on_click(lambda _: self.guarded(lambda: self._mask(set())))
         self.map.data[0].on_click(lambda trace, points, state: self.guarded(lambda: self._clicked(points.point_inds)))
-        # A lasso is read from the layout: plotly's on_selection loses events that a hover follows.
+        # Lassos are read from the layout, because plotly's on_selection loses events that a hover follows.
         self.map.layout.on_change(lambda *_: self._lassoed(), "selections")
 
-    # What the controls do
+    # Controls
 
     def _upload(self) -> None:
         if not self.upload.value:
@@ -134,12 +133,12 @@ class PatchExplorer(Explorer):
         picture = Image.open(io.BytesIO(content))
         again = self.picture.value == name
         self.pictures = {name: picture, **{other: old for other, old in self.pictures.items() if other != name}}
-        self.picture.options = list(self.pictures)  # chooses the first
+        self.picture.options = list(self.pictures)  # selects the first
         if again:
             self._encode()
 
     def _encode(self) -> None:
-        """Another picture or text: everything anew. Nothing changes where the picture cannot be encoded."""
+        """Encode a new image or text and redraw; nothing changes if the image cannot be encoded."""
         name = self.picture.value
         picture, views = readable(name, self.pictures[name]), {}
         for pixels in self.budgets:
@@ -156,13 +155,13 @@ class PatchExplorer(Explorer):
     def _view(self, picture: Image.Image) -> PatchView:
         try:
             return view_patches(self.model, picture, self.text.value, prompt_name=self.prompt_name)
-        except ValueError as error:  # the processor knows the picture by its number only
+        except ValueError as error:  # the processor knows only the number of the image
             raise ValueError(f"{self.picture.value}: {str(error).rpartition(': ')[2]}") from error
 
     def _look(self) -> None:
-        """Compare the picture, as it is and masked, with the query."""
+        """Compare the original and the masked image with the query."""
         if self.budget.value != self._masked_at:
-            self.masked = set()  # those were patches of another grid
+            self.masked = set()  # they belong to another grid
         self._masked_at = self.budget.value
         blank = not self.query.value.strip()
         query = torch.zeros_like(self.views[self.budget.value].embedding)
@@ -186,22 +185,22 @@ class PatchExplorer(Explorer):
         drawn = drawn_lines(self.map)
         if not drawn:
             return
-        self.map.plotly_relayout({"selections": []})  # invisible as it is, it would catch the mouse of the next one
+        self.map.plotly_relayout({"selections": []})  # though invisible, it would catch the mouse during the next lasso
         found = self._patches_inside(drawn[-1])
         if found - self.masked:
             self.guarded(lambda: self._mask(self.masked | found))
 
     def _patches_inside(self, selection: Mapping[str, Any]) -> set[Patch]:
-        """The patches whose centres a lasso or a box goes around."""
+        """The patches whose centres are in a lasso or a box."""
         patches = list(np.ndindex(*self._weights().shape))
         boxes = np.array([patch_box(patch, self.shown.size, self._weights().shape) for patch in patches])  # type: ignore[arg-type]
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         return {patch for patch, is_inside in zip(patches, inside(centres, selection), strict=True) if is_inside}
 
-    # What is drawn
+    # Drawing
 
     def _show(self) -> None:
-        """Draw what `_look` has found."""
+        """Draw the results of `_look`."""
         effect, count = self.effect, len(self.masked)
         rows, columns = self._weights().shape
         title = f"{self.name}: {rows} × {columns} patches" + (f", {count} masked" if count else "")
@@ -220,7 +219,7 @@ class PatchExplorer(Explorer):
         return (self.effect.painted if self.masked else self.effect.whole).maps[0]
 
     def _range(self) -> tuple[float, float]:
-        """Lowest and highest weight of the colours; of one weight alone there would be no scale."""
+        """Weights of the lowest and highest colour; never equal, so that there is a scale."""
         (low, high), largest = self.colour_range.value, float(self._weights().max())
         return low * largest, max(high, low + 0.01) * largest
 

@@ -1,4 +1,4 @@
-"""What the attention pooling of a model looks at in a text, and whether the embedding depends on it."""
+"""Explorer of attention pooling on text: weights and the effect of deletions."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ TEMPERATURES = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0)
 
 
 class PoolExplorer(Explorer):
-    """Change a text, its prefix and the pooling temperature; delete a syllable and see how far the embedding moves.
+    """Change a text, its prefix and the pooling temperature, or delete a syllable, and see how far the embedding moves.
 
-    Attention is not an explanation: the weight of each unit stands beside the drift, 1 − cos, of the embedding when
-    the text is encoded again without it. Outside a kernel, the bars come with a slider over the temperature.
+    Attention is not an explanation: the weight of each unit is shown next to the drift, 1 − cosine, of the embedding if
+    the text is encoded again without it. Without a kernel, the bars have a slider over the temperature.
 
     Args:
-        model: With attention pooling; see `st_vi.inspection.attention.pool_texts`.
-        text: To begin with.
-        prompts: Name to prefix; None for those of the model. The first is chosen to begin with.
+        model: Model with attention pooling; see `st_vi.inspection.attention.pool_texts`.
+        text: Initial text.
+        prompts: Name to prefix; the first is the initial one. None uses those of the model.
 
     Attributes:
-        view: The text as it is shown, a `PooledText`.
+        view: The current text, a `PooledText`.
         bars: The weights, a `LiveFigure`.
 
     Raises:
@@ -95,18 +95,18 @@ class PoolExplorer(Explorer):
         return {"temperature": self.temperature.value, "include_prompt": self.prefix_in_pool.value}
 
     def _encode(self) -> None:
-        """The backbone runs: once for the text, and once for the texts without each of its units."""
+        """Run the backbone once for the text and once for the texts without each of its units."""
         text = strip_diacritics(self.text.value) if self.plain.value else self.text.value
         (view,) = pool_texts(self.model, [text], prompt=self.prefix.value, **self._pooling())
         self.without: list[Any] = []
         self.drifts: list[Any] = []
         self._show_weights(view)
         self.delete.options = [("nothing", None), *((unit.text, i) for i, unit in enumerate(self.own))]
-        self._show_deletion()  # the page draws this while the kernel goes on
+        self._show_deletion()  # the page draws this while the kernel continues
         self._show_drifts(deletions(self.model, view, self.own))
 
     def _repool(self) -> None:
-        """What the backbone made is pooled in another way."""
+        """Pool the output of the backbone with the new settings."""
         view, *without = repool(self.model, [self.view, *self.without], **self._pooling())
         self._show_weights(view)
         self._show_drifts(without)

@@ -1,4 +1,4 @@
-"""The words under the rankings: who finds what, which syllable it hangs on, and what may be labelled wrong."""
+"""Text cards of the ranking explorer, as HTML."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ RIGHT = "background:#d9f2e6;color:#003d29"
 
 
 def short(text: str, width: int = 70) -> str:
-    """The text in one line of about this width."""
+    """The text shortened to one line of about this width."""
     return textwrap.shorten(text, width, placeholder=" …")
 
 
 def flips_card(a: str, b: str, k: int, flips: Flips, difference: Estimate) -> str:
-    """How many queries only one pooling answers, and whether that is more than chance."""
+    """The number of queries that only one pooling answers, and whether the difference is significant."""
     counts = f"<b>{len(flips.only_a)}</b> only under {escape(a)}, <b>{len(flips.only_b)}</b> only under {escape(b)}"
     return _card(
         "st-vi-flips",
@@ -31,7 +31,7 @@ def flips_card(a: str, b: str, k: int, flips: Flips, difference: Estimate) -> st
 
 
 def syllables_card(query: str, effects: Sequence[SyllableEffect], finder: str | None, k: int) -> str:
-    """The query with each syllable coloured by what leaving it out does; those that undo the flip have a frame."""
+    """The query with each syllable coloured by the effect of leaving it out; those that undo the flip are framed."""
     if not effects:
         return _card("st-vi-syllables", "The query is a single syllable; there is nothing to leave out.")
     strongest = max(abs(effect.effect) for effect in effects) or 1.0
@@ -68,7 +68,7 @@ def _chip(effect: SyllableEffect, strongest: float, framed: bool) -> str:
 
 
 def top_documents_card(first: Mapping[str, Sequence[int]], corpus: Sequence[str], relevant: int) -> str:
-    """The first documents under each pooling side by side, the relevant one in green."""
+    """The top documents of each pooling side by side, the relevant one in green."""
     rows = [
         [f'<span style="{RIGHT if row == relevant else ""}">{place}. {escape(corpus[row])}</span>' for row in line]
         for place, line in enumerate(zip(*first.values(), strict=True), 1)
@@ -78,13 +78,13 @@ def top_documents_card(first: Mapping[str, Sequence[int]], corpus: Sequence[str]
 
 
 def suspects_card(suspects: Sequence[Suspect], rows: RetrievalSet, first_query: int = 0, shown: int = 5) -> str:
-    """Documents that count as wrong and may be right, for a person to judge.
+    """Possible false negatives, for manual review.
 
     Args:
-        suspects: The likeliest first.
-        rows: Where their texts are.
-        first_query: Row of the query that the suspects call 0.
-        shown: How many to show.
+        suspects: Suspects, the most likely first.
+        rows: The retrieval set with their texts.
+        first_query: Row of the query that is number 0 in the suspects.
+        shown: Maximum number to show.
     """
     if not suspects:
         return _card("st-vi-suspects", "No suspected false negatives.")

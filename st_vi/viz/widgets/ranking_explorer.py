@@ -1,4 +1,4 @@
-"""Which documents come first under which pooling, and what made the difference."""
+"""Explorer of rankings under several poolings."""
 
 from __future__ import annotations
 
@@ -33,30 +33,31 @@ from st_vi.viz.widgets.ranking_cards import flips_card, short, suspects_card, sy
 
 
 class RankingExplorer(Explorer):
-    """The same queries and documents under several poolings: who finds what, and which syllable it hangs on.
+    """Compare the rankings of several poolings, and find the syllables that cause the differences.
 
-    All texts are encoded once, in the beginning; afterwards a control answers from what is there. Only the syllables
-    of a chosen query are encoded anew, in one small batch for each of the two poolings.
+    All texts are encoded once, when the explorer is created. After that, only variants of a selected query without each
+    of its syllables are encoded, in one small batch for each of the two poolings.
 
     Args:
         models: Name of a pooling to its model.
         queries: Q texts.
         corpus: N different texts.
-        relevant: For each query the row of the one document that answers it.
-        variants: Name of a filter to another search of the same kind, such as queries without diacritics or a corpus
-            with negated distractors (`RetrievalSet.with_queries`, `.with_distractors`). One without queries is told.
-        prompt_name: Of the models' prompt for queries; documents are encoded without.
-        k: In the beginning.
-        batch_size: Texts a batch.
+        relevant: For each query, the row of the document that answers it.
+        variants: Name of a filter to another `RetrievalSet`, such as queries without diacritics or a corpus with
+            negated
+            distractors (`RetrievalSet.with_queries`, `.with_distractors`). A variant without queries shows a notice.
+        prompt_name: Name of the prompt for queries; documents have none.
+        k: Initial cutoff.
+        batch_size: Texts per batch.
         show_progress_bar: Show the progress of encoding.
 
     Attributes:
-        slopes: Figure: ranks of all queries' relevant documents, or of the chosen query's first documents.
-        bars: Figure: recall@k of every pooling.
-        flips: What `find_flips` found for the two poolings.
+        slopes: Figure of the ranks of all relevant documents, or of the top documents of the selected query.
+        bars: Figure of the recall@k of every pooling.
+        flips: Result of `find_flips` for the two poolings.
 
     Raises:
-        ValueError: No model, no query, or queries and documents that do not fit together.
+        ValueError: There is no model or no query, or queries and documents do not match.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -81,11 +82,11 @@ class RankingExplorer(Explorer):
         show_progress_bar: bool = True,
     ) -> None:
         if not models or not queries:
-            raise ValueError("there must be one model and one query at least")
+            raise ValueError("there must be at least one model and one query")
         self.models, self.prompt_name = dict(models), prompt_name
         self.sets = {"all": RetrievalSet(queries, corpus, relevant), **(variants or {})}
         self._encode(batch_size, show_progress_bar)
-        # One filter at a time: the matrices of all would be much memory.
+        # One filter at a time, to save memory.
         self._matrices = lru_cache(maxsize=1)(self._cosines_and_overlaps)
         names = list(models)
         wide = {"style": {"description_width": "90px"}, "layout": w.Layout(width="auto")}
@@ -107,13 +108,13 @@ class RankingExplorer(Explorer):
             self.on_change(control, self.update)
         self.on_change(self.query, lambda: None if self._choosing else self.update())
         self.guarded(self.update)
-        self.slopes, self.bars = LiveFigure(self.slopes), LiveFigure(self.bars)  # whole before the page hears of them
+        self.slopes, self.bars = LiveFigure(self.slopes), LiveFigure(self.bars)  # sent to the page complete
         controls = [w.HBox([self.pooling_a, self.pooling_b, self.filter]), w.HBox([self.k, self.margin])]
         cards = [self.summary, w.HBox([self.slopes, self.bars]), self.details, self.suspects]
         self.children = [self.notice, *controls, self.only_flipped, self.query, *cards]
 
     def _encode(self, batch_size: int, show_progress_bar: bool) -> None:
-        """Every different text once a model: `self.embedded[pooling][filter]` is (queries, corpus)."""
+        """Encode every distinct text once per model: `self.embedded[pooling][filter]` is (queries, corpus)."""
         options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
         queries, documents = ([getattr(rows, name) for rows in self.sets.values()] for name in ("queries", "corpus"))
         self.embedded: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}
@@ -129,7 +130,7 @@ class RankingExplorer(Explorer):
         return matrices, word_overlaps(rows.corpus, rows.relevant)
 
     def update(self) -> None:
-        """Draw everything anew, from what the controls say."""
+        """Redraw everything according to the controls."""
         rows, k, a, b = self.sets[self.filter.value], self.k.value, self.pooling_a.value, self.pooling_b.value
         if not rows.queries:
             self._refuse(f"no query passes the filter {self.filter.value!r}; choose another filter")
@@ -168,7 +169,7 @@ class RankingExplorer(Explorer):
             self.show_notice("no query is flipped at this k and margin; a smaller margin finds more")
 
     def _refuse(self, why: str, bars: go.Figure | None = None) -> None:
-        """Take away what answers another question, and say why there is no answer."""
+        """Clear the outdated results, and show why there are none."""
         self.flips = Flips([], [])
         for card in (self.summary, self.details, self.suspects):
             card.value = ""
@@ -177,19 +178,19 @@ class RankingExplorer(Explorer):
         raise ValueError(why)
 
     def _offer_queries(self, rows: RetrievalSet) -> None:
-        """All queries in the menu, or the flipped; the chosen one stays where it can."""
+        """Fill the menu with all queries, or the flipped ones; keep the selection if possible."""
         flipped = sorted(self.flips.only_a + self.flips.only_b)
         offered = flipped if self.only_flipped.value else range(len(rows.queries))
         options = [("all queries", None), *((f"{row}: {short(rows.queries[row], 110)}", row) for row in offered)]
         chosen = self.query.value if self.query.value in offered else None
         if options != list(self.query.options) or chosen != self.query.value:
-            self._choosing = True  # new options choose the first for a moment
+            self._choosing = True  # new options briefly select the first
             self.query.options = options
             self.query.value = chosen
             self._choosing = False
 
     def _documents(self, rows: RetrievalSet, row: int, scores: dict[str, Tensor]) -> go.Figure:
-        """Slopes of the documents that come first under one of the two."""
+        """Slopes of the top documents under either pooling."""
         k, (a, b) = self.k.value, scores
         ranks = {name: document_ranks(of_pooling[None])[0].numpy() for name, of_pooling in scores.items()}
         right = rows.relevant[row]
@@ -206,12 +207,12 @@ class RankingExplorer(Explorer):
         return rank_slopes({name: ranks[name][shown] for name in (a, b)}, texts, k, groups, "other documents", title)  # type: ignore[misc]
 
     def _causes(self, rows: RetrievalSet, row: int, matrices: dict[str, Tensor]) -> str:
-        """The syllables that part the two poolings, and what each puts first."""
+        """The syllables on which the two poolings differ, and the top documents of each."""
         names, k, key = (self.pooling_a.value, self.pooling_b.value), self.k.value, self.filter.value
         query, right = rows.queries[row], rows.relevant[row]
         first = {name: matrices[name][row].topk(min(k, 5)).indices.tolist() for name in names}
         card = top_documents_card(first, rows.corpus, right)
-        if k == len(rows.corpus):  # everything is inside, whatever the query says
+        if k == len(rows.corpus):  # all documents are in the top k for any query
             return card
         margins = [
             margins_without_syllables(self.models[name], query, self.embedded[name][key][1], right, k, self.prompt_name)
@@ -220,13 +221,13 @@ class RankingExplorer(Explorer):
         return syllables_card(query, syllable_effects(query, *margins), self._finder(row), k) + card
 
     def _finder(self, row: int) -> str | None:
-        """The one pooling of the two that finds the query's document, if it is one."""
+        """The pooling that finds the document of the query, if exactly one does."""
         if row in self.flips.only_a:
             return self.pooling_a.value
         return self.pooling_b.value if row in self.flips.only_b else None
 
     def _static_figure(self) -> go.Figure:
-        """All queries, with a button for each pair of poolings; with one pooling, its recall."""
+        """All queries, with a button for each pair of poolings; for a single pooling, its recall."""
         rows, k = self.sets["all"], self.k.value
         ranks = {
             name: relevant_ranks(cosine_matrix(*embedded["all"]), rows.relevant)
