@@ -1,1 +1,1 @@
-"""A look inside a trained model: what the pooling looks at, and what that does to rankings."""
+"""Inspection of trained models: attention weights, their faithfulness, and their effect on rankings."""

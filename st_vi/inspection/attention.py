@@ -1,4 +1,4 @@
-"""What the attention pooling of a model looks at in a text."""
+"""Attention weights of a text."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Kind = Literal["text", "prefix", "special"]
 
 @dataclass(frozen=True)
 class PooledText:
-    """A text as a model with attention pooling sees it: N tokens, the weight of each, and the embedding.
+    """A text as seen by a model with attention pooling: N tokens, their weights, and the embedding.
 
     Attributes:
-        read: What the tokenizer read, prefix included, and its tokens.
+        read: The text as tokenized, including the prefix.
         pooled: Which tokens the model itself pools, (N,) bool.
         token_embeddings: h, (N, D).
-        weights: a, (N,), fp32, sum 1; the mean over the heads where there are several.
-        embedding: Of the whole model, as `encode` gives it.
-        prompt: Before the text; None or "" for no prefix.
-        temperature: T in a = softmax(u / T); 1 is the model.
-        include_prompt: Whether prefix tokens were pooled; None is as in the model.
+        weights: a, (N,), fp32, sum 1; the mean over heads.
+        embedding: Embedding of the whole model, equal to `encode`.
+        prompt: Prefix of the text; None or "" for none.
+        temperature: T in a = softmax(u / T); the model has 1.
+        include_prompt: Whether prefix tokens were pooled; None for the setting of the model.
     """
 
     read: ReadText
@@ -46,7 +46,7 @@ class PooledText:
 
     @property
     def truncated(self) -> bool:
-        """Whether the text was longer than the model's limit."""
+        """Whether the text was truncated to the maximum length of the model."""
         return self.read.truncated
 
     def share(self, kind: Kind) -> float:
@@ -59,11 +59,11 @@ class Unit:
     """A syllable or a sub-word token.
 
     Attributes:
-        text: Its letters; "␣" for a space, and the token's name where it stands for no letters.
-        kind: "text" is the user's own.
-        tokens: Numbers of its tokens.
+        text: Its letters; "␣" for a space, or the name of the token if it has no letters.
+        kind: "text" for the user's text.
+        tokens: Indices of its tokens.
         span: Its characters in `ReadText.text`.
-        weight: The sum of the weights of its tokens.
+        weight: Sum of the weights of its tokens.
     """
 
     text: str
@@ -83,20 +83,21 @@ def pool_texts(
     include_prompt: bool | None = None,
     batch_size: int = 64,
 ) -> list[PooledText]:
-    """Encode texts, and keep what the pooling looked at.
+    """Encode texts, and keep the attention weights.
 
     Args:
-        model: Has an `AttentionPooling` among its modules, and a fast tokenizer.
-        texts: Any, of any Unicode normal form; "" is its special tokens.
-        prompt: As for `encode`; "" is none, where the model has a default.
+        model: Model with an `AttentionPooling` module and a fast tokenizer.
+        texts: Texts in any Unicode form; "" has only special tokens.
+        prompt: As for `encode`; "" overrides the default prompt of the model.
         prompt_name: As for `encode`.
-        temperature: Above 0. Weights are softmax(u / T): below 1 sharper, above 1 flatter than the model's.
-        include_prompt: Whether the tokens of the prefix are pooled; found by their characters, so also where the
-            backbone writes no ``prompt_length`` (`Qwen2VLTransformer`). None is as in the model.
+        temperature: T in softmax(u / T), above 0: below 1 sharpens the weights, above 1 flattens them.
+        include_prompt: Whether the tokens of the prefix are pooled; None for the setting of the model. Prefix tokens
+            are found by their characters, so this also works if the backbone sets no ``prompt_length``
+            (`Qwen2VLTransformer`).
         batch_size: Texts per batch.
 
     Raises:
-        ValueError: The model has no attention pooling, or not exactly one; its tokenizer gives no offsets; or
+        ValueError: The model does not have exactly one attention pooling, its tokenizer gives no offsets, or
             `temperature` is not above 0.
 
     Example:
@@ -116,7 +117,7 @@ def pool_texts(
         features = batch_to_device(model.preprocess(batch, prompt=prompt), model.device)
         for module in before:
             features = module(features)
-        own = pooled_tokens(features, pooling.include_prompt)  # (B, N), also of inputs that are flattened into one row
+        own = pooled_tokens(features, pooling.include_prompt)  # (B, N), even for inputs flattened into one row
         present = pooled_tokens(features)
         ids, tokens = (
             features[name].expand(len(batch), *features[name].shape[1:]) for name in ("input_ids", "token_embeddings")
@@ -137,14 +138,14 @@ def repool(
     include_prompt: bool | None = None,
     leave_out: Sequence[Sequence[int]] | None = None,
 ) -> list[PooledText]:
-    """The same token embeddings, pooled in another way; the backbone does not run again.
+    """Pool the same token embeddings with other settings, without running the backbone again.
 
     Args:
-        model: That made the views.
-        views: From `pool_texts`.
+        model: The model of the views.
+        views: Result of `pool_texts`.
         temperature: As for `pool_texts`.
         include_prompt: As for `pool_texts`.
-        leave_out: For every view, numbers of tokens that are not pooled.
+        leave_out: For every view, indices of tokens that are not pooled.
 
     Raises:
         ValueError: `temperature` is not above 0.
@@ -176,7 +177,7 @@ def _pool(
     include_prompt: bool | None,
     leave_out: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
-    """Weights (N,) and the pooled vector (H·D,), as `AttentionPooling` computes them where nothing is asked for."""
+    """Weights (N,) and the pooled vector (H·D,); with default settings, equal to `AttentionPooling`."""
     belongs = view.pooled.clone() if include_prompt is not True else torch.ones_like(view.pooled)
     if include_prompt is False:
         belongs &= torch.tensor([kind != "prefix" for kind in view.read.kinds], device=belongs.device)
@@ -190,33 +191,32 @@ def _pool(
 
 
 def around_pooling(model: SentenceTransformer) -> tuple[list[nn.Module], AttentionPooling, list[nn.Module]]:
-    """The modules before the model's attention pooling, the pooling, and those after it.
+    """The modules before the attention pooling of a model, the pooling, and the modules after it.
 
     Raises:
-        ValueError: There is none, or more than one.
+        ValueError: The model does not have exactly one attention pooling.
     """
     modules = list(model)
     places = [place for place, module in enumerate(modules) if isinstance(module, AttentionPooling)]
     if len(places) != 1:
         names = ", ".join(type(module).__name__ for module in modules)
-        raise ValueError(f"the model needs exactly one AttentionPooling among its modules, and has {names}")
+        raise ValueError(f"the model needs exactly one AttentionPooling among its modules, but has {names}")
     return modules[: places[0]], modules[places[0]], modules[places[0] + 1 :]  # type: ignore[return-value]
 
 
 def units(view: PooledText, by: By = "syllable") -> list[Unit]:
-    """All units of a text from left to right, special tokens and prefix included.
+    """All units of a text from left to right, including special tokens and prefix.
 
     Args:
-        view: From `pool_texts`.
-        by: "syllable" sums the weights of what is between two spaces; "token" keeps sub-words apart, except those
-            that are parts of one letter.
+        view: An item of `pool_texts`.
+        by: "syllable" merges all tokens between two spaces; "token" keeps sub-words apart, except parts of one letter.
 
     Raises:
-        ValueError: `by` is none of the two.
+        ValueError: `by` is unknown.
     """
     read, found = view.read, []
     for members in groups(read.text, read.spans, by):
-        runs: list[list[int]] = []  # a group ends where the prefix does, and special tokens are each their own
+        runs: list[list[int]] = []  # groups do not cross the end of the prefix; each special token is its own group
         for token in members:
             kind = read.kinds[token]
             if runs and kind != "special" and read.kinds[runs[-1][-1]] == kind:
@@ -236,10 +236,10 @@ def _unit(view: PooledText, tokens: list[int]) -> Unit:
 
 
 def effective_number(weights: Tensor) -> Tensor:
-    """exp of the entropy: N equal weights are N, one weight of 1 is 1.
+    """exp of the entropy of the weights: N for N equal weights, 1 for a single weight of 1.
 
     Args:
-        weights: (…, N), not negative, sum 1.
+        weights: (…, N), non-negative, sum 1.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Does the embedding depend on what the pooling looks at? Texts without one of their units, and how far they drift."""
+"""Faithfulness of attention weights: how far an embedding drifts if units are deleted or masked."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from st_vi.text.units import without
 
 
 def deletions(model: SentenceTransformer, view: PooledText, deleted: Sequence[Unit]) -> list[PooledText]:
-    """The text encoded again without each of these units, with the prefix and the pooling of the view.
+    """Encode the text again without each of these units, with the prefix and pooling settings of the view.
 
-    A text that was truncated is cut to what the model saw of it first, so that nothing new moves in.
+    A truncated text is first cut to the part that the model saw, so that no new text moves in.
 
     Args:
-        model: That made the view.
-        view: From `pool_texts`.
-        deleted: Of kind "text", from `units`.
+        model: The model of the view.
+        view: An item of `pool_texts`.
+        deleted: Units of kind "text", from `units`.
 
     Raises:
-        ValueError: A unit is not of the user's own text.
+        ValueError: A unit is not part of the user's text.
 
     Example:
         >>> from st_vi.inspection.attention import pool_texts, units
@@ -47,26 +47,26 @@ def deletions(model: SentenceTransformer, view: PooledText, deleted: Sequence[Un
 
 
 def maskings(model: SentenceTransformer, view: PooledText, masked: Sequence[Unit]) -> list[PooledText]:
-    """The view without each of these units in the pool; the other tokens still know of them from the backbone.
+    """Pool the view without each of these units. The other tokens still depend on them through the backbone.
 
     Args:
-        model: That made the view.
-        view: From `pool_texts`.
-        masked: From `units`.
+        model: The model of the view.
+        view: An item of `pool_texts`.
+        masked: Units from `units`.
     """
     tokens = [unit.tokens for unit in masked]
     return repool(model, [view] * len(masked), view.temperature, view.include_prompt, tokens)
 
 
 def cosine_drift(view: PooledText, others: Sequence[PooledText]) -> Tensor:
-    """How far each embedding is from that of the view: 1 − cos, (len(others),), from 0 to 2.
+    """Distance of each embedding from that of the view: 1 − cosine, (len(others),), from 0 to 2.
 
     Args:
-        view: The text itself.
-        others: Such as its `deletions`.
+        view: The original text.
+        others: For example its `deletions`.
 
-    Source: erasure, as in Li et al., arXiv 1612.08220; that attention need not agree with it, Jain and Wallace,
-    arXiv 1902.10186.
+    Source: erasure as in Li et al., arXiv 1612.08220. Attention need not agree with it: Jain and Wallace, arXiv
+    1902.10186.
     """
     if not others:
         return torch.empty(0)

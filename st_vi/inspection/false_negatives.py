@@ -1,4 +1,4 @@
-"""Documents that count as wrong answers, and may be right ones that nobody has labelled."""
+"""Possible false negatives: documents that count as wrong but may be unlabelled correct answers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from st_vi.text import comparison_key
 
 @dataclass(frozen=True)
 class Suspect:
-    """A document that counts as wrong and may be right.
+    """A possible false negative.
 
     Attributes:
         query: Row of the query.
-        document: Row of the corpus.
-        gap: The least, over all poolings, of its cosine minus that of the relevant document.
-        overlap: Share of its words and those of the relevant document that both have, from 0 to 1.
+        document: Row of the document in the corpus.
+        gap: Its cosine minus that of the relevant document, the minimum over all poolings.
+        overlap: Jaccard overlap of its words with those of the relevant document, from 0 to 1.
         reasons: "scores", "words" or both.
     """
 
@@ -42,23 +42,24 @@ def suspected_false_negatives(
     k: int | None = None,
     limit: int = 100,
 ) -> list[Suspect]:
-    """Documents that *all* poolings put above the relevant one, or that have almost its words.
+    """Documents that *all* poolings rank above the relevant one, or that share almost all its words.
 
-    Those with almost the same words come first, then the largest gap. To be read by a person: a poor model suspects
-    much, and one "không" more turns the meaning with almost the same words.
+    Documents with almost the same words come first, then those with the largest gap. Review them by hand: a poor model
+    suspects many, and one "không" reverses the meaning of nearly the same words.
 
     Args:
-        similarities: One matrix (Q, N) a pooling.
+        similarities: One matrix (Q, N) per pooling.
         relevant: Q columns.
-        overlaps: (Q, N) from `word_overlaps`, with the relevant documents.
-        margin: A document is above when its cosine exceeds that of the relevant one minus this, under every pooling.
-        min_overlap: Share of words from which on two texts have almost the same.
-        k: The scores count only for documents in the first k under every pooling; None, for all. Without it, a query
+        overlaps: (Q, N) from `word_overlaps` with the relevant documents.
+        margin: A document ranks above if its cosine exceeds that of the relevant one minus this margin, under every
+            pooling.
+        min_overlap: Minimum word overlap of two texts to count as almost the same.
+        k: Consider scores only of documents in the top k under every pooling; None for all. Without a limit, a query
             that no pooling can answer fills the list.
-        limit: Most suspects to return.
+        limit: Maximum number of suspects to return.
 
     Raises:
-        ValueError: No similarities.
+        ValueError: There are no similarities.
 
     Example:
         >>> import torch
@@ -69,7 +70,7 @@ def suspected_false_negatives(
         [1]
     """
     if not similarities:
-        raise ValueError("there must be the similarities of one pooling at least")
+        raise ValueError("there must be the similarities of at least one pooling")
     columns = torch.as_tensor(relevant)[:, None]
     gaps = torch.stack([matrix - matrix.gather(1, columns) for matrix in similarities]).amin(dim=0)
     above, alike = gaps > -margin, torch.from_numpy(overlaps >= min_overlap)
@@ -91,7 +92,7 @@ def suspected_false_negatives(
 
 
 def word_overlaps(corpus: Sequence[str], relevant: Sequence[int]) -> np.ndarray:
-    """Jaccard overlap of the words (syllables, regardless of case) of relevant documents with all others: (Q, N).
+    """Jaccard overlap of the words (case-insensitive syllables) of relevant documents with all documents, (Q, N).
 
     Args:
         corpus: N texts.

@@ -1,4 +1,4 @@
-"""Where two poolings disagree about a query, and which syllable of it made them."""
+"""Queries on which two poolings disagree, and the syllables responsible."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from st_vi.modules import AttentionPooling
 
 @dataclass(frozen=True)
 class Flips:
-    """The queries that only one of two poolings answers within its first k.
+    """The queries that only one of two poolings answers in its top k.
 
     Attributes:
-        only_a: Rows of the queries that pooling A answers and B does not.
-        only_b: The other way round.
+        only_a: Rows of the queries that only pooling A answers.
+        only_b: Rows of the queries that only pooling B answers.
     """
 
     only_a: list[int]
@@ -27,16 +27,17 @@ class Flips:
 
 
 def find_flips(a: Tensor, b: Tensor, margin: float = 0.0) -> Flips:
-    """Queries whose relevant document is in the first k under one pooling and not under the other.
+    """Queries whose relevant document is in the top k under one pooling but not under the other.
 
     Args:
-        a: Margins (Q,) of `top_k_margins` under pooling A.
-        b: Under pooling B, of the same queries and k.
-        margin: At least 0. How far, in cosine, the document must be inside under the one and outside under the other:
-            larger leaves out what a little noise would flip back. The poolings' cosines may spread differently.
+        a: Margins (Q,) from `top_k_margins` under pooling A.
+        b: Margins (Q,) under pooling B, for the same queries and k.
+        margin: Minimum distance in cosine, at least 0, by which the document must be inside the top k under one and
+            outside under the other. A larger margin excludes flips due to noise. The spread of cosines may differ
+            between poolings.
 
     Raises:
-        ValueError: A negative margin, or unequal lengths.
+        ValueError: The margin is negative, or the lengths differ.
 
     Example:
         >>> import torch
@@ -45,13 +46,13 @@ def find_flips(a: Tensor, b: Tensor, margin: float = 0.0) -> Flips:
         Flips(only_a=[0], only_b=[2])
     """
     if margin < 0 or a.shape != b.shape:
-        raise ValueError(f"margin must be at least 0 and both of one length, got {margin}, {len(a)} and {len(b)}")
+        raise ValueError(f"margin must be at least 0 and the lengths equal, got {margin}, {len(a)} and {len(b)}")
     only_a, only_b = (a > margin) & (b <= -margin), (b > margin) & (a <= -margin)
     return Flips(only_a.nonzero().flatten().tolist(), only_b.nonzero().flatten().tolist())
 
 
 def without_each_syllable(text: str) -> list[str]:
-    """The text without its first, second, … syllable; Vietnamese writes them apart. None for a single one.
+    """The text without its first, second, … syllable; empty for a text of one syllable.
 
     Example:
         >>> from st_vi.inspection.flips import without_each_syllable
@@ -65,15 +66,15 @@ def without_each_syllable(text: str) -> list[str]:
 def margins_without_syllables(
     model: SentenceTransformer, query: str, corpus: Tensor, relevant: int, k: int, prompt_name: str | None = None
 ) -> Tensor:
-    """The margin of `top_k_margins` for the whole query, and for it without each of its S syllables: (S + 1,).
+    """`top_k_margins` for a query of S syllables, whole and without each of its syllables, (S + 1,).
 
     Args:
         model: Encodes the S + 1 texts in one call.
-        query: The text.
+        query: Text of the query.
         corpus: Embeddings (N, D) of the documents by the same model.
-        relevant: The row of the right document.
-        k: From 1 to N.
-        prompt_name: Of the model's prompt for queries.
+        relevant: Row of the relevant document.
+        k: Cutoff, from 1 to N.
+        prompt_name: Name of the prompt for queries.
     """
     texts = [query, *without_each_syllable(query)]
     embeddings = model.encode(
@@ -84,13 +85,13 @@ def margins_without_syllables(
 
 @dataclass(frozen=True)
 class SyllableEffect:
-    """What leaving one syllable out of a query does to two poolings.
+    """Effect of leaving one syllable out of a query on two poolings.
 
     Attributes:
-        position: Of the syllable in the query, from 0.
-        syllable: As it is written there.
-        effect: By how much the poolings come closer without it: the change of the distance between their margins.
-        undoes: Whether they disagree about the query as it is, and agree without the syllable.
+        position: Position of the syllable in the query, from 0.
+        syllable: The syllable as written.
+        effect: How much closer the margins of the poolings are without it.
+        undoes: Whether the poolings disagree on the query, but agree without the syllable.
     """
 
     position: int
@@ -100,15 +101,15 @@ class SyllableEffect:
 
 
 def syllable_effects(query: str, a: Tensor, b: Tensor) -> list[SyllableEffect]:
-    """Which syllable parts two poolings: the strongest first, those that undo a flip before all others.
+    """Syllables by their effect on the difference between two poolings, those that undo a flip first.
 
-    A query without a syllable is another query, perhaps one that nobody would ask: this shows what the ranking hangs
-    on, and is no explanation of the model.
+    A query without a syllable is a different query, perhaps an unnatural one. This shows on which syllables a ranking
+    depends; it does not explain the model.
 
     Args:
-        query: The text, of S syllables.
+        query: Text of S syllables.
         a: (S + 1,) from `margins_without_syllables` under pooling A.
-        b: Under pooling B.
+        b: (S + 1,) under pooling B.
 
     Example:
         >>> import torch
@@ -128,17 +129,17 @@ def syllable_effects(query: str, a: Tensor, b: Tensor) -> list[SyllableEffect]:
 
 
 def repooled(model: SentenceTransformer, pooling: str) -> SentenceTransformer:
-    """The same backbone and head with another pooling between them; their weights are shared, not copied.
+    """The same backbone and head with another pooling. Weights are shared, not copied.
 
-    The head was trained for the pooling that the model came with: this shows how much that matters, not how good
+    The head was trained with the original pooling: this shows how much the pooling matters to the head, not how good
     another pooling would be after training.
 
     Args:
-        model: With an `AttentionPooling` or a stock `Pooling`.
-        pooling: A mode of stock `Pooling` that keeps the width, such as "mean" or "lasttoken".
+        model: Model with an `AttentionPooling` or a stock `Pooling`.
+        pooling: A mode of the stock `Pooling` that keeps the dimension, such as "mean" or "lasttoken".
 
     Raises:
-        ValueError: The model has no such pooling, or one whose output is wider than a token.
+        ValueError: The model has no such pooling, or the output of the pooling is wider than a token.
     """
     places = [i for i, module in enumerate(model) if isinstance(module, (AttentionPooling, Pooling))]
     if not places:

@@ -1,4 +1,4 @@
-"""What an embedding owes to a part of a picture: patches are taken away, and the rest is compared with a query."""
+"""Effect of masking image patches on the similarity with a query."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MaskEffect:
-    """The cosine of an input with a query, and what becomes of it when patches are taken away.
+    """The cosine of an input with a query, with and without some patches.
 
     Attributes:
-        whole: The input as it is.
-        painted: The patches have the picture's mean colour, and all is encoded again.
-        unpooled: The patches are encoded, and then left out of the pool. What other tokens took from them stays.
+        whole: The unchanged input.
+        painted: The input encoded again with the patches in the mean colour of the image.
+        unpooled: The unchanged input with the patches left out of the pooling; other tokens still depend on them.
         similarity: Cosine of `whole` with the query, in [-1, 1].
-        painted_similarity: That of `painted`.
-        unpooled_similarity: That of `unpooled`.
-        random_similarities: Those of as many patches, drawn at random and painted, (draws,).
+        painted_similarity: Cosine of `painted`.
+        unpooled_similarity: Cosine of `unpooled`.
+        random_similarities: Cosines with the same number of random patches painted, (draws,).
     """
 
     whole: PatchView
@@ -53,24 +53,24 @@ def mask_patches(
     draws: int = 5,
     seed: int = 0,
 ) -> MaskEffect:
-    """Take patches away from a picture, and compare with a query what is left.
+    """Mask patches of an image, and compare the result with a query.
 
-    Weights only say what was pooled; this says what the embedding owes to the patches. The random patches are the
-    scale: a mask of any kind moves an embedding.
+    Attention weights show what was pooled; masking shows how much the embedding depends on the patches. Random patches
+    are the baseline, because any mask moves an embedding.
 
     Args:
         model: As for `view_patches`.
         pictures: As for `view_patches`.
-        patches: To be masked; none leaves all as it is.
+        patches: Patches to mask; may be empty.
         query: An embedding, (D,).
         text: As for `view_patches`.
-        number: Which of the pictures is masked, from 0.
+        number: Index of the image to mask.
         prompt_name: As for `view_patches`.
-        draws: Random masks of as many patches of the same picture, at least 1.
-        seed: Of the random masks.
+        draws: Number of random masks with the same number of patches, at least 1.
+        seed: Seed of the random masks.
 
     Raises:
-        ValueError: As for `view_patches`; `number` names no picture, or a patch is outside of the picture.
+        ValueError: As for `view_patches`; or `number` is out of range, or a patch is outside the image.
 
     Example:
         >>> effect = mask_patches(model, picture, [(0, 0), (0, 1)], model.encode(caption))  # doctest: +SKIP
@@ -89,7 +89,7 @@ def mask_patches(
     generator = torch.Generator().manual_seed(seed)
     random = [mask[torch.randperm(len(mask), generator=generator)] for _ in range(draws)]
 
-    # In one batch: the input, the same with patches left out of the pool, painted, and painted at random.
+    # In one batch: the input unchanged, with patches left out of the pooling, painted, and painted at random.
     batch = {name: _copies(value, 3 + draws) for name, value in features.items()}
     values = features["pixel_values"]
     batch["pixel_values"] = torch.cat(
@@ -108,9 +108,9 @@ def _copies(value: Any, count: int) -> Any:
 
 
 def _paint(features: dict[str, Any], number: int, mask: Tensor, backbone: Qwen2VLTransformer) -> Tensor:
-    """The pixels with the masked patches of one picture in its mean colour.
+    """The pixels with the masked patches of one image in its mean colour.
 
-    Painted after the processor's resize: no colour runs over the edge of a patch, whatever the picture's size.
+    Painted after the resize of the processor, so that no colour crosses the border of a patch.
     """
     processor = backbone.processor.image_processor
     pixels = features["pixel_values"].clone()

@@ -1,4 +1,4 @@
-"""What the attention pooling of a model looks at in pictures, and what a part of a picture is worth."""
+"""Attention weights of image patches."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ Patch = tuple[int, int]
 
 @dataclass(frozen=True)
 class PatchView:
-    """One input with pictures as a model with attention pooling sees it. All weights together have the sum 1.
+    """An input with images as seen by a model with attention pooling. All weights sum to 1.
 
     Attributes:
-        maps: For every picture the weights of its patches, (rows, columns), fp32; the mean over the heads where
-            there are several.
-        text: Sum of the weights of the text's tokens, in [0, 1].
-        special: Sum of the weights of special tokens: the prefix, the marks around pictures, those of a template.
-        embedding: Of the whole model, (D,), as `encode` gives it.
+        maps: Patch weights of every image, (rows, columns), fp32; the mean over heads.
+        text: Sum of the weights of text tokens, in [0, 1].
+        special: Sum of the weights of special tokens: the prefix, image delimiters, and the chat template.
+        embedding: Embedding of the whole model, (D,), equal to `encode`.
     """
 
     maps: tuple[Tensor, ...]
@@ -43,7 +42,7 @@ class PatchView:
 
     @property
     def image(self) -> float:
-        """Sum of the weights of all patches of all pictures, in [0, 1]."""
+        """Sum of the weights of all patches of all images, in [0, 1]."""
         return float(sum(weights.sum() for weights in self.maps))
 
 
@@ -54,17 +53,17 @@ def view_patches(
     *,
     prompt_name: str | None = None,
 ) -> PatchView:
-    """Encode pictures, perhaps with a text, and keep what the pooling looked at.
+    """Encode one input with images and optional text, and keep the attention weights.
 
     Args:
-        model: Over a `Qwen2VLTransformer`, with one `AttentionPooling`.
-        pictures: One or several, of one input.
-        text: Beside the pictures.
+        model: Model with a `Qwen2VLTransformer` and one `AttentionPooling`.
+        pictures: One or more images of one input.
+        text: Text of the input.
         prompt_name: As for `encode`.
 
     Raises:
-        ValueError: The model reads no pictures or has no attention pooling; there is no picture; or one of them
-            cannot be read, or is more than 200 times as long as wide.
+        ValueError: The model does not accept images or has no attention pooling, there is no image, or an image cannot
+            be read or is more than 200 times as long as wide.
 
     Example:
         >>> from st_vi.data.generated.scenes import draw, scene
@@ -81,21 +80,21 @@ def view_patches(
 
 @contextmanager
 def pixel_budget(model: SentenceTransformer, max_pixels: int) -> Iterator[None]:
-    """Within the block, pictures are scaled to at most this many pixels, for more patches or fewer.
+    """Scale images to at most this many pixels within the block, to get more or fewer patches.
 
     Args:
         model: As for `view_patches`.
-        max_pixels: At least 1. The least is as in the model, or `max_pixels` where that is less.
+        max_pixels: Maximum number of pixels, at least 1. If it is below the minimum of the model, it replaces that too.
 
     Raises:
-        ValueError: The model reads no pictures, or `max_pixels` is below 1.
+        ValueError: The model does not accept images, or `max_pixels` is below 1.
     """
     backbone = _reader(model)
     if max_pixels < 1:
         raise ValueError(f"max_pixels must be at least 1, got {max_pixels}")
     processor = backbone.processor.image_processor
     before = processor.size
-    # What the processor calls edges are areas, for this family of models.
+    # For this family of models, the "edges" of the processor are areas.
     processor.size = SizeDict(shortest_edge=min(backbone.min_pixels, max_pixels), longest_edge=max_pixels)
     try:
         yield
@@ -104,14 +103,14 @@ def pixel_budget(model: SentenceTransformer, max_pixels: int) -> Iterator[None]:
 
 
 def patch_at(x: float, y: float, size: tuple[int, int], grid: tuple[int, int]) -> Patch:
-    """The patch at a place in the picture; a place on the edge or beyond belongs to the outermost patch.
+    """The patch at a position in the image; positions on or beyond the edge belong to the outermost patch.
 
-    The processor scales the whole picture to the grid, without cutting or padding, so places are proportional.
+    The processor scales the whole image to the grid, without cropping or padding, so positions are proportional.
 
     Args:
-        x: Pixels from the left, in the picture as it was given.
+        x: Pixels from the left, in the original image.
         y: Pixels from the top.
-        size: Width and height of that picture.
+        size: Width and height of the original image.
         grid: Rows and columns, such as the shape of a map.
 
     Example:
@@ -126,7 +125,7 @@ def patch_at(x: float, y: float, size: tuple[int, int], grid: tuple[int, int]) -
 
 
 def patch_box(patch: Patch, size: tuple[int, int], grid: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a patch, in pixels of the picture as it was given; the inverse of `patch_at`."""
+    """Left, top, right and bottom of a patch, in pixels of the original image; the inverse of `patch_at`."""
     (row, column), (width, height), (rows, columns) = patch, size, grid
     return column * width / columns, row * height / rows, (column + 1) * width / columns, (row + 1) * height / rows
 
@@ -135,7 +134,7 @@ def _reader(model: SentenceTransformer) -> Qwen2VLTransformer:
     if not isinstance(model[0], Qwen2VLTransformer):
         raise ValueError(
             f"this model begins with {type(model[0]).__name__} and reads no pictures: patches need a "
-            "Qwen2VLTransformer, such as `build_vipolyqwen` makes"
+            "Qwen2VLTransformer, as built by `build_vipolyqwen`"
         )
     return model[0]
 
@@ -143,12 +142,12 @@ def _reader(model: SentenceTransformer) -> Qwen2VLTransformer:
 def preprocess_pictures(
     model: SentenceTransformer, pictures: Any, text: str, prompt_name: str | None
 ) -> dict[str, Any]:
-    """The features of one input with pictures, on the model's device; raises as `view_patches` does."""
+    """The features of one input with images, on the device of the model; raises like `view_patches`."""
     _reader(model)
     around_pooling(model)  # raises
     pictures = list(pictures) if isinstance(pictures, (list, tuple)) else [pictures]
     if not pictures:
-        raise ValueError("there is no picture: patches need at least one")
+        raise ValueError("there is no picture: pass at least one")
     item = {"image": pictures} | ({"text": text} if text.strip() else {})
     features = model.preprocess([item], prompt=prompt_of(model, None, prompt_name))
     return batch_to_device(features, model.device)
@@ -156,7 +155,7 @@ def preprocess_pictures(
 
 @torch.no_grad()
 def views_of(model: SentenceTransformer, features: dict[str, Any], unpooled: Tensor | None = None) -> list[PatchView]:
-    """Views of a batch; tokens in `unpooled`, (B, N), are encoded and not pooled."""
+    """Views of a batch; tokens in `unpooled`, (B, N), are encoded but not pooled."""
     before, pooling, after = around_pooling(model)
     model.eval()
     for module in before:

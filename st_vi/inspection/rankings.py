@@ -1,4 +1,4 @@
-"""Which documents come first for a query: ranks, recall with intervals, and what lies between two poolings."""
+"""Rankings of documents: ranks, margins, and recall with confidence intervals."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from st_vi.text import comparison_key
 
 @dataclass(frozen=True)
 class RetrievalSet:
-    """Queries, the documents to search, and for each query the one document that answers it.
+    """Queries, documents to search, and for each query the document that answers it.
 
     Args:
-        queries: Q texts; none is allowed.
-        corpus: N different texts.
+        queries: Q texts; may be empty.
+        corpus: N distinct texts.
         relevant: Q rows of the corpus.
 
     Raises:
-        ValueError: Unequal lengths, a row that the corpus does not have, or one text twice in the corpus (the second
-            would count against the first).
+        ValueError: Lengths differ, a row is not in the corpus, or the corpus has a text twice (each copy would count as
+            a wrong answer for the other).
 
     Example:
         >>> from st_vi.inspection.rankings import RetrievalSet
@@ -43,25 +43,29 @@ class RetrievalSet:
 
     def __post_init__(self) -> None:
         if len(self.queries) != len(self.relevant):
-            raise ValueError(f"each query needs one relevant row: {len(self.queries)} and {len(self.relevant)}")
+            raise ValueError(
+                f"each query needs one relevant row, got {len(self.queries)} queries and {len(self.relevant)} rows"
+            )
         rows: dict[str, int] = {}
         for row, text in enumerate(self.corpus):
             if rows.setdefault(text, row) != row:
-                raise ValueError(f"rows {rows[text]} and {row} of the corpus are one text; keep one: {text[:200]!r}")
+                raise ValueError(
+                    f"rows {rows[text]} and {row} of the corpus have the same text; keep one: {text[:200]!r}"
+                )
         for query, row in enumerate(self.relevant):
             if not 0 <= row < len(self.corpus):
                 raise ValueError(f"query {query} names row {row} of a corpus with {len(self.corpus)} documents")
 
     def with_queries(self, change: Callable[[str], str | None]) -> RetrievalSet:
-        """The same search with other words; queries for which `change` gives None, or the same text, are left out."""
+        """The same documents with changed queries; a query for which `change` returns None or its own text is dropped."""
         changed = [(row, change(query)) for row, query in enumerate(self.queries)]
         kept = [(row, text) for row, text in changed if text and text != self.queries[row]]
         return RetrievalSet([text for _, text in kept], self.corpus, [self.relevant[row] for row, _ in kept])
 
     def with_distractors(self, change: Callable[[str], str | None]) -> RetrievalSet:
-        """A harder search: the changed relevant documents join the corpus, each for the query that it may deceive.
+        """A harder search: a changed copy of each relevant document is added to the corpus.
 
-        Queries for whose document `change` gives None, or a text that the corpus has, are left out.
+        Queries for whose document `change` returns None, or a text that is in the corpus already, are dropped.
         """
         changed = [(row, change(self.corpus[document])) for row, document in enumerate(self.relevant)]
         known = set(map(comparison_key, self.corpus))
@@ -71,7 +75,7 @@ class RetrievalSet:
 
 
 def cosine_matrix(queries: Tensor, corpus: Tensor) -> Tensor:
-    """The cosine of every query with every document, (Q, N), in float32 or better.
+    """Cosines of all queries and documents, (Q, N), in float32 or higher precision.
 
     Args:
         queries: Embeddings (Q, D).
@@ -82,7 +86,7 @@ def cosine_matrix(queries: Tensor, corpus: Tensor) -> Tensor:
 
 
 def relevant_ranks(similarities: Tensor, relevant: Sequence[int] | Tensor) -> Tensor:
-    """The rank of each query's relevant document, (Q,) int; 1 is the best, and ties count against it.
+    """Rank of the relevant document of each query, (Q,) int; 1 is best, and ties count against it.
 
     Args:
         similarities: (Q, N).
@@ -95,11 +99,11 @@ def relevant_ranks(similarities: Tensor, relevant: Sequence[int] | Tensor) -> Te
         tensor([2, 2])
     """
     own = similarities.gather(1, torch.as_tensor(relevant)[:, None])
-    return (similarities >= own).sum(dim=1)  # its own column is one of them
+    return (similarities >= own).sum(dim=1)  # includes its own column
 
 
 def document_ranks(similarities: Tensor) -> Tensor:
-    """The rank of every document for every query, (Q, N) int, by the rule of `relevant_ranks`.
+    """Rank of every document for every query, (Q, N) int, with ties as in `relevant_ranks`.
 
     Args:
         similarities: (Q, N).
@@ -114,17 +118,17 @@ def document_ranks(similarities: Tensor) -> Tensor:
 
 
 def top_k_margins(similarities: Tensor, relevant: Sequence[int] | Tensor, k: int) -> Tensor:
-    """How far each relevant document is inside the first k: its cosine minus the k-th best of the others, (Q,).
+    """Margin of each relevant document in the top k: its cosine minus the k-th best of the others, (Q,).
 
-    Above 0 exactly where the rank is at most k. With k = N every document is inside, and the margin infinite.
+    The margin is above 0 if and only if the rank is at most k. For k = N it is infinite.
 
     Args:
         similarities: (Q, N).
         relevant: Q columns.
-        k: From 1 to N.
+        k: Cutoff, from 1 to N.
 
     Raises:
-        ValueError: k is out of its range.
+        ValueError: k is out of range.
 
     Example:
         >>> import torch
@@ -141,7 +145,7 @@ def top_k_margins(similarities: Tensor, relevant: Sequence[int] | Tensor, k: int
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over queries and its interval; NaN bounds where a single query says nothing about others."""
+    """A mean over queries with its confidence interval, whose bounds are NaN for a single query."""
 
     value: float
     low: float
@@ -152,20 +156,20 @@ class Estimate:
 
 
 def recall_at_k(ranks: Tensor, k: int, confidence: float = 0.95, resamples: int = 1000, seed: int = 0) -> Estimate:
-    """Share of queries whose relevant document is among the first k, with a bootstrap interval over queries.
+    """Share of queries whose relevant document is in the top k, with a bootstrap interval over queries.
 
-    Percentile bootstrap of `scipy.stats.bootstrap`. Where all queries hit, or none, the interval has no width: the
-    sample knows nothing else, which is not certainty.
+    Uses the percentile bootstrap of `scipy.stats.bootstrap`. If all queries hit, or none, the interval has zero width,
+    which does not mean certainty.
 
     Args:
         ranks: (Q,) from `relevant_ranks`.
-        k: At least 1.
-        confidence: Of the interval, between 0 and 1.
-        resamples: Draws of Q queries with replacement.
-        seed: Of the draws.
+        k: Cutoff, at least 1.
+        confidence: Confidence level, between 0 and 1.
+        resamples: Number of bootstrap samples of Q queries.
+        seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: No queries.
+        ValueError: There are no queries.
 
     Example:
         >>> import torch
@@ -181,18 +185,19 @@ def recall_difference(
 ) -> Estimate:
     """Recall@k of pooling A minus that of B on the same queries, with a paired bootstrap interval.
 
-    The intervals of two recalls may overlap although their difference is clear: both know the same easy queries.
+    The difference may be significant even if the intervals of the two recalls overlap, because both find the same easy
+    queries.
 
     Args:
         a: Ranks (Q,) under A.
-        b: Ranks (Q,) under B, of the same queries.
+        b: Ranks (Q,) under B, for the same queries.
         k: As for `recall_at_k`.
-        confidence: Likewise.
-        resamples: Likewise.
-        seed: Likewise.
+        confidence: As for `recall_at_k`.
+        resamples: As for `recall_at_k`.
+        seed: As for `recall_at_k`.
 
     Raises:
-        ValueError: Unequal lengths, or no queries.
+        ValueError: Lengths differ, or there are no queries.
     """
     if a.shape != b.shape:
         raise ValueError(f"both must rank the same queries, got {len(a)} and {len(b)}")
@@ -201,7 +206,7 @@ def recall_difference(
 
 def _bootstrapped_mean(values: Tensor, confidence: float, resamples: int, seed: int) -> Estimate:
     if not len(values):
-        raise ValueError("there are no queries to average over")
+        raise ValueError("there are no queries to average")
     mean = values.mean().item()
     if len(values) == 1:
         return Estimate(mean, float("nan"), float("nan"))

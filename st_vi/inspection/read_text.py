@@ -1,4 +1,4 @@
-"""What a model's tokenizer really reads of a text, and which token is which part of it."""
+"""Alignment of tokens with the characters of a text."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from st_vi.text import is_blank
 from st_vi.text.segmentation import segment_words
 from st_vi.text.units import Span, whole_letters
 
-_FILLER = "\ue000"  # for private use: in no template, and in no text that means anything
+_FILLER = "\ue000"  # private use: does not occur in templates or real text
 
 
 @dataclass(frozen=True)
 class ReadText:
-    """A text, its template and prefix, and its N tokens.
+    """A text with its template and prefix, and its N tokens.
 
     Attributes:
-        text: All of it, as the tokenizer gets it.
+        text: The full string that is tokenized.
         tokens: N names from the vocabulary.
-        spans: N pairs of first character and the one after the last, whole letters; empty for special tokens
-            that were added.
-        kinds: N; "text" is the user's own, "prefix" the prompt, "special" all else: the tokenizer's special
-            tokens and the words of a chat template.
-        seen: The part of `text` that is the user's own and that the model saw.
+        spans: N pairs (start, end) of whole letters; empty for added special tokens.
+        kinds: N kinds: "text" for the user's text, "prefix" for the prompt, "special" for special tokens and words of
+            the chat template.
+        seen: The user's text as far as the model saw it.
         truncated: Whether tokens were cut off.
     """
 
@@ -46,17 +45,17 @@ def read_text(transformer: Transformer, text: str, prompt: str | None, ids: Sequ
 
     Args:
         transformer: First module of a model.
-        text: As given to `encode`.
+        text: As passed to `encode`.
         prompt: As resolved by `encode`.
-        ids: The token ids that `preprocess` made of the two, without padding.
+        ids: Token ids from `preprocess`, without padding.
 
     Raises:
-        ValueError: The tokenizer is not a fast one, or it makes other tokens of the text than `preprocess` did.
+        ValueError: The tokenizer is not a fast one, or its tokens differ from those of `preprocess`.
     """
     tokenizer: Any = getattr(transformer, "tokenizer", None)
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(
-            f"{type(transformer).__name__} has no fast tokenizer, and only those tell the characters of a token"
+            f"{type(transformer).__name__} has no fast tokenizer, which is needed for the characters of each token"
         )
     text = _as_preprocessed(transformer, text)
     rendered = _render(transformer, text, prompt)
@@ -70,7 +69,7 @@ def read_text(transformer: Transformer, text: str, prompt: str | None, ids: Sequ
     )
     chosen = _aligned(list(ids), encoding["input_ids"])
     if chosen is None:
-        raise ValueError(f"the tokenizer does not make of {rendered!r:.100} what the model made of it")
+        raise ValueError(f"the tokenizer and the model split {rendered!r:.100} into different tokens")
     return _parts(transformer, rendered, prompt, encoding, chosen)
 
 
@@ -78,7 +77,7 @@ def _parts(
     transformer: Transformer, rendered: str, prompt: str | None, encoding: Mapping[str, Any], chosen: list[int]
 ) -> ReadText:
     before, _, behind = _render(transformer, _FILLER, prompt).partition(_FILLER)
-    start, end = len(before), len(rendered) - len(behind)  # of the user's own text
+    start, end = len(before), len(rendered) - len(behind)  # of the user's text
     prefix_start, prefix_end = _find_prompt(before, prompt)
     tokenizer: Any = transformer.tokenizer
     tokens = tokenizer.convert_ids_to_tokens([encoding["input_ids"][number] for number in chosen])
@@ -92,8 +91,8 @@ def _parts(
         elif prefix_start < last <= prefix_end:
             kinds.append("prefix")
         elif last > start and first < end and not (token in special and rendered[first:last].strip() == token):
-            kinds.append("text")  # an unknown letter, too, though its token is a special one
-            first, last = max(first, start), min(last, end)  # a space of the prefix may be the token's
+            kinds.append("text")  # includes unknown letters, though their token is special
+            first, last = max(first, start), min(last, end)  # the token may include a space of the prefix
         else:
             kinds.append("special")
         spans.append((first, last))
@@ -105,7 +104,7 @@ def _parts(
 
 
 def _find_prompt(before: str, prompt: str | None) -> Span:
-    """Where in the text's surroundings the prompt is, with the spaces behind it."""
+    """The span of the prompt, with the following spaces, in the string before the text."""
     words = (prompt or "").strip()
     start = before.rfind(words) if words else -1
     if start < 0:
@@ -115,7 +114,7 @@ def _find_prompt(before: str, prompt: str | None) -> Span:
 
 
 def _as_preprocessed(transformer: Transformer, text: str) -> str:
-    """The text after what our own backbones do to it before any template."""
+    """The text as preprocessed by the backbones of st_vi, before any template."""
     if isinstance(transformer, WordSegmentedTransformer):
         return segment_words(text)
     if isinstance(transformer, Qwen2VLTransformer):
@@ -128,7 +127,7 @@ def _takes_messages(transformer: Transformer) -> bool:
 
 
 def _render(transformer: Transformer, text: str, prompt: str | None) -> str:
-    """The one string that is tokenized."""
+    """The string that is tokenized."""
     if not _takes_messages(transformer):
         return (prompt or "") + text
     formatter = transformer.input_formatter
@@ -141,7 +140,7 @@ def _render(transformer: Transformer, text: str, prompt: str | None) -> str:
 
 
 def _aligned(ids: list[int], full: list[int]) -> list[int] | None:
-    """Which tokens of the full text the model saw: all, or its first ones and, after truncation, its last ones."""
+    """Indices of the tokens of the full text that the model saw; after truncation, the first and last ones."""
     head = 0
     while head < len(ids) and head < len(full) and ids[head] == full[head]:
         head += 1
