@@ -1,6 +1,6 @@
-"""Many inputs to vectors: batches by cost, whole corpora to Parquet, on one machine or on many, without torch.
+"""Encoding of many inputs: batches by token count, corpora to Parquet, Ray, ONNX, search.
 
-Names are imported on first use: `OnnxEncoder` runs where torch is not installed.
+Names are imported on first use, so that `OnnxEncoder` does not import torch.
 """
 
 from __future__ import annotations

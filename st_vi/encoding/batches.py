@@ -1,4 +1,4 @@
-"""Batches by what they cost, in tokens with padding, and not by how many inputs they hold."""
+"""Batching by token count."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ MAX_TOKENS = 4096
 Fail = Callable[[int, Exception], None]
 """What to do about an input that cannot be encoded: raise, or write down its number and go on."""
 
-_COUNTED_AT_ONCE = 256  # texts; what counting holds in memory
+_COUNTED_AT_ONCE = 256  # texts tokenized at a time, to bound memory
 
-# Not the fault of an input: to go on row by row would hide it.
+# Not caused by an input: retrying row by row would hide it.
 _OURS = (MemoryError, ImportError, torch.OutOfMemoryError, getattr(torch, "AcceleratorError", MemoryError))
 
 
@@ -44,31 +44,31 @@ def encode_by_cost(
     normalize: bool = False,
     show_progress_bar: bool = False,
 ) -> np.ndarray:
-    """Encode as ``model.encode`` does, in batches of at most `max_tokens` tokens each, padding included.
+    """Encode like ``model.encode``, in batches of at most `max_tokens` tokens including padding.
 
-    Stock sorts by characters and takes a fixed number of inputs: 32 short texts leave a GPU idle, 32 pages or a
-    picture among texts may not fit. Here every input's tokens are counted first (`token_counts`); each batch is then
-    a call of the stock ``encode``. Counting preprocesses every text once more: little beside a model of real size, but
-    for `WordSegmentedTransformer`, whose segmenter is slow.
+    The stock method sorts by characters and uses a fixed batch size: 32 short texts leave a GPU idle, while 32 pages,
+    or an image among texts, may not fit. Here the tokens of every input are counted first (`token_counts`), and each
+    batch is one call of the stock ``encode``. Counting preprocesses every text twice, which costs little for models of
+    usual size, except with the slow segmenter of `WordSegmentedTransformer`.
 
     Args:
         model: Any `SentenceTransformer`.
-        inputs: Whatever the model takes: texts, pictures, ``{"text": …, "image": …}``, …, mixed; one, or several in a
-            list, a column, a Series, an array of texts or a generator.
-        max_tokens: Padded tokens a batch. An input that is longer makes a batch of its own. The default suits a CPU
-            and a large model; a GPU with memory to spare takes more.
+        inputs: Any inputs of the model, also mixed: texts, images, ``{"text": …, "image": …}``, …; a single one, or
+            several in a list, a column, a Series, an array of texts or a generator.
+        max_tokens: Maximum tokens per batch, including padding. A longer input becomes a batch of its own. The default
+            suits a large model on a CPU; increase it for a GPU with free memory.
         prompt_name: As for ``encode``.
         prompt: As for ``encode``.
-        precision: As for ``encode``: int8 and uint8 take their ranges from all inputs together.
-        normalize: Whether to bring vectors to length 1 that do not have it, before `precision`.
-        show_progress_bar: Whether to show one, in inputs.
+        precision: As for ``encode``. int8 and uint8 ranges are computed over all inputs.
+        normalize: Whether to scale vectors to length 1, before `precision`.
+        show_progress_bar: Whether to show a progress bar.
 
     Returns:
-        An array (len(inputs), D), in the order of the inputs; (D,) for a single one.
+        An array (len(inputs), D) in the order of the inputs, or (D,) for a single input.
 
     Raises:
-        ValueError: `max_tokens` is not positive; `inputs` is a table or a set; stock or the model refuses an input
-            (its number and itself are named), a prompt or a precision; or a vector is not finite.
+        ValueError: `max_tokens` is not positive; `inputs` is a table or a set; an input (which is named), a prompt or a
+            precision is invalid; or a vector is not finite.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -91,7 +91,7 @@ def encode_by_cost(
         embeddings = encode_each(
             model, inputs, counts, fail, max_tokens, prompt, normalize, lambda batch: progress.update(len(batch))
         )
-    # Last, and once: a batch's own ranges would give the same vector other numbers in another batch.
+    # Quantized once at the end: with ranges per batch, equal vectors would differ between batches.
     if precision != "float32":
         embeddings = quantize_embeddings(embeddings, precision)  # type: ignore[assignment]
     return embeddings[0] if single else embeddings
@@ -107,10 +107,10 @@ def encode_each(
     normalize: bool,
     done: Callable[[Sequence[int]], Any] = len,
 ) -> np.ndarray:
-    """The vectors (len(inputs), D) of those inputs that have `counts`, in batches by cost; others are zeros.
+    """Vectors (len(inputs), D) of the inputs in `counts`, in batches by token count; zeros for the others.
 
-    A batch that does not go through is encoded one by one, and each input that does not either is given to `fail`
-    with its error. `done` gets the numbers of every batch.
+    If a batch fails, its inputs are encoded one by one, and those that fail are passed to `fail` with their error.
+    `done` is called with the indices of every batch.
     """
     numbers = list(counts)
     embeddings = np.zeros((len(inputs), model.get_embedding_dimension() or 0), dtype=np.float32)
@@ -132,12 +132,12 @@ def _parts_of_batch(
     prompt: str | None,
     normalize: bool,
 ) -> list[tuple[list[int], np.ndarray]]:
-    """The batch with its vectors, or every input for itself with its own."""
+    """The batch with its vectors, or, if it fails, every input separately."""
     try:
         return [(batch, _encoded(model, [inputs[number] for number in batch], prompt, normalize))]
     except _OURS:
         raise
-    except Exception as error:  # of many kinds, whatever a module or a decoder stumbles over
+    except Exception as error:  # modules and decoders raise many kinds
         if len(batch) == 1:
             fail(batch[0], error)
             return []
@@ -153,12 +153,12 @@ def _encoded(model: SentenceTransformer, items: list[Any], prompt: str | None, n
         show_progress_bar=False,
     )
     if not np.isfinite(vectors).all():
-        raise ValueError("the model gives it a vector that is not finite")
+        raise ValueError("the model returned a vector that is not finite")
     return vectors
 
 
 def opened(item: Any) -> Any:
-    """An input with its pictures decoded that are paths or bytes; strings stay what they are."""
+    """The input with images decoded from paths or bytes; plain strings are unchanged."""
     if isinstance(item, (Path, bytes, bytearray)):
         return open_image(str(item) if isinstance(item, Path) else bytes(item))
     if isinstance(item, Mapping) and "image" in item:
@@ -173,23 +173,23 @@ def _named(number: int, item: Any, error: Exception) -> ValueError:
 
 
 def reason(item: Any, error: Exception) -> str:
-    """What an error says, without the place that the input had in its batch."""
+    """The message of an error, without the position of the input in its batch."""
     text = str(error) or type(error).__name__
     return text.removeprefix(f"input 0 of the batch, {item!r:.100}: ").removeprefix("input 0 of the batch, ")
 
 
 def plan_batches(counts: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Group inputs of like length, the longest first, so that a batch has at most `max_tokens` tokens with padding.
+    """Group inputs of similar length, the longest first, into batches of at most `max_tokens` tokens with padding.
 
-    A batch also ends before an input less than half as long as its longest, so that no batch is more than half
-    padding. That makes few batches more: as many as lengths can be halved.
+    A batch also ends before an input less than half as long as its longest, so that no batch is more than half padding.
+    This adds only a few batches, at most one per halving of the length.
 
     Args:
-        counts: The tokens of each input.
-        max_tokens: Inputs times the longest of them; a batch of one may have more.
+        counts: Number of tokens of each input.
+        max_tokens: Maximum of batch size times longest input; a batch of one input may exceed it.
 
     Returns:
-        Lists of indices, every index once.
+        Lists of indices; every index occurs once.
 
     Raises:
         ValueError: `max_tokens` is not positive.
@@ -212,24 +212,24 @@ def plan_batches(counts: Sequence[int], max_tokens: int) -> list[list[int]]:
 
 
 def token_counts(model: SentenceTransformer, inputs: Any, prompt: str | None = None) -> list[int]:
-    """How many tokens the model makes of each input: text, prompt, special and visual tokens.
+    """Number of tokens of each input: text, prompt, special and visual tokens.
 
-    Texts are counted by the model's own ``preprocess``, template, truncation and word segmentation included. The
-    visual tokens of a `Qwen2VLTransformer` follow from the sizes of the pictures, by the image processor's own
-    function: a file is not read beyond its header, and one on the web counts as large as the pixel budget allows.
-    A picture without text may be counted with a token or two too many. Inputs of any other kind are preprocessed
-    one by one. A model without tokens has its texts' characters counted.
+    Texts are counted with the ``preprocess`` of the model, including template, truncation and word segmentation. Visual
+    tokens of a `Qwen2VLTransformer` are computed from the image sizes by the image processor: only the header of a file
+    is read, and an image at a URL counts as the full pixel budget. The count for an image without text may be one or
+    two tokens too high. Other kinds of input are preprocessed one by one. For a model without tokens, characters are
+    counted.
 
     Args:
         model: Any `SentenceTransformer`.
         inputs: As for `encode_by_cost`.
-        prompt: What ``encode`` would put before each of them.
+        prompt: Prompt that ``encode`` would prepend.
 
     Returns:
-        One number for each input; a list of one for a single input.
+        One number per input; a list of one for a single input.
 
     Raises:
-        ValueError: An input is of no kind that the model takes, or no Unicode text; names its number and itself.
+        ValueError: The model does not accept an input, or a text is not valid Unicode; names the input and its number.
     """
     inputs, _ = as_list(inputs)
 
@@ -241,7 +241,7 @@ def token_counts(model: SentenceTransformer, inputs: Any, prompt: str | None = N
 
 
 def count_each(model: SentenceTransformer, inputs: Sequence[Any], prompt: str | None, fail: Fail) -> dict[int, int]:
-    """The tokens of each input by its number; those that cannot be counted are given to `fail` and left out."""
+    """Tokens of each input by index; inputs that cannot be counted are passed to `fail` and left out."""
     if prompt and not is_unicode(prompt):
         raise ValueError(f"the prompt {prompt!r:.100} is no Unicode text: it has half of a surrogate pair")
     counts: dict[int, int] = {}
@@ -255,13 +255,13 @@ def count_each(model: SentenceTransformer, inputs: Sequence[Any], prompt: str | 
                 raise ValueError("this is no Unicode text: it has half of a surrogate pair")
         except _OURS:
             raise
-        except Exception as error:  # of many kinds, whatever a module stumbles over
+        except Exception as error:  # modules raise many kinds
             fail(number, error)
             continue
         counts[number] = visual
         if text is not None:
             texts.append((number, text))
-    texts.sort(key=lambda pair: len(pair[1]))  # like lengths together: less padding
+    texts.sort(key=lambda pair: len(pair[1]))  # similar lengths together, for less padding
     for start in range(0, len(texts), _COUNTED_AT_ONCE):
         _count_texts(model, texts[start : start + _COUNTED_AT_ONCE], prompt, counts, fail)
     return counts
@@ -270,7 +270,7 @@ def count_each(model: SentenceTransformer, inputs: Sequence[Any], prompt: str | 
 def _count_texts(
     model: SentenceTransformer, texts: list[tuple[int, str]], prompt: str | None, counts: dict[int, int], fail: Fail
 ) -> None:
-    """Add the tokens of texts to `counts`; of each for itself where they do not go through together."""
+    """Add the tokens of texts to `counts`, one by one if the whole batch fails."""
     try:
         found = _preprocessed(model, as_texts(model, [text for _, text in texts]), prompt)
     except _OURS:
@@ -288,25 +288,25 @@ def _count_texts(
 
 
 def as_texts(model: SentenceTransformer, texts: Sequence[str]) -> list[Any]:
-    """Texts in a form in which no model takes one for the name or the address of a picture."""
+    """Texts in a form that no model interprets as a path or URL of an image."""
     if model.modalities == ["text"]:
         return list(texts)
     return [text if is_blank(text) else {"text": text} for text in texts]
 
 
 def _preprocessed(model: SentenceTransformer, inputs: list[Any], prompt: str | None) -> list[int]:
-    """The tokens of each input in what the model's own preprocessing gives."""
+    """Tokens of each input according to the preprocessing of the model."""
     features = model.preprocess(inputs, prompt=prompt)
     if "attention_mask" in features:
         return features["attention_mask"].sum(dim=1).tolist()
-    if "cu_seq_lens_q" in features:  # flattened for FlashAttention: no padding, but limits between the inputs
+    if "cu_seq_lens_q" in features:  # flattened for FlashAttention: boundaries instead of padding
         return features["cu_seq_lens_q"].diff().tolist()
     texts = [item.get("text") if isinstance(item, Mapping) else item for item in inputs]
     return [max(1, len(text)) if isinstance(text, str) else 1 for text in texts]
 
 
 def _parts(model: SentenceTransformer, item: Any) -> tuple[str | None, int]:
-    """The text of an input and its visual tokens; no text where it takes preprocessing to know."""
+    """The text of an input and its number of visual tokens; no text if only preprocessing can tell."""
     if isinstance(item, Mapping) and item.keys() == {"text"} and isinstance(item["text"], str):
         return item["text"], 0
     sees = isinstance(model[0], Qwen2VLTransformer)
@@ -321,12 +321,12 @@ def _parts(model: SentenceTransformer, item: Any) -> tuple[str | None, int]:
     if not parts.keys() <= {"text", "image"} or not isinstance(text, str) or not all(map(_has_size, pictures)):
         return None, 0
     backbone: Any = model[0]
-    # Between the text and each picture stand a token that begins it and one that ends it.
+    # Each image is enclosed in a start and an end token.
     return text, sum(_visual_tokens(backbone, picture) + 2 for picture in pictures)
 
 
 def _has_size(picture: Any) -> bool:
-    """Whether its size is known without reading all of it."""
+    """Whether its size is known without reading the whole image."""
     return isinstance(picture, (str, bytes, Path)) or (is_picture(picture) and hasattr(picture, "getbands"))
 
 
@@ -336,7 +336,7 @@ def _visual_tokens(backbone: Qwen2VLTransformer, picture: Any) -> int:
     try:
         width, height = _size(picture)
         return processor.get_number_of_image_patches(height, width, {}) // merged
-    except Exception:  # on the web, or not to be read: as large as it may be, and encoding says what is wrong
+    except Exception:  # a URL or unreadable: assume the maximum, and let encoding report the error
         return -(-backbone.max_pixels // (processor.patch_size**2 * merged))
 
 

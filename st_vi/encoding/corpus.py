@@ -1,4 +1,4 @@
-"""A whole corpus to Parquet, shard by shard, in constant memory; a run that was killed goes on where it stopped."""
+"""Resumable encoding of a corpus to Parquet shards."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ from st_vi.inputs.prompts import prompt_of
 
 Precision = Literal["float32", "float16", "binary", "ubinary"]
 
-_SHOWN = 10  # bad rows, when a result is printed
+_SHOWN = 10  # bad rows listed when a result is printed
 
 
 @dataclass(frozen=True)
 class EncodedCorpus:
-    """What lies in a folder of shards, and how much of it was there before.
+    """Summary of an encoded corpus.
 
     Attributes:
-        rows: Of the corpus that have vectors.
-        skipped: Bad rows that were left out.
-        shards: Files.
-        reused: Files that were there before, and whole.
-        added: Rows encoded now behind those of a file that was there before.
-        vectors: More than `rows` where long texts were cut into chunks.
-        skipped_rows: What was wrong, by the number of the row.
-        cut: Texts that the model did not read to their ends.
-        limit: The tokens that the model reads, if there is a limit.
+        rows: Number of rows with vectors.
+        skipped: Number of bad rows that were skipped.
+        shards: Number of files.
+        reused: Number of complete files from earlier runs.
+        added: Number of rows added to a file from an earlier run.
+        vectors: Number of vectors; larger than `rows` if long texts were split into chunks.
+        skipped_rows: Row number to the reason why it was skipped.
+        cut: Truncated texts.
+        limit: Maximum number of tokens of the model, if any.
     """
 
     rows: int
@@ -66,7 +66,7 @@ class EncodedCorpus:
     limit: int | None = None
 
     def __str__(self) -> str:
-        """One line, and more where something was left out."""
+        """One line, and more if rows were skipped or texts truncated."""
         chunks = f" ({self.vectors} vectors)" if self.vectors > self.rows else ""
         skipped = f", {self.skipped} bad rows skipped" if self.skipped else ""
         reused = f", {self.reused} of them from an earlier run" if self.reused else ""
@@ -106,59 +106,57 @@ def encode_corpus(
 ) -> EncodedCorpus:
     """Encode one column of a corpus into Parquet files, ``shard-00000.parquet``, ``shard-00001.parquet``, ….
 
-    Each shard has the columns `keep`, ``id`` (the row's number in the corpus, unless `keep` has an ``id``) and
-    ``embedding`` (a list of fixed size). It is made of its own rows only and gets its name when it is complete, so
-    that a killed run, called again, skips what is there and ends with the same files, byte for byte. One shard is in
-    memory at a time. ``manifest.json`` says which model and which settings made the files, and in the end how many
-    rows there are: nothing is mixed with the shards of others.
+    Each shard has the columns `keep`, ``id`` (the row number, unless `keep` has an ``id``) and ``embedding`` (a list of
+    fixed size). One shard is in memory at a time. Shards appear under their names only when complete: a killed run,
+    called again, skips existing shards and writes byte-identical files. ``manifest.json`` records the model, the
+    settings and finally the number of rows, so that different runs are never mixed.
 
-    **More rows.** Called again with rows added at the end, it encodes those alone: they fill the last shard up, whose
-    other vectors stay as they are, and then make new ones. A fresh run over all would give that one shard the same
-    vectors but for rounding, as its batches are others. Rows that are no longer what they were are an error that
-    names the first of them and its file; delete that file to have its rows, and no others, encoded again.
+    **Adding rows.** If rows were appended, only those are encoded: they fill up the last shard, whose existing vectors
+    stay unchanged, and then new ones. (A fresh run would give that shard the same vectors up to rounding, because its
+    batches differ.) If an earlier row has changed, an error names it and its file; delete the file to re-encode only
+    its rows.
 
-    **Pictures** are values of `image_column`; without one, pictures, bytes and ``{"image": …}`` in `column`, and
-    strings that are file names: all of them where most look so or the column is called "image" or "…_image", else
-    those that end as a picture does. Paths are relative to the file of the rows, as in training. A picture that is
-    not there is a bad row, and none is fetched from the web. ``text_only=True`` takes every string for a text, whoever
-    wrote it.
+    **Images** come from `image_column`. Without one, images, bytes and ``{"image": …}`` in `column` are images, and so
+    are strings that look like image file names: all strings of the column if most of them do, or if it is called
+    "image" or "…_image", otherwise single ones. Paths are relative to the file of the rows, as in training. A missing
+    image is a bad row, and URLs are not fetched. With ``text_only=True``, every string is text.
 
-    Read all of it with ``datasets.Dataset.from_parquet(f"{output}/*.parquet")``.
+    To read the result, use ``datasets.Dataset.from_parquet(f"{output}/*.parquet")``.
 
     Args:
         model: Any `SentenceTransformer`.
-        rows: A file or hub id as for `read_rows` (JSON Lines are streamed), a `datasets.Dataset`, a data frame, or
-            dicts. A run that goes on needs the same rows in the same order.
-        output: A folder, made where there is none.
-        column: What to encode: texts, pictures, or ``{"text": …, "image": …}``. "text" unless said otherwise; beside
-            an `image_column`, only if there is such a column.
-        image_column: A column of pictures, each encoded together with the text of its row if it has one: paths,
-            bytes, `PIL` images, or lists of them.
-        text_only: Whether a string is a text even if it looks like the name of a picture.
+        rows: A file or Hub id as for `read_rows` (JSON Lines are streamed), a `datasets.Dataset`, a data frame, or
+            dicts. To resume, pass the same rows in the same order.
+        output: Output folder; created if needed.
+        column: Column to encode: texts, images, or ``{"text": …, "image": …}``. Defaults to "text"; with an
+            `image_column`, only if there is such a column.
+        image_column: Column of images, each encoded together with the text of its row, if any: paths, bytes, `PIL`
+            images, or lists of these.
+        text_only: Treat all strings as text, even if they look like image file names.
         keep: Columns to copy.
-        shard_rows: Rows a shard.
+        shard_rows: Rows per shard.
         max_tokens: As for `encode_by_cost`.
         prompt_name: As for ``encode``.
         prompt: As for ``encode``.
-        precision: float16 halves the files; binary and ubinary are stock's, a bit a dimension. (int8 needs ranges over
-            the whole corpus: use stock's `quantize_embeddings` on the float32 shards.)
-        normalize: Whether to bring vectors to length 1 that do not have it; for inner products that are cosines.
-        chunk: Whether to cut texts that are longer than the model reads, at the ends of sentences, and to give each
-            piece a row of its own, with the same ``id`` and with ``start`` and ``end``, its place in the text in
-            characters (None for a row with a picture). A number says of how many tokens at most, prompt included.
-        bad_row: What becomes of a row that cannot be encoded: without an input (None, blank, a number), with a picture
-            that is not there or cannot be read, with a text that no tokenizer takes, or with a value that does not
-            fit into its kept column. "error" names the row and stops; "skip" leaves it out and lists it.
-        show_progress_bar: Whether to show one, in rows.
+        precision: float16 halves the files; binary and ubinary use one bit per dimension, as in stock. (int8 needs
+            ranges over the whole corpus: use the stock `quantize_embeddings` on float32 shards.)
+        normalize: Whether to scale vectors to length 1, so that inner products are cosines.
+        chunk: Whether to split texts longer than the model's maximum length at sentence boundaries. Each chunk becomes
+            a row with the same ``id`` and with ``start`` and ``end``, its position in characters (None for a row with
+            an image). A number sets the maximum tokens per chunk, including the prompt.
+        bad_row: What to do with a row that has no input (None, blank, a number), a missing or unreadable image, a text
+            that cannot be tokenized, or a value that does not fit into its kept column. "error" stops and names the
+            row; "skip" skips and lists it.
+        show_progress_bar: Whether to show a progress bar.
 
     Returns:
-        How many rows were written and skipped, and how many texts were cut off; print it.
+        Number of rows written and skipped, and of texts truncated; can be printed.
 
     Raises:
-        FileNotFoundError: `rows` names a file that is not there.
-        ValueError: The corpus is empty or has no usable row; a column is missing, or a row bad (both are named);
-            an argument is out of its range; or the folder holds shards of another model, other settings or other rows.
-        OSError: A file cannot be written, mostly since the disk is full; the shards before it are kept.
+        FileNotFoundError: `rows` is a file that does not exist.
+        ValueError: The corpus is empty or has no usable row; a column is missing or a row is bad (both are named); an
+            argument is out of range; or the folder has shards of another model, other settings or other rows.
+        OSError: A file cannot be written, usually because the disk is full; earlier shards are kept.
 
     Example:
         >>> import tempfile
@@ -235,7 +233,7 @@ class _Run:
         self.cut = Cut()
 
     def shard(self, number: int, rows: list[Mapping[str, Any]], done: Callable[[int], Any]) -> None:
-        """Take one shard from an earlier run, or add to it, or make it."""
+        """Reuse, extend or create one shard."""
         path, first = shard_path(self.output, number), self.rows + len(self.skipped)
         problems = Problems(self.bad_row, lambda place: f"row {first + place}")
         try:
@@ -254,16 +252,16 @@ class _Run:
         except ValueError as error:
             raise ValueError(f"{self.source}{error}") from error
         if table is not None:
-            save_manifest(self.output, self.settings)  # first: a shard without it is nobody's
+            save_manifest(self.output, self.settings)  # first, because shards are only valid with a manifest
             save_shard(path, table, notes)
         self.schema = self.schema or pq.read_schema(path)
         self._count(len(rows), notes, path)
 
     def finished(self) -> EncodedCorpus:
-        """Write down that all rows are through."""
+        """Record in the manifest that all rows are done."""
         read = self.rows + len(self.skipped)
         if shard_path(self.output, self.shards).exists():
-            raise ValueError(f"{self.output} has more shards than these {read} rows: they are of another corpus")
+            raise ValueError(f"{self.output} has more shards than these {read} rows: they belong to another corpus")
         if not self.rows:
             raise ValueError(
                 f"{self.source}column {self.encoder.columns.names[0]!r} has no usable row among {read}; "
@@ -292,15 +290,15 @@ class _Run:
         )
 
     def _stored(self, path: Path, number: int, prints: tuple[bytes, ...], first: int) -> Notes:
-        """What is there of the shard."""
+        """The notes of an existing shard."""
         if not path.exists():
             return Notes()
         notes = shard_notes(path)
         check_rows(path, notes.fingerprints, prints, first)
         if len(notes.fingerprints) < len(prints) and shard_path(self.output, number + 1).exists():
             raise ValueError(
-                f"{path} was made of other rows: it has {len(notes.fingerprints)} of them, and is not the last. Give "
-                "another output, or delete this one"
+                f"{path} was made of other rows: it has {len(notes.fingerprints)} of them, and is not the last. Use "
+                "another output folder, or delete this one"
             )
         return notes
 
@@ -314,7 +312,7 @@ class _Run:
         path: Path,
         done: Callable[[int], Any],
     ) -> tuple[pa.Table, Notes]:
-        """The rows of a shard from `there` on."""
+        """The rows of a shard, starting at `there`."""
         if self.schema is None and there:
             self.schema = pq.read_schema(path)
         kept = _kept(rows, there, self.keep, self.schema, path, problems)
@@ -348,17 +346,17 @@ class _Run:
 
 
 def embedding_array(embeddings: np.ndarray, precision: Precision = "float32") -> pa.FixedSizeListArray:
-    """Embeddings (rows, D) as an Arrow column; (rows, D / 8) where a bit is left of each number.
+    """Embeddings (rows, D) as an Arrow column; (rows, D / 8) for binary precisions.
 
     Raises:
-        ValueError: float16 cannot hold a number.
+        ValueError: A number is too large for float16.
     """
     if precision.endswith("binary"):
         embeddings = quantize_embeddings(embeddings, precision)  # type: ignore[arg-type,assignment]
     if precision == "float16":
         largest = np.abs(embeddings).max(initial=0)
         if largest > np.finfo(np.float16).max:
-            raise ValueError(f"float16 cannot hold {largest:.3g}: give normalize or another precision")
+            raise ValueError(f"float16 cannot hold {largest:.3g}: use normalize or another precision")
         embeddings = embeddings.astype(np.float16)
     embeddings = np.ascontiguousarray(embeddings)
     return pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), embeddings.shape[1])
@@ -373,16 +371,16 @@ def check_arguments(
     bad_row: str,
     chunk: bool | int,
 ) -> None:
-    """Refuse what no rows could make good.
+    """Check the arguments of `encode_corpus`.
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of range.
     """
     ours = ["embedding", "start", "end"] if chunk else ["embedding"]
     if isinstance(keep, str) or set(ours) & set(keep):
         raise ValueError(f"keep must be a list of columns, {', '.join(map(repr, ours))} not among them, got {keep!r}")
     if column is not None and column == image_column:
-        raise ValueError(f"column and image_column are both {column!r}: give the image_column alone")
+        raise ValueError(f"column and image_column are both {column!r}: pass only image_column")
     if shard_rows < 1:
         raise ValueError(f"shard_rows must be positive, got {shard_rows}")
     if precision not in get_args(Precision):
@@ -403,7 +401,7 @@ def _shards(rows: Iterable[Any], size: int) -> Iterator[list[Mapping[str, Any]]]
 
 
 def _check_columns(rows: Sequence[Mapping[str, Any]], wanted: Sequence[str], source: str) -> None:
-    """Refuse a column that none of the rows has."""
+    """Check that all columns exist in at least one row."""
     present = dict.fromkeys(name for row in rows for name in row)
     if present and (missing := [name for name in wanted if name not in present]):
         raise ValueError(f"{source}missing column {missing[0]!r}; the columns are {list(present)}")
@@ -421,7 +419,7 @@ def _kept(
     path: Path,
     problems: Problems,
 ) -> dict[str, pa.Array]:
-    """The kept columns of the rows from `there` on, of the same types in every shard."""
+    """The kept columns of the rows, starting at `there`, with the same types in every shard."""
     columns = {}
     for name in keep:
         values = [row.get(name) for row in rows[there:]]
@@ -439,6 +437,6 @@ def _kept(
                     problems.add(there + place, name, problem, error)
                     fitting[place] = None
             column = pa.array(fitting, kind)
-        # All are absent: mostly it is text that may be.
+        # No value is present: assume text.
         columns[name] = column.cast(pa.string()) if pa.types.is_null(column.type) else column
     return columns

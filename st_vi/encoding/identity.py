@@ -1,4 +1,4 @@
-"""Short names for models and inputs, the same in every process: what was encoded, and by which model."""
+"""Stable hashes of models and inputs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from sentence_transformers.util import fullname
 FINGERPRINT_BYTES = 8
 """That tell one row from another; kept for every row of a corpus."""
 
-# These change when a model is saved and loaded again, or with where it lies, and no embedding with them.
+# These change with saving, loading or moving a model, without an effect on embeddings.
 _NO_MATTER = {"architectures", "dtype", "torch_dtype", "transformers_version"}
 
 
 def model_identity(model: SentenceTransformer) -> str:
-    """A hash over weights, configurations and tokenizers; the same for a copy of the model in another folder.
+    """A hash of weights, configurations and tokenizers, independent of the folder of the model.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -34,7 +34,7 @@ def model_identity(model: SentenceTransformer) -> str:
     """
     digest = hashlib.sha256(_json([model.max_seq_length, model.truncate_dim]))
     for name, module in model.named_modules():
-        # An adapter that is switched off has the same weights as one that is on.
+        # A disabled adapter has the same weights as an enabled one.
         if (switch := getattr(module, "disable_adapters", None)) is not None and not callable(switch):
             digest.update(_json([name, bool(switch), getattr(module, "active_adapter", None)]))
         elif name and "." not in name and not isinstance(module, Module):
@@ -52,10 +52,10 @@ def model_identity(model: SentenceTransformer) -> str:
 
 
 def fingerprint(row: Any) -> bytes:
-    """A short hash of a row: texts and numbers as they are, pictures by their content, wherever they lie.
+    """A short hash of a row, in which images are hashed by content.
 
     Args:
-        row: Anything made of dicts and lists; a `Path` stands for what is in its file.
+        row: Nested dicts and lists; a `Path` is replaced by the content of its file.
 
     Example:
         >>> from st_vi.encoding.identity import fingerprint
@@ -66,7 +66,7 @@ def fingerprint(row: Any) -> bytes:
 
 
 def _used_weights(model: SentenceTransformer) -> Iterator[tuple[str, torch.Tensor]]:
-    """All weights by name, without a pooler that nothing reads: where a checkpoint has none, it is random."""
+    """All weights by name, without an unused pooler, which is random if the checkpoint has none."""
     outputs = {
         name: {output["method_output_name"] for output in module.modality_config.values()}
         for name, module in model.named_modules()
@@ -91,20 +91,20 @@ def _what_matters(config: Any) -> Any:
 def _tokenizer_state(tokenizer: Any) -> Any:
     if hasattr(tokenizer, "backend_tokenizer"):
         state = json.loads(tokenizer.backend_tokenizer.to_str())
-        # The last call's, not the model's.
+        # State of the last call, not of the model.
         return {key: value for key, value in state.items() if key not in ("padding", "truncation")}
     return tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else None
 
 
 def _processor_state(processor: Any) -> Any:
-    """How texts are put into a template, and pictures brought to size."""
+    """The chat template and the image settings."""
     pictures: Any = getattr(processor, "image_processor", None)
     state = pictures.to_dict() if hasattr(pictures, "to_dict") else None
     return [getattr(processor, "chat_template", None), _what_matters(state)]
 
 
 def _plain(value: Any) -> Any:
-    """Pictures and arrays by their content, all else as JSON has it."""
+    """A JSON value in which images and arrays are replaced by their content."""
     if isinstance(value, dict):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

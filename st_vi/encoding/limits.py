@@ -1,4 +1,4 @@
-"""Texts that are longer than a model reads: how many, how much of them is lost, and how to cut them instead."""
+"""Truncated texts: how many there are, and how to split them into chunks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_LIMIT = 10**9  # transformers writes "none" as 10³⁰
 
 @dataclass(frozen=True)
 class Cut:
-    """Texts that the model did not read to their ends: how many, and of their tokens how many it read."""
+    """Truncated texts: their number, their tokens, and how many of these the model read."""
 
     texts: int = 0
     read: int = 0
@@ -30,15 +30,15 @@ class Cut:
 
 
 def token_limit(model: SentenceTransformer) -> int | None:
-    """The tokens that a model reads of an input, special ones included; None where it reads all."""
+    """Maximum number of tokens of an input, including special ones; None for no limit."""
     limit = model.max_seq_length
     return limit if limit is not None and limit < _NO_LIMIT else None
 
 
 def count_cut(model: SentenceTransformer, inputs: Sequence[Any], counts: dict[int, int], prompt: str | None) -> Cut:
-    """Which of the inputs were cut, given the tokens that the model makes of each.
+    """Count truncated inputs, given the number of tokens that the model reads of each.
 
-    Texts without pictures only: visual tokens are never cut off.
+    Only for texts without images: visual tokens are never cut off.
     """
     limit, tokenizer = token_limit(model), getattr(model, "tokenizer", None)
     if limit is None or not callable(tokenizer):
@@ -60,25 +60,25 @@ def _full_count(model: SentenceTransformer, tokenizer: Any, text: str, prompt: s
 
 
 class Chunker:
-    """Cuts texts at the ends of sentences into pieces that the model reads whole.
+    """Splits texts at sentence boundaries into chunks that fit the maximum length of the model.
 
     Args:
         model: Any `SentenceTransformer`.
-        tokens: Of a piece at most, prompt and special tokens included; None for all that the model reads.
-        prompt: What is put before each piece.
+        tokens: Maximum tokens per chunk, including prompt and special tokens; None for the maximum of the model.
+        prompt: Prompt of each chunk.
 
     Raises:
-        ValueError: `tokens` is more than the model reads, or too few; or neither says how many.
+        ValueError: `tokens` exceeds the maximum of the model or is too small, or there is no limit at all.
     """
 
     def __init__(self, model: SentenceTransformer, tokens: int | None, prompt: str | None) -> None:
         limit = token_limit(model)
         if tokens is None and limit is None:
-            raise ValueError("this model reads texts of any length: say how many tokens a chunk has, chunk=512")
+            raise ValueError("this model has no maximum length: set the tokens per chunk, such as chunk=512")
         if tokens is not None and limit is not None and tokens > limit:
             raise ValueError(f"chunks of {tokens} tokens are more than the {limit} that the model reads")
         self.model, self.prompt = model, prompt
-        # What is counted is cut already: a text with as many tokens as the model reads may have had more.
+        # Counts are after truncation: a text with the maximum number of tokens may have had more.
         self.limit = limit - 1 if limit is not None and tokens in (None, limit) else tokens
         assert self.limit is not None
         self._empty = token_counts(model, [""], prompt)
@@ -86,7 +86,7 @@ class Chunker:
             raise ValueError(f"chunks of {tokens or limit} tokens have no room beside prompt and special tokens")
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """The pieces of a text as (start, end), in characters."""
+        """The chunks of a text as (start, end), in characters."""
         assert self.limit is not None
         return chunk_spans(text, self.limit, self._count)
 

@@ -1,6 +1,6 @@
-"""A text encoder as one ONNX graph, from tokens to the finished vector: run here, made in `onnx_export`.
+"""Text encoding with an exported ONNX graph, on onnxruntime or OpenVINO.
 
-Nothing in this module needs torch: onnxruntime or OpenVINO computes, and the tokenizer of transformers reads the text.
+This module does not import torch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CONFIG_FILE = "config_st_vi_onnx.json"
 
 Run = Callable[[dict[str, np.ndarray]], np.ndarray]
 
-_TOKENIZED_AT_ONCE = 1024  # texts; what the tokenizer gives for them is far larger than their ids
+_TOKENIZED_AT_ONCE = 1024  # texts; the output of the tokenizer is much larger than the ids
 _SIMILARITIES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "cosine": lambda a, b: _unit(a) @ _unit(b).T,
     "dot": lambda a, b: a @ b.T,
@@ -34,22 +34,22 @@ _SIMILARITIES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 class OnnxEncoder:
-    """What `export_onnx` wrote, run on CPU: pooling, head and norm are part of the graph.
+    """Runs a model exported by `export_onnx` on CPU; pooling, head and normalisation are part of the graph.
 
-    Needs ``pip install "st-vi[onnx]"``; to run it by OpenVINO, also ``pip install openvino``.
+    Needs ``pip install "st-vi[onnx]"``, and for OpenVINO also ``pip install openvino``.
 
     Args:
-        path: The folder that `export_onnx` wrote.
-        file_name: Which graph in it, such as the "model_int8.onnx" of `quantize_onnx`, which is for onnxruntime.
-        runtime: What computes: "onnxruntime" or "openvino".
-        dtype: In what. "bfloat16" is for OpenVINO, fast on CPUs that have instructions for it (AMX, AVX512_BF16),
-            and moves vectors a little (`docs/benchmarks.md`).
-        threads: That compute one batch; None is the runtime's choice, one for each core.
+        path: Folder written by `export_onnx`.
+        file_name: Graph in the folder, such as "model_int8.onnx" from `quantize_onnx`, which needs onnxruntime.
+        runtime: "onnxruntime" or "openvino".
+        dtype: "bfloat16" needs OpenVINO, is fast on CPUs that support it (AMX, AVX512_BF16), and changes vectors
+            slightly (`docs/benchmarks.md`).
+        threads: Threads per batch; None lets the runtime choose, usually one per core.
 
     Raises:
-        ImportError: The runtime is not installed; or pyvi, where the model segments words.
-        FileNotFoundError: The folder has no such graph, or no configuration.
-        ValueError: The runtime is not known, or does not compute in that dtype.
+        ImportError: The runtime is not installed, or pyvi is not and the model segments words.
+        FileNotFoundError: The folder has no such graph or no configuration.
+        ValueError: The runtime is unknown, or does not support the dtype.
 
     Example:
         >>> from st_vi.encoding.onnx import OnnxEncoder
@@ -83,7 +83,7 @@ class OnnxEncoder:
         self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
         self._segment = segment_words if config["segment_words"] else None
         if self._segment:
-            segmenter()  # fail now, not at the first text, where pyvi is missing
+            segmenter()  # fail now, not at the first text, if pyvi is missing
         self._run = _RUNTIMES[runtime, dtype](folder / file_name, threads)
 
     def encode(
@@ -96,23 +96,23 @@ class OnnxEncoder:
         normalize_embeddings: bool = False,
         show_progress_bar: bool = False,
     ) -> np.ndarray:
-        """Encode as ``SentenceTransformer.encode`` does; batches are of like numbers of tokens, the longest first.
+        """Encode like ``SentenceTransformer.encode``, in batches of similar token counts, the longest first.
 
         Args:
             sentences: A text, or several in a list, a column, a Series, an array or a generator.
-            batch_size: Texts a batch.
-            prompt_name: Of one of the model's prompts; None is the model's default, if it has one.
-            prompt: A text to put before each; goes before `prompt_name`.
-            normalize_embeddings: Whether to bring vectors to length 1 that do not have it.
-            show_progress_bar: Whether to show one, in texts.
+            batch_size: Texts per batch.
+            prompt_name: Name of a prompt of the model; None for its default, if any.
+            prompt: Text to prepend; takes precedence over `prompt_name`.
+            normalize_embeddings: Whether to scale vectors to length 1.
+            show_progress_bar: Whether to show a progress bar.
 
         Returns:
-            An array (len(sentences), D) of float32 in the order of the texts; (D,) for a single one.
+            A float32 array (len(sentences), D) in the order of the texts, or (D,) for a single text.
 
         Raises:
             TypeError: An input is not a text.
-            ValueError: `batch_size` is not positive, the prompt is not known, an input or the prompt is no Unicode
-                text, or the texts are in a table or a set.
+            ValueError: `batch_size` is not positive, the prompt is unknown, an input or the prompt is not valid
+                Unicode, or the texts are in a table or a set.
         """
         if batch_size <= 0:
             raise ValueError(f"batch_size must be positive, got {batch_size}")
@@ -129,29 +129,29 @@ class OnnxEncoder:
         return embeddings[0] if single else embeddings
 
     def similarity(self, embeddings1: np.ndarray, embeddings2: np.ndarray) -> np.ndarray:
-        """Compare all of one (A, D) with all of another (B, D), by the model's own similarity function: (A, B)."""
+        """Similarities (A, B) of embeddings (A, D) and (B, D), by the similarity function of the model."""
         return _SIMILARITIES[self.similarity_fn_name](np.atleast_2d(embeddings1), np.atleast_2d(embeddings2))
 
     def _tokenize(self, texts: list[str], prompt: str) -> list[np.ndarray]:
-        """The token ids of each text, with special tokens and without padding."""
+        """Token ids of each text, with special tokens, without padding."""
         for number, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"input {number} is not a text but {type(text).__name__}")
-            try:  # a string with half of a surrogate pair is no Unicode, and no tokenizer takes it
+            try:  # tokenizers reject strings with unpaired surrogates
                 (prompt + text).encode()
             except UnicodeEncodeError as error:
                 raise ValueError(f"input {number}, {prompt + text!r:.100}, is no Unicode text: {error}") from error
-        # As the modules do: words are segmented in the text alone, then comes the prompt.
+        # Like the modules: segment only the text, then prepend the prompt.
         texts = [prompt + (self._segment(text) if self._segment else text) for text in texts]
         limit = {"truncation": True, "max_length": self.max_seq_length} if self.max_seq_length else {}
         tokens: list[np.ndarray] = []
         for start in range(0, len(texts), _TOKENIZED_AT_ONCE):
             ids = self.tokenizer(texts[start : start + _TOKENIZED_AT_ONCE], **limit)["input_ids"]
-            tokens += [np.asarray(row, dtype=np.int32) for row in ids]  # a tenth of the memory of a list
+            tokens += [np.asarray(row, dtype=np.int32) for row in ids]  # a tenth of the size of a list
         return tokens
 
     def _padded(self, tokens: list[np.ndarray]) -> dict[str, np.ndarray]:
-        """What the graph reads, of one batch with the longest first."""
+        """The inputs of the graph for a batch sorted by length, the longest first."""
         lengths = np.array([len(row) for row in tokens])
         attention_mask = np.arange(lengths[0]) < lengths[:, None]
         input_ids = np.full(attention_mask.shape, self.tokenizer.pad_token_id, dtype=np.int64)
@@ -176,12 +176,12 @@ def _openvino(file: Path, threads: int | None, precision: str) -> Run:
         import openvino
     except ImportError as error:
         raise ImportError('runtime="openvino" needs OpenVINO: pip install openvino') from error
-    # Said in either case: by itself OpenVINO takes bfloat16 wherever the CPU has it.
+    # Always set: OpenVINO defaults to bfloat16 if the CPU supports it.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
     compiled = openvino.Core().compile_model(str(file), "CPU", settings)
-    return lambda inputs: compiled.infer_new_request(inputs)[0]  # a new one: threads may encode at the same time
+    return lambda inputs: compiled.infer_new_request(inputs)[0]  # a new one, because threads may encode concurrently
 
 
 _RUNTIMES: dict[tuple[str, str], Callable[[Path, int | None], Run]] = {

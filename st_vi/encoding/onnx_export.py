@@ -1,4 +1,4 @@
-"""From a `SentenceTransformer` for text to a folder for `OnnxEncoder`; and its graph in 8 bits."""
+"""ONNX export and quantization of text models, for `OnnxEncoder`."""
 
 from __future__ import annotations
 
@@ -21,32 +21,31 @@ from st_vi.modules import WordSegmentedTransformer
 
 INT8_FILE = "model_int8.onnx"
 
-_ONE_FILE = 2**30  # bytes of weights; protobuf ends at twice that, and weights then lie beside the graph
+_ONE_FILE = 2**30  # bytes of weights; protobuf allows twice that, larger weights are stored beside the graph
 _SAMPLES = ["Xin chào!", "Hà Nội là thủ đô của Việt Nam.", unicodedata.normalize("NFD", "TIẾNG VIỆT có dấu"), ""]
 
 
 def export_onnx(model: SentenceTransformer, path: str | Path) -> Path:
-    """Write a text model as one ONNX graph with tokenizer and configuration, for `OnnxEncoder`.
+    """Export a text model as one ONNX graph with tokenizer and configuration, for `OnnxEncoder`.
 
-    The graph is all of the model, from token ids to the vector that ``encode`` gives: pooling, head and norm too, for
-    any number of texts of any length. It is run before this returns, and must give the vectors of the model. Weights
-    are written in float32, whatever they are in the model, which stays what it was; so does `truncate_dim`.
+    The graph contains the whole model, from token ids to the vector returned by ``encode``, including pooling, head and
+    normalisation, for any batch size and length. It is run once to verify that its vectors equal those of the model.
+    Weights are exported in float32; the model itself and its `truncate_dim` stay unchanged.
 
     Needs ``pip install "st-vi[onnx]"``.
 
     Args:
-        model: A `Transformer` or `WordSegmentedTransformer`, and any modules of sentence-transformers and `st_vi`
-            behind it that take no more than its tokens and the attention mask.
-        path: A folder, made where there is none.
+        model: A `Transformer` or `WordSegmentedTransformer`, followed by any modules of sentence-transformers and
+            `st_vi` that need only its tokens and the attention mask.
+        path: Output folder; created if needed.
 
     Returns:
-        The file of the graph, ``path/model.onnx``. Weights of more than a gigabyte lie in ``model.onnx.data`` beside
-        it.
+        The file of the graph, ``path/model.onnx``. Weights above one gigabyte are in ``model.onnx.data`` beside it.
 
     Raises:
         ImportError: onnx, onnxscript or onnxruntime is not installed.
-        ValueError: The model takes more than text; a module is neither of sentence-transformers nor of `st_vi`, or
-            cannot be exported; or the graph gives other vectors than the model.
+        ValueError: The model accepts more than text; a module is from neither sentence-transformers nor `st_vi`, or
+            cannot be exported; or the vectors of the graph differ from those of the model.
 
     Example:
         >>> from st_vi import build_viclsr
@@ -63,24 +62,23 @@ def export_onnx(model: SentenceTransformer, path: str | Path) -> Path:
     file = folder / MODEL_FILE
     _export_graph(model, file)
     model.tokenizer.save_pretrained(str(folder))
-    model[0].config.save_pretrained(str(folder))  # type: ignore[operator,union-attr]  # says which tokenizer it is
+    model[0].config.save_pretrained(str(folder))  # type: ignore[operator,union-attr]  # names the tokenizer class
     _save_config(model, folder / CONFIG_FILE)
     _check_vectors(model, file)
     return file
 
 
 def quantize_onnx(path: str | Path, file_name: str = INT8_FILE, **settings: Any) -> Path:
-    """Write an exported graph once more with weights of 8 bits, by onnxruntime's own dynamic quantisation.
+    """Quantize an exported graph to 8-bit weights with the dynamic quantization of onnxruntime.
 
-    Weights, those of the embedding included, are rounded once, those of a linear layer channel by channel;
-    activations as they come, so that no sentences are needed for calibration. How far vectors move depends on the
-    model: compare before use.
+    Weights, including embeddings, are rounded once, per channel in linear layers. Activations are quantized at run
+    time, so no calibration data is needed. The effect on vectors depends on the model: compare before use.
 
     Args:
-        path: The folder that `export_onnx` wrote.
-        file_name: Of the new graph in it.
-        **settings: For ``onnxruntime.quantization.quantize_dynamic``, over the defaults ``weight_type=QInt8`` and
-            ``per_channel=True``. A CPU without VNNI may want ``reduce_range=True``.
+        path: Folder written by `export_onnx`.
+        file_name: Name of the new graph in the folder.
+        **settings: Options of ``onnxruntime.quantization.quantize_dynamic``, which override the defaults
+            ``weight_type=QInt8`` and ``per_channel=True``. Use ``reduce_range=True`` on a CPU without VNNI.
 
     Returns:
         The file of the new graph, for ``OnnxEncoder(path, file_name=…)``.
@@ -101,7 +99,7 @@ def quantize_onnx(path: str | Path, file_name: str = INT8_FILE, **settings: Any)
 
 
 class _ModuleError(ValueError):
-    """A module of the pipeline cannot be traced; it has a name here, and none in the errors of the exporter."""
+    """A module cannot be traced; names the module, which the errors of the exporter do not."""
 
 
 class _Pipeline(nn.Module):
@@ -117,7 +115,7 @@ class _Pipeline(nn.Module):
         for part in self.parts:
             try:
                 features = part(features)
-            except Exception as error:  # of many kinds, from a missing feature to a branch on values
+            except Exception as error:  # many kinds, from a missing feature to a branch on values
                 raise _ModuleError(f"{fullname(part)} cannot be exported to ONNX: {error}") from error
         return features["sentence_embedding"][:, : self.truncate_dim]
 
@@ -125,12 +123,12 @@ class _Pipeline(nn.Module):
 def _check_modules(model: SentenceTransformer) -> None:
     for module in model:
         if not fullname(module).startswith(("sentence_transformers.", "st_vi.")):
-            raise ValueError(f"{fullname(module)} is a module neither of sentence-transformers nor of st_vi")
+            raise ValueError(f"{fullname(module)} is a module of neither sentence-transformers nor st_vi")
         if not getattr(module, "include_prompt", True):
-            raise ValueError(f"{fullname(module)} leaves out the prompt's tokens, which the graph does not know")
+            raise ValueError(f"{fullname(module)} leaves out the prompt's tokens, which the graph cannot identify")
     if not isinstance(model[0], Transformer) or model[0].tokenizer is None or model.modalities != ["text"]:
         raise ValueError(
-            f"only models for text that begin with a Transformer can be exported to ONNX; this one begins with "
+            f"only models for text whose first module is a Transformer can be exported to ONNX; this one begins with "
             f"{fullname(model[0])} and takes {', '.join(map(str, model.modalities))}"
         )
     if model[0].backend != "torch":
@@ -148,7 +146,7 @@ def _require_onnx() -> None:
 
 def _export_graph(model: SentenceTransformer, file: Path) -> None:
     pipeline = _Pipeline(model).eval()
-    features = model[0].preprocess(_SAMPLES[:2])  # type: ignore[operator]  # of different lengths, or padding would not be traced
+    features = model[0].preprocess(_SAMPLES[:2])  # type: ignore[operator]  # of different lengths, so that padding is traced
     inputs = {name: features[name] for name in ("input_ids", "attention_mask")}
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
     size = sum(tensor.nbytes for tensor in model.state_dict().values())
@@ -167,7 +165,7 @@ def _export_graph(model: SentenceTransformer, file: Path) -> None:
                 verbose=False,
             )
     except Exception as error:
-        # The exporter's own error is pages long, and wraps the one that tells what is wrong.
+        # The error of the exporter is pages long and wraps the useful one.
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, _ModuleError):
             cause = cause.__cause__ or cause.__context__
@@ -189,7 +187,7 @@ def _save_config(model: SentenceTransformer, file: Path) -> None:
 
 
 def _check_vectors(model: SentenceTransformer, file: Path) -> None:
-    """Refuse a graph that is not the model: an operator may differ, or the module may prepare texts in another way."""
+    """Check that graph and model agree: an operator may differ, or a module may preprocess texts differently."""
     expected = model.encode(_SAMPLES, show_progress_bar=False)
     found = OnnxEncoder(file.parent, threads=1).encode(_SAMPLES)
     difference = np.abs(found - expected).max() / np.abs(expected).max()

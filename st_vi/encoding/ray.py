@@ -1,4 +1,4 @@
-"""The same job on Ray Data, where one machine is not enough: an engine that is there already, and one actor."""
+"""Encoding of a corpus on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     import datasets
     import ray.data
 
-_FIRST_ROWS = 1000  # by which it is decided whether a column has texts or names of pictures
+_FIRST_ROWS = 1000  # rows used to decide whether a column has texts or image file names
 
 
 class SkippedRows:
-    """One for all workers: what was wrong with bad rows, by their ids. A batch that is tried again counts once."""
+    """Reasons why rows were skipped, by id, shared by all workers. A retried batch counts once."""
 
     def __init__(self) -> None:
         self.found: dict[Any, str] = {}
 
     def add(self, problems: dict[Any, str]) -> None:
-        """Write down bad rows."""
+        """Record bad rows."""
         self.found |= problems
 
     def told(self) -> dict[Any, str]:
-        """All that were written down."""
+        """All recorded rows."""
         return self.found
 
 
 class EncoderActor:
-    """One worker: a model, loaded once, that turns every batch of rows it is given into rows with ``embedding``."""
+    """A worker that loads a model once and adds ``embedding`` to batches of rows."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class EncoderActor:
         self.skipped = skipped
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """The batch's ids, kept columns and embeddings."""
+        """Ids, kept columns and embeddings of the batch."""
         ids = batch["id"].to_pylist()
         problems = Problems(self.bad_row, lambda place: f"id {ids[place]!r}")
         rows = batch.select(self.encoder.columns.names).to_pylist()
@@ -95,25 +95,25 @@ def encode_with_ray(
     chunk: bool | int = False,
     bad_row: BadRow = "error",
 ) -> dict[Any, str]:
-    """Encode one column of a corpus into Parquet files, on all the workers of a Ray cluster.
+    """Encode one column of a corpus into Parquet files on a Ray cluster.
 
-    Ray reads, distributes, retries and writes; the columns are those of `encode_corpus`. Rows may come in another
-    order, and the names of the files are Ray's. The cluster is the one that runs (``ray.init(address=…)`` before),
-    else a local one. A killed run does not go on: for one machine, `encode_corpus` does.
+    Ray reads, distributes, retries and writes. The columns are the same as with `encode_corpus`, but row order may
+    change, and Ray chooses the file names. Uses the running cluster (call ``ray.init(address=…)`` first) or starts a
+    local one. A killed run cannot be resumed; on one machine, use `encode_corpus` for that.
 
     Args:
-        model_path: A folder that every machine sees, or a hub id, for `st_vi.load`.
-        rows: Parquet files (a path or URI, or several), a `datasets.Dataset`, or a Ray data set, with a column ``id``
-            by which a row is found again; a `datasets.Dataset` without one gets the row numbers.
-        output: A folder or URI that every machine sees.
-        column: As for `encode_corpus`. Names of pictures are relative to the folder of the Parquet files, or to where
-            this is called; every machine has to see them.
+        model_path: Folder visible to every machine, or a Hub id, for `st_vi.load`.
+        rows: Parquet files (one or more paths or URIs), a `datasets.Dataset` or a Ray dataset, with a column ``id``
+            that identifies rows; a `datasets.Dataset` without one gets row numbers.
+        output: Folder or URI visible to every machine.
+        column: As for `encode_corpus`. Image paths are relative to the folder of the Parquet files, or to the working
+            directory, and must be visible to every machine.
         image_column: As for `encode_corpus`.
         text_only: As for `encode_corpus`.
         keep: Columns to copy, besides ``id``.
-        concurrency: Workers, each with a model of its own.
-        batch_size: Rows a worker takes at a time.
-        num_gpus: Of each worker; 1, or a part of one.
+        concurrency: Number of workers, each with its own model.
+        batch_size: Rows per batch of a worker.
+        num_gpus: GPUs per worker; may be a fraction.
         max_tokens: As for `encode_by_cost`.
         prompt_name: As for ``encode``.
         prompt: As for ``encode``.
@@ -123,12 +123,12 @@ def encode_with_ray(
         bad_row: As for `encode_corpus`.
 
     Returns:
-        What was wrong with the rows that were left out, by their ids.
+        Id of each skipped row to the reason.
 
     Raises:
         ImportError: Ray is not installed.
-        ValueError: A column is missing, or an argument is out of its range. A row that is bad (named by its id) comes
-            as Ray's own error.
+        ValueError: A column is missing, or an argument is out of range. A bad row, named by its id, raises an error of
+            Ray.
 
     Example:
         >>> from datasets import Dataset
@@ -153,7 +153,7 @@ def encode_with_ray(
     read = InputColumns.of(data.take(_FIRST_ROWS), column, image_column, text_only, folder)
     skipped: Any = ray.remote(num_cpus=0)(SkippedRows).remote()  # type: ignore[attr-defined]
     written = list(dict.fromkeys(["id", *keep]))
-    # A table in memory is one block, and would be one worker's.
+    # A table in memory is a single block, which would go to a single worker.
     encoded = data.repartition(target_num_rows_per_block=batch_size).map_batches(
         EncoderActor,
         fn_constructor_kwargs={
@@ -175,7 +175,7 @@ def encode_with_ray(
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=concurrency),
         num_gpus=num_gpus,
-        num_cpus=0.5,  # for Ray's accounts only: workers that hold every CPU would wait for ever for rows to be read
+        num_cpus=0.5,  # leaves CPUs for reading: workers that reserve all of them would wait forever
     )
     encoded.write_parquet(str(output))
     found: dict[Any, str] = ray.get(skipped.told.remote())
@@ -183,7 +183,7 @@ def encode_with_ray(
 
 
 def _dataset(rows: Any) -> tuple[ray.data.Dataset, Path]:
-    """The rows, and what names of pictures in them are relative to."""
+    """The rows, and the folder that image paths are relative to."""
     import ray.data
 
     if isinstance(rows, ray.data.Dataset):

@@ -1,4 +1,4 @@
-"""Rows to vectors, the same on one machine and on many: bad rows by name, long texts whole or in chunks."""
+"""Encoding of rows, with reports of bad rows and chunking of long texts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ BadRow = Literal["error", "skip"]
 
 @dataclass
 class Problems:
-    """Bad rows by their place: the first is an error, or all are written down.
+    """Bad rows by position: either raised at the first one, or collected.
 
     Args:
         bad_row: "error" or "skip".
-        name: What a place is called, such as "row 12".
+        name: Function that names a position, such as "row 12".
     """
 
     bad_row: BadRow
@@ -31,7 +31,7 @@ class Problems:
     found: dict[int, str] = field(default_factory=dict)
 
     def add(self, place: int, column: str, problem: str, cause: Exception | None = None) -> None:
-        """Write down a bad row.
+        """Record a bad row.
 
         Raises:
             ValueError: `bad_row` is "error".
@@ -43,7 +43,7 @@ class Problems:
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """Vectors (N, D), and for each of them the place of its row and, of a piece of a text, where that is."""
+    """Vectors (N, D), with the position of the row of each, and of the chunk in its text."""
 
     places: list[int]
     spans: list[tuple[int, int] | None]
@@ -52,18 +52,18 @@ class EncodedRows:
 
 
 class RowEncoder:
-    """A model with all that says how it encodes rows.
+    """A model with the settings for encoding rows.
 
     Args:
         model: Any `SentenceTransformer`.
-        columns: Where in a row its input is.
-        prompt: What is put before each.
+        columns: Columns of the input.
+        prompt: Prompt of each input.
         max_tokens: As for `encode_by_cost`.
         normalize: As for `encode_by_cost`.
-        chunk: Whether to encode long texts in pieces; a number says of how many tokens at most.
+        chunk: Whether to split long texts into chunks; a number sets the maximum tokens per chunk.
 
     Raises:
-        ValueError: The model takes no pictures and the columns hold some, or there can be no such chunks.
+        ValueError: The columns have images but the model does not accept them, or chunks of this size are impossible.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class RowEncoder:
         self.chunker = Chunker(model, None if chunk is True else chunk, prompt) if chunk else None
 
     def inputs(self, rows: Sequence[Mapping[str, Any]], problems: Problems) -> dict[int, Any]:
-        """What to encode of each row, by its place."""
+        """The input of each row, by position."""
         found = {}
         for place, row in enumerate(rows):
             try:
@@ -93,7 +93,7 @@ class RowEncoder:
     def encode(
         self, inputs: Mapping[int, Any], problems: Problems, done: Callable[[int], Any] = lambda rows: None
     ) -> EncodedRows:
-        """Encode inputs that have places; `done` is told how many rows more are through."""
+        """Encode inputs by position; `done` is called with the number of rows finished since the last call."""
 
         def fail(number: int, error: Exception) -> None:
             column = self.columns.image or self.columns.text
@@ -123,7 +123,7 @@ class RowEncoder:
     def _chunks(
         self, places: list[int], items: list[Any], counts: Mapping[int, int]
     ) -> tuple[list[int], list[Any], list[tuple[int, int] | None]]:
-        """The pieces of all texts in the order of the rows; whatever is no text stays whole."""
+        """The chunks of all texts in row order; other inputs are not split."""
         assert self.chunker is not None and self.chunker.limit is not None
         pieces: list[tuple[int, Any, tuple[int, int] | None]] = []
         for number in sorted(counts):

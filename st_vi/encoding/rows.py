@@ -1,4 +1,4 @@
-"""From the rows of a corpus to what a model takes: which columns hold texts and which pictures, and what is wrong."""
+"""Model inputs from the rows of a corpus."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _PICTURE = re.compile(
     r".*\.(?:apng|avif|bmp|dib|gif|hei[cf]|ico|jfif|jp2|jpe|jpe?g|p[bgnp]m|png|tga|tiff?|webp)\s*", re.IGNORECASE
 )
 
-# What stands for a picture or a video in the text of a Qwen2-VL, as does what is around it.
+# Placeholders of images and videos in the text of a Qwen2-VL, and their delimiters.
 _RESERVED = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 
 
 class BadValue(ValueError):
-    """What is wrong with one field of a row."""
+    """A field of a row has an invalid value."""
 
     def __init__(self, column: str, problem: str) -> None:
         super().__init__(f"column {column!r}: {problem}")
@@ -30,7 +30,7 @@ class BadValue(ValueError):
 
 
 class NoRow(dict[str, Any]):
-    """What stands in a corpus in the place of a row, and has no columns."""
+    """An item of a corpus that is not a row."""
 
     def __init__(self, value: Any) -> None:
         super().__init__()
@@ -39,14 +39,14 @@ class NoRow(dict[str, Any]):
 
 @dataclass(frozen=True)
 class InputColumns:
-    """Where in a row the input is, and how to read it.
+    """The columns of the input, and how to interpret them.
 
     Attributes:
-        text: The column of texts, or of anything that the model takes; None where there are pictures only.
-        image: The column of pictures, if it was named.
-        pictures: Whether strings in the column `text` are names of pictures, all of them.
-        text_only: Whether all strings in the column `text` are texts, even if they look like the name of a picture.
-        folder: What names of pictures are relative to.
+        text: Column of texts, or of any inputs of the model; None if there are only images.
+        image: Column of images, if it was named.
+        pictures: Whether all strings in the column `text` are image paths.
+        text_only: Whether all strings in the column `text` are text, even if they look like image paths.
+        folder: Folder that image paths are relative to.
     """
 
     text: str | None
@@ -64,10 +64,10 @@ class InputColumns:
         text_only: bool,
         folder: Path | None,
     ) -> InputColumns:
-        """Decide by the first rows of a corpus.
+        """Infer the settings from the first rows of a corpus.
 
-        A column is one of pictures if it is named so, if its name is "image" or ends in "_image", or if more of its
-        strings look like names of pictures than do not.
+        A column has images if it was named as such, if it is called "image" or "…_image", or if most of its strings
+        look like image paths.
         """
         if image_column is not None:
             if column is None and any("text" in row for row in rows):
@@ -83,26 +83,26 @@ class InputColumns:
         return [name for name in (self.text, self.image) if name is not None]
 
     def check_model(self, modalities: Iterable[Any]) -> None:
-        """Refuse pictures for a model that takes none: it would read their names.
+        """Reject image columns for a text-only model, which would encode their paths.
 
         Raises:
-            ValueError: The model takes texts only.
+            ValueError: The model accepts only text.
         """
         if (self.image or self.pictures) and not any("image" in kind for kind in modalities):
             raise ValueError(
-                f"column {self.image or self.text!r} holds pictures, and this model takes none. If it holds texts that "
-                "look like names of pictures, say text_only (--text-only)"
+                f"column {self.image or self.text!r} holds pictures, and this model takes none. If these are texts "
+                "that look like image file names, use text_only (--text-only)"
             )
 
     def input(self, row: Mapping[str, Any], modalities: Sequence[Any]) -> Any:
-        """What to encode of a row; a picture stays a path or bytes until its batch comes.
+        """The input of a row; images stay paths or bytes until their batch is encoded.
 
         Raises:
-            BadValue: There is nothing to encode, or something that no model takes.
+            BadValue: There is nothing to encode, or a value has an unsupported type.
         """
         if isinstance(row, NoRow):
             raise BadValue(self.names[0], f"expected a dict of columns, got {row.value!r:.100}")
-        plain = not any("image" in kind for kind in modalities)  # for such models every string is a text
+        plain = not any("image" in kind for kind in modalities)  # for text-only models every string is text
         if self.image is None:
             assert self.text is not None
             return self._any(row.get(self.text), self.text, plain)
@@ -124,7 +124,7 @@ class InputColumns:
             if not plain and not self.text_only and (self.pictures or self._names_picture(value)):
                 return {"image": self._pictures(value, column)}
             _check_text(value, column, plain)
-            return value if plain else {"text": value}  # nobody shall take it for the name of a file or an address
+            return value if plain else {"text": value}  # so that it is never opened as a path or URL
         if _is_nothing(value):
             raise BadValue(column, f"nothing to encode in {value!r:.100}")
         if _is_picture(value) or (self.pictures and isinstance(value, (list, tuple))):
@@ -136,7 +136,7 @@ class InputColumns:
         return value
 
     def _names_picture(self, value: str) -> bool:
-        """Whether a string among texts is a picture's name: a sentence may end like one."""
+        """Whether a string among texts is an image path, and not a sentence that ends like one."""
         sentence = re.search(r"\s", value.strip()) and not re.search(r"[/\\]", value)
         return looks_like_picture(value) and (not sentence or _is_file(Path(self.folder or ".", value)))
 
@@ -150,13 +150,13 @@ class InputColumns:
         return found["text"] if plain else found
 
     def _pictures(self, value: Any, column: str) -> Any:
-        """One picture, a list of several, or None."""
+        """One image, a list of images, or None."""
         if value is None or (isinstance(value, str) and is_blank(value)):
             return None
         if isinstance(value, (list, tuple)):
             several = [found for one in value if (found := self._pictures(one, column)) is not None]
             return several or None
-        if isinstance(value, Mapping) and value.keys() & {"bytes", "path"}:  # an undecoded column of data sets
+        if isinstance(value, Mapping) and value.keys() & {"bytes", "path"}:  # an undecoded image column of datasets
             value = value.get("bytes") or value.get("path")
         if isinstance(value, (str, Path)):
             path = Path(self.folder or ".", value)
@@ -170,7 +170,7 @@ class InputColumns:
 
 
 def looks_like_picture(text: str) -> bool:
-    """Whether a string could be the name of a file with a picture, or one on the web.
+    """Whether a string looks like the path or URL of an image.
 
     Example:
         >>> from st_vi.encoding.rows import looks_like_picture
@@ -180,7 +180,7 @@ def looks_like_picture(text: str) -> bool:
     if text.startswith("data:image/"):
         return True
     name = text.partition("?")[0] if text.startswith(("http://", "https://")) else text
-    return bool(_PICTURE.fullmatch(name))  # a dot stands for no line end
+    return bool(_PICTURE.fullmatch(name))  # "." does not match a line break
 
 
 def _mostly_pictures(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
@@ -212,5 +212,5 @@ def _is_picture(value: Any) -> bool:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # too long for a name, or with a null character
+    except (OSError, ValueError):  # too long for a path, or with a null character
         return False

@@ -1,4 +1,4 @@
-"""Files of a corpus: shards that say of which rows they are made, and the manifest of them all."""
+"""Shard files of an encoded corpus, and their manifest."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LAYOUT = 2
 
 @dataclass(frozen=True)
 class Notes:
-    """What is known of a shard beside its vectors.
+    """Metadata of a shard.
 
     Attributes:
-        fingerprints: One for each row of the corpus that went into the shard, skipped ones too.
-        skipped: What was wrong with bad rows, by their number in the corpus.
-        cut: Texts that the model did not read to their ends.
+        fingerprints: One per row of the shard, including skipped rows.
+        skipped: Row number in the corpus to the reason why it was skipped.
+        cut: Truncated texts.
     """
 
     fingerprints: tuple[bytes, ...] = ()
@@ -40,7 +40,7 @@ class Notes:
         return Notes(self.fingerprints + other.fingerprints, self.skipped | other.skipped, self.cut + other.cut)
 
     def to_metadata(self) -> dict[str, str]:
-        """As Parquet has it."""
+        """Convert to Parquet metadata."""
         return {
             "st_vi.rows": base64.b64encode(b"".join(self.fingerprints)).decode(),
             "st_vi.skipped": json.dumps(self.skipped),
@@ -49,7 +49,7 @@ class Notes:
 
     @classmethod
     def of(cls, metadata: Mapping[bytes, bytes]) -> Notes:
-        """From what Parquet has."""
+        """Read from Parquet metadata."""
         rows = base64.b64decode(metadata[b"st_vi.rows"])
         return cls(
             tuple(rows[i : i + FINGERPRINT_BYTES] for i in range(0, len(rows), FINGERPRINT_BYTES)),
@@ -59,27 +59,27 @@ class Notes:
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """Where a shard is, or will be."""
+    """Path of a shard."""
     return folder / f"shard-{number:05d}.parquet"
 
 
 def shard_notes(path: Path) -> Notes:
-    """What a shard says of itself.
+    """Read the metadata of a shard.
 
     Raises:
-        ValueError: It says nothing, or the file is broken.
+        ValueError: The file has none, or is damaged.
     """
     try:
         return Notes.of(pq.read_schema(path).metadata or {})
     except (KeyError, ValueError, pa.ArrowException) as error:
-        raise ValueError(f"{path} is no shard that encode_corpus wrote: delete it to have it made again") from error
+        raise ValueError(f"{path} is no shard that encode_corpus wrote: delete it to recreate it") from error
 
 
 def check_rows(path: Path, stored: Sequence[bytes], now: Sequence[bytes], first: int) -> None:
-    """Refuse rows that are not those of the shard, or more than them at its end.
+    """Check that the rows begin with those of the shard.
 
     Raises:
-        ValueError: The shard was made of other rows; names the first of them.
+        ValueError: The shard was made of other rows; names the first one.
     """
     for place, (before, after) in enumerate(zip(stored, now, strict=False)):
         if before != after:
@@ -90,37 +90,40 @@ def check_rows(path: Path, stored: Sequence[bytes], now: Sequence[bytes], first:
             return
         problem = f"it has {len(stored)}, and now there are {len(now)}"
     raise ValueError(
-        f"{path} was made of other rows: {problem}. Delete this file to have its rows encoded again, or give another "
-        "output"
+        f"{path} was made of other rows: {problem}. Delete this file to re-encode its rows, or use another "
+        "output folder"
     )
 
 
 def check_manifest(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse a folder that was begun in another way.
+    """Check that a folder was started with the same settings.
 
     Raises:
-        ValueError: Names what was different.
+        ValueError: A setting differs; it is named.
     """
     manifest = folder / MANIFEST
     if not manifest.exists():
         if any(folder.glob("shard-*.parquet")):
-            raise ValueError(f"{folder} has shards without {MANIFEST}: nobody knows what made them")
+            raise ValueError(f"{folder} has shards without {MANIFEST}, so their model and settings are unknown")
         return
     try:
         before = json.loads(manifest.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{manifest} cannot be read: {error}") from error
     if not isinstance(before, dict) or before.get("layout") != settings["layout"]:
-        raise ValueError(f"{folder} was begun by another version of st_vi. Give another output, or delete this one.")
+        raise ValueError(
+            f"{folder} was begun by another version of st_vi. Use another output folder, or delete this one."
+        )
     changed = [f"{name} {before.get(name)!r}, now {now!r}" for name, now in settings.items() if before.get(name) != now]
     if changed:
         raise ValueError(
-            f"{folder} was begun with another {'; another '.join(changed)}. Give another output, or delete this one."
+            f"{folder} was begun with another {'; another '.join(changed)}. "
+            "Use another output folder, or delete this one."
         )
 
 
 def save_manifest(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write the manifest, whole or not at all."""
+    """Write the manifest atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
     with _complete(folder / MANIFEST) as file:
@@ -128,23 +131,23 @@ def save_manifest(folder: Path, content: Mapping[str, Any]) -> None:
 
 
 def save_shard(path: Path, table: pa.Table, notes: Notes) -> None:
-    """Write a shard, whole or not at all."""
+    """Write a shard atomically."""
     table = table.replace_schema_metadata(notes.to_metadata())
-    # A dictionary of floats would be built, found to be too large and thrown away.
+    # No dictionary: one of floats would be built and then discarded as too large.
     words = [column.name for column in table.schema if column.name not in ("id", "start", "end", "embedding")]
     with _complete(path) as file, pq.ParquetWriter(file, table.schema, use_dictionary=words) as writer:
-        if table.num_rows:  # a group of no rows is more than datasets can read
+        if table.num_rows:  # datasets cannot read an empty row group
             writer.write_table(table)
 
 
 def read_shard(path: Path) -> pa.Table:
-    """The rows of a shard without its notes."""
+    """The rows of a shard, without its metadata."""
     return pq.read_table(path).replace_schema_metadata(None)
 
 
 @contextmanager
 def _complete(path: Path) -> Iterator[BinaryIO]:
-    """A file that has its name when all of it is on the disk, and not before."""
+    """A file that appears under its name only when completely written."""
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:
@@ -152,6 +155,6 @@ def _complete(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:  # a full disk; Python names the file only where opening it fails
+    except OSError as error:  # a full disk; Python names the file only if opening it fails
         todo = f"{error.strerror}. The shards before it are complete; make room and call this again"
         raise OSError(error.errno, todo, str(path)) from error

@@ -1,4 +1,4 @@
-"""Rows of a corpus from wherever they are, none of them in memory before its turn where they come from a file."""
+"""Sources of the rows of a corpus, streamed where possible."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from st_vi.files.read import local_path, stream_rows
 def open_rows(
     rows: str | Path | Iterable[Mapping[str, Any]], columns: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterable[Any]:
-    """The rows to iterate over, with no more columns than are asked for where that saves reading them.
+    """The rows to iterate over, with only the requested columns if that avoids reading the others.
 
     Raises:
-        FileNotFoundError: `rows` names a file that is not there.
+        FileNotFoundError: `rows` is a file that does not exist.
         ValueError: A column is missing.
     """
     if isinstance(rows, (str, Path)):
         path = local_path(rows)
         stream = stream_rows(path) if path else None
         if stream:
-            return (row for _, row in stream)  # `read_rows` would hold all of them
-    source: Any = read_rows(rows) if isinstance(rows, (str, Path)) else rows  # Arrow, mapped to a file
+            return (row for _, row in stream)  # `read_rows` would load all of them
+    source: Any = read_rows(rows) if isinstance(rows, (str, Path)) else rows  # memory-mapped Arrow
     if hasattr(source, "itertuples"):  # pandas
         names = [str(name) for name in source.columns]
         _check(names, columns)
@@ -40,13 +40,13 @@ def open_rows(
 
 
 def folder_of(rows: Any) -> Path | None:
-    """What names of pictures in the rows are relative to, if it is not the working directory."""
+    """The folder that image paths are relative to, if it is not the working directory."""
     path = Path(rows).expanduser() if isinstance(rows, (str, Path)) else None
     return path.parent if path and path.is_file() else None
 
 
 def row_count(source: Any, rows: Any) -> int | None:
-    """How many rows there are, as far as that is known without reading all of them as rows."""
+    """Number of rows, if it is known without reading them."""
     if hasattr(source, "__len__"):
         return len(source)
     if hasattr(rows, "__len__") and not isinstance(rows, str):
@@ -63,7 +63,7 @@ def _check(names: Sequence[str], columns: Sequence[str]) -> None:
 
 
 def _undecoded(rows: Any) -> Any:
-    """Pictures as bytes or paths: a broken one is then one bad row, and not the end of reading."""
+    """Leave images undecoded, so that a damaged one is a bad row and does not stop reading."""
     for name, feature in (rows.features or {}).items():
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(name, datasets.Image(decode=False))

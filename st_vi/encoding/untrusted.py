@@ -1,4 +1,4 @@
-"""Inputs from users of a server: text stays text, and no file and no address is opened for them."""
+"""Safe conversion of inputs from untrusted users."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from st_vi.text import is_unicode
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # not EPS, say, for which Pillow starts Ghostscript
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # not EPS, for which Pillow starts Ghostscript
 MAX_PIXELS = 50_000_000
 
 _ROLES = ("system", "user", "assistant")
@@ -27,28 +27,28 @@ _PICTURES = "expected the bytes of a picture, or these in base64; paths and addr
 
 
 def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int = MAX_PIXELS) -> Any:
-    """What somebody else sent, as an input for ``model.encode`` that opens nothing on their behalf.
+    """Convert untrusted data to an input for ``model.encode`` that opens no files or URLs.
 
-    ``encode`` itself trusts its caller: a string may be the path of a picture on this machine, or an address that it
-    fetches. Here every text is text, whatever it says: an address, a path, ``data:…``; and the special tokens of the
-    model in it, such as ``<|image_pad|>``, ``</s>`` or the prefix of a task, are broken by a space. Pictures are their
-    bytes. It is all made anew, of what is known: nothing else in a dict gets through.
+    ``encode`` trusts its caller: a string may be the path of a local image, or a URL that it fetches. Here, every
+    string is text, even if it is a URL, a path or ``data:…``, and special tokens of the model in it, such as
+    ``<|image_pad|>``, ``</s>`` or a task prefix, are broken up with a space. Images are passed as bytes. Only known
+    keys of a dict are kept.
 
-    How long a request may be is for the server to say; texts beyond the model's limit are cut as ever.
+    Limiting the length of a request is up to the server; texts beyond the maximum length are truncated as usual.
 
     Args:
-        model: That will encode it.
-        value: As JSON has it: a text; ``{"text": …, "image": …}`` with one picture or a list of them, or one of the two
-            alone; a message ``{"role": …, "content": …}``, or a list of these. A picture is bytes or base64, with
-            ``data:image/…;base64,`` before it or without.
-        max_pixels: Of a picture, before it is decoded.
+        model: The model for the input.
+        value: A JSON value: a text; ``{"text": …, "image": …}`` with one image or a list of images, or only one of the
+            two keys; a message ``{"role": …, "content": …}``, or a list of messages. An image is bytes or base64, with
+            or without ``data:image/…;base64,``.
+        max_pixels: Maximum size of an image, checked before decoding.
 
     Returns:
-        ``{"text": …}``, ``{"image": …}``, both in one, or a conversation.
+        ``{"text": …}``, ``{"image": …}``, both combined, or a conversation.
 
     Raises:
-        ValueError: It is none of these, holds neither text nor picture, a text is no Unicode, or a picture is none, is
-            of a format that is not in `FORMATS`, or too large.
+        ValueError: The value has none of these forms, has neither text nor image, a text is not valid Unicode, or an
+            image is invalid, too large or in a format that is not in `FORMATS`.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -84,7 +84,7 @@ def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int =
 
 
 def _special_tokens(model: SentenceTransformer) -> re.Pattern[str]:
-    """The first letter of each, wherever a text has one."""
+    """A pattern for the first letter of every special token in a text."""
     known = getattr(getattr(model[0], "tokenizer", None), "added_tokens_decoder", {})
     tokens = sorted(str(token) for token in known.values() if token.special and len(str(token)) > 1)
     return re.compile("|".join(f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in tokens) or r"(?!)")
@@ -101,7 +101,7 @@ def _text(value: Any, name: str, marks: re.Pattern[str]) -> str:
 def _picture(value: Any, name: str, max_pixels: int) -> Image:
     from PIL import Image
 
-    Image.init()  # else it knows a few formats only
+    Image.init()  # registers all formats
     if isinstance(value, str):
         try:
             value = base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
@@ -114,8 +114,10 @@ def _picture(value: Any, name: str, max_pixels: int) -> Image:
             width, height = picture.size
     except Image.DecompressionBombError:
         width = height = max_pixels
-    except Exception:  # of many kinds: Pillow's decoders raise whatever they stumble over
-        raise ValueError(f"{name} is no picture, or of another format than {', '.join(FORMATS)}; {_PICTURES}") from None
+    except Exception:  # Pillow's decoders raise many kinds
+        raise ValueError(
+            f"{name} is not an image, or has another format than {', '.join(FORMATS)}; {_PICTURES}"
+        ) from None
     if width * height > max_pixels:
         raise ValueError(f"{name} has more than {max_pixels} pixels")
     try:
@@ -125,7 +127,7 @@ def _picture(value: Any, name: str, max_pixels: int) -> Image:
 
 
 def _message(message: Mapping[str, Any], marks: re.Pattern[str], max_pixels: int) -> dict[str, Any]:
-    if message["role"] not in _ROLES:  # it stands in the template
+    if message["role"] not in _ROLES:  # it is inserted into the template
         raise ValueError(f"'role': expected one of {_ROLES}, got {_shown(message['role'])}")
     content = message["content"]
     if isinstance(content, str):

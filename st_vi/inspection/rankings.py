@@ -57,7 +57,7 @@ class RetrievalSet:
                 raise ValueError(f"query {query} names row {row} of a corpus with {len(self.corpus)} documents")
 
     def with_queries(self, change: Callable[[str], str | None]) -> RetrievalSet:
-        """The same documents with changed queries; a query for which `change` returns None or its own text is dropped."""
+        """The same documents with changed queries; those for which `change` returns None or the same are dropped."""
         changed = [(row, change(query)) for row, query in enumerate(self.queries)]
         kept = [(row, text) for row, text in changed if text and text != self.queries[row]]
         return RetrievalSet([text for _, text in kept], self.corpus, [self.relevant[row] for row, _ in kept])

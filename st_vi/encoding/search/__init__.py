@@ -1,4 +1,4 @@
-"""Search files by meaning, by words, and by both: needs ``pip install "st-vi[search]"``.
+"""Hybrid search in files. Needs ``pip install "st-vi[search]"``.
 
 Names are imported on first use.
 """

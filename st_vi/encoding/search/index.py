@@ -1,4 +1,4 @@
-"""One index over the passages of files: by vectors, by words, and both together."""
+"""A hybrid index of passages: dense vectors and BM25."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ CANDIDATES = 1000
 
 @dataclass(frozen=True)
 class Found:
-    """A passage that was found, and why.
+    """A search result.
 
     Attributes:
         passage: The passage.
-        score: Cosine, BM25, or for both sides the sum of standardised scores.
-        by_vectors: Its rank by vectors, from 1; None if it is not among the first thousand.
-        by_words: Its rank by words; None as well where it shares none with the query.
+        score: Cosine, BM25 score, or the sum of both after standardisation.
+        by_vectors: Rank by vectors, from 1; None if not in the top thousand.
+        by_words: Rank by BM25, from 1; None if not in the top thousand, or without a word of the query.
     """
 
     passage: Passage
@@ -39,18 +39,18 @@ class Found:
 
 
 class SearchIndex:
-    """Search passages by meaning and by words.
+    """Hybrid search of passages by vectors and words.
 
-    By vectors, the cosine of query and passage (FAISS, exact). By words, BM25 with diacritics or, for a query without,
-    without. Together, each side's scores are standardised over the candidates of both, (s − mean) / deviation, and
-    added up: unlike the sum of reciprocal ranks, this lets a side that is sure outweigh one that is not.
+    Vectors are compared by cosine (FAISS, exact). Words are compared with BM25, which ignores diacritics if the query
+    has none. For hybrid search, the scores of each side are standardised over the candidates of both, (s − mean) /
+    deviation, and added. Unlike reciprocal rank fusion, this lets a confident side outweigh an uncertain one.
 
     Args:
-        passages: At least one; `read_passages` makes them of files.
-        model: The encoder; None searches by words alone.
-        store: Keeps vectors from one run to the next; None encodes everything now.
-        query_prompt_name: A prompt of the model for queries.
-        show_progress_bar: Whether to show one while passages are encoded.
+        passages: Passages, at least one; see `read_passages`.
+        model: The encoder; None for BM25 only.
+        store: Cache of vectors; None encodes all passages now.
+        query_prompt_name: Name of the prompt for queries.
+        show_progress_bar: Whether to show a progress bar while encoding passages.
 
     Raises:
         ImportError: A package of the extra `search` is missing.
@@ -104,26 +104,26 @@ class SearchIndex:
 
         Args:
             source: A file or a folder.
-            model: The encoder; None searches by words alone.
-            kept_in: A folder for the vectors, so that the next run encodes only what is new.
-            column: The column of tables.
-            query_prompt_name: A prompt of the model for queries.
-            show_progress_bar: Whether to show one while passages are encoded.
+            model: The encoder; None for BM25 only.
+            kept_in: Folder in which vectors are cached, so that the next run encodes only new passages.
+            column: Column of tables to search.
+            query_prompt_name: Name of the prompt for queries.
+            show_progress_bar: Whether to show a progress bar while encoding passages.
         """
         passages = read_passages(source, _token_counter(model), column=column, show_progress_bar=show_progress_bar)
         store = VectorStore(kept_in, model) if model is not None and kept_in is not None else None
         return cls(passages, model, store, query_prompt_name=query_prompt_name, show_progress_bar=show_progress_bar)
 
     def search(self, query: str, top: int = 5, side: Side | None = None) -> list[Found]:
-        """The passages for a query, the best first.
+        """The best passages for a query, in order.
 
         Args:
-            query: With or without diacritics.
-            top: How many, at least 1; fewer come back where fewer fit at all.
-            side: "vectors", "words" or "both"; None is both where there is a model.
+            query: A query with or without diacritics.
+            top: Maximum number of results, at least 1.
+            side: "vectors", "words" or "both"; None for both if there is a model.
 
         Raises:
-            ValueError: The query is blank, `top` is not positive, or `side` is not known or needs a model.
+            ValueError: The query is blank, `top` is not positive, or `side` is unknown or needs a model.
         """
         side = side or ("both" if self._vectors is not None else "words")
         if side not in get_args(Side):
@@ -142,7 +142,7 @@ class SearchIndex:
         return [Found(self.passages[row], scores[row], ranks[0].get(row), ranks[1].get(row)) for row in best]
 
     def _by_words(self, query: str) -> dict[int, float]:
-        """Row to score, the best first."""
+        """BM25 score by row, the best first."""
         scores = self._words.scores(query)
         rows = np.argsort(-scores, kind="stable")[:CANDIDATES]
         return {int(row): float(scores[row]) for row in rows if scores[row] > 0}
@@ -152,20 +152,20 @@ class SearchIndex:
         return {int(row): float(score) for row, score in zip(rows[0], scores[0], strict=True)}
 
     def _added(self, query: str, candidates: Sequence[int]) -> dict[int, float]:
-        """Both sides' standardised scores of the candidates, added."""
+        """Sum of the standardised scores of both sides for the candidates."""
         rows = list(dict.fromkeys(candidates))
         cosines = self._vectors.reconstruct_batch(rows) @ self._query_vector(query)[0]
         total = _standardised(cosines) + _standardised(self._words.scores(query)[rows])
         return dict(zip(rows, total.tolist(), strict=True))
 
     def _query_vector(self, query: str) -> np.ndarray:
-        """Of unit length, (1, D)."""
+        """The query vector of unit length, (1, D)."""
         assert self.model is not None
         return _unit(encode_by_cost(self.model, [query], prompt_name=self.query_prompt_name))
 
 
 def _standardised(scores: np.ndarray) -> np.ndarray:
-    """All zero where all are equal: such a side does not know."""
+    """Standardised scores; zeros if all are equal."""
     deviation = scores.std()
     return (scores - scores.mean()) / deviation if deviation > 1e-9 else np.zeros_like(scores)
 
@@ -185,7 +185,7 @@ def _faiss_index(vectors: np.ndarray) -> Any:
 
 
 def _token_counter(model: SentenceTransformer | None) -> Any:
-    """Syllables count where there is no model."""
+    """A token counter of the model; without a model, syllables are counted."""
     if model is None:
         return lambda texts: [len(text.split()) for text in texts]
     return lambda texts: token_counts(model, texts)

@@ -1,4 +1,4 @@
-"""From a file or a folder to the passages that are searched, each with its place."""
+"""Passages of files, with their positions."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _HEADING = re.compile(r"#{1,6}\s+(.*?)\s*#*\s*\Z")
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of a text, as long as the model reads well.
+    """A passage of a text.
 
     Attributes:
-        text: As it is written in the file, white space made single.
-        title: What stands over it: a row's title, or the headings of a Markdown file; "" if nothing does.
-        file: The file, relative to what was searched.
-        place: "row 12" (from 1) of a table, "line 80" of a file of prose.
-        start: Where the piece begins in the text of its row or paragraph, in characters.
+        text: Text as in the file, with normalised white space.
+        title: Title of the row, or headings of the Markdown file; may be "".
+        file: The file, relative to the searched folder.
+        place: "row 12" (from 1) of a table, or "line 80" of a text file.
+        start: Position in the text of its row or paragraph, in characters.
     """
 
     text: str
@@ -43,7 +43,7 @@ class Passage:
 
     @property
     def searched(self) -> str:
-        """What is encoded and matched: the title, unless the text begins with it, and the text."""
+        """The text to encode and match: the title, unless the text begins with it, and the text."""
         return self.text if not self.title or self.text.startswith(self.title) else f"{self.title}\n{self.text}"
 
 
@@ -63,22 +63,22 @@ def read_passages(
     column: str | None = None,
     show_progress_bar: bool = False,
 ) -> list[Passage]:
-    """Read what is to be searched, and cut it at ends of sentences.
+    """Read files and split their texts into passages at sentence boundaries.
 
     Args:
-        source: A file, or a folder with all files in and below it that can be read: tables (.jsonl, .json, .csv, .tsv,
-            .xlsx, .parquet, also .gz), .txt and .md. Names that begin with a dot are passed over.
-        count_tokens: The tokens of each text, such as `token_counts` of a model.
-        most_tokens: Tokens of a passage.
-        column: The column of tables that is searched; None takes "text", or the one with the longest texts. A column
-            "title" goes before every passage of its row.
-        show_progress_bar: Whether to show one, by texts.
+        source: A file, or a folder, which is searched recursively for tables (.jsonl, .json, .csv, .tsv, .xlsx,
+            .parquet, also .gz), .txt and .md. Names that begin with a dot are ignored.
+        count_tokens: Function that counts the tokens of each text, such as `token_counts` of a model.
+        most_tokens: Maximum tokens per passage.
+        column: Column of tables to search; None for "text", or the column with the longest texts. A column "title" is
+            prepended to every passage of its row.
+        show_progress_bar: Whether to show a progress bar.
 
     Returns:
-        The passages in the order of files and rows.
+        Passages in the order of files and rows.
 
     Raises:
-        FileNotFoundError: There is no such file or folder.
+        FileNotFoundError: The file or folder does not exist.
         ValueError: A file cannot be read or a table has no such column (they are named), or there is nothing to search.
 
     Example:
@@ -105,7 +105,7 @@ def read_passages(
 
 
 def _spans(texts: Sequence[str], most_tokens: int, count_tokens: CountTokens) -> Iterator[list[tuple[int, int]]]:
-    """Most texts are short: many are counted at once, and only the long ones are cut."""
+    """Spans of passages; many texts are counted at once, and only long ones are split."""
     for first in range(0, len(texts), _AT_ONCE):
         part = texts[first : first + _AT_ONCE]
         for text, count in zip(part, count_tokens(part), strict=True):
@@ -126,7 +126,7 @@ def _files(source: Path) -> list[Path]:
 
 
 def _kind(path: Path) -> str:
-    """The last part of the name that says what it is, in small letters."""
+    """The file extension in lower case, without a compression suffix."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
@@ -159,7 +159,7 @@ def _text_column(rows: Any, file: Path, column: str | None) -> str:
 
 
 def _paragraphs(file: Path, name: str) -> Iterator[_Document]:
-    """What stands between blank lines, under the headings of Markdown."""
+    """Paragraphs separated by blank lines, with their Markdown headings."""
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""The vectors of passages, computed once and kept on disk by what was encoded."""
+"""An on-disk cache of passage vectors, keyed by content."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tqdm.auto import tqdm
 from st_vi.encoding.batches import encode_by_cost
 from st_vi.encoding.identity import model_identity
 
-_AT_ONCE = 2048  # texts; what a kill in the middle can lose
+_AT_ONCE = 2048  # texts encoded between two writes
 
 
 class VectorStore:
-    """Unit vectors by content, in a folder: what is there is not encoded again, whatever its row is now.
+    """A folder of unit vectors keyed by content, so that no text is encoded twice.
 
-    Each file ``part-00000.npz`` has the keys and the vectors (float16) of some texts and gets its name when it is
-    complete. Texts that are gone leave with the next rewriting, which comes when they are the larger part.
+    Each file ``part-00000.npz`` has keys and vectors (float16) of some texts, and appears only when complete. Vectors
+    of deleted texts are removed once they outnumber the others.
 
     Args:
-        folder: Made where there is none. What other models wrote there stays beside.
+        folder: Cache folder, created if needed; may be shared by several models.
         model: The encoder.
 
     Raises:
@@ -39,7 +39,7 @@ class VectorStore:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def vectors(self, texts: Sequence[str], show_progress_bar: bool = False) -> np.ndarray:
-        """The vectors (N, D) of these texts, in float32; encodes those that are new and keeps them."""
+        """Vectors (N, D) of texts in float32; new texts are encoded and cached."""
         keys = [hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:16] for text in texts]
         known = self._read()
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}

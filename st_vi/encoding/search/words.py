@@ -1,4 +1,4 @@
-"""Search by words: BM25 over syllables, with their diacritics and without."""
+"""BM25 over syllables, with and without diacritics."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _SYLLABLE = re.compile(r"\w+")
 
 
 class WordIndex:
-    """BM25 (Robertson et al., 1994, as the package bm25s computes it) over the syllables of some texts.
+    """BM25 (Robertson et al., 1994, as implemented by bm25s) over the syllables of texts.
 
-    A query that has diacritics is compared with the texts as they are written; one that has none ("thu tuc ly hon"),
-    with the texts without theirs. Capital letters and the spelling of tone marks ("hòa", "hoà") do not matter.
+    A query without diacritics ("thu tuc ly hon") is compared with the texts without their diacritics. Case and the
+    placement of tone marks ("hòa", "hoà") are ignored.
 
     Args:
-        texts: What to search.
-        show_progress_bar: Whether to show one.
+        texts: Texts to search.
+        show_progress_bar: Whether to show a progress bar.
 
     Raises:
         ImportError: bm25s is not installed.
@@ -40,16 +40,16 @@ class WordIndex:
         self._stripped = _bm25([[strip_diacritics(word) for word in words] for words in written], show_progress_bar)
 
     def scores(self, query: str) -> np.ndarray:
-        """The score (N,) of each text: 0 where it shares no syllable with the query."""
+        """BM25 score of each text, (N,); 0 for texts without a syllable of the query."""
         words = syllables(query)
         has_diacritics = strip_diacritics(" ".join(words)) != " ".join(words)
         index = self._written if has_diacritics else self._stripped
-        known = [word for word in words if word in index.vocab_dict]  # bm25s raises where there is none
+        known = [word for word in words if word in index.vocab_dict]  # bm25s raises if there is none
         return index.get_scores(known) if known else np.zeros(self._count, dtype=np.float32)
 
 
 def syllables(text: str) -> list[str]:
-    """Lower-case syllables and numbers of a text, in the newer spelling of tone marks.
+    """Lower-case syllables and numbers of a text, with tone marks in the newer placement.
 
     Example:
         >>> from st_vi.encoding.search.words import syllables
@@ -65,6 +65,6 @@ def _bm25(corpus: list[list[str]], show_progress_bar: bool) -> Any:
     except ImportError as error:
         raise ImportError('search by words needs bm25s: pip install "st-vi[search]"') from error
     index = bm25s.BM25()
-    # A text without a syllable has none to index, and a corpus of such texts no vocabulary.
+    # Texts without syllables are not indexed; a corpus of only such texts has no vocabulary.
     index.index([words or [""] for words in corpus], show_progress=show_progress_bar)
     return index
