@@ -45,13 +45,13 @@ from st_vi.cli.quiet import one_bar
 app = typer.Typer(help="Vietnamese embeddings for sentence-transformers.", no_args_is_help=True, add_completion=False)
 train_app = typer.Typer(help="Train one of the systems.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
-ablate_app = typer.Typer(help="Change one thing at a time, and measure.", no_args_is_help=True)
+ablate_app = typer.Typer(help="Measure the contribution of each part.", no_args_is_help=True)
 app.add_typer(ablate_app, name="ablate")
-distill_app = typer.Typer(help="Make a small model of a large one.", no_args_is_help=True)
+distill_app = typer.Typer(help="Distil a small model from a large one.", no_args_is_help=True)
 app.add_typer(distill_app, name="distill")
 app.command()(search.search)
 
-# The heavy imports stand inside the commands, so that --help answers at once.
+# Heavy imports are inside the commands, so that --help is fast.
 
 NLI_ROLES = ("premise", "hypothesis", "label")
 
@@ -72,15 +72,15 @@ def options(
 @app.command()
 def demo(
     context: typer.Context,
-    system: Annotated[Literal["viclsr", "vipolyqwen"], typer.Option(help="text, or text and pictures")] = "viclsr",
-    output: Annotated[Path, typer.Option(help="where the trained model goes")] = Path("outputs/demo"),
-    epochs: Annotated[int, typer.Option(min=1, help="of viclsr")] = 2,
-    steps: Annotated[int, typer.Option(min=1, help="of vipolyqwen")] = 400,
+    system: Annotated[Literal["viclsr", "vipolyqwen"], typer.Option(help="text, or text and images")] = "viclsr",
+    output: Annotated[Path, typer.Option(help="folder for the trained model")] = Path("outputs/demo"),
+    epochs: Annotated[int, typer.Option(min=1, help="training epochs of viclsr")] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="training steps of vipolyqwen")] = 400,
 ) -> None:
-    """Show what a shipped or small model does, then train it. Downloads nothing."""
+    """Demonstrate an included or small model and train it. Downloads nothing."""
     refuse(context, f"with --system {system}", "steps" if system == "viclsr" else "epochs")
     one_bar(context)
-    with _interruptible(lambda: "the same command begins anew"):
+    with _interruptible(lambda: "run the same command to start again"):
         if system == "viclsr":
             demo_viclsr(output, epochs)
         else:
@@ -90,12 +90,12 @@ def demo(
 def _demo_vipolyqwen(output: Path, steps: int) -> None:
     from st_vi.recipes.examples.demo_vipolyqwen import run_vision_demo
 
-    typer.echo("Training a small Qwen2-VL, from random weights, on pictures of coloured shapes …", err=True)
+    typer.echo("Training a small, randomly initialised Qwen2-VL on pictures of coloured shapes …", err=True)
     result = run_vision_demo(output, steps)
     typer.echo(f"\n{'recall@1 on unseen scenes':<28}{'chance':>8}{'before':>8}{'after':>8}")
     for name, (before, after, chance) in result.figures.items():
         typer.echo(f"{name:<28}{100 * chance:>8.1f}{100 * before:>8.1f}{100 * after:>8.1f}")
-    typer.echo(f"\nReloaded from {output / 'model'}; cosine of the picture {output / 'scene.png'} with:")
+    typer.echo(f"\nReloaded from {output / 'model'}; cosine of the image {output / 'scene.png'} with:")
     for text, value in zip(result.texts, result.similarities.tolist(), strict=True):
         typer.echo(f"  {value:5.2f}   {text}")
 
@@ -103,19 +103,19 @@ def _demo_vipolyqwen(output: Path, steps: int) -> None:
 @train_app.command()
 def viclsr(
     context: typer.Context,
-    base: Annotated[str, typer.Option(help="encoder to start from: a hub id or a folder")],
+    base: Annotated[str, typer.Option(help="encoder to start from: a Hub id or a folder")],
     train: Annotated[
-        list[str], typer.Option(help="NLI rows: .jsonl, .csv, .tsv, .xlsx, .parquet or a hub id; repeatable")
+        list[str], typer.Option(help="NLI rows: .jsonl, .csv, .tsv, .xlsx, .parquet or a Hub id; repeatable")
     ],
-    output: Annotated[Path, typer.Option(help="where checkpoints and the trained model go")],
+    output: Annotated[Path, typer.Option(help="folder for checkpoints and the trained model")],
     evaluation: Annotated[
-        list[str] | None, typer.Option("--eval", help="held-out NLI rows; else --eval-size of the anchors of --train")
+        list[str] | None, typer.Option("--eval", help="held-out NLI rows; default: a share of --train, see --eval-size")
     ] = None,
-    eval_size: Annotated[float, typer.Option(min=0, max=0.9, help="share of the anchors held out")] = 0.1,
+    eval_size: Annotated[float, typer.Option(min=0, max=0.9, help="share of the premises to hold out")] = 0.1,
     columns: Columns = None,
     label: Labels = None,
     neutral: Literal["ignore", "hard_negative", "weak_positive"] = "ignore",
-    drop_conflicts: Annotated[bool, typer.Option(help="drop texts labelled both ways instead of stopping")] = False,
+    drop_conflicts: Annotated[bool, typer.Option(help="drop texts with conflicting labels")] = False,
     activation: Literal["tanh", "identity"] = "tanh",
     pooling: Literal["cls", "mean"] = "cls",
     temperature: Annotated[float, typer.Option(callback=positive)] = 0.05,
@@ -127,14 +127,14 @@ def viclsr(
     save_steps: SaveSteps = None,
     batch_size: BatchSize = 512,
     learning_rate: Rate = 1e-5,
-    max_length: Annotated[int, typer.Option(min=3, help="tokens a text, at most")] = 256,
+    max_length: Annotated[int, typer.Option(min=3, help="maximum tokens per text")] = 256,
     bf16: BF16 = None,
     device: Device = None,
     seed: Annotated[int, typer.Option(min=0)] = 42,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train ViCLSR on NLI rows: entailment is the positive, contradiction the hard negative."""
+    """Train ViCLSR on NLI rows: entailments are positives, contradictions hard negatives."""
     if evaluation:
         refuse(context, "with --eval", "eval_size")
     if max_steps:
@@ -160,7 +160,7 @@ def viclsr(
     triplets = nli_to_triplets(rows, neutral=neutral, conflict="drop" if drop_conflicts else "error", seed=seed)
     typer.echo(triplets.report)
 
-    set_seed(seed)  # of the head
+    set_seed(seed)  # for the head
     model = trained_base(context, base, "activation", "pooling", "max_length")
     model = model or build_viclsr(base, activation, max_length, pooling)
     loss = SupConNLILoss(model, temperature, hard_negative_weight, same_anchor, symmetric=symmetric)
@@ -188,30 +188,30 @@ def viclsr(
 @train_app.command()
 def vipolyqwen(
     context: typer.Context,
-    base: Annotated[str, typer.Option(help="a Qwen2-VL: a hub id or a folder")],
+    base: Annotated[str, typer.Option(help="a Qwen2-VL: a Hub id or a folder")],
     train: Annotated[
-        list[str], typer.Option(help="rows of mixed tasks: a file as for viclsr, or a hub id; repeatable")
+        list[str], typer.Option(help="rows of mixed tasks: a file as for viclsr, or a Hub id; repeatable")
     ],
-    output: Annotated[Path, typer.Option(help="where checkpoints and the trained model go")],
+    output: Annotated[Path, typer.Option(help="folder for checkpoints and the trained model")],
     evaluation: Annotated[list[str] | None, typer.Option("--eval", help="held-out rows of mixed tasks")] = None,
     columns: Columns = None,
     embedding_dimension: Annotated[int, typer.Option(min=1)] = 1024,
     pooling: Literal["attention", "mean", "lasttoken"] = "attention",
     max_pixels: Annotated[
-        int, typer.Option(min=28 * 28, help="pixels an image, at most; 784 are one visual token")
+        int, typer.Option(min=28 * 28, help="maximum pixels per image; 784 are one visual token")
     ] = 512 * 28 * 28,
-    lora: Annotated[bool, typer.Option("--lora", help="train an adapter (PEFT) and not the whole backbone")] = False,
-    lora_rank: Annotated[int, typer.Option(min=1, help="with --lora; it mostly wants --learning-rate 2e-4")] = 16,
+    lora: Annotated[bool, typer.Option("--lora", help="train an adapter (PEFT) instead of the whole backbone")] = False,
+    lora_rank: Annotated[int, typer.Option(min=1, help="rank for --lora; try --learning-rate 2e-4")] = 16,
     prefix_dropout: Annotated[float, typer.Option(min=0, max=1, help="share of rows without a prefix")] = 0.0,
-    skip_bad_images: Annotated[bool, typer.Option(help="leave out rows whose image cannot be read")] = False,
+    skip_bad_images: Annotated[bool, typer.Option(help="skip rows whose image cannot be read")] = False,
     epochs: Epochs = 3,
     max_steps: MaxSteps = None,
     save_steps: SaveSteps = None,
     batch_size: BatchSize = 12,
-    accumulation: Annotated[int, typer.Option(min=1, help="batches a step; they add no negatives")] = 10,
+    accumulation: Annotated[int, typer.Option(min=1, help="batches per step; they add no negatives")] = 10,
     learning_rate: Rate = 2e-5,
     vision_learning_rate: Annotated[
-        float, typer.Option(min=0, callback=finite, help="0 keeps the tower as it is")
+        float, typer.Option(min=0, callback=finite, help="0 freezes the vision tower")
     ] = 2e-6,
     bf16: BF16 = None,
     device: Device = None,
@@ -219,9 +219,9 @@ def vipolyqwen(
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train viPolyQwen on rows with anchor, positive, task, and where there are any score and anchor_image."""
+    """Train viPolyQwen on rows with anchor, positive and task, and optionally score and anchor_image."""
     if lora:
-        refuse(context, "with --lora, which leaves the vision tower as it is", "vision_learning_rate")
+        refuse(context, "with --lora, which freezes the vision tower", "vision_learning_rate")
     else:
         refuse(context, "without --lora", "lora_rank")
     if max_steps:
@@ -245,7 +245,7 @@ def vipolyqwen(
     if evaluation:
         held_out, _ = task_rows(evaluation, found, bad_image=bad_image)
         evaluator = vipolyqwen_evaluator(held_out)
-    set_seed(seed)  # of pooling and head
+    set_seed(seed)  # for pooling and head
     model = trained_base(context, base, "embedding_dimension", "pooling", "max_pixels", "lora")
     model = model or build_vipolyqwen(base, embedding_dimension, pooling, lora=adapter, max_pixels=max_pixels)
     with _interruptible(lambda: how_to_resume(output)):
@@ -275,24 +275,24 @@ def vipolyqwen(
 def ablate_vipolyqwen(
     context: typer.Context,
     output: Annotated[Path, typer.Option(help="for results.jsonl, table.md and plot.html")] = Path("outputs/ablation"),
-    seeds: Annotated[int, typer.Option(min=1, help="0, 1, … up to this many")] = 3,
-    variant: Annotated[list[str] | None, typer.Option(help="only this one and the baseline; repeatable")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="number of seeds: 0, 1, …")] = 3,
+    variant: Annotated[list[str] | None, typer.Option(help="only this and the baseline; repeatable")] = None,
     steps: Annotated[int, typer.Option(min=1)] = 800,
-    rows: Annotated[int, typer.Option(min=1, help="generated rows of each kind to train on")] = 3000,
-    test_rows: Annotated[int, typer.Option(min=1, help="generated rows of each kind to measure with")] = 200,
-    nli: Annotated[list[str] | None, typer.Option(help="NLI rows for text pairs, else shipped ones")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="generated training rows of each kind")] = 3000,
+    test_rows: Annotated[int, typer.Option(min=1, help="generated test rows of each kind")] = 200,
+    nli: Annotated[list[str] | None, typer.Option(help="NLI rows for text pairs; default: the sample set")] = None,
     columns: Columns = None,
     label: Labels = None,
-    base: Annotated[str | None, typer.Option(help="a pretrained Qwen2-VL, else a small random one")] = None,
+    base: Annotated[str | None, typer.Option(help="a pretrained Qwen2-VL; default: a small random one")] = None,
     train: Annotated[list[str] | None, typer.Option(help="rows of mixed tasks instead of generated ones")] = None,
-    evaluation: Annotated[list[str] | None, typer.Option("--eval", help="held-out rows, with --train")] = None,
+    evaluation: Annotated[list[str] | None, typer.Option("--eval", help="held-out rows for --train")] = None,
     bf16: BF16 = None,
     device: Device = None,
-    table_only: Annotated[bool, typer.Option(help="no training: the figures so far")] = False,
+    table_only: Annotated[bool, typer.Option(help="only report the results so far")] = False,
 ) -> None:
-    """Change one thing of viPolyQwen at a time: a table with intervals, and a plot. Goes on where it was stopped."""
+    """Change one part of viPolyQwen at a time, and write a table with intervals and a plot. Resumable."""
     if bool(train) != bool(evaluation):
-        raise ValueError("--train and --eval come together")
+        raise ValueError("--train and --eval must be used together")
     if table_only:
         settings = [
             parameter.name for parameter in context.command.params if parameter.name not in ("output", "table_only")
@@ -322,7 +322,7 @@ def ablate_vipolyqwen(
             (texts,) = nli_rows(nli, columns=found, labels=names) if nli else [None]
             study = generated_study(output, steps, rows, test_rows, nli=texts, base=base)
         study = replace(study, arguments={**study.arguments, **arguments})
-        with _interruptible(lambda: f"the same command goes on; finished runs are kept in {results}"):
+        with _interruptible(lambda: f"run the same command to resume; finished runs are kept in {results}"):
             for result in ablate(study, results, range(seeds), variant):
                 typer.echo(f"{result['variant']}, seed {result['seed']}: {headline(result)}", err=True)
     summaries = summarise(read_results(results))
@@ -335,20 +335,20 @@ def ablate_vipolyqwen(
 @app.command()
 def evaluate(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="a hub id or a folder")],
+    model: Annotated[str, typer.Argument(help="a Hub id or a folder")],
     nli: Annotated[list[str] | None, typer.Option(help="NLI rows for triplet accuracy and Spearman")] = None,
-    rows: Annotated[list[str] | None, typer.Option(help="rows of mixed tasks for retrieval, image rows too")] = None,
+    rows: Annotated[list[str] | None, typer.Option(help="rows of mixed tasks for retrieval")] = None,
     columns: Columns = None,
     label: Labels = None,
     benchmark: Annotated[str | None, typer.Option(help="a benchmark of the ViCLSR paper, such as ViFactCheck")] = None,
-    train: Annotated[str | None, typer.Option(help="its training rows, where they are not on the hub")] = None,
-    test: Annotated[str | None, typer.Option(help="its test rows, where they are not on the hub")] = None,
+    train: Annotated[str | None, typer.Option(help="its training rows, if they are not on the Hub")] = None,
+    test: Annotated[str | None, typer.Option(help="its test rows, if they are not on the Hub")] = None,
     protocol: Literal["probe", "finetune"] = "probe",
     bf16: BF16 = None,
     device: Device = None,
     seed: Annotated[int, typer.Option(min=0)] = 42,
 ) -> None:
-    """Measure a model on NLI rows, on rows of mixed tasks, on a benchmark. Prints one JSON object."""
+    """Evaluate a model on NLI rows, rows of mixed tasks or a benchmark. Prints one JSON object."""
     if not nli and not rows and not benchmark:
         raise ValueError("nothing to evaluate: give --nli, --rows or --benchmark")
     if not benchmark:
@@ -379,34 +379,34 @@ def evaluate(
         splits = (read_rows(path) if path else load_benchmark(config, split=name) for name, path in sources.items())
         evaluators.append(NLUEvaluator(config, *splits, protocol, seed=seed, show_progress_bar=True))  # type: ignore[call-arg,misc]
     encoder = load(model, **encoder_options)
-    with _interruptible(lambda: "the same command begins anew"):
+    with _interruptible(lambda: "run the same command to start again"):
         _echo_metrics({name: value for evaluator in evaluators for name, value in evaluator(encoder).items()})
 
 
 @app.command()
 def encode(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="a hub id or a folder")],
+    model: Annotated[str, typer.Argument(help="a Hub id or a folder")],
     rows: Annotated[
-        str, typer.Argument(metavar="INPUT", help="rows: .jsonl, .csv, .tsv, .xlsx, .txt, .parquet or a hub id")
+        str, typer.Argument(metavar="INPUT", help="rows: .jsonl, .csv, .tsv, .xlsx, .txt, .parquet or a Hub id")
     ],
-    output: Annotated[Path, typer.Argument(help="a folder for Parquet files with id and embedding")],
-    column: Annotated[str | None, typer.Option(help="what to encode; text if not given")] = None,
-    image_column: Annotated[str | None, typer.Option(help="pictures, each with the text of its row if any")] = None,
-    text_only: Annotated[bool, typer.Option("--text-only", help="a name of a picture is a text, too")] = False,
-    keep: Annotated[list[str] | None, typer.Option(help="a column to copy; repeatable")] = None,
-    shard_rows: Annotated[int, typer.Option(min=1, help="rows a file")] = 10_000,
-    max_tokens: Annotated[int, typer.Option(min=1, help="tokens a batch, with padding")] = 4096,
-    prompt_name: Annotated[str | None, typer.Option(help="a prompt of the model, such as ocr")] = None,
+    output: Annotated[Path, typer.Argument(help="folder for Parquet files with id and embedding")],
+    column: Annotated[str | None, typer.Option(help="column to encode; default: text")] = None,
+    image_column: Annotated[str | None, typer.Option(help="column of images, encoded with the text of the row")] = None,
+    text_only: Annotated[bool, typer.Option("--text-only", help="treat image file names as text")] = False,
+    keep: Annotated[list[str] | None, typer.Option(help="column to copy; repeatable")] = None,
+    shard_rows: Annotated[int, typer.Option(min=1, help="rows per file")] = 10_000,
+    max_tokens: Annotated[int, typer.Option(min=1, help="tokens per batch, including padding")] = 4096,
+    prompt_name: Annotated[str | None, typer.Option(help="name of a prompt of the model, such as ocr")] = None,
     precision: Literal["float32", "float16", "binary", "ubinary"] = "float32",
-    normalize: Annotated[bool, typer.Option("--normalize", help="vectors of length 1")] = False,
-    chunk: Annotated[bool, typer.Option("--chunk", help="cut long texts at the ends of sentences")] = False,
-    chunk_tokens: Annotated[int | None, typer.Option(min=1, help="with --chunk: of a piece, else all it reads")] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="scale vectors to length 1")] = False,
+    chunk: Annotated[bool, typer.Option("--chunk", help="split long texts at sentence boundaries")] = False,
+    chunk_tokens: Annotated[int | None, typer.Option(min=1, help="maximum tokens per chunk, with --chunk")] = None,
     bf16: BF16 = None,
     device: Device = None,
-    skip_bad_rows: Annotated[bool, typer.Option(help="leave out rows that cannot be encoded, and list them")] = False,
+    skip_bad_rows: Annotated[bool, typer.Option(help="skip and list rows that cannot be encoded")] = False,
 ) -> None:
-    """Encode a corpus into Parquet files, one shard in memory at a time. Goes on where it was stopped."""
+    """Encode a corpus into Parquet files, one shard in memory at a time. Resumable."""
     if not chunk:
         refuse(context, "without --chunk", "chunk_tokens")
     encoder_options = loading_options(bf16, use_device(device))
@@ -416,7 +416,7 @@ def encode(
     from st_vi.hub import load
 
     encoder = load(model, **encoder_options)
-    with _interruptible(lambda: f"the same command goes on; finished shards are kept in {output}"):
+    with _interruptible(lambda: f"run the same command to resume; finished shards are kept in {output}"):
         result = encode_corpus(
             encoder,
             rows,
@@ -441,18 +441,18 @@ def encode(
 @app.command()
 def trim(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="a multilingual encoder or SentenceTransformer: a hub id or a folder")],
-    texts: Annotated[list[str], typer.Argument(help="rows of texts: .jsonl, .csv, .tsv, .parquet or a hub id")],
-    output: Annotated[Path, typer.Option(help="where the cut model goes")],
-    column: Annotated[str, typer.Option(help="where the texts stand")] = "text",
-    max_pieces: Annotated[int | None, typer.Option(min=1, help="at most so many pieces")] = None,
-    min_count: Annotated[int, typer.Option(min=1, help="keep what occurs so often")] = 1,
+    model: Annotated[str, typer.Argument(help="a multilingual encoder or SentenceTransformer: a Hub id or a folder")],
+    texts: Annotated[list[str], typer.Argument(help="rows of texts: .jsonl, .csv, .tsv, .parquet or a Hub id")],
+    output: Annotated[Path, typer.Option(help="folder for the trimmed model")],
+    column: Annotated[str, typer.Option(help="column of the texts")] = "text",
+    max_pieces: Annotated[int | None, typer.Option(min=1, help="maximum number of pieces")] = None,
+    min_count: Annotated[int, typer.Option(min=1, help="keep pieces that occur at least this often")] = 1,
     keep: Annotated[
-        list[str] | None, typer.Option(help="a text whose pieces are kept, as a prompt; repeatable")
+        list[str] | None, typer.Option(help="text whose pieces are kept, such as a prompt; repeatable")
     ] = None,
-    any_language: Annotated[bool, typer.Option(help="do not look whether the texts are Vietnamese")] = False,
+    any_language: Annotated[bool, typer.Option(help="do not check that the texts are Vietnamese")] = False,
 ) -> None:
-    """Cut the vocabulary of a model to the pieces that texts use. Prints one JSON object."""
+    """Trim the vocabulary of a model to the pieces used in texts. Prints one JSON object."""
     one_bar(context)
     from st_vi.hub import load
     from st_vi.vocabulary import trim_vocabulary
@@ -468,26 +468,26 @@ def trim(
 
 @distill_app.command("encoder")
 def distill(
-    teacher: Annotated[str, typer.Option(help="a model to copy: a hub id or a folder")],
+    teacher: Annotated[str, typer.Option(help="teacher model: a Hub id or a folder")],
     documents: Annotated[list[str], typer.Option(help="paragraphs with title, text, section or subject; repeatable")],
-    output: Annotated[Path, typer.Option(help="where the student, its stages and the teacher's vectors go")],
-    share: Annotated[list[float] | None, typer.Option(help="how much of each --documents; repeatable")] = None,
-    nli: Annotated[list[str] | None, typer.Option(help="NLI rows beside the package's own; repeatable")] = None,
+    output: Annotated[Path, typer.Option(help="folder for the student, its stages and the teacher's vectors")],
+    share: Annotated[list[float] | None, typer.Option(help="share of each --documents; repeatable")] = None,
+    nli: Annotated[list[str] | None, typer.Option(help="NLI rows in addition to the sample set; repeatable")] = None,
     label: Labels = None,
     questions: Annotated[
-        list[str] | None, typer.Option(help="rows anchor, positive, document beside the package's own; repeatable")
+        list[str] | None, typer.Option(help="rows with anchor, positive, document, added to the sample set; repeatable")
     ] = None,
-    texts: Annotated[list[str] | None, typer.Option(help="rows with a text, of everyday language; repeatable")] = None,
-    layers: Annotated[str, typer.Option(help="of the teacher, from 0")] = "2,5,8,11",
-    max_pieces: Annotated[int, typer.Option(min=1, help="of the student's vocabulary")] = 14_300,
-    prompt: Annotated[str, typer.Option(help="what the teacher wants in front of a text")] = "query: ",
-    num_texts: Annotated[int, typer.Option(min=1, help="for the first stage")] = 250_000,
-    num_questions: Annotated[int, typer.Option(min=1, help="for the second stage")] = 13_000,
-    num_contradictions: Annotated[int, typer.Option(min=0, help="for the third stage")] = 2_500,
+    texts: Annotated[list[str] | None, typer.Option(help="rows with texts in everyday language; repeatable")] = None,
+    layers: Annotated[str, typer.Option(help="teacher layers to keep, from 0")] = "2,5,8,11",
+    max_pieces: Annotated[int, typer.Option(min=1, help="vocabulary size of the student")] = 14_300,
+    prompt: Annotated[str, typer.Option(help="prompt of the teacher")] = "query: ",
+    num_texts: Annotated[int, typer.Option(min=1, help="texts of the first stage")] = 250_000,
+    num_questions: Annotated[int, typer.Option(min=1, help="questions of the second stage")] = 13_000,
+    num_contradictions: Annotated[int, typer.Option(min=0, help="contradictions of the third stage")] = 2_500,
     seed: int = 0,
-    resume: Annotated[bool, typer.Option(help="go on from what is in --output")] = False,
+    resume: Annotated[bool, typer.Option(help="continue an earlier run in --output")] = False,
 ) -> None:
-    """Make a small encoder of a large one, in three stages: sentences, retrieval, NLI."""
+    """Distil a small encoder from a large one, in three stages: sentences, retrieval, NLI."""
     from datasets import concatenate_datasets
 
     from st_vi.data import read_rows, sample_nli
@@ -497,11 +497,11 @@ def distill(
     try:
         numbers = [int(layer) for layer in layers.split(",")]
     except ValueError:
-        raise ValueError(f"--layers wants numbers such as 2,5,8,11, got {layers!r}") from None
+        raise ValueError(f"--layers must be numbers such as 2,5,8,11, got {layers!r}") from None
     own = sample_nli("train").select_columns(["premise", "hypothesis", "label"])
     names = pairs("--label", label)
     further = [read_rows(source) for source in questions or []]
-    with _interruptible(lambda: "call the same with --resume to go on"):
+    with _interruptible(lambda: "run the same command with --resume to continue"):
         distill_encoder(
             teacher,
             [read_rows(source) for source in documents],
@@ -520,7 +520,7 @@ def distill(
             resume=resume,
             progress=lambda message: typer.echo(message, err=True),
         )
-    typer.echo(f"Saved in {output}; {output / 'log.jsonl'} has the figures of each stage.")
+    typer.echo(f"Saved in {output}. The results of each stage are in {output / 'log.jsonl'}.")
 
 
 def _texts(sources: list[str], column: str) -> list[str]:
@@ -558,13 +558,13 @@ def _nli_evaluator(rows: Any, show_progress_bar: bool = True) -> Any:
 
 def _echo_metrics(metrics: dict[str, float]) -> None:
     values = {name: round(float(value), 4) for name, value in metrics.items()}
-    # NaN is no JSON.
+    # JSON has no NaN.
     typer.echo(json.dumps({name: None if math.isnan(value) else value for name, value in values.items()}, indent=2))
 
 
 @contextmanager
 def _interruptible(go_on: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C ends the command with one line that says how to go on."""
+    """On Ctrl-C, end the command with a message on how to resume."""
     try:
         yield
     except KeyboardInterrupt:
@@ -572,7 +572,7 @@ def _interruptible(go_on: Callable[[], str]) -> Iterator[None]:
 
 
 class _InterruptedError(Exception):
-    """Says how to go on."""
+    """Carries a message on how to resume."""
 
 
 def _fail(message: str) -> None:
@@ -581,11 +581,11 @@ def _fail(message: str) -> None:
 
 
 def main() -> None:
-    """Run the command line; bad input ends in one line on standard error and exit code 2, Ctrl-C in 130."""
+    """Run the command line. Bad input exits with code 2 and a one-line message, Ctrl-C with code 130."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # consoles that cannot show Vietnamese show "\\u1eeb" for a letter
+        if isinstance(stream, io.TextIOWrapper):  # consoles without Vietnamese letters show "\\u1eeb"
             stream.reconfigure(errors="backslashreplace")
-    go_on = "nothing was written yet; the same command begins anew"
+    go_on = "nothing was written yet; run the same command to start again"
     try:
         code = app(standalone_mode=False)
     except (ValueError, OSError, ImportError) as error:
@@ -595,13 +595,13 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
-        if not hasattr(error, "format_message"):  # what typer has to say about options
+        if not hasattr(error, "format_message"):  # raised by typer for invalid options
             raise
-        if type(error).__name__ == "NoArgsIsHelpError":  # the help is the answer
+        if type(error).__name__ == "NoArgsIsHelpError":  # show the help
             typer.echo(str(error.format_message() or ""), err=True)
             sys.exit(2)
         _fail(error.format_message())
-    if code == 130:  # what typer makes of Ctrl-C, too
+    if code == 130:  # typer also turns Ctrl-C into this
         typer.echo(f"\ninterrupted: {go_on}", err=True)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -192,7 +192,7 @@ MIXED = ("train", "vipolyqwen", "--base", "none", "--train", "rows.csv", "--outp
         ((*NLI, "--max-steps", 0), "'--max-steps'"),
         ((*NLI, "--max-steps", 5, "--epochs", 2), "--epochs does nothing with --max-steps"),
         ((*NLI, "--eval", "a.csv", "--eval-size", 0.2), "--eval-size does nothing with --eval"),
-        ((*NLI, "--label", "0"), "--label wants two names with = between them, got '0'"),
+        ((*NLI, "--label", "0"), "--label must be two names joined by =, got '0'"),
         ((*NLI, "--label", "0=neutral", "--label", "0=other"), "--label: '0' is given twice"),
         ((*NLI, "--columns", "premis=a"), "no role 'premis' here; the roles are premise, hypothesis, label"),
         ((*NLI, "--device", "gpu"), "--device gpu: no such device"),
@@ -268,7 +268,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys, tiny_base, rows, tmp_path
 def test_ctrl_c_while_rows_are_read(monkeypatch, capsys, rows, tmp_path):
     monkeypatch.setattr("st_vi.data.sources.nli_rows", lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
     assert run_main(monkeypatch, "train", "viclsr", "--base", "none", "--train", rows, "--output", tmp_path) == 130
-    assert capsys.readouterr().err.strip() == "interrupted: nothing was written yet; the same command begins anew"
+    assert capsys.readouterr().err.strip() == "interrupted: nothing was written yet; run the same command to start again"
 
 
 def test_ctrl_c_while_a_corpus_is_encoded(monkeypatch, capsys, tiny_model, rows, tmp_path):
@@ -278,7 +278,7 @@ def test_ctrl_c_while_a_corpus_is_encoded(monkeypatch, capsys, tiny_model, rows,
     monkeypatch.setattr("st_vi.encoding.encode_corpus", interrupted)
     tiny_model.save_pretrained(str(tmp_path / "model"))
     assert run_main(monkeypatch, "encode", tmp_path / "model", rows, tmp_path / "out", "--column", "premise") == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "run the same command to resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "cp1258"])

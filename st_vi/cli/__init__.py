@@ -1,1 +1,1 @@
-"""What the command line needs beside its commands; these are in `st_vi.__main__`, which alone prints."""
+"""Helpers of the command line; the commands are in `st_vi.__main__`."""

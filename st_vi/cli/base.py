@@ -10,15 +10,15 @@ from st_vi.cli.options import refuse
 
 
 def trained_base(context: typer.Context, base: str, *options: str) -> Any:
-    """The model in `base`, to be trained further, if it has trained parts beside its encoder; else None.
+    """Load `base` to continue its training if it has trained parts besides its encoder; otherwise return None.
 
     Args:
-        context: Of the command.
+        context: Context of the command.
         base: A folder or a repository.
-        *options: Parameters of the command that say how a new model is made.
+        *options: Parameters of the command that apply only to a new model.
 
     Raises:
-        ValueError: One of them was given, and the model is not new.
+        ValueError: One of the options was set, but the model is not new.
     """
     from st_vi.hub import load
     from st_vi.recipes.base_models import ADAPTER, trained_parts
@@ -26,7 +26,7 @@ def trained_base(context: typer.Context, base: str, *options: str) -> Any:
     if not (parts := trained_parts(base)):
         return None
     refuse(context, f"with --base {base}, which is a trained model with its own {', '.join(parts)}", *options)
-    typer.echo(f"{base} is a trained model: its training goes on, with its own {', '.join(parts)}")
+    typer.echo(f"{base} is a trained model: continuing its training, with its own {', '.join(parts)}")
     model = load(base)
     if ADAPTER in parts:
         model.set_adapter("default")  # a loaded adapter is frozen

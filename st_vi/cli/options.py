@@ -1,4 +1,4 @@
-"""Options of the commands: their types, and what they must not be."""
+"""Types and checks of command-line options."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import typer
 
 
 def positive(value: float | None) -> float | None:
-    """Refuse 0, less, and what is no number."""
+    """Reject values that are not positive finite numbers."""
     if value is not None and not 0 < value < math.inf:
         raise typer.BadParameter(f"{value} is not more than 0")
     return value
 
 
 def finite(value: float) -> float:
-    """Refuse what is no number."""
+    """Reject values that are not finite."""
     if not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is no number to train with")
+        raise typer.BadParameter(f"{value} is not a finite number")
     return value
 
 
@@ -32,28 +32,28 @@ Columns = Annotated[
 Epochs = Annotated[float, typer.Option(callback=positive)]
 Rate = Annotated[float, typer.Option(callback=positive)]
 BatchSize = Annotated[int, typer.Option(min=1)]
-MaxSteps = Annotated[int | None, typer.Option(min=1, help="stop after so many steps, instead of --epochs")]
+MaxSteps = Annotated[int | None, typer.Option(min=1, help="number of steps, instead of --epochs")]
 SaveSteps = Annotated[
-    int | None, typer.Option(min=1, help="a checkpoint (and an evaluation) every so many steps, not every epoch")
+    int | None, typer.Option(min=1, help="save (and evaluate) every so many steps instead of every epoch")
 ]
-BF16 = Annotated[bool | None, typer.Option(help="compute in bfloat16; as a rule where the GPU has it")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; else the best there is")]
+BF16 = Annotated[bool | None, typer.Option(help="compute in bfloat16; default: if the GPU supports it")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; default: the best available")]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="replace the model and checkpoints that a training left in --output")
+    bool, typer.Option("--overwrite", help="replace the model and checkpoints of an earlier run in --output")
 ]
-Resume = Annotated[bool, typer.Option(help="go on from the last checkpoint in --output")]
+Resume = Annotated[bool, typer.Option(help="continue from the last checkpoint in --output")]
 
 
 def refuse(context: typer.Context, why: str, *names: str) -> None:
-    """Refuse options that were given and would do nothing.
+    """Reject options that were set but would have no effect.
 
     Args:
-        context: Of the command.
-        why: Ends the sentence "--rows does nothing …".
+        context: Context of the command.
+        why: End of the message "--rows does nothing …".
         names: Parameters of the command.
 
     Raises:
-        ValueError: One of them was given.
+        ValueError: One of the options was set.
     """
     options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
     for name in names:
@@ -63,26 +63,26 @@ def refuse(context: typer.Context, why: str, *names: str) -> None:
 
 
 def pairs(option: str, values: Iterable[str] | None) -> dict[str, str]:
-    """What was given as "a=b", repeated.
+    """Parse repeated options of the form "a=b".
 
     Raises:
-        ValueError: There is no "=", nothing on one side of it, or one left side twice.
+        ValueError: There is no "=", one side is empty, or a left side is repeated with another value.
     """
     found: dict[str, str] = {}
     for text in values or ():
         left, _, right = (part.strip() for part in text.partition("="))
         if not left or not right:
-            raise ValueError(f"{option} wants two names with = between them, got {text!r}")
+            raise ValueError(f"{option} must be two names joined by =, got {text!r}")
         if found.setdefault(left, right) != right:
             raise ValueError(f"{option}: {left!r} is given twice, as {found[left]!r} and as {right!r}")
     return found
 
 
 def roles(values: Iterable[str] | None, *allowed: Iterable[str]) -> list[dict[str, str]]:
-    """Columns by role, split among those who read them.
+    """Parse --columns, and split it by the groups of roles.
 
     Raises:
-        ValueError: A role that nobody has.
+        ValueError: A role is in none of the groups.
     """
     given = pairs("--columns", values)
     known = [role for group in allowed for role in group]
@@ -92,13 +92,13 @@ def roles(values: Iterable[str] | None, *allowed: Iterable[str]) -> list[dict[st
 
 
 def use_device(name: str | None) -> str | None:
-    """Make sure that a device is there. Call it before torch is imported: a number hides all other GPUs.
+    """Check that a device exists. Call it before torch is imported: a GPU number hides all other GPUs.
 
     Returns:
-        What to call the device from now on.
+        The name of the device to use from then on.
 
     Raises:
-        ValueError: There is none of this name.
+        ValueError: There is no such device.
     """
     if name is None:
         return None
@@ -110,7 +110,7 @@ def use_device(name: str | None) -> str | None:
             raise ValueError(f"--device {name}: there are {len(gpus)} GPUs here")
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[int(number)] if gpus else number
     elif number or kind not in ("cpu", "cuda", "mps"):
-        raise ValueError(f"--device {name}: no such device; give cpu, cuda, cuda:1 or mps")
+        raise ValueError(f"--device {name}: no such device; use cpu, cuda, cuda:1 or mps")
     import torch
 
     if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.mps.is_available()):
@@ -121,13 +121,13 @@ def use_device(name: str | None) -> str | None:
 def training_options(
     max_steps: int | None, save_steps: int | None, bf16: bool | None, device: str | None, evaluated: bool
 ) -> dict[str, Any]:
-    """Stock training arguments for what was given; what was not keeps the recipe's defaults."""
+    """Stock training arguments for the options that were set; the others keep the defaults of the recipe."""
     arguments: dict[str, Any] = {}
     if max_steps is not None:
         arguments["max_steps"] = max_steps
     if save_steps is not None:
         arguments |= {"save_strategy": "steps", "save_steps": save_steps}
-        if evaluated:  # the best checkpoint is among those that were evaluated
+        if evaluated:  # only evaluated checkpoints can be the best
             arguments |= {"eval_strategy": "steps", "eval_steps": save_steps}
     if bf16 is not None:
         arguments["bf16"] = bf16
@@ -137,7 +137,7 @@ def training_options(
 
 
 def loading_options(bf16: bool | None, device: str | None) -> dict[str, Any]:
-    """Arguments of `load` for what was given."""
+    """Arguments of `load` for the options that were set."""
     arguments: dict[str, Any] = {"device": device} if device else {}
     if bf16 is not None:
         arguments["model_kwargs"] = {"dtype": "bfloat16" if bf16 else "float32"}
@@ -145,12 +145,12 @@ def loading_options(bf16: bool | None, device: str | None) -> dict[str, Any]:
 
 
 def how_to_resume(output: Path) -> str:
-    """What to do after a training was interrupted."""
+    """How to resume an interrupted training run."""
     steps = [
         int(folder.name.rpartition("-")[2])
         for folder in output.glob("checkpoint-*")
         if (folder / "trainer_state.json").is_file() and folder.name.rpartition("-")[2].isdecimal()
     ]
     if steps:
-        return f"the same command with --resume goes on from {output / f'checkpoint-{max(steps)}'}"
-    return "there is no checkpoint yet, and the same command with --resume begins anew; --save-steps saves sooner"
+        return f"run the same command with --resume to continue from {output / f'checkpoint-{max(steps)}'}"
+    return "no checkpoint yet: the same command with --resume starts from scratch; --save-steps saves more often"

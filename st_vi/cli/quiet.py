@@ -1,4 +1,4 @@
-"""What a command prints: its report, one bar and its result."""
+"""Suppression of the progress bars of other libraries."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import typer
 
 
 def one_bar(context: typer.Context) -> None:
-    """Let other libraries show no bars of their own until the command ends. Warnings and downloads are still shown.
+    """Hide the progress bars of other libraries until the command ends. Warnings and downloads are still shown.
 
-    Call it when the options are checked: it imports these libraries.
+    Call it after checking the options, because it imports these libraries.
 
     Args:
-        context: Of the command.
+        context: Context of the command.
     """
     context.with_resource(_without_bars_of_libraries())
 
 
 @contextmanager
 def _without_bars_of_libraries() -> Iterator[None]:
-    """No bars of `datasets` (reading, filtering) and transformers (weights read and written, in a second mostly)."""
+    """Hide the bars of `datasets` (reading, filtering) and transformers (loading and saving of weights)."""
     import datasets
     from huggingface_hub import utils as hub
     from transformers.utils import logging
 
     of_datasets, of_transformers = datasets.are_progress_bars_disabled(), not logging.is_progress_bar_enabled()
-    of_downloads = hub.are_progress_bars_disabled()  # type: ignore[attr-defined]  # switched by transformers as well
+    of_downloads = hub.are_progress_bars_disabled()  # type: ignore[attr-defined]  # transformers switches these too
     restore_downloads = hub.disable_progress_bars if of_downloads else hub.enable_progress_bars  # type: ignore[attr-defined]
     datasets.disable_progress_bars()
     logging.disable_progress_bar()

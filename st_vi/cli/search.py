@@ -1,4 +1,4 @@
-"""The command ``python -m st_vi search``: ask files in Vietnamese."""
+"""The command ``python -m st_vi search``."""
 
 from __future__ import annotations
 
@@ -28,26 +28,24 @@ def search(
     source: Annotated[
         Path, typer.Argument(metavar="FILE_OR_FOLDER", help=".jsonl, .csv, .tsv, .xlsx, .parquet, .txt, .md")
     ],
-    query: Annotated[str | None, typer.Argument(help="the question; left out, questions are asked for")] = None,
-    model: Annotated[str, typer.Option(help="a shipped model, a hub id or a folder")] = "vi-mini",
-    top: Annotated[int, typer.Option(min=1, help="how many passages")] = 5,
-    dense: Annotated[bool, typer.Option(help="--no-dense searches by words alone, without a model")] = True,
-    words: Annotated[bool, typer.Option(help="--no-words searches by meaning alone")] = True,
-    column: Annotated[str | None, typer.Option(help="of tables; else text, or the one with the longest texts")] = None,
-    prompt_name: Annotated[str | None, typer.Option(help="a prompt of the model for questions")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON array for each question")] = False,
-    index: Annotated[
-        Path | None, typer.Option(help="where vectors are kept; else beside what is searched, in .st_vi")
-    ] = None,
+    query: Annotated[str | None, typer.Argument(help="the question; if omitted, prompts for questions")] = None,
+    model: Annotated[str, typer.Option(help="an included model, a Hub id or a folder")] = "vi-mini",
+    top: Annotated[int, typer.Option(min=1, help="number of passages")] = 5,
+    dense: Annotated[bool, typer.Option(help="--no-dense: search by words only, without a model")] = True,
+    words: Annotated[bool, typer.Option(help="--no-words: search by vectors only")] = True,
+    column: Annotated[str | None, typer.Option(help="column of tables; default: text, or the longest texts")] = None,
+    prompt_name: Annotated[str | None, typer.Option(help="name of the prompt for questions")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON array per question")] = False,
+    index: Annotated[Path | None, typer.Option(help="folder for vectors; default: .st_vi beside the files")] = None,
     bf16: BF16 = None,
     device: Device = None,
 ) -> None:
-    """Find the passages of files that answer a question, typed with diacritics or without.
+    """Find the passages in files that answer a question, typed with or without diacritics.
 
-    The first run encodes the files and keeps the vectors; a later one encodes only what is new in them.
+    The first run encodes the files and caches the vectors; later runs encode only new passages.
     """
     if not dense and not words:
-        raise ValueError("--no-dense and --no-words together leave nothing to search by")
+        raise ValueError("--no-dense and --no-words exclude each other")
     options = loading_options(bf16, use_device(device))
     one_bar(context)
     from st_vi.encoding.search import SearchIndex
@@ -94,7 +92,7 @@ def _shown(number: int, found: Found) -> str:
 
 
 def _question() -> str:
-    """The next line of the user; blank at the end."""
+    """The next question typed by the user; empty at the end of input."""
     if sys.stdin.isatty():
         typer.echo("? ", nl=False, err=True)
     try:
@@ -104,7 +102,7 @@ def _question() -> str:
 
 
 def _beside(source: Path) -> Path:
-    """A hidden folder next to what is searched; in the user's cache where that cannot be written."""
+    """A hidden folder beside the searched files, or in the user's cache if that is not writable."""
     folder = source if source.is_dir() else source.parent
     if os.access(folder, os.W_OK):
         return folder / ".st_vi" / (source.name if source.is_file() else "all")

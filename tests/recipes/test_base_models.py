@@ -69,7 +69,7 @@ def test_the_shell_trains_a_trained_model_further(tiny_base, tmp_path):
     options = list(map(str, [*options, "--output", tmp_path / "out", "--learning-rate", 1e-12, "--epochs", 0.1]))
     result = CliRunner().invoke(app, options)
     assert result.exit_code == 0, result.output
-    assert "its training goes on, with its own MLPHead" in result.output
+    assert "continuing its training, with its own MLPHead" in result.output
     assert abs(load(tmp_path / "out").encode("Trời mưa.") - start.encode("Trời mưa.")).max() < 1e-6
 
     result = CliRunner().invoke(app, [*options, "--activation", "tanh"])

@@ -213,4 +213,4 @@ def test_the_command(monkeypatch, documents, tmp_path):
     assert len(given["nli"]) == len(own) + 2 and given["nli"][-1]["label"] == "contradiction"
     assert len(given["questions"]) == len(sample_retrieval("train"))
     result = CliRunner().invoke(app, ["distill", "encoder", *arguments, "--layers", "two"])
-    assert isinstance(result.exception, ValueError) and "--layers wants numbers" in str(result.exception)
+    assert isinstance(result.exception, ValueError) and "--layers must be numbers" in str(result.exception)
