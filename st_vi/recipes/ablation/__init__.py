@@ -1,4 +1,4 @@
-"""What each part of viPolyQwen is worth: the same training with one thing changed, over seeds."""
+"""Ablation of viPolyQwen: the same training with one change at a time, over seeds."""
 
 from st_vi.recipes.ablation.run import BASELINE, VARIANTS, Study, Variant, ablate, read_results
 

@@ -1,4 +1,4 @@
-"""What makes a study, kept beside its results: those of another are never taken for its own."""
+"""A record of a study beside its results, so that different studies are never mixed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _WITHOUT_EFFECT = ("disable_tqdm", "logging_steps", "report_to", "save_strategy"
 
 
 def keep_manifest(study: Study, path: Path, has_results: bool) -> None:
-    """Write what makes the study before its first run; later, compare.
+    """Record the study before its first run; later, compare with the record.
 
     Raises:
-        ValueError: Something differs, which is named; or there are results and nothing says of what.
+        ValueError: A setting differs, which is named, or there are results without a record.
     """
     new = manifest(study)
     if not has_results:
@@ -27,15 +27,15 @@ def keep_manifest(study: Study, path: Path, has_results: bool) -> None:
         path.write_text(json.dumps(new, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         return
     if not path.is_file():
-        raise ValueError(f"{path.parent} has results, and no {path.name} says of which study. Give another folder")
+        raise ValueError(f"{path.parent} has results, and no {path.name} says of which study. Use another folder")
     old = json.loads(path.read_text(encoding="utf-8"))
     if differing := [name for name in {**old, **new} if old.get(name) != new.get(name)]:
         changes = "; ".join(f"{name}: {old.get(name)} there, {new.get(name)} here" for name in differing)
-        raise ValueError(f"{path.parent} has the results of another study ({changes}). Give another folder")
+        raise ValueError(f"{path.parent} has the results of another study ({changes}). Use another folder")
 
 
 def manifest(study: Study) -> dict[str, Any]:
-    """By name, all that the results of a study depend on, but for variant and seed."""
+    """Everything that the results of a study depend on, by name, except variant and seed."""
     settings = {**study.build, **{k: v for k, v in study.arguments.items() if k not in _WITHOUT_EFFECT}}
     made = {
         "base": study.base_name,
@@ -49,7 +49,7 @@ def manifest(study: Study) -> dict[str, Any]:
 
 
 def _digest(rows: Dataset) -> str:
-    """The first of a hash over all values, pictures by their content."""
+    """A short hash of all values, in which images are hashed by content."""
     for name, feature in rows.features.items():
         plain = type(feature)(Image(decode=False)) if hasattr(feature, "feature") else Image(decode=False)
         if isinstance(getattr(feature, "feature", feature), Image):

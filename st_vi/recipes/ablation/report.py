@@ -1,4 +1,4 @@
-"""The figures of an ablation: means, intervals, a table and a plot."""
+"""Report of an ablation: means, confidence intervals, a table and a plot."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Summary:
-    """One variant over its seeds; all figures in percent.
+    """Results of one variant over its seeds, in percent.
 
     Attributes:
-        name: In `VARIANTS`.
-        recalls: By seed: recall@1, the mean over the data sets without scores; empty where all have scores.
-        difference: To the baseline over the seeds both have: of the recall, or of the correlation where all data sets
+        name: Name in `VARIANTS`.
+        recalls: Recall@1 by seed, the mean over datasets without scores; empty if all have scores.
+        difference: Difference to the baseline over common seeds, of the recall, or of the correlation if all datasets
             have scores; None for the baseline itself.
-        interval: Of `difference`: 95 % bootstrap over test rows, each with its mean over seeds. It holds the
-            uncertainty of the test rows, not that of the seeds.
-        by_kind: Recall@1 of each data set without scores, mean over seeds.
-        spearmans: By seed, the mean over the data sets with scores; empty where none has.
-        spearman_interval: 95 % bootstrap over test rows, the same for all seeds.
+        interval: 95 % bootstrap interval of `difference` over test rows, using the mean of each row over seeds. It
+            covers the uncertainty of the test rows, not that of the seeds.
+        by_kind: Recall@1 of each dataset without scores, mean over seeds.
+        spearmans: Correlation by seed, the mean over datasets with scores; empty if none has.
+        spearman_interval: 95 % bootstrap interval over test rows, which are the same for all seeds.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Summary:
 
 
 def summarise(results: Iterable[Mapping[str, Any]]) -> list[Summary]:
-    """The figures of each variant, in the order of `VARIANTS`.
+    """Summarise the results of each variant, in the order of `VARIANTS`.
 
     Args:
-        results: From `ablate`.
+        results: Results of `ablate`.
 
     Raises:
-        ValueError: There are none.
+        ValueError: There are no results.
     """
     by_variant: dict[str, dict[int, Mapping[str, Any]]] = {}
     for result in results:
@@ -85,30 +85,30 @@ Pairs = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 def _recall_difference(pairs: Pairs) -> tuple[float, Interval]:
     of_seed = [{kind: hits - _hits(other)[kind] for kind, hits in _hits(run).items()} for run, other in pairs]
-    # Rows are what is resampled: all seeds are measured on the same ones, and are no further rows.
+    # Rows are resampled; seeds share the same rows and do not count as further rows.
     by_row = [100 * np.mean([differences[kind] for differences in of_seed], axis=0) for kind in of_seed[0]]
     result = bootstrap(by_row, _mean_of_means, n_resamples=2000, vectorized=False, method="percentile", rng=0)
     return _mean_of_means(*by_row), (float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
 def _spearman_difference(pairs: Pairs) -> tuple[float, Interval]:
-    # Both draw the same rows, so that what is resampled is the difference.
+    # Paired: both use the same resampled rows.
     runs, others = (_resampled_spearmans(side) for side in zip(*pairs, strict=True))
     return float(np.mean([_spearman(run) - _spearman(other) for run, other in pairs])), _ends(runs - others)
 
 
 def _mean_of_means(*by_kind: np.ndarray) -> float:
-    """Every data set weighs the same, however many rows it has."""
+    """Mean in which every dataset has the same weight, regardless of its size."""
     return float(np.mean([np.mean(values) for values in by_kind]))
 
 
 def headline(run: Mapping[str, Any]) -> str:
-    """The figure that a run is judged by: recall@1, or the correlation where all data sets have scores."""
+    """The main result of a run: recall@1, or the correlation if all datasets have scores."""
     return f"recall@1 {recall(run):.1f}" if _hits(run) else f"Spearman {_spearman(run):.1f}"
 
 
 def recall(run: Mapping[str, Any]) -> float:
-    """Recall@1 in percent, the mean over the data sets without scores."""
+    """Recall@1 in percent, the mean over datasets without scores."""
     return 100 * _mean_of_means(*_hits(run).values())
 
 
@@ -122,7 +122,7 @@ def _spearman(run: Mapping[str, Any]) -> float:
 
 
 def _resampled_spearmans(runs: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Their mean over data sets and runs, on 500 draws of the rows."""
+    """Mean correlation over datasets and runs, for 500 resamples of the rows."""
     rng = np.random.default_rng(0)
 
     def resampled() -> float:
@@ -137,7 +137,7 @@ def _resampled_spearmans(runs: Sequence[Mapping[str, Any]]) -> np.ndarray:
 
 
 def _correlation(cosines: np.ndarray, scores: np.ndarray) -> float:
-    """NaN, and no warning, where a draw of few rows has all of one score."""
+    """Spearman correlation; NaN without a warning if all scores of a sample are equal."""
     if np.ptp(cosines) == 0 or np.ptp(scores) == 0:
         return float("nan")
     return float(spearmanr(cosines, scores).statistic)
@@ -149,7 +149,7 @@ def _ends(samples: np.ndarray) -> Interval:
 
 
 def table(summaries: Sequence[Summary]) -> str:
-    """The figures as a Markdown table."""
+    """The results as a Markdown table."""
     kinds = list(summaries[0].by_kind)
     with_scores = bool(summaries[0].spearmans)
     spearman = ["Spearman [95 %]"] * with_scores
@@ -175,7 +175,7 @@ def _shown(interval: Interval | None, form: str = ".1f") -> str:
 
 
 def plot(summaries: Sequence[Summary]) -> Figure:
-    """Each variant's difference to the baseline with its interval, as a plotly figure.
+    """Plot the difference of each variant to the baseline with its interval.
 
     Raises:
         ImportError: plotly is not installed.

@@ -1,4 +1,4 @@
-"""What each part of viPolyQwen is worth: the same training with one thing changed, over seeds."""
+"""Variants of viPolyQwen, and their training over seeds."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ BASELINE = "viPolyQwen"
 
 @dataclass(frozen=True)
 class Variant:
-    """viPolyQwen with something changed.
+    """viPolyQwen with one change.
 
     Attributes:
         build: Arguments of `build_vipolyqwen`.
         train: Arguments of `train_vipolyqwen`.
-        tasks: Whose terms are trained.
-        vision_rate: Learning rate of the vision tower, as a share of the others'; None is that of the whole study.
+        tasks: Tasks with the terms to train.
+        vision_rate: Learning rate of the vision tower relative to the rest; None for that of the study.
         warm_up: False trains all terms from the first step.
-        prompts: Whether anchors have their prompt when the model is measured.
+        prompts: Whether anchors have their prompt during evaluation.
     """
 
     build: dict[str, Any] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Variant:
 
 
 def _each_term(tasks: Iterable[Task], kind: type, **changes: Any) -> tuple[Task, ...]:
-    """The same tasks with something changed in every term of one kind."""
+    """The same tasks with changed settings in all terms of one kind."""
     return tuple(
         replace(task, terms=tuple(replace(t, **changes) if isinstance(t, kind) else t for t in task.terms))
         for task in tasks
@@ -74,17 +74,17 @@ VARIANTS: dict[str, Variant] = {
 
 @dataclass(frozen=True)
 class Study:
-    """What all variants share.
+    """Settings shared by all variants.
 
     Attributes:
-        base_of: From the seed to the folder or hub id of the Qwen2-VL to start from.
-        train_rows: For training, as in `train_vipolyqwen`.
-        test_rows: To measure with, as in `vipolyqwen_evaluator`.
+        base_of: Function from the seed to the folder or Hub id of the Qwen2-VL to start from.
+        train_rows: Training rows, as for `train_vipolyqwen`.
+        test_rows: Test rows, as for `vipolyqwen_evaluator`.
         build: Arguments of `build_vipolyqwen`.
         arguments: Stock training arguments.
-        warm_up: Share of the steps with InfoNCE alone: 0 for a pretrained base.
-        vision_rate: As in `Variant`; the paper's is 0.1.
-        base_name: What `base_of` gives, in words: part of what tells one study's results from another's.
+        warm_up: Share of the steps with InfoNCE only; 0 for a pretrained base.
+        vision_rate: As in `Variant`; the paper uses 0.1.
+        base_name: Description of the base, recorded with the study.
     """
 
     base_of: Callable[[int], str | Path]
@@ -97,7 +97,7 @@ class Study:
     base_name: str = ""
 
     def variants(self) -> list[str]:
-        """Names of `VARIANTS` that differ from the baseline, and from one another, on the tasks of this study."""
+        """Names of `VARIANTS` that differ from the baseline and from each other on the tasks of this study."""
         trained = {task for rows in self.train_rows.values() for task in rows["task"]}
         names: dict[str, str] = {}
         for name, variant in VARIANTS.items():
@@ -107,29 +107,29 @@ class Study:
         return list(names.values())
 
     def check(self) -> None:
-        """Make sure, before anything is trained, that there will be something to measure.
+        """Check the rows before training.
 
         Raises:
-            ValueError: There are no rows to train on or to measure with, or a data set has one row alone, from which
-                no interval can be made.
+            ValueError: There are no training or test rows, or a dataset has a single test row, which is not enough for
+                an interval.
         """
         if not any(len(rows) for rows in self.train_rows.values()):
             raise ValueError("there are no rows to train on")
         if not self.test_rows:
-            raise ValueError("there are no rows to measure with")
+            raise ValueError("there are no test rows")
         for kind, rows in self.test_rows.items():
             if len(rows) < 2:
-                raise ValueError(f"there is {len(rows)} row of {kind!r} to measure with: an interval needs two or more")
+                raise ValueError(f"there is {len(rows)} test row of {kind!r}: an interval needs two or more")
 
     def run(self, name: str, seed: int) -> dict[str, Any]:
-        """Train one variant with one seed, and measure it.
+        """Train and evaluate one variant with one seed.
 
         Returns:
-            ``variant``, ``seed``, and by data set ``hits`` (whether each test row's positive came first); and for data
-            sets whose scores differ, of the rows that have one, ``cosines`` and ``scores``.
+            ``variant``, ``seed``, and by dataset ``hits`` (whether the positive of each test row ranks first); also
+            ``cosines`` and ``scores`` of the rows with a score, for datasets whose scores differ.
         """
         variant = VARIANTS[name]
-        base = self.base_of(seed)  # first: making a small model draws random numbers
+        base = self.base_of(seed)  # first, because creating a small model draws random numbers
         set_seed(seed)
         model = build_vipolyqwen(base, **{**self.build, **variant.build})
         with tempfile.TemporaryDirectory() as folder:
@@ -161,7 +161,7 @@ class Study:
 
 
 def _known_scores(rows: Dataset) -> dict[int, float]:
-    """The scores of the rows that have one; none where all are the same, so that there is nothing to correlate."""
+    """Scores of the rows that have one; empty if all are equal, because then there is no correlation."""
     scores = rows["score"][:] if "score" in rows.column_names else []
     known = {number: score for number, score in enumerate(scores) if score is not None and score == score}
     return known if len(set(known.values())) > 1 else {}
@@ -170,21 +170,20 @@ def _known_scores(rows: Dataset) -> dict[int, float]:
 def ablate(
     study: Study, results: str | Path, seeds: Sequence[int] = (0, 1, 2), variants: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Run every variant with every seed, seed by seed; what stands in `results` already is not run again.
+    """Run every variant with every seed, seed by seed. Runs that are in `results` already are not repeated.
 
     Args:
-        study: What the variants share.
-        results: A JSON Lines file; every run is added to it when it ends. What makes the study is kept beside it, in
-            ``study.json``.
-        seeds: Of the weights of pooling and head, and of the order of the rows.
-        variants: Names of `VARIANTS`; None is all that differ in this study. The baseline is always among them.
+        study: Settings shared by the variants.
+        results: A JSON Lines file to which finished runs are added. The study is recorded beside it in ``study.json``.
+        seeds: Seeds for the weights of pooling and head and for the order of the rows.
+        variants: Names of `VARIANTS`; None for all that differ in this study. The baseline is always included.
 
     Yields:
-        What `Study.run` gives, old and new.
+        Results of `Study.run`, old and new.
 
     Raises:
-        ValueError: An unknown variant, or one that is the same as another in this study; too few rows to measure
-            with; or `results` are those of another study, or of an unknown one.
+        ValueError: A variant is unknown or equals another in this study, there are too few test rows, or `results`
+            belongs to another or an unknown study.
     """
     known = study.variants()
     if unknown := set(variants or ()) - set(known):
@@ -207,12 +206,12 @@ def ablate(
 def _append(path: Path, result: dict[str, Any]) -> None:
     with path.open("ab+") as file:
         file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)  # a line that a kill left unfinished
+        file.truncate(file.read().rfind(b"\n") + 1)  # removes a partial line left by a kill
         file.write(json.dumps(result, ensure_ascii=False).encode() + b"\n")
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
-    """What `ablate` has written so far; nothing where there is no file, and no line that is not finished."""
+    """The complete lines that `ablate` has written so far; empty if there is no file."""
     if not Path(path).exists():
         return []
     *lines, _ = Path(path).read_text(encoding="utf-8").split("\n")

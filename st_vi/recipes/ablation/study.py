@@ -1,4 +1,4 @@
-"""What an ablation compares its variants on: generated rows or rows of one's own, a small model or a pretrained one."""
+"""Studies on generated or given rows, with a small or a pretrained model."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def generated_study(
     """A study on generated rows.
 
     Args:
-        folder: For the small models.
-        steps: Of each training.
-        rows: For training, of each kind.
-        test_rows: To measure with, of each kind; five times as many text pairs.
-        nli: Rows (premise, hypothesis, label by name) for the text pairs, a fifth of the premises held out; None
-            takes the shipped samples.
+        folder: Folder for the small models.
+        steps: Training steps per run.
+        rows: Training rows of each kind.
+        test_rows: Test rows of each kind, five times as many for text pairs.
+        nli: Rows (premise, hypothesis, label by name) for the text pairs, with a fifth of the premises held out; None
+            for the sample set.
         base: As in `study_of_rows`.
     """
     train, test = generated_rows("train", rows, 0, KINDS), generated_rows("test", test_rows, 0, KINDS)
@@ -52,12 +52,12 @@ def study_of_rows(
     """A study on given rows.
 
     Args:
-        train: As for `train_vipolyqwen`.
-        test: As for `vipolyqwen_evaluator`.
-        folder: For the small models.
-        steps: Of each training.
-        base: A pretrained Qwen2-VL, trained with the paper's settings; None is a small one with random weights,
-            others for every seed, one learning rate and an InfoNCE warm-up.
+        train: Training rows, as for `train_vipolyqwen`.
+        test: Test rows, as for `vipolyqwen_evaluator`.
+        folder: Folder for the small models.
+        steps: Training steps per run.
+        base: A pretrained Qwen2-VL, trained with the settings of the paper. None for a small one, randomly initialised
+            for each seed, with a single learning rate and an InfoNCE warm-up.
     """
     if base is not None:
         arguments: dict[str, Any] = {"learning_rate": 2e-5, "save_strategy": "no", "max_steps": steps}
@@ -75,7 +75,7 @@ def study_of_rows(
 
 
 def _small_base(texts: list[str], folder: Path) -> Callable[[int], Path]:
-    known = blake2b("\n".join(texts).encode(), digest_size=4).hexdigest()  # other texts make another tokenizer
+    known = blake2b("\n".join(texts).encode(), digest_size=4).hexdigest()  # the tokenizer depends on the texts
 
     def save(seed: int) -> Path:
         path = folder / f"base-{seed}-{known}"

@@ -1,4 +1,4 @@
-"""Figures over seeds as text, and Markdown tables."""
+"""Formatting of results over seeds, and Markdown tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def over_seeds(values: Iterable[float], digits: int = 1) -> str:
-    """Mean ± standard deviation over seeds (n − 1), or the one value.
+    """Mean ± standard deviation over seeds (n − 1), or the single value.
 
     Example:
         >>> from st_vi.recipes.ablation.tables import over_seeds

@@ -1,1 +1,1 @@
-"""The demos, and small models to try, test and look inside, offline."""
+"""Demos and small offline models for trying, testing and inspection."""

@@ -1,4 +1,4 @@
-"""The shipped encoder at work, and ViCLSR trained on top of it: nothing to download."""
+"""Demo of the included encoder and of ViCLSR training, without downloads."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ have no diacritics, and the last shares no word with its answer. They were chose
 
 @dataclass(frozen=True)
 class Answer:
-    """A question, the passage that the model found for it, its cosine, and whether it is the right one."""
+    """A question, the passage that the model found, its cosine, and whether it is correct."""
 
     question: str
     passage: str
@@ -51,15 +51,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo found.
+    """Results of the demo.
 
     Attributes:
         answers: One for each of `QUESTIONS`.
-        searched: How many passages were searched.
-        found: Shares of all held-out questions whose passage comes first, as they are and without diacritics.
+        searched: Number of passages searched.
+        found: Share of all held-out questions whose passage ranks first, with and without diacritics.
         similarities: Cosines (3, 3) of `SENTENCES`.
-        figures: Metric on seen and held-out rows to its value before and after training, in [0, 1] or [-1, 1].
-        trained: The folder of the trained model.
+        figures: Metrics on seen and held-out rows, before and after training, in [0, 1] or [-1, 1].
+        trained: Folder of the trained model.
     """
 
     answers: list[Answer]
@@ -71,10 +71,10 @@ class DemoResult:
 
 
 def run_demo(output_dir: str | Path, epochs: int = 2, seed: int = 0) -> DemoResult:
-    """Search and compare with the shipped encoder, then train ViCLSR from it on the sample rows.
+    """Search and compare with the included encoder, then train ViCLSR from it on the sample rows.
 
     Args:
-        output_dir: The trained model goes into its folder "model".
+        output_dir: Output folder; the trained model is saved in its subfolder "model".
         epochs: Passes over the training rows of `sample_nli`.
         seed: Seed for the order of the rows.
     """
@@ -104,7 +104,7 @@ def run_demo(output_dir: str | Path, epochs: int = 2, seed: int = 0) -> DemoResu
         logging_strategy="no",
         callbacks=[Bar()],
         seed=seed,
-        overwrite=True,  # of the demo before
+        overwrite=True,  # from an earlier demo
     )
     after = _figures(load(Path(output_dir) / "model"), seen=seen, held_out=held_out)
     figures = {name: (value, after[name]) for name, value in before.items()}

@@ -1,4 +1,4 @@
-"""The whole of viPolyQwen on generated pictures, with nothing to download."""
+"""Demo of viPolyQwen on generated images, without downloads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL_TRAINING: dict[str, Any] = {
     "per_device_train_batch_size": 48,
     "gradient_accumulation_steps": 1,
     "learning_rate": 1.5e-3,
-    "learning_rate_mapping": {},  # nothing is pretrained: the vision tower learns as fast as the rest
+    "learning_rate_mapping": {},  # nothing is pretrained, so all parts have the same learning rate
     "save_strategy": "no",
 }
 """Stock training arguments that suit a small model with random weights."""
@@ -42,13 +42,13 @@ TEXTS = (
 
 @dataclass(frozen=True)
 class VisionDemoResult:
-    """What the demo found.
+    """Results of the demo.
 
     Attributes:
-        figures: Recall@1 before and after training on unseen compositions, and chance, by kind of rows, in [0, 1].
-        picture: The picture that the reloaded model encoded.
-        texts: What it was compared with; the first describes it.
-        similarities: Cosines of the picture with the texts, (3,).
+        figures: Recall@1 on unseen compositions before and after training, and at chance, by kind of rows, in [0, 1].
+        picture: The image encoded by the reloaded model.
+        texts: Texts to compare with; the first describes the image.
+        similarities: Cosines of the image with the texts, (3,).
     """
 
     figures: dict[str, tuple[float, float, float]]
@@ -60,19 +60,19 @@ class VisionDemoResult:
 def run_vision_demo(
     output_dir: str | Path, steps: int = 400, rows: int = 2000, test_rows: int = 100, seed: int = 0
 ) -> VisionDemoResult:
-    """Train a small Qwen2-VL with random weights, save it in `output_dir`, reload it and encode a picture.
+    """Train a small, randomly initialised Qwen2-VL, save it in `output_dir`, reload it and encode an image.
 
     Args:
-        output_dir: For the base ("base"), the trained model ("model") and the picture ("scene.png").
-        steps: Of training.
-        rows: For training, of each kind.
-        test_rows: To measure with, of each kind.
-        seed: Of weights and rows.
+        output_dir: Output folder for the base ("base"), the trained model ("model") and the image ("scene.png").
+        steps: Training steps.
+        rows: Training rows of each kind.
+        test_rows: Test rows of each kind.
+        seed: Seed for weights and rows.
     """
     output_dir = Path(output_dir)
     train, test = generated_rows("train", rows, seed, KINDS), generated_rows("test", test_rows, seed, KINDS)
     small_qwen2_vl(texts_of(train), output_dir / "base", seed=seed, **SMALL_MODEL)
-    set_seed(seed)  # of pooling and head
+    set_seed(seed)  # for pooling and head
     model = build_vipolyqwen(output_dir / "base", embedding_dimension=SMALL_MODEL["width"], max_pixels=SMALL_PIXELS)
     evaluator = vipolyqwen_evaluator(test, write_csv=False)
 

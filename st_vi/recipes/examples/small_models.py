@@ -1,4 +1,4 @@
-"""Small models with random weights and tokenizers of their own: for trying, testing and measuring offline."""
+"""Small, randomly initialised models with their own tokenizers, for offline use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _QWEN2_VL_TOKENS = [
     "<|video_pad|>",
 ]
 
-# As in Qwen2-VL-Instruct, down to the system message that the template adds of its own accord.
+# As in Qwen2-VL-Instruct, including the default system message.
 _CHAT_TEMPLATE = """\
 {%- for message in messages %}
 {%- if loop.first and message['role'] != 'system' %}{{ '<|im_start|>system
@@ -51,7 +51,7 @@ You are a helpful assistant.<|im_end|>
 
 
 def small_encoder(texts: Sequence[str], folder: str | Path, width: int = 256, layers: int = 1) -> None:
-    """Save an XLM-R of this width with random weights, and a BPE tokenizer trained on `texts`, in `folder`."""
+    """Save a randomly initialised XLM-R of this width and a BPE tokenizer trained on `texts` in `folder`."""
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.NFC()
@@ -88,20 +88,20 @@ def small_qwen2_vl(
     spare_rows: int = 8,
     seed: int = 0,
 ) -> None:
-    """Save a Qwen2-VL of this size with random weights, and its processor with a BPE trained on `texts`, in `folder`.
+    """Save a randomly initialised Qwen2-VL of this size and its processor with a BPE trained on `texts` in `folder`.
 
     Args:
-        texts: What the tokenizer is trained on.
-        folder: Made if absent.
-        vocab_size: Of the byte-level BPE, special tokens apart; at least 256.
-        width: Of the language model, a multiple of 32 (four heads of even size).
+        texts: Training texts of the tokenizer.
+        folder: Output folder; created if needed.
+        vocab_size: Vocabulary size of the byte-level BPE without special tokens, at least 256.
+        width: Width of the language model, a multiple of 32 (four heads of even size).
         layers: Decoder layers.
-        vision_width: Of the vision tower, a multiple of 16.
+        vision_width: Width of the vision tower, a multiple of 16.
         vision_layers: Layers of the vision tower.
-        initializer_range: Standard deviation of the weights. Qwen2-VL's own 0.02 is for wider models: at this size
-            every vector would look the same.
-        spare_rows: Embedding rows beyond the tokenizer; Qwen2-VL has some, enough for viPolyQwen's five prefixes.
-        seed: Of the weights.
+        initializer_range: Standard deviation of the weights. The 0.02 of Qwen2-VL is for wider models: at this size,
+            all vectors would be nearly equal.
+        spare_rows: Extra embedding rows, as Qwen2-VL has; enough for the five prefixes of viPolyQwen.
+        seed: Seed for the weights.
 
     Example:
         >>> from st_vi import build_vipolyqwen
@@ -129,7 +129,7 @@ def small_qwen2_vl(
                 "mrope_section": [head // 4, head // 8, head // 8],
             },
             "bos_token_id": ids["<|endoftext|>"],
-            "eos_token_id": tokenizer.eos_token_id,  # or the trainer changes it, and says so
+            "eos_token_id": tokenizer.eos_token_id,  # otherwise the trainer changes it with a warning
             "pad_token_id": ids["<|endoftext|>"],
         },
         vision_config={

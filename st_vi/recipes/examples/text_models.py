@@ -1,4 +1,4 @@
-"""Small trained models to look inside: made in seconds, offline, and kept for the next time."""
+"""Small text models for inspection, trained offline in seconds and cached."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ WIDTH = 192
 
 
 def cache_folder() -> Path:
-    """Where the models are kept: the environment's ``ST_VI_CACHE``, or ``~/.cache/st_vi``."""
+    """The cache folder: the environment variable ``ST_VI_CACHE``, or ``~/.cache/st_vi``."""
     return Path(os.environ.get("ST_VI_CACHE", "~/.cache/st_vi")).expanduser()
 
 
 def kept(name: str, make: Callable[[Path], None]) -> SentenceTransformer:
-    """The model of this name from the cache; made there first where it is absent.
+    """Load a model from the cache, and create it first if needed.
 
     Args:
-        name: Of the folder; the version of st_vi is added.
-        make: Saves the model in the folder that it is given. A folder that is only half written is never kept.
+        name: Name of the folder; the version of st_vi is appended.
+        make: Function that saves the model in a given folder. Partially written folders are not kept.
     """
     folder = cache_folder() / f"{name}-{__version__}"
     if not folder.is_dir():
@@ -56,25 +56,25 @@ def kept(name: str, make: Callable[[Path], None]) -> SentenceTransformer:
 
 
 def forget_example_models() -> None:
-    """Remove all kept models, to train them anew."""
+    """Delete all cached models, so that they are trained again."""
     shutil.rmtree(cache_folder(), ignore_errors=True)
 
 
 def example_text_model(
     pooling: PoolingName = "attention", trained: bool = True, epochs: int = 10
 ) -> SentenceTransformer:
-    """A small text model of viPolyQwen's shape (pooling, two-layer head), trained on the shipped NLI samples.
+    """A small text model with the architecture of viPolyQwen (pooling, two-layer head), trained on the sample NLI set.
 
-    The prompt "text_pair" is its prefix; anchors were trained with it. All poolings start from the same encoder and
-    see the same rows. It is too small to be useful, and large enough to show what a model does.
+    Anchors were trained with the prompt "text_pair". All poolings start from the same encoder and are trained on the
+    same rows. The model is too small to be useful, but it shows how a model works.
 
     Args:
         pooling: "attention", "mean" or "lasttoken".
-        trained: False is the same model before its training.
-        epochs: Over the training rows of `sample_nli`.
+        trained: False returns the model before training.
+        epochs: Epochs over the training rows of `sample_nli`.
 
     Raises:
-        ValueError: `pooling` is none of the three.
+        ValueError: `pooling` is unknown.
 
     Example:
         >>> from st_vi.recipes.examples.text_models import example_text_model

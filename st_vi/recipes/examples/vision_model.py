@@ -1,4 +1,4 @@
-"""A small trained viPolyQwen to look inside: made in under a minute, offline, and kept for the next time."""
+"""A small viPolyQwen for inspection, trained offline in under a minute and cached."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SIZES = {"vocab_size": 600, "width": 96, "layers": 1, "vision_width": 96, "visio
 def example_vision_model(steps: int = 240) -> SentenceTransformer:
     """A small Qwen2-VL with attention pooling, trained on generated scenes and their Vietnamese captions.
 
-    One layer in the vision tower and one in the language model. Of 100 unseen captions it ranks the right one first
-    for about a third of the scenes, and among ten for nine of ten (chance: 1 and 10 in a hundred). It has never seen
-    a photograph, nor a line of writing.
+    The vision tower and the language model have one layer each. Among 100 unseen captions, it ranks the right one first
+    for about a third of the scenes, and in the top ten for nine of ten (chance: 1 % and 10 %). It has not been trained
+    on photographs or text images.
 
-    The prompt "instr" is its prefix; anchors were trained with it, pictures and captions alike.
+    Anchors, images and captions alike, were trained with the prompt "instr".
 
     Args:
-        steps: Of training, 32 rows each; 0 is the model with random weights.
+        steps: Training steps with 32 rows each; 0 returns the randomly initialised model.
 
     Raises:
         ImportError: The extra "vision" is not installed.
@@ -49,7 +49,7 @@ def example_vision_model(steps: int = 240) -> SentenceTransformer:
 
 def _make(folder: Path, steps: int) -> None:
     rows = generated_rows("train", min(1500, 32 * max(steps, 1)), seed=0, kinds=KINDS)
-    # At this size, vectors of smaller weights are too much alike at first, and learning begins late.
+    # At this size, with smaller weights, vectors are too similar at first, and learning starts late.
     small_qwen2_vl(texts_of(rows), folder / "base", **SIZES, initializer_range=0.15)
     set_seed(0)
     model = build_vipolyqwen(
@@ -68,7 +68,7 @@ def _make(folder: Path, steps: int) -> None:
         per_device_train_batch_size=32,
         gradient_accumulation_steps=1,
         learning_rate=1.5e-3,
-        learning_rate_mapping={},  # nothing is pretrained: the vision tower learns as fast as the rest
+        learning_rate_mapping={},  # nothing is pretrained, so all parts have the same learning rate
         save_strategy="no",
         logging_strategy="no",
         use_cpu=True,

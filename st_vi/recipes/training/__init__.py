@@ -1,4 +1,4 @@
-"""What every recipe does around the stock trainer: folders, checkpoints, Ctrl-C, the best model, the bar."""
+"""Training with the stock trainer: output folders, checkpoints, Ctrl-C, best model, progress bar."""
 
 from st_vi.recipes.training.run import train
 

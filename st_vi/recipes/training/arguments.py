@@ -1,4 +1,4 @@
-"""Training arguments that would train nothing."""
+"""Checks of training arguments."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from sentence_transformers import SentenceTransformerTrainingArguments
 
 
 def check_arguments(arguments: SentenceTransformerTrainingArguments) -> None:
-    """Make sure, before anything is written, that these arguments train a model at all.
+    """Check, before anything is written, that training with these arguments has an effect.
 
     Raises:
-        ValueError: No epochs and no steps, batches without rows, or learning rates of which none is more than 0;
-            names the argument.
+        ValueError: The number of epochs, the batch size or all learning rates are 0; names the argument.
 
     Example:
         >>> from st_vi.recipes import viclsr_training_arguments

@@ -1,4 +1,4 @@
-"""Which checkpoint is the best, where evaluators say so."""
+"""Selection of the best checkpoint by evaluators."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-# Most stock evaluators name their primary metric when they have been called.
+# Most stock evaluators set their primary metric when they are first called.
 _NOT_YET_KNOWN = "eval_primary_metric"
 
 
 def judges_of(evaluators: BaseEvaluator | Sequence[BaseEvaluator] | None) -> list[BaseEvaluator]:
-    """One evaluator after the other, those inside of a `SequentialEvaluator` as well.
+    """The evaluators as a flat list, with those inside a `SequentialEvaluator`.
 
-    Of its evaluators stock takes the last one for the whole, and of one without a primary metric the first figure,
-    which may be anything. One with a function of its own for the main score stays as it is.
+    The stock class uses the score of its last evaluator, and, if that has no primary metric, its first value, which may
+    be anything. A `SequentialEvaluator` with its own main score function is kept as it is.
 
     Example:
         >>> from sentence_transformers.base.evaluation import SequentialEvaluator
@@ -39,10 +39,9 @@ def judges_of(evaluators: BaseEvaluator | Sequence[BaseEvaluator] | None) -> lis
 
 
 def schedule(evaluators: Sequence[BaseEvaluator], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Stock training arguments that follow from the evaluators, and from what was said of saving and evaluating.
+    """Stock training arguments for saving and evaluation that follow from the evaluators and the given arguments.
 
-    Evaluations come with the checkpoints, and the checkpoints with the evaluations: what was said of one holds for the
-    other, unless that was said, too.
+    Saving and evaluation use the same schedule: what is set for one applies to the other, unless that is set too.
 
     Example:
         >>> from st_vi.recipes.training.best_checkpoint import schedule
@@ -62,7 +61,7 @@ def schedule(evaluators: Sequence[BaseEvaluator], arguments: Mapping[str, Any]) 
         return result
     if saving not in (evaluating, "best") or result.get("save_steps", 0) % result.get("eval_steps", 1):
         logger.warning(
-            "the model will end with its last weights, not its best: checkpoints are not saved when it is evaluated"
+            "the last weights will be kept, not the best, because checkpoints are not saved at each evaluation"
         )
         return result
     return result | {
@@ -73,10 +72,10 @@ def schedule(evaluators: Sequence[BaseEvaluator], arguments: Mapping[str, Any]) 
 
 
 class BestMetric(TrainerCallback):
-    """Fills in the metric that picks the best checkpoint, when the first evaluation has named it.
+    """Sets the metric for the best checkpoint after the first evaluation.
 
     Args:
-        evaluators: Of the trainer.
+        evaluators: Evaluators of the trainer.
     """
 
     def __init__(self, evaluators: Sequence[BaseEvaluator]) -> None:
@@ -90,7 +89,7 @@ class BestMetric(TrainerCallback):
         metrics: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Name it; without one there is no best checkpoint."""
+        """Set the metric; without one, there is no best checkpoint."""
         if args.metric_for_best_model != _NOT_YET_KNOWN:
             return
         found = [metric for metric in map(_metric, self.evaluators) if metric in (metrics or {})]
@@ -104,12 +103,12 @@ def _judge(evaluators: Sequence[BaseEvaluator]) -> BaseEvaluator:
 
 
 def _known_metric(evaluators: Sequence[BaseEvaluator]) -> str | None:
-    """If it is known before the first call."""
+    """The metric, if it is known before the first call."""
     return _metric(evaluators[-1])
 
 
 def _metric(evaluator: BaseEvaluator) -> str | None:
-    if isinstance(evaluator, SequentialEvaluator):  # says so only after its first call
+    if isinstance(evaluator, SequentialEvaluator):  # known only after its first call
         return "eval_sequential_score"
     name = getattr(evaluator, "primary_metric", None)
     return f"eval_{name}" if name else None

@@ -1,4 +1,4 @@
-"""Checkpoints that a killed run or a full disk left behind: which one a training can go on from."""
+"""Detection of incomplete checkpoints after a kill or on a full disk."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ logger = logging.get_logger(__name__)
 
 
 def last_complete_checkpoint(output_dir: str | Path, model: SentenceTransformer, states: bool = True) -> str | None:
-    """The last checkpoint in `output_dir` that a training can go on from.
+    """The last complete checkpoint in `output_dir`.
 
-    Stock takes the last one, and ends with an error if a kill or a full disk came while it was written. Here it is
-    skipped, with a warning that says why, and left where it is.
+    The stock trainer takes the last checkpoint, and fails if it is incomplete after a kill or on a full disk. Here such
+    a checkpoint is skipped with a warning that gives the reason; it is not deleted.
 
     Args:
-        output_dir: Where checkpoints are; it need not exist.
-        model: The model that was trained.
+        output_dir: Folder with checkpoints; need not exist.
+        model: The trained model.
         states: As for `check_checkpoint`.
 
     Returns:
-        Its path; None, with a warning, if there are checkpoints and none of them is complete; None if there are none.
+        Its path, or None if there is none; warns if there are checkpoints but none is complete.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -52,48 +52,48 @@ def last_complete_checkpoint(output_dir: str | Path, model: SentenceTransformer,
         else:
             return str(folders[number])
     if folders:
-        logger.warning(f"no checkpoint in {output_dir} is complete: the training starts anew")
+        logger.warning(f"no checkpoint in {output_dir} is complete: training starts from scratch")
     return None
 
 
 def check_checkpoint(folder: Path, model: SentenceTransformer, states: bool = True) -> None:
-    """See that a checkpoint of `model` has what the trainer needs, and that the files open.
+    """Check that a checkpoint of `model` has all files that the trainer needs, and that they open.
 
-    The trainer writes `trainer_state.json` last, so that a kill leaves a new checkpoint without it; where a folder was
-    written over, any file may be cut short. A file that opens is taken for whole.
+    The trainer writes `trainer_state.json` last, so a new checkpoint lacks it after a kill. In an overwritten folder,
+    any file may be truncated. A file that opens is considered complete.
 
     Args:
         folder: The checkpoint.
-        model: The model that was trained.
-        states: Whether optimizer, schedule and random numbers are there, too: not with the stock argument
-            `save_only_model`, and elsewhere with DeepSpeed and FSDP.
+        model: The trained model.
+        states: Whether to check optimizer, schedule and random states too; they are missing with the stock argument
+            `save_only_model`, and stored elsewhere with DeepSpeed and FSDP.
 
     Raises:
-        ValueError: Something is missing or does not open; it is named.
+        ValueError: A file is missing or does not open; it is named.
     """
     needed = ["trainer_state.json", "modules.json"]
     if states:
-        needed += ["optimizer.pt", "scheduler.pt", "rng_state*.pth"]  # a process each has random numbers of its own
+        needed += ["optimizer.pt", "scheduler.pt", "rng_state*.pth"]  # one per process
     for name in needed:
         if not any(folder.glob(name)):
             raise ValueError(f"{name} is missing")
     check_files(folder)
-    with safe_globals():  # for NumPy's random state
+    with safe_globals():  # allows NumPy's random state
         for file in sorted([*folder.glob("*.pt"), *folder.glob("*.pth")]):
             plain_weights(file)
     _check_weights(folder, model)
 
 
 def not_written(folder: Path, error: Exception, left: str | None) -> OSError:
-    """The error to raise where `folder` could not be written, with what to do about it.
+    """A helpful error for a folder that could not be written.
 
     Args:
-        folder: A checkpoint or the trained model.
-        error: What was raised; torch and safetensors do not say what they wrote.
-        left: The last complete checkpoint, if there is one.
+        folder: Folder of a checkpoint or of the trained model.
+        error: The original error; those of torch and safetensors do not name the file.
+        left: The last complete checkpoint, if any.
 
     Returns:
-        It names the folder, the room on its disk in MiB, the cause and the checkpoint.
+        An error that names the folder, the free space in MiB, the cause and the checkpoint.
     """
     free = shutil.disk_usage(folder.parent).free // 2**20
     rest = f"{left} is complete: make room, and go on with resume=True" if left else "make room, and start again"
@@ -101,7 +101,7 @@ def not_written(folder: Path, error: Exception, left: str | None) -> OSError:
 
 
 def _check_weights(folder: Path, model: SentenceTransformer) -> None:
-    """Every module that saves weights has some. (Of stock's others, some have parameters and do not save them.)"""
+    """Check the weights of all modules that save any. (Some stock modules have parameters but do not save them.)"""
     paths = [module["path"] for module in read_modules(folder / "modules.json")]
     tops = {file.relative_to(folder).parts[0] for file in weight_files(folder)}
     found = {top if top in paths else "" for top in tops}

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a training after its step, with a checkpoint to go on from."""
+"""Ctrl-C during training: saves a checkpoint after the current step."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ logger = logging.get_logger(__name__)
 
 
 class Interruption(TrainerCallback):
-    """Turns the first Ctrl-C into a checkpoint and a `KeyboardInterrupt` after the step; the second one is stock's.
+    """On the first Ctrl-C, saves a checkpoint after the current step and raises `KeyboardInterrupt`.
 
-    A step that is cut in two leaves weights of which a part has moved: nothing to go on from.
+    The second Ctrl-C stops immediately. Stopping within a step would leave weights that are only partly updated.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Interruption(TrainerCallback):
 
     @contextmanager
     def listening(self, alone: bool) -> Iterator[None]:
-        """Listen within, if this is the main thread and the process is `alone`: several would stop at other steps."""
+        """Handle Ctrl-C in the block, in the main thread of a single process; several would stop at different steps."""
         if not alone or threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -34,7 +34,7 @@ class Interruption(TrainerCallback):
         try:
             yield
         except RuntimeError as error:
-            if self.asked:  # Ctrl-C has ended the data loader's processes, too
+            if self.asked:  # Ctrl-C also stopped the data loader workers
                 raise KeyboardInterrupt from error
             raise
         finally:
@@ -47,18 +47,18 @@ class Interruption(TrainerCallback):
         logger.warning("stopping after this step, with a checkpoint; Ctrl-C again stops at once, without one")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ask the trainer for a checkpoint; at the end of an epoch, `on_epoch_end` does, after the evaluation."""
+        """Request a checkpoint, except at the end of an epoch, where `on_epoch_end` does so after the evaluation."""
         if self.asked and (state.epoch is None or not math.isclose(state.epoch, round(state.epoch), abs_tol=1e-9)):
             control.should_save = True
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ask the trainer for a checkpoint."""
+        """Request a checkpoint."""
         if self.asked:
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Stop, now that there is one."""
+        """Stop after the checkpoint."""
         if self.asked:
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""What makes a training run, kept beside its checkpoints: no other run goes on from them, or takes their place."""
+"""A record of a training run beside its checkpoints, so that different runs are never mixed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch import nn
 from st_vi.model_files import read_json, read_modules
 
 MANIFEST = "training_run.json"
-# Of the stock arguments, those that decide which weights come out. All others may change when a run goes on.
+# Stock arguments that determine the weights. All others may change when a run is resumed.
 # fmt: off
 _ARGUMENTS = (
     "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size",
@@ -32,7 +32,7 @@ _ARGUMENTS = (
 )
 # fmt: on
 _LENGTH = ("num_train_epochs", "max_steps")
-# The files that a training leaves in its folder, at the top of it.
+# Files that a training run leaves at the top of its folder.
 _LEFT = re.compile(
     r"modules\.json|config(_\w+)?\.json|sentence_\w+_config\.json|generation_config\.json|README\.md|"
     r"(model|pytorch_model|adapter_model)[\w.-]*\.(safetensors|bin|json)|adapter_config\.json|"
@@ -49,21 +49,21 @@ def describe(
     evaluators: Sequence[BaseEvaluator],
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What makes a run, by name: plain values, as they come back from JSON.
+    """Everything that determines a run, as plain JSON values by name.
 
-    Rows and base are known by their content: a copy in another folder is the same. Of a weight, some thousand numbers
-    are looked at; of a picture in a file, its name and length; of a stream of rows, the columns.
+    Rows and base model are identified by content, so a copy in another folder is the same. For speed, only some
+    thousand numbers of a weight, the name and size of an image file, and the columns of a stream are used.
 
     Args:
-        model: Before it is trained.
-        rows: That it is trained on, of one data set or by name.
-        arguments: Of the trainer.
-        loss: A loss, losses by data set, or what makes one.
-        evaluators: That pick the best checkpoint.
-        settings: Of the recipe.
+        model: The model before training.
+        rows: Training rows, one dataset or several by name.
+        arguments: Arguments of the trainer.
+        loss: A loss, losses by dataset, or a function that creates one.
+        evaluators: Evaluators that select the best checkpoint.
+        settings: Settings of the recipe.
 
     Returns:
-        Values by name; of those with an "identity", nothing else counts.
+        Values by name; if a value has an "identity", only that is compared.
     """
     found: dict[str, Any] = {}
     for name, part in (rows if isinstance(rows, Mapping) else {"": rows}).items():
@@ -86,21 +86,21 @@ def describe(
 
 
 def check_folder(folder: str | Path, run: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
-    """See that a run may write into `folder`, before anything is written.
+    """Check, before anything is written, that a run may use `folder`.
 
     Args:
-        folder: It need not exist.
-        run: From `describe`.
-        resume: Go on with the run that is there.
-        overwrite: Take the place of what a training left there.
+        folder: Output folder; need not exist.
+        run: Result of `describe`.
+        resume: Continue the run in the folder.
+        overwrite: Replace the files of an earlier run.
 
     Raises:
-        ValueError: There is another run, or the same and `resume` was not said; or files that are not of a training
-            and would be written over. What to do is said.
+        ValueError: The folder has another run, or the same run and `resume` is not set, or other files that would be
+            overwritten. The message says what to do.
     """
     folder = Path(folder)
     if resume and overwrite:
-        raise ValueError("resume and overwrite exclude each other: go on with the run that is there, or replace it")
+        raise ValueError("resume and overwrite exclude each other: continue the existing run, or replace it")
     left = _left_in(folder)
     if resume:
         _check_same(folder, run, left)
@@ -108,22 +108,22 @@ def check_folder(folder: str | Path, run: Mapping[str, Any], resume: bool, overw
     if not left:
         return
     shown = ", ".join(path.name for path in left[:4]) + (", …" if len(left) > 4 else "")
-    if not any(path.name in (MANIFEST, "modules.json") or path.is_dir() for path in left):  # else of a training
-        raise ValueError(f"{folder} has files that a training would write over ({shown}): give another folder")
+    if not any(path.name in (MANIFEST, "modules.json") or path.is_dir() for path in left):  # else from a run
+        raise ValueError(f"{folder} has files that training would overwrite ({shown}): use another folder")
     if not overwrite:
         raise ValueError(
-            f"{folder} has what a training left ({shown}): give another folder, go on with that run by resume=True "
-            "(--resume), or replace it by overwrite=True (--overwrite)"
+            f"{folder} has files of an earlier run ({shown}): use another folder, continue that run with resume=True "
+            "(--resume), or replace it with overwrite=True (--overwrite)"
         )
     base = run["base"].get("place")
     if base and Path(base).resolve().is_relative_to(folder.resolve()):
         raise ValueError(
-            f"the model was read from {base}, which overwriting {folder} would delete: give another folder"
+            f"the model was loaded from {base}, which overwriting {folder} would delete: use another folder"
         )
 
 
 def begin(folder: str | Path, run: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
-    """Write down what makes the run; with `overwrite`, delete first what a training left. See `check_folder`."""
+    """Record the run; with `overwrite`, first delete the files of an earlier run. See `check_folder`."""
     folder = Path(folder)
     if overwrite:
         for path in _left_in(folder):
@@ -133,11 +133,11 @@ def begin(folder: str | Path, run: Mapping[str, Any], resume: bool, overwrite: b
     folder.mkdir(parents=True, exist_ok=True)
     finished = folder / f"{MANIFEST}.{os.getpid()}"
     finished.write_text(json.dumps(run, indent=1, ensure_ascii=False), encoding="utf-8")
-    finished.replace(folder / MANIFEST)  # at once: a kill leaves all of it, or nothing
+    finished.replace(folder / MANIFEST)  # atomic
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two runs: the name, and both values.
+    """The differences between two runs, with names and both values.
 
     Example:
         >>> from st_vi.recipes.training.manifest import differences
@@ -155,24 +155,24 @@ def _check_same(folder: Path, run: Mapping[str, Any], left: list[Path]) -> None:
     if not (folder / MANIFEST).is_file():
         if left:
             raise ValueError(
-                f"{folder} does not say which run its files are of, {MANIFEST} is missing: nothing to go on with. Give "
-                "another folder, or overwrite=True (--overwrite) to replace it"
+                f"{folder} cannot be resumed: {MANIFEST} is missing, so its run is unknown. Use another folder, or "
+                "overwrite=True (--overwrite) to replace it"
             )
         return
     before = read_json(folder / MANIFEST)
     if not (different := differences(before, run)):
         return
-    hint = "Say the same again, or give another folder"
+    hint = "Use the same settings, or another folder"
     if any(before.get(name) != run.get(name) for name in _LENGTH):
         hint += (
             " (every step's learning rate depends on the length of the run; to train longer, begin a run in another "
             f"folder with the model in {folder})"
         )
-    raise ValueError(f"the run in {folder} is another one: {'; '.join(different)}. {hint}")
+    raise ValueError(f"{folder} has a different run: {'; '.join(different)}. {hint}")
 
 
 def _left_in(folder: Path) -> list[Path]:
-    """What a training left at the top of `folder`, or would write over."""
+    """Files at the top of `folder` that a training run left, or would overwrite."""
     if not folder.is_dir():
         return []
     modules = set()
@@ -186,7 +186,7 @@ def _left_in(folder: Path) -> list[Path]:
 
 
 def _is_left_folder(path: Path) -> bool:
-    """A checkpoint, a whole one or not, or the evaluators' tables, by what is in it."""
+    """Whether a folder is a checkpoint (complete or not) or has tables of evaluators, judged by its content."""
     inside = [file.name for file in path.iterdir()]
     if re.fullmatch(r"checkpoint-\d+", path.name):
         return not inside or any(_LEFT.fullmatch(name) or name.endswith((".pt", ".pth")) for name in inside)
@@ -204,13 +204,13 @@ def _rows(rows: Any) -> dict[str, Any]:
 
 
 def _base(model: SentenceTransformer) -> dict[str, Any]:
-    """The backbone: what a training that starts from the same files has before its first step."""
+    """Identity of the backbone, equal for all runs that start from the same files."""
     place = getattr(model.transformers_model, "name_or_path", None)
     digest = hashlib.sha256()
     for module in model.modules():
         if isinstance(module, Transformer):
             for name, tensor in sorted(module.state_dict().items()):
-                if not re.search(r"lora_|trainable_tokens|(^|\.)pooler\.", name):  # random in every new model
+                if not re.search(r"lora_|trainable_tokens|(^|\.)pooler\.", name):  # randomly initialised
                     sample = tensor.detach().flatten()[:: max(1, tensor.numel() // 4096)].double().cpu()
                     digest.update(f"{name} {list(tensor.shape)}".encode())
                     digest.update(sample.numpy().tobytes())
@@ -218,7 +218,7 @@ def _base(model: SentenceTransformer) -> dict[str, Any]:
 
 
 def _losses(loss: Any) -> Iterable[Any]:
-    """Every loss, and those inside of it, without their models."""
+    """All losses, including nested ones, without their models."""
     if isinstance(loss, Mapping):
         for part in loss.values():
             yield from _losses(part)
@@ -240,7 +240,7 @@ def _evaluator(evaluator: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold, the same in every process."""
+    """A JSON value that is the same in every process."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value.value if isinstance(value, Enum) else value
     if isinstance(value, bytes):
@@ -256,7 +256,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         parts = [_plain(part) for part in value]
         return sorted(parts, key=str) if isinstance(value, (set, frozenset)) else parts
-    if hasattr(value, "filename") and hasattr(value, "size"):  # an opened picture: it is not read for this
+    if hasattr(value, "filename") and hasattr(value, "size"):  # an opened image, which is not decoded for this
         return [os.path.basename(str(value.filename)), list(value.size)]
     return value.item() if hasattr(value, "item") and getattr(value, "size", 0) == 1 else type(value).__name__
 

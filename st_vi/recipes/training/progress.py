@@ -1,4 +1,4 @@
-"""One bar for a training, with its latest figures beside it."""
+"""A progress bar with the current loss."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from transformers import ProgressCallback, TrainerControl, TrainerState, Trainin
 
 
 class Bar(ProgressCallback):
-    """The stock trainer's bar, with the loss beside it where the stock one prints a dict for every entry of the log.
+    """A progress bar that shows the loss, instead of printing a dict for every log entry.
 
-    Give it as one of the `callbacks` of `train_viclsr` or `train_vipolyqwen`: it takes the place of the stock one. The
-    log itself is what it was, in ``trainer.state.log_history``.
+    Pass it in the `callbacks` of `train_viclsr` or `train_vipolyqwen` to replace the stock bar. The log in
+    ``trainer.state.log_history`` is unchanged.
 
     Example:
         >>> from st_vi import train_viclsr
@@ -27,6 +27,6 @@ class Bar(ProgressCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Show the loss, and forget the rest."""
+        """Show the loss."""
         if self.training_bar is not None and "loss" in (logs or {}):
             self.training_bar.set_postfix_str(f"loss {logs['loss']:.4g}", refresh=False)  # type: ignore[index]

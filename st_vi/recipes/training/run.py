@@ -1,4 +1,4 @@
-"""What every recipe does around the stock trainer."""
+"""The training function shared by all recipes."""
 
 from __future__ import annotations
 
@@ -55,47 +55,47 @@ def train(
 ) -> SentenceTransformerTrainer:
     """Train `model` in place with the stock trainer, and save it in `output_dir`.
 
-    With an evaluator, it is run after every epoch, or as often as checkpoints are saved, and the model ends with the
-    weights of the best one. Without a primary metric, as of `GeometryEvaluator`, there is no best one, and the model
-    ends with the last; and so it does where checkpoints are not saved when the model is evaluated.
+    An evaluator runs whenever a checkpoint is saved, by default after every epoch, and the best checkpoint is restored
+    at the end. The last weights are kept if there is no primary metric, as with `GeometryEvaluator`, or if checkpoints
+    are not saved at each evaluation.
 
-    The first Ctrl-C ends the training after its step, with a checkpoint; the second one at once.
+    The first Ctrl-C saves a checkpoint after the current step and stops; the second stops immediately.
 
     Args:
         model: The model to train.
-        train_dataset: What the loss needs.
-        output_dir: Where checkpoints and the trained model go, and what makes the run, `training_run.json`.
-        loss: Of this model; or one a data set; or what makes it from a model, as for the stock trainer.
-        training_arguments: The recipe's function from output_dir and stock arguments to training arguments.
-        arguments: Stock arguments, over the recipe's and over what follows from `evaluator`.
-        evaluator: Run on held-out rows; several one after the other, of which the last one with a primary metric
-            picks the best checkpoint.
-        data_collator: Where the stock one will not do.
-        resume: Go on from the last complete checkpoint in `output_dir`, where there is one; one that was cut short is
-            skipped with a warning (`last_complete_checkpoint`). It must be of the same run (`manifest`).
-        overwrite: Delete what a training left in `output_dir`, and nothing else.
-        callbacks: For the trainer.
-        settings: What else makes the run, such as the collator's settings.
+        train_dataset: Rows for the loss.
+        output_dir: Folder for checkpoints, the trained model, and the record of the run, `training_run.json`.
+        loss: A loss for this model, losses by dataset, or a function that creates a loss from a model, as in stock.
+        training_arguments: Function of the recipe from output_dir and stock arguments to training arguments.
+        arguments: Stock arguments that override those of the recipe and those derived from `evaluator`.
+        evaluator: One or more evaluators on held-out rows; the last one with a primary metric selects the best
+            checkpoint.
+        data_collator: A collator, if the stock one does not suffice.
+        resume: Continue from the last complete checkpoint in `output_dir`, if any; incomplete ones are skipped with a
+            warning (`last_complete_checkpoint`). It must belong to the same run (`manifest`).
+        overwrite: Delete the files of an earlier run in `output_dir`, and nothing else.
+        callbacks: Callbacks for the trainer.
+        settings: Further settings that identify the run, such as those of the collator.
 
     Returns:
         The trainer, with its log in ``trainer.state.log_history``.
 
     Raises:
-        ValueError: Before anything is written, if the arguments would train nothing (`check_arguments`); if `loss` is
-            of another model; if `output_dir` is not free, and neither to go on in nor to overwrite; or if the run in it
-            is another one.
-        OSError: A checkpoint or the trained model could not be written, as on a full disk; what to go on from is named.
-        KeyboardInterrupt: Ctrl-C; `resume` goes on.
+        ValueError: Before anything is written: the arguments would train nothing (`check_arguments`), `loss` belongs to
+            another model, or `output_dir` has files and neither `resume` nor `overwrite` is set, or another run.
+        OSError: A checkpoint or the trained model could not be written, for example on a full disk; names the
+            checkpoint to resume from.
+        KeyboardInterrupt: On Ctrl-C; use `resume` to continue.
     """
     check_own_model(loss, model)
     if _has_frozen_adapter(model):
-        logger.warning('the model\'s adapter is frozen, as a loaded one is: model.set_adapter("default") trains it on')
+        logger.warning('the adapter is frozen, as after loading: call model.set_adapter("default") to train it')
     judges = judges_of(evaluator)
     args = training_arguments(output_dir, **schedule(judges, arguments) | dict(arguments))
     check_arguments(args)
     run = describe(model, train_dataset, args, loss, judges, settings or {})
     now, place = run["base"], str(Path(output_dir).resolve())
-    if resume:  # with the model of the run itself, which is not what it began with any more
+    if resume:  # the model of this run may have been trained already
         run["base"] = _begun_with(model).get(place, now)
     check_folder(output_dir, run, resume, overwrite)
     interruption = Interruption()
@@ -110,17 +110,19 @@ def train(
         data_collator=data_collator,  # type: ignore[arg-type]
         callbacks=[BestMetric(judges), *others, interruption],
     )
-    if bars and not args.disable_tqdm:  # in the place of the stock one
+    if bars and not args.disable_tqdm:  # replaces the stock one
         trainer.pop_callback(ProgressCallback)
         trainer.add_callback(bars[0])
     states = not (trainer.args.save_only_model or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled)
-    trainer.accelerator.wait_for_everyone()  # until every process has looked into the folder
-    if trainer.args.should_save:  # of several processes, the first
+    trainer.accelerator.wait_for_everyone()  # until every process has checked the folder
+    if trainer.args.should_save:  # only in the first process
         begin(output_dir, run, resume, overwrite)
     trainer.accelerator.wait_for_everyone()
     checkpoint = last_complete_checkpoint(output_dir, model, states) if resume else None
     if checkpoint is None and run["base"] != now:
-        raise ValueError(f"{output_dir} has no checkpoint, and the model has been trained: make it anew to begin anew")
+        raise ValueError(
+            f"{output_dir} has no checkpoint, and the model has been trained: build it again to start from scratch"
+        )
     _begun_with(model)[place] = run["base"]
     try:
         with interruption.listening(alone=trainer.args.world_size == 1):
@@ -138,12 +140,12 @@ def train(
 
 
 def _begun_with(model: SentenceTransformer) -> dict[str, Any]:
-    """The backbone with which the trainings of this very object began, by their folder."""
+    """The initial backbone of the runs of this model object, by output folder."""
     return model.__dict__.setdefault("_st_vi_begun_with", {})
 
 
 def _show_best_figures(model: SentenceTransformer, judges: Sequence[BaseEvaluator], log: list[dict[str, Any]]) -> None:
-    """Where the trainer came back to its best checkpoint, the card has the figures of that, whoever measured them."""
+    """If the best checkpoint was restored, put its results into the model card."""
     card = model.model_card_data
     at_best = [entry for entry in log if entry["step"] == card.best_model_step]
     found = {name.removeprefix("eval_"): value for entry in at_best for name, value in entry.items() if "eval_" in name}

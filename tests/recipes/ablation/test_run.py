@@ -166,7 +166,7 @@ def test_too_few_rows_to_measure_with_are_found_before_training(untrained, tmp_p
     (tmp_path / "rows.jsonl").write_text(json.dumps(PLAIN) + "\n")
     files = ["--train", str(tmp_path / "rows.jsonl"), "--eval", str(tmp_path / "rows.jsonl")]
     result = CliRunner().invoke(app, ["ablate", "vipolyqwen", *files, "--output", str(tmp_path / "out")])
-    assert "1 row of 'instr' to measure with" in str(result.exception)
+    assert "1 test row of 'instr'" in str(result.exception)
     assert not untrained and not (tmp_path / "out").exists()
 
 

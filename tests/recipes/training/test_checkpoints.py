@@ -89,7 +89,7 @@ def test_none_is_left(trained, copied, tmp_path, caplog):
     for step in (6, 8):
         cut(copied / f"checkpoint-{step}" / "optimizer.pt")
     assert last_complete_checkpoint(copied, trained[0]) is None
-    assert caplog.messages[-1] == f"no checkpoint in {copied} is complete: the training starts anew"
+    assert caplog.messages[-1] == f"no checkpoint in {copied} is complete: training starts from scratch"
     caplog.clear()
     assert last_complete_checkpoint(tmp_path / "new", trained[0]) is None and not caplog.messages
 
@@ -108,7 +108,7 @@ def test_a_resumed_training_ends_with_the_same_weights(tiny_base, triplets, trai
     model = built(tiny_base) if damaged == (6, 8) else build_viclsr(tiny_base)
     trainer = train_viclsr(model, triplets, copied, resume=True, **SETTINGS)
     assert trainer.state.global_step == 8
-    assert ("starts anew" in caplog.text) == (damaged == (6, 8))
+    assert ("starts from scratch" in caplog.text) == (damaged == (6, 8))
     for name, value in trained[0].state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
     assert last_complete_checkpoint(copied, model) == str(copied / "checkpoint-8")  # it is whole again

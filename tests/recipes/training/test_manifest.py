@@ -79,7 +79,7 @@ def used(whole, tmp_path):
 def test_a_used_folder_is_refused_and_stays_as_it_is(tiny_base, used):
     before = content(used)
     assert {"checkpoint-10", "checkpoint-12"} <= {path.name for path in used.iterdir()}
-    with pytest.raises(ValueError, match=r"what a training left .*resume=True .*overwrite=True"):
+    with pytest.raises(ValueError, match=r"files of an earlier run .*resume=True .*overwrite=True"):
         train_viclsr(built(tiny_base), rows(), used, **SETTINGS)
     assert content(used) == before
 
@@ -101,7 +101,7 @@ def test_overwriting_replaces_the_run_and_leaves_other_files(tiny_base, used):
 def test_a_file_that_is_not_of_a_training_is_never_written_over(tiny_base, tmp_path, name):
     (tmp_path / name).write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(ValueError, match=f"would write over .{name}.: give another folder"):
+        with pytest.raises(ValueError, match=f"would overwrite .{name}.: use another folder"):
             train_viclsr(built(tiny_base), rows(), tmp_path, overwrite=overwrite, **SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
 
@@ -113,7 +113,7 @@ def test_a_folder_with_other_files_is_free(tiny_base, tmp_path):
 
 
 def test_the_base_is_not_deleted_to_make_room(used):
-    with pytest.raises(ValueError, match="would delete: give another folder"):
+    with pytest.raises(ValueError, match="would delete: use another folder"):
         train_viclsr(load(used), rows(), used, overwrite=True, **SETTINGS)
     assert (used / "model.safetensors").is_file()
 
@@ -140,7 +140,7 @@ def test_another_run_is_not_resumed(tiny_base, used, name):
     before = content(used)
     with pytest.raises(ValueError, match=message) as error:
         train_viclsr(built(tiny_base), rows(**changes), used, resume=True, **SETTINGS | settings)
-    assert "\n" not in str(error.value) and "is another one" in str(error.value)
+    assert "\n" not in str(error.value) and "has a different run" in str(error.value)
     assert content(used) == before
 
 
@@ -231,7 +231,7 @@ def test_vipolyqwen_has_its_settings_in_the_run(tmp_path):
         return build_vipolyqwen(base, embedding_dimension=16, **build)
 
     train_mixed(model(), mixed, tmp_path / "run", **settings)
-    with pytest.raises(ValueError, match="what a training left"):
+    with pytest.raises(ValueError, match="files of an earlier run"):
         train_mixed(model(), mixed, tmp_path / "run", **settings)
     for build, change, message in (
         ({}, {"prefix_dropout": 0.5}, "prefix_dropout was 0.0, now is 0.5"),
