@@ -1,4 +1,4 @@
-"""Each system as model, training arguments, loss and evaluator."""
+"""Model, training arguments, loss and evaluator of each system."""
 
 from st_vi.recipes.distil import distill_encoder
 from st_vi.recipes.viclsr import build_viclsr, train_viclsr, viclsr_training_arguments

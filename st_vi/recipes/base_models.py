@@ -1,4 +1,4 @@
-"""What a new model may start from: an encoder, and not what was trained as a whole and would lose its head."""
+"""Checks of base models: a trained model must not lose its head."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from st_vi.model_files import read_json, read_modules
 
 logger = logging.get_logger(__name__)
 
-# Of these, a new model has its own: they have no weights.
+# Modules without weights, which a new model replaces.
 _PLAIN = {"Transformer", "Pooling", "Normalize", "Dropout"}
 ADAPTER = "LoRA adapter"
 
 
 def trained_parts(base: str | Path, **hub: Any) -> list[str]:
-    """Parts of a saved model that a new one made from its encoder would lose; none of an encoder alone.
+    """Trained parts of a saved model besides its encoder, which a new model would lose.
 
     Args:
         base: A folder or a repository.
-        **hub: As for stock's `load_file_path`, such as `revision`.
+        **hub: As for `load_file_path` of stock, such as `revision`.
 
     Example:
         >>> from st_vi.recipes.base_models import trained_parts
@@ -39,10 +39,10 @@ def trained_parts(base: str | Path, **hub: Any) -> list[str]:
 
 
 def check_base(base: str | Path, builder: str, pooling: str, transformer_kwargs: Mapping[str, Any]) -> None:
-    """See that a new model can be made from `base` without losing what was trained, and say if the pooling changes.
+    """Check that a new model from `base` would lose no trained parts, and warn if the pooling changes.
 
     Raises:
-        ValueError: `base` is a model with trained parts beside its encoder.
+        ValueError: `base` has trained parts besides its encoder.
     """
     arguments = {**(transformer_kwargs.get("model_kwargs") or {})}
     hub = {name: arguments[name] for name in ("token", "revision", "local_files_only") if name in arguments}
@@ -51,16 +51,16 @@ def check_base(base: str | Path, builder: str, pooling: str, transformer_kwargs:
     if parts := trained_parts(base, **hub):
         whole = "merge it (st_vi.recipes.lora.merge_lora), " if ADAPTER in parts else ""
         raise ValueError(
-            f"{base} is a trained model, of which {builder} would drop: {', '.join(parts)}. To train it further, give "
-            f"model = st_vi.load({str(base)!r}) to the training. To start anew from its encoder, {whole}save that "
-            f"alone, model[0].save(folder), and give {builder} the folder"
+            f"{base} is a trained model, of which {builder} would drop: {', '.join(parts)}. To continue its training, "
+            f"train st_vi.load({str(base)!r}). To start from its encoder only, {whole}save the encoder with "
+            f"model[0].save(folder), and pass the folder to {builder}"
         )
     if (had := _pooling(str(base), hub)) and had != pooling:
         logger.warning(f"the vectors of {base} are pooled by {had!r}; {builder} starts with pooling={pooling!r}")
 
 
 def _pooling(base: str, hub: Mapping[str, Any]) -> str | None:
-    """The pooling of a saved model, if it has one of one mode."""
+    """The pooling mode of a saved model, if it has exactly one."""
     if not (listing := load_file_path(base, "modules.json", **hub)):
         return None
     for module in read_modules(Path(listing)):

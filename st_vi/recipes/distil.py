@@ -1,4 +1,4 @@
-"""A small encoder from a large one: its vocabulary cut, some of its layers kept, its vectors learned again."""
+"""Distillation of a small encoder from a large one."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ _MAX_UNWRITABLE = 0.01  # share of the texts
 
 @dataclass(frozen=True)
 class Stage:
-    """What one stage trains with.
+    """Settings of a training stage.
 
     Attributes:
-        task: Its name and terms.
-        learning_rate: At its highest, after a tenth of the steps; then down a cosine.
-        batch_size: Rows.
-        epochs: How often each row is seen.
-        bare: Share of the queries without diacritics; of all texts `varied` are changed in one of the ways of `vary`.
-        varied: See `bare`.
-        max_length: Texts are cut to this many tokens.
-        keep: The student after the stage is the mean of what it was before, with this weight, and of what it has
-            become: what a stage takes from the ones before it is mostly noise, and a mean has less of that.
+        task: Name and loss terms.
+        learning_rate: Peak learning rate, after a tenth of the steps; then cosine decay.
+        batch_size: Rows per batch.
+        epochs: Epochs over the rows.
+        bare: Share of the queries without diacritics.
+        varied: Share of all texts changed by one of the methods of `vary`.
+        max_length: Maximum tokens per text.
+        keep: Weight of the student before the stage when it is averaged with the student after it, which reduces the
+            noise that a stage adds.
     """
 
     task: Task
@@ -127,54 +127,55 @@ def distill_encoder(
     progress: Callable[[str], None] | None = None,
     **arguments: Any,
 ) -> SentenceTransformer:
-    """A small encoder from a large one, in stages, on documents without labels and NLI rows with.
+    """Distil a small encoder from a large one in stages, on unlabelled documents and NLI rows.
 
-    1. The teacher's vocabulary is cut to the documents (`trim_vocabulary`).
-    2. The student is some of its layers, with mean pooling; it reads no prompt. The positions behind the prompt become
-       its first ones, as the text stands there in the teacher.
-    3. Three stages (`STAGES`), each with the teacher's vectors, computed once by `encode_corpus`: sentences; queries
-       and paragraphs; NLI. A third of the texts are changed as people type (`vary`), most of these without diacritics;
-       the teacher's vector is that of the clean text.
-    4. After each stage it is measured on documents and NLI rows that are held out, see `Distilled`.
+    1. The vocabulary of the teacher is trimmed to the documents (`trim_vocabulary`). 2. The student keeps some layers
+    of the teacher, with mean pooling and without a prompt. Its position embeddings start after the prompt, where the
+    text begins in the teacher. 3. There are three stages (`STAGES`): sentences; queries and paragraphs; NLI. Each uses
+    vectors of the teacher, computed once by `encode_corpus`. A third of the texts are varied as people type (`vary`),
+    mostly without diacritics; the teacher encodes the clean text. 4. After each stage, the student is evaluated on
+    held-out documents and NLI rows, see `Distilled`.
 
-    In `output` are the student at the end; ``stages/…``, the student after each stage; ``teacher/…``, the vectors; and
-    ``log.jsonl``: one line a logged step and one a stage, with its figures. A call with `resume` goes on where an
-    earlier one stopped.
+    `output` has the final student; ``stages/…``, the student after each stage; ``teacher/…``, the vectors; and
+    ``log.jsonl``, with one line per logged step and per stage with its results. Use `resume` to continue an interrupted
+    run.
 
-    Source: the terms name theirs; questions without a label are those of Lewis et al. 2019 (arXiv 1906.04980) without
-    the translation; the rest is this project's own.
+    Source: see the terms for theirs. Unlabelled questions as in Lewis et al. 2019 (arXiv 1906.04980) without the
+    translation; the rest is original.
 
     Args:
-        teacher: A model with a BERT-like encoder: a hub id or a folder.
-        documents: Paragraphs with columns title, text and where there are any section or subject; several sets are
-            drawn from by `shares`.
-        output: A folder.
-        nli: Rows premise, hypothesis, label; None is the package's own sample, its training part. A tenth of the
-            premises is held out.
-        questions: Rows for the second stage beside those made of `documents`: anchor, positive, document, such as
-            `sample_questions`, the package's own.
-        texts: Further texts for the first stage, such as everyday language: a tenth of it, repeated if need be.
-        layers: Of the teacher, from 0.
-        max_pieces: Of the student's vocabulary.
-        prompt: What the teacher wants in front of a text.
-        num_texts: For the first stage.
-        num_questions: For the second stage.
-        num_contradictions: Triplets made of `documents` (`document_contradictions`) for the third, beside `nli` twice.
-        shares: How much is drawn from each set of documents; None draws from all alike.
-        held_out: Share of the titles that is kept for measuring.
-        stages: See `STAGES`; those whose task is "retrieval" or "nli" get these rows, any other the texts.
-        seed: Of all that is drawn.
-        resume: Go on.
-        progress: Is told what begins.
-        **arguments: Stock training arguments, over those of the stages.
+        teacher: A model with a BERT-like encoder: a Hub id or a folder.
+        documents: Paragraphs with columns title, text and optionally section or subject; several sets are sampled by
+            `shares`.
+        output: Output folder.
+        nli: Rows with premise, hypothesis, label; None for the training part of the sample set. A tenth of the premises
+            is held out.
+        questions: Rows for the second stage in addition to those generated from `documents`: anchor, positive,
+            document, such as `sample_questions`.
+        texts: Further texts for the first stage, such as everyday language; they make up a tenth of it, repeated if
+            needed.
+        layers: Teacher layers to keep, from 0.
+        max_pieces: Vocabulary size of the student.
+        prompt: Prompt of the teacher.
+        num_texts: Number of texts of the first stage.
+        num_questions: Number of questions of the second stage.
+        num_contradictions: Number of triplets generated from `documents` (`document_contradictions`) for the third
+            stage, in addition to `nli` twice.
+        shares: Share of each set of documents; None for equal shares.
+        held_out: Share of the titles held out for evaluation.
+        stages: See `STAGES`. Stages with the task "retrieval" or "nli" use those rows, all others the texts.
+        seed: Seed for all sampling.
+        resume: Continue an earlier run.
+        progress: Function that is called with a message when a step begins.
+        **arguments: Stock training arguments that override those of the stages.
 
     Returns:
         The student, a stock model: `Transformer`, `Pooling`, `Normalize`.
 
     Raises:
-        ValueError: Before any training: documents that are not Vietnamese, or that the student's vocabulary cannot
-            write; a tokenizer that cannot be cut; layers that the teacher does not have; teacher's vectors of other
-            rows in `output`; a folder with an earlier run and no `resume`.
+        ValueError: Before any training: documents are not Vietnamese, or cannot be written with the student's
+            vocabulary; the tokenizer cannot be trimmed; the teacher does not have these layers; `output` has teacher
+            vectors of other rows, or an earlier run and `resume` is not set.
 
     Example:
         >>> from st_vi.data import read_rows
@@ -219,14 +220,14 @@ def distill_encoder(
         run.progress(f"{name}: rows and the teacher's vectors of them")
         made = rows.get(name, lambda: Dataset.from_dict({"anchor": drawn}))()
         _train_stage(student, stage, run.taught(large, made, name, prompt), run)
-        student = load(str(run.folder(name)), device="cpu")  # the trainer leaves its autocast on the other
+        student = load(str(run.folder(name)), device="cpu")  # reloaded, because the trainer leaves autocast on
         run.log({"stage": name, "finished": True, **measure(student)})
     student.save_pretrained(str(output))
     return student
 
 
 def sample_questions() -> Dataset:
-    """The package's own questions and passages, the training part, as rows for `distill_encoder`.
+    """The training part of the sample questions and passages, as rows for `distill_encoder`.
 
     Example:
         >>> from st_vi.recipes.distil import sample_questions
@@ -239,16 +240,15 @@ def sample_questions() -> Dataset:
 
 
 def small_student(teacher: SentenceTransformer, layers: Sequence[int], prompt: str = "") -> SentenceTransformer:
-    """Some layers of a BERT-like encoder, with its embeddings, mean pooling and unit length, in fp32.
+    """Some layers of a BERT-like encoder with its embeddings, mean pooling and normalisation, in fp32.
 
     Args:
-        teacher: Stays what it was.
-        layers: From 0, in this order.
-        prompt: What the teacher reads in front of a text and the student does not: its first positions are then those
-            behind it.
+        teacher: The teacher; it is not changed.
+        layers: Layers to keep, from 0, in this order.
+        prompt: Prompt of the teacher, which the student does not use; its position embeddings start after it.
 
     Raises:
-        ValueError: No such layers.
+        ValueError: The teacher does not have these layers.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -274,7 +274,7 @@ def small_student(teacher: SentenceTransformer, layers: Sequence[int], prompt: s
 
 
 def _skip_positions(backbone: Any, count: int) -> None:
-    """The first token keeps its position, and the next one has that behind the prompt."""
+    """Keep the position of the first token, and skip those of the prompt."""
     table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
     if not count or not isinstance(table, nn.Embedding):
         return
@@ -306,7 +306,7 @@ def _check_layers(teacher: SentenceTransformer, layers: Sequence[int]) -> None:
 def _draw_texts(
     sets: Sequence[Dataset], texts: Sequence[str], count: int, shares: Sequence[float] | None, seed: int
 ) -> list[str]:
-    """Of the sets by their shares, and a tenth of other texts, as often as it takes."""
+    """Sample texts from the sets by their shares, and a tenth from other texts, repeated if needed."""
     parts = list(shares or [1.0] * len(sets))
     if len(parts) != len(sets):
         raise ValueError(f"there are {len(sets)} sets of documents and {len(parts)} shares")
@@ -338,7 +338,7 @@ def _nli_rows(nli: Dataset | None) -> Dataset:
 
 
 def _triplet_rows(nli: Dataset, sets: Sequence[Dataset], count: int, seed: int) -> Dataset:
-    """Of annotators, twice, and of documents."""
+    """Triplets of annotated NLI rows, twice, and triplets generated from documents."""
     columns = ["anchor", "positive", "negative"]
     triplets = nli_to_triplets(nli, seed=seed)
     if "triplets" not in triplets:
@@ -360,7 +360,7 @@ def _check_writable(model: SentenceTransformer, texts: Sequence[str]) -> None:
 
 @dataclass
 class _Run:
-    """The folder of one run, and what is in it already."""
+    """The folder of a run, with its finished parts."""
 
     output: Path
     resume: bool
@@ -370,18 +370,18 @@ class _Run:
 
     def __post_init__(self) -> None:
         if (self.output / LOG).exists() and not self.resume:
-            raise ValueError(f"{self.output} has an earlier run: go on with resume, or name another folder")
+            raise ValueError(f"{self.output} has an earlier run: use resume to continue it, or another folder")
         self.output.mkdir(parents=True, exist_ok=True)
         self.start = time.time()
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """One line: what, after how many seconds of this call."""
+        """Log one line, with the seconds since the start of this call."""
         line = json.dumps({**record, "seconds": round(time.time() - self.start, 1)}, ensure_ascii=False)
         with (self.output / LOG).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def done(self, stage: str) -> SentenceTransformer | None:
-        """The student after a stage that an earlier call has finished."""
+        """The student after a stage that is already finished."""
         file = self.output / LOG
         records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
         if any(record["stage"] == stage and record.get("finished") for record in records):
@@ -389,13 +389,13 @@ class _Run:
         return None
 
     def folder(self, stage: str) -> Path:
-        """Where a stage keeps its checkpoints and its student."""
+        """The folder of a stage, for its checkpoints and its student."""
         return self.output / "stages" / stage
 
     def taught(self, teacher: SentenceTransformer, rows: Dataset, stage: str, prompt: str) -> Dataset:
-        """The rows with a teacher's vectors, computed once and read from the disk.
+        """The rows with vectors of the teacher, computed once and stored on disk.
 
-        Not of negatives: a text and its contradiction lie together for most teachers, and the stage is to part them.
+        Negatives have none: most teachers place a text near its contradiction, and the stage should separate them.
         """
         columns = [name for name in ("anchor", "positive") if name in rows.column_names]
         parts = [rows]
@@ -436,7 +436,7 @@ def _train_stage(student: SentenceTransformer, stage: Stage, rows: Dataset, run:
 
 
 def _varied(row: dict[str, Any], number: int, *, stage: Stage, seed: int) -> dict[str, str]:
-    """The texts of a row as they are typed; of the same row always the same."""
+    """The texts of a row as people may type them; deterministic for each row."""
     random = Random(f"{seed} {stage.task.name} {number}")
     made: dict[str, str] = {}
     for column in ("anchor", "positive", "negative"):
@@ -483,19 +483,19 @@ def _vectors(model: SentenceTransformer, texts: Sequence[str], prompt: str = "")
 
 
 class Distilled:
-    """How near a student is to its teacher, and what it finds, on rows that nobody trained on.
+    """Evaluates a student against its teacher and on retrieval and NLI, on held-out rows.
 
     Args:
         documents: Held-out paragraphs, as for `document_texts`.
-        nli: Held-out rows premise, hypothesis, label.
-        count: Texts, and queries, at most.
-        seed: Of what is drawn.
-        teacher: Gives vectors (N, D) of clean texts, to compare with; None leaves that out.
+        nli: Held-out rows with premise, hypothesis, label.
+        count: Maximum number of texts and of queries.
+        seed: Seed for sampling.
+        teacher: Function that returns vectors (N, D) of clean texts; None skips this comparison.
 
     Returns:
-        Of a call with a model: ``teacher_cosine`` and ``teacher_cosine_bare`` (the student reads no diacritics), mean
-        cosines with the teacher's vectors; ``recall`` and ``recall_bare``, the share of the queries that find their
-        paragraph first; ``triplet_accuracy`` and ``nli_spearman``.
+        When called with a model: ``teacher_cosine`` and ``teacher_cosine_bare`` (student without diacritics), the mean
+            cosine with the teacher's vectors; ``recall`` and ``recall_bare``, the share of queries whose paragraph
+            ranks first; ``triplet_accuracy`` and ``nli_spearman``.
 
     Example:
         >>> from datasets import Dataset
@@ -524,7 +524,7 @@ class Distilled:
         self.nli = nli and NLISimilarityEvaluator(nli["premise"], nli["hypothesis"], nli["label"])
 
     def __call__(self, model: SentenceTransformer) -> dict[str, float]:
-        """The figures of a model."""
+        """Evaluate a model."""
         figures: dict[str, float] = {}
         if self.targets is not None:
             for name, texts in (("teacher_cosine", self.texts), ("teacher_cosine_bare", _bare(self.texts))):

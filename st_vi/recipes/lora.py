@@ -1,4 +1,4 @@
-"""LoRA (arXiv 2106.09685) for viPolyQwen: small matrices beside a frozen backbone, and the prefixes' embeddings."""
+"""LoRA (arXiv 2106.09685) for viPolyQwen, with trainable embeddings of the prefixes."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ _VISION_TOWER = r"visual\.blocks\..*\.(qkv|proj|fc1|fc2|gate_proj|up_proj|down_p
 
 
 def lora_config(rank: int = 16, vision: bool = False) -> LoraConfig:
-    """LoRA on every linear layer of the language model, and on those of the vision tower if `vision`.
+    """LoRA for every linear layer of the language model and, if `vision`, of the vision tower.
 
-    The tower stays as it is by default: the paper gives it a tenth of the learning rate, so that it hardly moves, and
-    what turns its output into the language model's input was trained on far more pictures than a LoRA run sees.
-
-    *Inferred*, as the paper trains all weights: the layers, the rank and ``lora_alpha = 2 * rank``. As a rule of
-    thumb, not measured here, LoRA wants about ten times the learning rate of full training: 2e-4 instead of 2e-5.
+    The tower is frozen by default: the paper gives it a tenth of the learning rate, so it hardly changes, and the
+    layers between tower and language model were trained on far more images than a LoRA run uses. *Inferred*, because
+    the paper trains all weights: the layers, the rank and ``lora_alpha = 2 * rank``. As a rule of thumb, not measured
+    here, use about ten times the learning rate of full training: 2e-4 instead of 2e-5.
 
     Args:
-        rank: Of the matrices; 16 are 18 million weights beside the 2.2 billion of Qwen2-VL-2B.
-        vision: Whether the blocks of the vision tower get LoRA, too; `learning_rate_mapping` finds it there.
+        rank: Rank of the matrices; 16 adds 18 million weights to the 2.2 billion of Qwen2-VL-2B.
+        vision: Whether to add LoRA to the vision tower, where `learning_rate_mapping` applies to it.
 
     Raises:
         ImportError: PEFT is not installed, or transformers is older than 5.18.
@@ -46,19 +45,19 @@ def lora_config(rank: int = 16, vision: bool = False) -> LoraConfig:
 
 
 def add_lora(backbone: Qwen2VLTransformer, config: LoraConfig, base_rows: int) -> None:
-    """Freeze `backbone`, and add LoRA and trainable embeddings of its prefixes, with the stock ``add_adapter``.
+    """Freeze `backbone`, and add LoRA and trainable embeddings of its prefixes with the stock ``add_adapter``.
 
     Args:
-        backbone: Changed in place.
-        config: Is copied; the ids of the prefixes are filled in.
-        base_rows: Embeddings of the base model as it was saved.
+        backbone: The backbone, changed in place.
+        config: LoRA config; it is copied, and the ids of the prefixes are filled in.
+        base_rows: Number of embeddings of the saved base model.
 
     Raises:
-        ValueError: `config` has ``trainable_token_indices`` of its own, or the base model has no rows for the
-            prefixes: loading puts the adapter on the base model as it was saved.
+        ValueError: `config` sets ``trainable_token_indices``, or the saved base model has no spare embeddings for the
+            prefixes, so that the adapter could not be loaded again.
     """
     if config.trainable_token_indices is not None:
-        raise ValueError("leave trainable_token_indices out of the LoRA config: the prefixes' ids are filled in")
+        raise ValueError("do not set trainable_token_indices in the LoRA config: the prefixes' ids are filled in")
     tokenizer: Any = backbone.tokenizer
     ids = tokenizer.convert_tokens_to_ids(backbone.prefixes)
     if ids and max(ids) >= base_rows:
@@ -68,20 +67,19 @@ def add_lora(backbone: Qwen2VLTransformer, config: LoraConfig, base_rows: int) -
             "start LoRA from there."
         )
     config = copy.deepcopy(config)
-    # An adapter holds no embeddings but these: without them the prefixes would be lost on reload.
+    # The only embeddings in the adapter: without them, the prefixes would be lost on reload.
     config.trainable_token_indices = ids or None
     backbone.model.add_adapter(config)
 
 
 def merge_lora(model: SentenceTransformer) -> None:
-    """Fold the adapter into the backbone's weights, in place: ``save_pretrained`` then writes a whole model.
+    """Merge the adapter into the weights of the backbone, in place, so that ``save_pretrained`` saves a complete model.
 
-    That model needs neither PEFT nor the base model's files, and costs nothing extra per vector. Its vectors are those
-    of `model`, up to rounding in the dtype of the weights. Of several adapters, those that are active are folded in,
-    and the others are gone.
+    The merged model needs neither PEFT nor the files of the base model, and encodes as fast as the base model. Vectors
+    change only by rounding in the dtype of the weights. All active adapters are merged, and the others are removed.
 
     Args:
-        model: With a LoRA adapter: new, trained, loaded, or any of these trained further.
+        model: A model with a LoRA adapter, trained or loaded.
 
     Raises:
         ImportError: PEFT is not installed.
@@ -96,7 +94,7 @@ def merge_lora(model: SentenceTransformer) -> None:
     """
     peft = _peft()
     for module in model.modules():
-        if isinstance(module, Transformer) and isinstance(module.model, peft.PeftModel):  # wrapped by PEFT itself
+        if isinstance(module, Transformer) and isinstance(module.model, peft.PeftModel):  # wrapped by PEFT
             module.model = module.model.merge_and_unload()
             return
     backbone: Any = model.transformers_model

@@ -1,4 +1,4 @@
-"""What stops a training on mixed tasks, found before its first step."""
+"""Checks of mixed-task rows before training."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def checked_rows(
     model: SentenceTransformer,
     bad_image: Literal["error", "skip"],
 ) -> Dataset | IterableDataset | DatasetDict:
-    """The rows that `model` can be trained on with `losses`; of a stream, rows are checked as they come.
+    """Check the rows for training `model` with `losses`; rows of a stream are checked as they arrive.
 
     Args:
-        dataset: One, or several by name.
-        losses: With the same tasks; without any, the paper's tasks are taken.
-        model: To be trained.
+        dataset: One dataset, or several by name.
+        losses: Losses with the same tasks; if empty, the tasks of the paper are used.
+        model: The model to train.
         bad_image: As for `check_task_rows`.
 
     Raises:
-        ValueError: As for `train_vipolyqwen`; names the data set of a `DatasetDict`.
+        ValueError: As for `train_vipolyqwen`; names the dataset of a `DatasetDict`.
     """
     if isinstance(dataset, IterableDataset):
         return task_stream(dataset, tasks_of(losses), bad_image, lambda made: check_pictures(model, made))
@@ -52,28 +52,28 @@ def checked_rows(
 
 
 def tasks_of(losses: Sequence[DLELoss]) -> tuple[Task, ...]:
-    """The tasks of the losses, or without any the paper's.
+    """The tasks of the losses, or those of the paper if there are no losses.
 
     Raises:
-        ValueError: Two losses have different tasks.
+        ValueError: The losses have different tasks.
     """
     tasks = losses[0].tasks if losses else VIPOLYQWEN_TASKS
     if any(loss.tasks != tasks for loss in losses):
-        raise ValueError("the losses have different tasks: a row's label is the index of its task, the same for all")
+        raise ValueError("all losses must have the same tasks, because a row's label is the index of its task")
     return tasks
 
 
 def num_positives(dataset: Dataset | IterableDataset | DatasetDict) -> int:
-    """How many columns of positives there are in the set, or in the first one."""
+    """Number of positive columns in the dataset, or in the first of several."""
     rows = next(iter(dataset.values()), None) if isinstance(dataset, DatasetDict) else dataset
     return sum(name.startswith("positive") for name in candidate_columns(rows.column_names)) if rows is not None else 0
 
 
 def check_pictures(model: SentenceTransformer, made: Any) -> None:
-    """Refuse an input with pictures that the model does not read, or not so many of.
+    """Check that the model can process the images of an input.
 
     Raises:
-        ValueError: As said.
+        ValueError: The model does not accept images, or there are too many.
     """
     if not (hasattr(made, "getbands") or (isinstance(made, Mapping) and "image" in made)):
         return
@@ -84,10 +84,10 @@ def check_pictures(model: SentenceTransformer, made: Any) -> None:
 
 
 def check_evaluator(model: SentenceTransformer, evaluator: Any) -> None:
-    """Refuse pictures to measure with that the model does not read: not after the first epoch, but now.
+    """Check the images of an evaluator before training instead of after the first epoch.
 
     Raises:
-        ValueError: As said.
+        ValueError: The model cannot process them.
     """
     for judge in judges_of(evaluator):
         if isinstance(judge, TaskRetrievalEvaluator):
@@ -100,7 +100,7 @@ def _check_inputs(model: SentenceTransformer, inputs: Sequence[Any], keys: Seque
         try:
             check_pictures(model, opened(inputs[row]))
         except ValueError as error:
-            raise ValueError(f"row {row} to measure with: {error}") from error
+            raise ValueError(f"evaluation row {row}: {error}") from error
 
 
 def _checked(
@@ -113,15 +113,15 @@ def _checked(
     for loss in losses:
         if given and given != loss.num_positives:
             raise ValueError(
-                f"there are {given} column(s) of positives, and the loss takes {loss.num_positives}, so that others "
-                f"would be negatives: give {type(loss).__name__} num_positives={given}"
+                f"there are {given} column(s) of positives, but the loss expects {loss.num_positives} and would treat "
+                f"others as negatives: set {type(loss).__name__}(num_positives={given})"
             )
         _rehearse(rows, loss, model)
     return rows
 
 
 def _rehearse(rows: Dataset, loss: DLELoss, model: SentenceTransformer) -> None:
-    """The loss of one row of every task, with vectors of ones: what a term misses, it misses here."""
+    """Compute the loss of one row of every task with vectors of ones, so that terms report missing columns."""
     tasks = rows["task"][:]
     first = rows.select(sorted(tasks.index(name) for name in set(tasks)))
     texts = ("anchor", *candidate_columns(rows.column_names))

@@ -1,4 +1,4 @@
-"""viPolyQwen: one vector for text, image and both, from Qwen2-VL, trained by the Dynamic Loss Equilibrium."""
+"""viPolyQwen: embeddings of text, images and both from Qwen2-VL, trained with the Dynamic Loss Equilibrium."""
 
 from __future__ import annotations
 
@@ -48,30 +48,29 @@ def build_vipolyqwen(
     lora: LoraConfig | bool | None = None,
     **transformer_kwargs: Any,
 ) -> SentenceTransformer:
-    """An untrained viPolyQwen: Qwen2-VL, attention pooling, two-layer head, unit length.
+    """Build an untrained viPolyQwen: Qwen2-VL, attention pooling, two-layer head, normalisation.
 
     Args:
-        base_model: A Qwen2-VL on the hub or in a folder; the paper's is "Qwen/Qwen2-VL-2B-Instruct".
-        embedding_dimension: Size of the embeddings. Without a head it is the backbone's own (1536 for 2B; the
-            paper says 2048), and this is not used.
-        pooling: "attention" as in the paper, or stock "mean" or "lasttoken" to compare with.
-        head: "mlp", LN(W₂·GELU(LN(W₁c))) as in the paper; "linear"; or None.
-        lora: True freezes the backbone and trains LoRA on its language model (`st_vi.recipes.lora.lora_config`) with
-            the prefixes' embeddings; or a config of your own. It is an argument of the model, not of the training:
-            it decides which weights there are, and a resumed training must build them alike. Pooling and head train
-            in full. Saved are these and the adapter, which needs `base_model` in the same place to be loaded again;
-            `st_vi.recipes.lora.merge_lora` makes a whole model of them. A loaded adapter is frozen, as in PEFT:
-            ``model.set_adapter("default")`` lets it train on.
-        **transformer_kwargs: For `Qwen2VLTransformer`, such as `max_pixels` or `template`.
+        base_model: A Qwen2-VL on the Hub or in a folder; the paper uses "Qwen/Qwen2-VL-2B-Instruct".
+        embedding_dimension: Dimension of the embeddings. Ignored without a head, where it is the hidden size of the
+            backbone (1536 for 2B; the paper says 2048).
+        pooling: "attention" as in the paper, or the stock "mean" or "lasttoken".
+        head: "mlp", LN(W₂·GELU(LN(W₁c))), as in the paper; "linear"; or None.
+        lora: True freezes the backbone and trains LoRA on its language model (`st_vi.recipes.lora.lora_config`),
+            together with the embeddings of the prefixes; or pass a config. Pooling and head are fully trained. To
+            resume training, build the model with the same setting. Only the adapter, pooling and head are saved:
+            loading needs `base_model` in the same place; `st_vi.recipes.lora.merge_lora` creates a complete model. As
+            in PEFT, a loaded adapter is frozen: call ``model.set_adapter("default")`` to train it.
+        **transformer_kwargs: Arguments of `Qwen2VLTransformer`, such as `max_pixels` or `template`.
 
     Returns:
-        A `SentenceTransformer` with a prompt for each task: ``encode(..., prompt_name="ocr")`` steers, no prompt
-        gives the general embedding.
+        A `SentenceTransformer` with a prompt for each task, as in ``encode(..., prompt_name="ocr")``; without a prompt,
+        `encode` returns the general embedding.
 
     Raises:
-        ValueError: `pooling` or `head` is none of the above; the base model is no Qwen2-VL, is a trained viPolyQwen,
-            whose pooling vector, head or prefixes would be lost (load it to train it further), or has no embedding
-            rows for the prefixes and LoRA is asked of it.
+        ValueError: `pooling` or `head` is unknown; the base model is not a Qwen2-VL, is a trained viPolyQwen, whose
+            pooling vector, head or prefixes would be lost (load it to continue training), or has no spare embeddings
+            for the prefixes and `lora` is set.
         ImportError: The extra "vision" is not installed, or "lora" for LoRA.
 
     Example:
@@ -91,8 +90,8 @@ def build_vipolyqwen(
         modules.append(MLPHead(width, embedding_dimension, num_layers=2, activation="gelu", layer_norm=True))
     elif head == "linear":
         modules.append(MLPHead(width, embedding_dimension, num_layers=1, activation="identity"))
-    # Stock brings the modules after the backbone to its dtype. The whole is not cast: the backbone keeps its rotary
-    # frequencies in fp32, and rounded they would differ from those of the model when it is loaded again.
+    # Stock casts the modules after the backbone to its dtype. The whole model is not cast: the rotary frequencies must
+    # stay in fp32, or they would differ after loading.
     return SentenceTransformer(
         modules=[*modules, Normalize()],
         prompts=backbone.default_prompts(),
@@ -103,26 +102,25 @@ def build_vipolyqwen(
 def _backbone(
     base_model: str, lora: LoraConfig | bool | None, pooling: PoolingName, kwargs: dict[str, Any]
 ) -> Qwen2VLTransformer:
-    config = lora_config() if lora is True else lora  # before gigabytes are read: PEFT may be missing
+    config = lora_config() if lora is True else lora  # before loading gigabytes, in case PEFT is missing
     check_base(base_model, "build_vipolyqwen", pooling, kwargs)
     backbone = Qwen2VLTransformer(base_model, **kwargs)
     if config:
-        # Read again: the backbone's own configuration grows with its embeddings.
+        # Read from the base: the configuration of the backbone changes with its embeddings.
         base = AutoConfig.from_pretrained(base_model, **(kwargs.get("config_kwargs") or {}))
         add_lora(backbone, config, base.get_text_config().vocab_size)
     return backbone
 
 
 def vipolyqwen_training_arguments(output_dir: str | Path, **arguments: Any) -> SentenceTransformerTrainingArguments:
-    """Stock training arguments with the paper's settings (Section 5.2).
+    """Stock training arguments with the settings of the paper (Section 5.2).
 
-    3 epochs of batches of 12 with 10 accumulated; AdamW with 2e-5, and 2e-6 for the vision tower; cosine schedule
-    with 10 % warm-up; weight decay 0.01; gradients clipped at 1.0; bf16 where the GPU has it. Accumulation adds no
-    negatives.
+    3 epochs; batch size 12 with 10 accumulation steps, which add no negatives; AdamW with 2e-5, and 2e-6 for the vision
+    tower; cosine schedule with 10 % warm-up; weight decay 0.01; gradient clipping at 1.0; bf16 if the GPU supports it.
 
     Args:
-        output_dir: Where checkpoints go.
-        **arguments: Any stock argument, over the defaults.
+        output_dir: Folder for checkpoints.
+        **arguments: Stock arguments that override these.
 
     Example:
         >>> from st_vi.recipes import vipolyqwen_training_arguments
@@ -144,7 +142,7 @@ def vipolyqwen_training_arguments(output_dir: str | Path, **arguments: Any) -> S
         "save_total_limit": 2,
         "logging_steps": 0.05,
         "report_to": "none",
-        "dataloader_pin_memory": torch.accelerator.is_available(),  # a warning where there is none
+        "dataloader_pin_memory": torch.accelerator.is_available(),  # avoids a warning without one
         "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
     }
     return SentenceTransformerTrainingArguments(output_dir=str(output_dir), **defaults | arguments)
@@ -168,35 +166,35 @@ def train_vipolyqwen(
     """Train `model` in place on rows of mixed tasks with the stock trainer, and save it in `output_dir`.
 
     Args:
-        model: From `build_vipolyqwen`, or any model that takes what the rows hold.
-        train_dataset: Columns anchor, positive, task, and where there are any score, anchor_image, positive_image.
-            Of one data set, every batch mixes tasks; of a `DatasetDict`, a batch comes from one data set alone, so
-            that its rows all are negatives for one another where they are of one task. How often each is drawn is
-            the stock ``multi_dataset_batch_sampler``: in proportion to its rows, or in turn. (The paper gives no
-            proportions.) For a `Dataset`, a list of dicts or a pandas DataFrame will do; of a stream
-            (`IterableDataset`), which needs `max_steps`, rows are checked as they come.
-        output_dir: Where checkpoints and the trained model go.
-        evaluator: Run after every epoch, or as often as checkpoints are saved; the model ends with the weights of the
-            best one. Of a list, the last one with a primary metric picks them.
-        loss: Of this model; None is a `DLELoss` with the paper's tasks, and as many positives as there are columns.
-            Stock losses get the scores as labels, where all rows have one, and else none.
+        model: Model from `build_vipolyqwen`, or any model that accepts the inputs in the rows.
+        train_dataset: Columns anchor, positive and task, and optionally score, anchor_image and positive_image, as a
+            `Dataset`, a list of dicts, a pandas DataFrame, or a stream (`IterableDataset`), which needs `max_steps` and
+            is checked as it arrives. With a single dataset, every batch mixes tasks. With a `DatasetDict`, each batch
+            comes from one dataset, so that all its rows are in-batch negatives of each other if they have the same
+            task; the stock ``multi_dataset_batch_sampler`` sets whether datasets are sampled in proportion to their
+            size or in turn. (The paper gives no proportions.)
+        output_dir: Folder for checkpoints and the trained model.
+        evaluator: Runs whenever a checkpoint is saved, by default after every epoch; the best checkpoint is restored at
+            the end. In a list, the last evaluator with a primary metric decides.
+        loss: A loss for this model; defaults to a `DLELoss` with the tasks of the paper and as many positives as there
+            are columns. Stock losses get scores as labels if all rows have one.
         prefix_side: See `MixedTaskCollator`.
         prefix_dropout: See `MixedTaskCollator`.
-        info_nce_warm_up: Share of the steps, from the first, with InfoNCE alone; see `InfoNCEWarmUp`. Not the
-            paper's; a model with random weights needs it.
-        bad_image: A row with an unreadable image is an "error", or is left out ("skip"), counted in a warning.
-        resume: Go on from the last checkpoint in `output_dir`, where there is one. It must be of the same run: of the
-            same rows, base, loss and arguments. What does not change the weights, such as logging, may change.
-        overwrite: Replace the model and the checkpoints that a training left in `output_dir`.
-        callbacks: For the trainer, beside a `DLEMonitor`.
+        info_nce_warm_up: Share of the steps at the start with InfoNCE only; see `InfoNCEWarmUp`. Not in the paper, but
+            needed for a randomly initialised model.
+        bad_image: "error" for an error if an image cannot be read, or "skip" to skip the row and count it in a warning.
+        resume: Continue from the last checkpoint in `output_dir`, if any. Rows, base model, loss and arguments must be
+            the same; only settings without effect on the weights, such as logging, may change.
+        overwrite: Replace the model and the checkpoints of an earlier run in `output_dir`.
+        callbacks: Callbacks for the trainer, in addition to a `DLEMonitor`.
         **arguments: As for `vipolyqwen_training_arguments`.
 
     Returns:
         The trainer, with its log in ``trainer.state.log_history``.
 
     Raises:
-        ValueError: Before any step, if a row cannot be trained on (`check_task_rows`), the columns are not those that
-            the loss and its terms need, or there are pictures, more of them than `model` can read.
+        ValueError: Before the first step: a row is invalid (`check_task_rows`), the loss or a term lacks a column, or
+            `model` cannot process the images of a row.
     """
     rows = as_train_rows(train_dataset)
     loss = loss or DLELoss(model, num_positives=num_positives(rows) or 1)
@@ -204,9 +202,9 @@ def train_vipolyqwen(
     tasks, rows = tasks_of(own), checked_rows(rows, own, model, bad_image)
     check_evaluator(model, evaluator)
     if not any("visual." in name for name, _ in model.named_parameters()):
-        arguments = {"learning_rate_mapping": {}} | arguments  # a text model has no tower to go slower with
+        arguments = {"learning_rate_mapping": {}} | arguments  # a text model has no vision tower
     if info_nce_warm_up and not own:
-        raise ValueError("info_nce_warm_up is for a DLELoss")
+        raise ValueError("info_nce_warm_up needs a DLELoss")
     warm_up = [InfoNCEWarmUp(part, info_nce_warm_up) for part in own] if info_nce_warm_up else []
     collator = MixedTaskCollator if own else ScoreCollator
     return train(
@@ -230,16 +228,17 @@ def train_vipolyqwen(
 
 
 def vipolyqwen_evaluator(rows: TrainRows, **settings: Any) -> TaskRetrievalEvaluator:
-    """Retrieval and scores on held-out rows, with the prompt of their task, one corpus for each task.
+    """An evaluator of retrieval and scores on held-out rows, with the prompt and the corpus of each task.
 
     Args:
-        rows: As for `train_vipolyqwen`, perhaps with a column `options` (the right answer may be among them). Of a
-            `DatasetDict`, every data set is a corpus of its own, under its name. Pictures are opened a batch at a time.
-        **settings: For `TaskRetrievalEvaluator`.
+        rows: As for `train_vipolyqwen`, optionally with a column `options`, which may include the right answer. In a
+            `DatasetDict`, every dataset is a separate corpus, reported under its name. Images are opened batch by
+            batch.
+        **settings: Arguments of `TaskRetrievalEvaluator`.
 
     Raises:
-        ValueError: A data set of several tasks in a `DatasetDict`, or a row without text and picture, or with one that
-            cannot be read.
+        ValueError: A dataset in a `DatasetDict` has several tasks, or a row has neither text nor image, or an
+            unreadable image.
 
     Example:
         >>> from st_vi.data.generated.rows import generated_rows
@@ -254,7 +253,7 @@ def vipolyqwen_evaluator(rows: TrainRows, **settings: Any) -> TaskRetrievalEvalu
     prompts, tasks, scores, options = {}, [], [], []
     for name, part in rows.items():
         if len(of_part := set(part["task"])) > 1:
-            raise ValueError(f"data set {name!r} has rows of several tasks, {sorted(of_part)}: one prompt each")
+            raise ValueError(f"data set {name!r} must have rows of a single task, got {sorted(of_part)}")
         (prompts[name],) = of_part
         tasks += [name] * len(part)
         values = part.select_columns([c for c in ("positive", "score", "options") if c in part.column_names]).to_list()

@@ -187,7 +187,7 @@ def refused(modules, tmp_path, match, **kwargs):
 
 def test_foreign_modules_and_other_inputs_are_refused(tiny_base, tmp_path):
     transformer, pooling = Transformer(str(tiny_base)), Pooling(32, "mean")
-    refused([transformer, pooling, Own()], tmp_path, r"test_onnx\.Own is a module neither")
+    refused([transformer, pooling, Own()], tmp_path, r"test_onnx\.Own is a module of neither")
     refused([BoW(["xin", "chào"])], tmp_path, r"begins with .*\.BoW")
     refused([transformer, Pooling(32, "mean", include_prompt=False)], tmp_path, "Pooling leaves out the prompt")
 

@@ -91,7 +91,7 @@ def test_the_folder_tells_the_story(run):
 def test_a_second_call_resumes_and_changes_nothing(run, teacher, documents):
     model, output, _ = run
     options = {"nli": sample_nli("train").select(range(90)), **QUICK}
-    with pytest.raises(ValueError, match="has an earlier run: go on with resume"):
+    with pytest.raises(ValueError, match="has an earlier run: use resume"):
         distill_encoder(teacher, documents, output, **options)
     said = []
     again = distill_encoder(teacher, documents, output, resume=True, progress=said.append, **options)

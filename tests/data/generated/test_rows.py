@@ -49,5 +49,5 @@ def test_evaluator_of_a_dict_and_of_one_data_set():
 def test_one_corpus_has_one_prompt():
     rows = generated_rows("test", 2, seed=0, kinds=["questions", "dialogues"])
     mixed = concatenate_datasets([part.select_columns(["anchor", "positive", "task"]) for part in rows.values()])
-    with pytest.raises(ValueError, match="several tasks"):
+    with pytest.raises(ValueError, match="a single task"):
         vipolyqwen_evaluator(type(rows)({"both": mixed}))
