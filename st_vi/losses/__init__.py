@@ -1,4 +1,4 @@
-"""Losses for the stock `SentenceTransformerTrainer`, made of the terms in `st_vi.terms`."""
+"""Losses for the stock `SentenceTransformerTrainer`, built from the terms in `st_vi.terms`."""
 
 from st_vi.losses.cached import CachedDLELoss, CachedSupConNLILoss
 from st_vi.losses.dle import DLELoss

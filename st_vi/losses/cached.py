@@ -17,30 +17,30 @@ from st_vi.terms.pairs import SameAnchor
 
 
 class CachedSupConNLILoss(GradCache, SupConNLILoss):
-    """`SupConNLILoss` in the memory of a mini-batch: the same values and gradients, with each input embedded twice.
+    """`SupConNLILoss` with the memory of a mini-batch: same values and gradients, but each input is embedded twice.
 
-    A larger batch has more negatives, which gradient accumulation does not give. Only the activations of one mini-batch
-    are in memory; inputs, embeddings and similarities still grow with the batch.
+    Unlike gradient accumulation, this gives more negatives. Only the activations of one mini-batch are in memory;
+    inputs, embeddings and similarities still grow with the batch.
 
-    With several processes and a model that is not wrapped in DDP, columns are embedded one by one, as sharded models
-    need the same number of forwards in every process. They cannot use `mini_batch_num_tokens`, which gives every
-    process another number.
+    With several processes and a model that is not wrapped in DDP, columns are embedded one by one, because sharded
+    models need the same number of forward passes in every process. They cannot use `mini_batch_num_tokens`, with which
+    this number differs.
 
     Source: GradCache (Gao et al. 2021, arXiv 2101.06983), as implemented in stock.
 
     Args:
         model: The model to train; the arguments not described here are those of `SupConNLILoss`.
         embed_once: Embed every distinct input once in each of the two passes, sorted by length.
-        mini_batch_size: Inputs to embed at a time; more is faster.
-        mini_batch_num_tokens: Alternatively, the number of tokens to embed at a time, without padding; a longer input
-            is a mini-batch of its own.
+        mini_batch_size: Inputs per mini-batch; more is faster.
+        mini_batch_num_tokens: Alternatively, tokens per mini-batch, without padding; a longer input becomes a
+            mini-batch of its own.
         show_progress_bar: Show the progress over the mini-batches.
 
     Inputs:
         As for `SupConNLILoss`.
 
     Raises:
-        ValueError: Mini-batches of no inputs or tokens, a model with a `StaticEmbedding`, or as for `SupConNLILoss`.
+        ValueError: The mini-batch size is not positive, the model has a `StaticEmbedding`, or as for `SupConNLILoss`.
 
     Example:
         >>> import torch
@@ -83,21 +83,21 @@ class CachedSupConNLILoss(GradCache, SupConNLILoss):
 
 
 class CachedDLELoss(GradCache, DLELoss):
-    """`DLELoss` in the memory of a mini-batch: the same values and gradients, with each input embedded twice.
+    """`DLELoss` with the memory of a mini-batch: same values and gradients, but each input is embedded twice.
 
-    All terms see the whole batch, ranking and hardest negatives included. Only the gradient of the *sum* of the
-    components is kept, so `backward` works on their plain sum, which is what the trainer takes; single components are
-    for logging. Stock's `MatryoshkaLoss` can wrap this loss and adds up each component over the dimensions. For memory
-    and several processes, see `CachedSupConNLILoss`.
+    All terms, including ranking and hardest negatives, use the whole batch. Only the gradient of the *sum* of the
+    components is kept, so `backward` works on their plain sum, as the trainer computes it; single components are for
+    logging. The stock `MatryoshkaLoss` can wrap this loss, and sums each component over the dimensions. For memory and
+    several processes, see `CachedSupConNLILoss`.
 
     Source: GradCache (Gao et al. 2021, arXiv 2101.06983), as implemented in stock.
 
     Args:
         model: The model to train; the arguments not described here are those of `DLELoss`.
         embed_once: Embed every distinct input once in each of the two passes, sorted by length.
-        mini_batch_size: Inputs to embed at a time; more is faster.
-        mini_batch_num_tokens: Alternatively, the number of tokens to embed at a time, without padding; a longer input
-            is a mini-batch of its own. Image tokens count too.
+        mini_batch_size: Inputs per mini-batch; more is faster.
+        mini_batch_num_tokens: Alternatively, tokens per mini-batch including image tokens, without padding; a longer
+            input becomes a mini-batch of its own.
         show_progress_bar: Show the progress over the mini-batches.
 
     Inputs:
@@ -107,8 +107,8 @@ class CachedDLELoss(GradCache, DLELoss):
         The components, as for `DLELoss`.
 
     Raises:
-        ValueError: Mini-batches of no inputs or tokens, a model with a `StaticEmbedding`, as for `DLELoss`; and in
-            backward, components that were not simply added up.
+        ValueError: The mini-batch size is not positive, the model has a `StaticEmbedding`, or as for `DLELoss`; in
+            backward, the components were not simply summed.
 
     Example:
         >>> from st_vi import CachedDLELoss
@@ -157,10 +157,10 @@ class _Components(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        # An error instead of wrong gradients: those of single components are gone.
+        # An error instead of wrong gradients: those of single components are not kept.
         if not (gradient == gradient[0]).all():
             raise ValueError(
-                "CachedDLELoss has the gradient of the sum of its components only. To weight them, set the weights of "
+                "CachedDLELoss has only the gradient of the sum of its components. To weight them, set the weights of "
                 f"the terms in `tasks`; backward got the gradients {gradient.tolist()}"
             )
         return gradient[0], None

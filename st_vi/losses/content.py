@@ -14,19 +14,19 @@ logger = logging.get_logger(__name__)
 
 
 def content_ids(columns: Sequence[Mapping[str, Any]]) -> list[Tensor] | None:
-    """One integer for each input of each column, equal where text and pictures are equal.
+    """One integer for each input of each column, equal if text and images are equal.
 
-    Texts are compared by their token ids, pictures by the pixels that the model gets. Padding does not matter, so the
-    integers can be compared between columns and devices. Call this before the model runs, as modules may change the
+    Texts are compared by token ids, images by the pixels that the model sees. Padding has no effect, so the integers
+    can be compared across columns and devices. Call this before the model runs, because modules may change the
     attention mask in place.
 
     Args:
         columns: Preprocessed columns: ``input_ids`` and ``attention_mask`` (B, N), or flattened inputs (1, total) with
-            ``cu_seq_lens_q`` (B+1,); and for pictures, as in Qwen2-VL, ``pixel_values`` (patches, values),
-            ``image_grid_thw`` (pictures, 3) and ``num_images_per_sample`` (B,).
+            ``cu_seq_lens_q`` (B+1,); and for images, as in Qwen2-VL, ``pixel_values`` (patches, values),
+            ``image_grid_thw`` (images, 3) and ``num_images_per_sample`` (B,).
 
     Returns:
-        A (B,) int64 tensor for each column; None, with one warning, if a column holds anything else.
+        A (B,) int64 tensor for each column; None, with one warning, if a column has other content.
 
     Example:
         >>> import torch

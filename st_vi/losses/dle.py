@@ -28,34 +28,33 @@ class DLELoss(Settings, nn.Module):
         L = 1/B Σ_i Σ_{k ∈ terms(task_i)} w_k L_k,i   =   Σ_t n_t/B · L_t
 
     Source: viPolyQwen, Section "Dynamic Loss Equilibrium". The paper writes losses per row, but InfoNCE and ranking
-    need a batch: here each task is a batch of its own (`negatives="task"`), or the rows of all tasks are candidates
+    need a batch: here each task is its own batch (`negatives="task"`), or the rows of all tasks are candidates
     (`negatives="batch"`). As in the paper, the weights are constants. Gradient accumulation adds no negatives.
 
     Args:
         model: The model to train.
-        tasks: The row label t means ``tasks[t]``.
-        negatives: Where the negatives of a row come from: its "task", or the whole "batch".
-        mask_duplicates: Repeated texts are not negatives, see `PairBatch`; positives of other rows with the same anchor
-            are left out.
+        tasks: The tasks; the row label t refers to ``tasks[t]``.
+        negatives: Source of the negatives of a row: its "task", or the whole "batch".
+        mask_duplicates: Do not use repeated texts as negatives, see `PairBatch`; positives of other rows with the same
+            anchor are left out.
         gather_across_devices: Use the rows of all devices as candidates.
-        embed_once: Embed every distinct input of the batch once (`embed_distinct`), with the same values and gradients
-            in less time. False embeds column by column, as stock does.
+        embed_once: Embed every distinct input of the batch once (`embed_distinct`), which is faster and gives the same
+            values and gradients. False embeds column by column, as in stock.
         num_positives: Number of columns after the anchor that are positives or further views of it; the rest are hard
             negatives.
 
-    Inputs:
-        Columns anchor, `num_positives` positives, and n ≥ 0 hard negatives: k candidates a row. Labels (B, 2): the
-        index of the task, and a score in [0, 1] or NaN; or (B, 2 + k), with a teacher's score of each candidate; or
-        (B, 2 + k + (1 + k)·T), with a teacher's vector of T numbers for each column as well, NaN where unknown. The
-        anchor alone (k = 0) is enough if no term needs a positive (`TeacherCosine`, `TeacherSimilarities`).
+    Inputs: Columns anchor, `num_positives` positives, and n ≥ 0 hard negatives: k candidates per row. Labels (B, 2):
+    the index of the task, and a score in [0, 1] or NaN; or (B, 2 + k), with a teacher's score of each candidate; or (B,
+    2 + k + (1 + k)·T), also with a teacher's vector of size T for each column, NaN if unknown. The anchor alone (k = 0)
+    is enough if no term needs a positive (`TeacherCosine`, `TeacherSimilarities`).
 
     Returns:
-        One scalar for each term of each task; their sum is L. The keys, those of `Task.components`, are the same in
-        every step. A term without rows is 0 and still has a gradient, of 0.
+        One scalar for each term of each task; their sum is L. The keys are those of `Task.components` in every step. A
+        term without rows is 0, with a gradient of 0.
 
     Raises:
-        ValueError: No tasks, two tasks with one name, too few columns, columns or labels whose shapes do not fit, a
-            label that names no task, or an infinite score.
+        ValueError: There are no tasks, two tasks have the same name, there are too few columns, shapes do not match, a
+            label is not the index of a task, or a score is infinite.
 
     Example:
         >>> import torch
@@ -104,13 +103,13 @@ class DLELoss(Settings, nn.Module):
     def compute_loss_from_embeddings(
         self, embeddings: list[Tensor], labels: Tensor, ids: list[Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """The components for this device's rows.
+        """The components for the rows of this device.
 
         Args:
             embeddings: Anchors, positives and hard negatives, (B, D) each.
-            labels: (B, 2), task index and score; (B, 2 + k) with the teacher's scores; (B, 2 + k + (1 + k)·T) with
-                its vectors too, column by column.
-            ids: (B,) int for each column, equal where texts are equal (`content_ids`); None: no two are equal.
+            labels: (B, 2), task index and score; (B, 2 + k) with the teacher's scores; (B, 2 + k + (1 + k)·T) also with
+                its vectors, column by column.
+            ids: (B,) int for each column, equal if texts are equal (`content_ids`); None if all texts are distinct.
         """
         alone = len(embeddings) == 1 and not any(task.needs_positive for task in self.tasks)
         if len(embeddings) <= self.num_positives and not alone:
@@ -146,13 +145,13 @@ class DLELoss(Settings, nn.Module):
             raise ValueError(
                 f"DLELoss needs labels (B, 2), task index and score, or (B, {scored}) with a teacher's score of each "
                 f"candidate, or more with {columns} teacher's vectors, here for B = {rows}; got "
-                f"{None if labels is None else tuple(labels.shape)}. MixedTaskCollator makes them"
+                f"{None if labels is None else tuple(labels.shape)}. MixedTaskCollator creates them"
             )
 
     def _batches(
         self, embeddings: list[Tensor], labels: Tensor, ids: list[Tensor] | None, own: Tensor
     ) -> Iterable[PairBatch | None]:
-        """The pairs of each task; None where this device has no row of it."""
+        """The pairs of each task; None if this device has no row of it."""
         count = len(embeddings) - 1
         task_of, scores, teacher_scores = labels[:, 0], labels[:, 1], labels[:, 2 : 2 + count]
         vectors = labels[:, 2 + count :].unflatten(1, (1 + count, -1)) if labels.shape[1] > 2 + count else None
@@ -167,7 +166,7 @@ class DLELoss(Settings, nn.Module):
                 yield None
                 continue
             members = of_task if self.negatives == "task" else torch.ones_like(of_task)
-            # Scores of other tasks' rows play no part in this one.
+            # Scores of rows of other tasks are ignored here.
             known = scores.masked_fill(~of_task, float("nan"))
             to_train = (of_task & is_own)[members]
             anchors, *candidates = (embedding[members] for embedding in embeddings)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from st_vi.losses.inputs import Inputs
 from st_vi.stock.models import merging_disabled
 
-# The cost of one more forward and backward, in tokens. Measured on one CPU thread with a 4-layer encoder: 11 ms a
-# forward and 0.19 ms a token; for a small Qwen2-VL, values from 32 to 256 hardly differ. For a GPU it is an estimate.
+# Cost of one more forward and backward pass, in tokens. Measured on one CPU thread with a 4-layer encoder: 11 ms per
+# forward and 0.19 ms per token; for a small Qwen2-VL, values from 32 to 256 hardly differ. An estimate for GPUs.
 _CPU_OVERHEAD, _GPU_OVERHEAD = 64, 2048
 _MOST_TOKENS = 16384  # in one forward, to bound the memory for its activations
 _MOST_GROUPS = 16
@@ -26,23 +26,23 @@ def embed_distinct(
 ) -> list[Tensor]:
     """Embed every distinct input of the columns once, in groups of similar length.
 
-    Equal inputs share one embedding, across columns too, and its gradient is the sum over all uses: the result is the
-    same as embedding each, except that repeats share one dropout mask. Within a row they do not share: an anchor that
-    is its own positive (SimCSE) is embedded twice. Inputs of columns with different metadata (``modality``,
-    ``prompt_length``, ``task``) are never in one group. The columns are not changed.
+    Equal inputs share one embedding, also across columns, and its gradient is the sum over all uses. The result is the
+    same as with separate embeddings, except that repeats share one dropout mask. Within a row, inputs are not shared:
+    an anchor that is its own positive (SimCSE) is embedded twice. Inputs of columns with different metadata
+    (``modality``, ``prompt_length``, ``task``) are never in one group. The columns are not changed.
 
-    With several processes there are always as many forwards as columns, because sharded models (FSDP, ZeRO-3) and DDP
-    with ``broadcast_buffers`` communicate in every forward and would hang if one process had fewer. Pictures come last:
-    DDP with ``find_unused_parameters``, the trainer's default, considers parameters unused if the last forward does not
-    use them. A model with a *sharded* vision tower needs ``embed_once=False`` unless every forward of every process has
-    pictures.
+    With several processes, there are always as many forward passes as columns, because sharded models (FSDP, ZeRO-3)
+    and DDP with ``broadcast_buffers`` communicate in every pass and would hang if one process had fewer. Images come
+    last, because DDP with ``find_unused_parameters``, the default of the trainer, considers parameters unused if the
+    last pass does not use them. A model with a *sharded* vision tower needs ``embed_once=False`` unless every pass of
+    every process has images.
 
     Args:
         model: Called with features, returns ``sentence_embedding`` (inputs, D). May be wrapped (DDP, compiled).
-        columns: Preprocessed columns: ``input_ids`` and ``attention_mask`` (B, N), padded on one side, and pictures in
-            Qwen2-VL's format (`content_ids`). With any other tensor, or padding on both sides, columns are embedded one
-            by one.
-        ids: (B,) int for each column, equal where inputs are equal (`content_ids`); None: no two are equal.
+        columns: Preprocessed columns: ``input_ids`` and ``attention_mask`` (B, N), padded on one side, and images in
+            the format of Qwen2-VL (`content_ids`). With other tensors, or padding on both sides, columns are embedded
+            one by one.
+        ids: (B,) int for each column, equal if inputs are equal (`content_ids`); None if all inputs are distinct.
 
     Returns:
         Embeddings (B, D), one tensor for each column.
@@ -75,7 +75,7 @@ def embed_distinct(
 
 
 def representatives(inputs: Inputs, ids: Sequence[Tensor] | None) -> list[int]:
-    """For each input, the number of the first equal one, whose embedding it can share."""
+    """For each input, the index of the first equal one, whose embedding it can share."""
     if ids is None:
         return list(range(len(inputs.lengths)))
     content = [number for column in ids for number in column.tolist()]
@@ -84,7 +84,7 @@ def representatives(inputs: Inputs, ids: Sequence[Tensor] | None) -> list[int]:
     first: dict[tuple[Any, ...], int] = {}
     result = []
     for number, (row, *kind) in enumerate(zip(rows, content, inputs.metadata, strict=True)):
-        seen[(row, *kind)] += 1  # a text that repeats within its row is another input
+        seen[(row, *kind)] += 1  # a text repeated within its row counts as distinct
         result.append(first.setdefault((seen[(row, *kind)], *kind), number))
     return result
 
@@ -149,11 +149,11 @@ def cut(lengths: Sequence[int], overhead: float, count: int | None = None) -> li
 
 
 def check_columns(embeddings: Sequence[Tensor], ids: Sequence[Tensor] | None) -> None:
-    """Check that columns and ids fit each other, with a clearer error than that of a matrix product.
+    """Check that columns and ids match, with a clearer error than that of a matrix product.
 
     Raises:
-        TypeError: Embeddings that are not floating-point numbers.
-        ValueError: No rows, or shapes other than (B, D) for each column and (B,) for its ids.
+        TypeError: Embeddings are not floating-point numbers.
+        ValueError: There are no rows, or shapes are not (B, D) for each column and (B,) for its ids.
 
     Example:
         >>> from st_vi.losses.embed import check_columns
@@ -173,13 +173,13 @@ def check_columns(embeddings: Sequence[Tensor], ids: Sequence[Tensor] | None) ->
 
 
 def gather_columns(columns: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """The rows of all devices in each column, with gradients, and the numbers of this device's own rows.
+    """Gather the rows of all devices in each column, with gradients.
 
     Args:
         columns: Tensors (B, …) with the same B on every device.
 
     Returns:
-        Tensors (W, …) with W = B · devices, and the numbers of the B own rows.
+        Tensors (W, …) with W = B · devices, and the indices of the B rows of this device.
     """
     rows = len(columns[0])
     start = get_rank() * rows

@@ -1,4 +1,4 @@
-"""Stock's GradCache over the distinct inputs of a batch, in mini-batches of similar length."""
+"""GradCache over the distinct inputs of a batch, in mini-batches of similar length."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from st_vi.stock.training import uncompiled
 
 
 class GradCache:
-    """Mixin for a loss with `compute_loss_from_embeddings`, which then needs the memory of one mini-batch.
+    """Mixin for a loss with `compute_loss_from_embeddings`, which then needs only the memory of one mini-batch.
 
     The batch is embedded twice: first without gradients, for the loss of the whole batch and its gradient at the
     embeddings; then again in the backward pass, one mini-batch at a time and with the same dropout.

@@ -1,4 +1,4 @@
-"""The inputs of several columns in one table, to put any of them into one forward."""
+"""The inputs of several columns in one table, to embed any of them together."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Inputs:
     Attributes:
         tokens: (T, N) each, as wide as the widest column.
         left: Whether padding is on the left.
-        pad: The token that pads; None where nothing was padded.
+        pad: Padding token; None if nothing was padded.
         lengths: Length of each input without padding.
-        pictures: Patches and grids of each input; None for an input without a picture.
-        metadata: For each input, the values that its whole column has in common.
+        pictures: Patches and grids of each input; None for an input without an image.
+        metadata: For each input, the values shared by its whole column.
         sizes: Number of inputs of each column.
 
     Example:
@@ -104,7 +104,7 @@ class Inputs:
 def _metadata(column: Mapping[str, Any]) -> frozenset[tuple[str, Any]] | None:
     """The values that the whole column has in common; None if it holds unknown tensors, or values such as lists."""
     values = {key: value for key, value in column.items() if key not in _TOKEN_KEYS | _PICTURE_KEYS}
-    if isinstance(values.get("prompt_length"), Tensor):  # a data loader gives the same value once, or once a row
+    if isinstance(values.get("prompt_length"), Tensor):  # a data loader gives it once, or once per row
         values["prompt_length"] = int(values["prompt_length"].flatten()[0])
     try:
         return None if any(isinstance(value, Tensor) for value in values.values()) else frozenset(values.items())

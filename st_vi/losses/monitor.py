@@ -16,19 +16,19 @@ from st_vi.terms import PairBatch, PairwiseRank, Term
 class DLEMonitor(TrainerCallback):
     """Logs the mean of each term of `DLELoss` over the rows that it applies to.
 
-    The trainer averages the components over all steps and rows, so that a rare task seems nearly solved. Here each mean
-    is over the rows of the task, or, for terms that need a score, over its rows with a score; the weight of the term is
-    left out. Ranking terms also log the share of pairs in the right order (chance is 0.5) and the loss of a model that
-    finds all pairs equally similar, which is the margin.
+    The trainer averages the components over all steps and rows, which makes a rare task look nearly solved. Here each
+    mean is unweighted and over the rows of the task, or, for terms that need a score, over its rows with a score.
+    Ranking terms also log the share of correctly ordered pairs (chance is 0.5), and the loss of a model that finds all
+    pairs equally similar, which is the margin.
 
     Adds to each entry of the training log: ``dle/{component}``, and for ranking terms ``dle/{component}_in_order``
-    and ``dle/{component}_constant``. With several devices, the figures are those of the first one's rows.
+    and ``dle/{component}_constant``. With several devices, only the rows of the first one are used.
 
     Args:
-        *losses: The losses that the trainer uses, such as the values of ``loss={name: …}``.
+        *losses: The losses of the trainer, such as the values of ``loss={name: …}``.
 
     Raises:
-        ValueError: At the start of training, if a loss was made with another model than the trainer has.
+        ValueError: At the start of training, if a loss was created with another model than that of the trainer.
 
     Example:
         >>> from st_vi import DLELoss
@@ -47,7 +47,7 @@ class DLEMonitor(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Refuse losses that were made with another model."""
+        """Reject losses created with another model."""
         for loss in self._losses:
             check_own_model(loss, kwargs["model"])
 

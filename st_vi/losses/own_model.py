@@ -1,4 +1,4 @@
-"""Check that a loss was made with the model that is trained."""
+"""Check that a loss was created with the model to train."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ L = TypeVar("L", bound=nn.Module)
 
 
 def own_losses(loss: Any, kind: type[L]) -> list[L]:
-    """Every loss of a kind among what the stock trainer takes for its loss, those inside of others included.
+    """All losses of a kind in the `loss` argument of the stock trainer, including nested ones.
 
     Example:
         >>> from st_vi import DLELoss, SupConNLILoss
@@ -26,18 +26,18 @@ def own_losses(loss: Any, kind: type[L]) -> list[L]:
 
 
 def check_own_model(loss: Any, model: SentenceTransformer) -> None:
-    """Check that `loss` was made with `model`, and every loss within it too.
+    """Check that `loss`, including nested losses, was created with `model`.
 
-    A loss embeds with its own model, and the optimizer of the trainer has the weights of `model` only: with another
-    one in the loss, nothing would be trained.
+    A loss embeds with its own model, but the optimizer of the trainer has only the weights of `model`: if they differ,
+    nothing is trained.
 
     Args:
-        loss: As for the stock trainer: a loss, losses by the name of their data set, or a function that makes one from
-            a model. Further models of a loss, such as a guide, may be others.
+        loss: As for the stock trainer: a loss, losses by dataset, or a function that creates one from a model.
+            Additional models of a loss, such as a guide, may differ.
         model: The model to train.
 
     Raises:
-        ValueError: A loss has another model, or none.
+        ValueError: A loss has another model or none.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -59,4 +59,4 @@ def check_own_model(loss: Any, model: SentenceTransformer) -> None:
             continue
         name = type(part).__name__
         made = "without a model" if own is None else "with another model than the one to train: neither would learn"
-        raise ValueError(f"{name} was made {made}. Create it with the model that you train: {name}(model, …)")
+        raise ValueError(f"{name} was made {made}. Create it with the model to train: {name}(model, …)")

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Settings(ABC):
-    """Gives a loss a `repr` of its settings, as in the model card, instead of the hundreds of layers of its model."""
+    """Gives a loss a `repr` of its settings, as in the model card, instead of the layers of its model."""
 
     @abstractmethod
     def get_config_dict(self) -> dict[str, Any]:

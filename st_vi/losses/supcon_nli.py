@@ -21,13 +21,13 @@ class SupConNLILoss(Settings, nn.Module):
     """Supervised SimCSE on (anchor, positive[, negative, …]) rows, for data in which texts repeat.
 
     The objective is the term `InfoNCE` over in-batch positives and hard negatives. If no text repeats, it equals the
-    stock ``MultipleNegativesRankingLoss(scale=1 / temperature)``. In NLI sets texts do repeat: a premise has several
+    stock ``MultipleNegativesRankingLoss(scale=1 / temperature)``. In NLI data texts do repeat: a premise has several
     hypotheses, and a hypothesis several premises. `PairBatch` defines what then counts as a negative. Texts are
-    compared by their token ids, so two texts that are equal after truncation count as equal.
+    compared by token ids, so texts that are equal after truncation count as equal.
 
-    Source: ViCLSR (arXiv 2603.21084): entailment is the positive, contradiction the hard negative, temperature 0.05
+    Source: ViCLSR (arXiv 2603.21084): entailments are positives, contradictions hard negatives, temperature 0.05 is
     best; its equation is not published. *Inferred*: supervised SimCSE (arXiv 2104.08821, Eq. 5), from anchors to
-    positives only, with w = 0. `same_anchor` and `mask_duplicates` are this project's own.
+    positives only, with w = 0. `same_anchor` and `mask_duplicates` are original.
 
     Args:
         model: The model to train.
@@ -38,18 +38,16 @@ class SupConNLILoss(Settings, nn.Module):
         mask_duplicates: Leave out candidates with the text of the row's own anchor or positive.
         symmetric: Average with the same loss from positives to anchors.
         gather_across_devices: Use the rows of all devices as candidates.
-        embed_once: Embed every distinct input of the batch once (`embed_distinct`), with the same values and gradients
-            in less time. False embeds column by column, as stock does.
+        embed_once: Embed every distinct input of the batch once (`embed_distinct`), which is faster and gives the same
+            values and gradients. False embeds column by column, as in stock.
 
-    Inputs:
-        Columns anchor, positive and n ≥ 0 negatives, in this order: the stock trainer takes columns by place, and
-        `st_vi.data.check_triplets` puts them in order. An optional label column of floats holds the weight of each row
-        in the mean: `check_triplets` makes it of the column `weight`, in which `nli_to_triplets` gives weak positives
-        0.5.
+    Inputs: Columns anchor, positive and n ≥ 0 negatives, in this order: the stock trainer goes by column order, and
+    `st_vi.data.check_triplets` sorts the columns. An optional label column of floats has the weight of each row in the
+        mean: `check_triplets` creates it from the column `weight`, in which `nli_to_triplets` gives weak positives 0.5.
 
     Raises:
-        ValueError: Fewer than two columns, columns whose shapes do not fit, or labels that are not one finite float of
-            0 or more a row.
+        ValueError: There are fewer than two columns, shapes do not match, or labels are not one finite, non-negative
+            float per row.
 
     Example:
         >>> import torch
@@ -89,12 +87,13 @@ class SupConNLILoss(Settings, nn.Module):
     def compute_loss_from_embeddings(
         self, embeddings: list[Tensor], labels: Tensor | None = None, ids: list[Tensor] | None = None
     ) -> Tensor:
-        """Mean loss of this device's rows.
+        """Mean loss of the rows of this device.
 
         Args:
             embeddings: Anchors, positives and negatives, (B, D) each.
-            labels: Weight of each row, (B,), finite and 0 or more; None weighs all alike. If all are 0, the loss is 0.
-            ids: (B,) int for each column, equal where texts are equal (`content_ids`); None: no two are equal.
+            labels: Weight of each row, (B,), finite and non-negative; None for equal weights. If all are 0, the loss is
+                0.
+            ids: (B,) int for each column, equal if texts are equal (`content_ids`); None if all texts are distinct.
         """
         if len(embeddings) < 2:
             raise ValueError(f"SupConNLILoss needs an anchor and a positive column, got {len(embeddings)} column(s)")
@@ -119,7 +118,7 @@ class SupConNLILoss(Settings, nn.Module):
             return loss.mean()
         if not labels.is_floating_point() or labels.shape != loss.shape:
             raise ValueError(
-                "SupConNLILoss reads the label column as the weight of each row: one float a row, not "
+                "SupConNLILoss uses the label column as row weights: expected one float a row, got "
                 f"{labels.dtype} of shape {tuple(labels.shape)}. Remove the column if it is something else"
             )
         total = labels.sum()

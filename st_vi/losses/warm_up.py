@@ -1,4 +1,4 @@
-"""Train with InfoNCE alone at first, and then with all terms."""
+"""Training with InfoNCE only at first, and then with all terms."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from st_vi.terms import InfoNCE
 
 
 class InfoNCEWarmUp(TrainerCallback):
-    """Sets the weight of every term but InfoNCE to 0 for the first part of training.
+    """Sets the weight of every term except InfoNCE to 0 for the first part of training.
 
-    For models with random weights, in whole or only in the vision tower. While a model cannot tell inputs apart,
-    `HardestNegativeMargin` drives all vectors to the same point, where the loss is just the margin, and they stay
-    there. (FaceNet, arXiv 1503.03832, Section 3.2, reports the same and uses semi-hard negatives.) The names of the
-    loss components do not change, and training can be resumed at any step.
+    For models that are randomly initialised, or have a randomly initialised vision tower. As long as a model cannot
+    distinguish inputs, `HardestNegativeMargin` drives all vectors to the same point, where the loss equals the margin,
+    and they stay there. (FaceNet, arXiv 1503.03832, Section 3.2, reports the same and uses semi-hard negatives.) The
+    names of the loss components do not change, and training can be resumed at any step.
 
-    Source: this project's own; viPolyQwen starts from pretrained weights.
+    Source: original; viPolyQwen starts from pretrained weights.
 
     Args:
-        loss: The loss that the trainer uses.
-        share: Share of the training steps with InfoNCE alone, in [0, 1].
+        loss: The loss of the trainer.
+        share: Share of the training steps with InfoNCE only, in [0, 1].
 
     Raises:
         ValueError: `share` is out of range.
@@ -54,7 +54,7 @@ class InfoNCEWarmUp(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Give the loss all its terms back."""
+        """Restore all terms of the loss."""
         self.loss.tasks = self.all_terms
 
 

@@ -1,4 +1,4 @@
-"""Loss terms: small frozen dataclasses with their equations, called with a `PairBatch`."""
+"""Loss terms: frozen dataclasses with their equations, called with a `PairBatch`."""
 
 from st_vi.terms.attraction_repulsion import AttractionRepulsion
 from st_vi.terms.contrastive import HardestNegativeMargin, InfoNCE

@@ -31,8 +31,8 @@ class InfoNCE(Term):
         temperature: τ > 0. ViCLSR reports 0.05 as best; viPolyQwen uses 0.07.
         symmetric: Average with the same loss from positives to anchors, which has no hard negatives.
         hard_negative_weight: w. SimCSE's α is e^w.
-        min_score: A row with a lower score gives 0, as its pair is no positive; rows without a score count. The default
-            counts every row, as viPolyQwen does: InfoNCE then pulls pairs together that `ScoreMSE` pushes apart.
+        min_score: A row with a lower score gives 0, because its pair is not a positive; rows without a score count. By
+            default all rows count, as in viPolyQwen: InfoNCE then attracts pairs that `ScoreMSE` pushes apart.
         weight: Weight of the term in a task.
 
     Raises:
@@ -72,7 +72,7 @@ class InfoNCE(Term):
 
 @dataclass(frozen=True, kw_only=True)
 class HardestNegativeMargin(Term):
-    """The row's own positive must beat the hardest negative by a margin.
+    """The positive must be more similar than the hardest negative, by a margin.
 
         L_i = max(0, max_{j ∈ N(i)} s_ij/T − s_ii/T + m)
 

@@ -1,4 +1,4 @@
-"""Relevant candidates against the mean of the others, weighted as in NDCG."""
+"""IRPO: preference of relevant candidates, weighted as in NDCG."""
 
 from __future__ import annotations
 

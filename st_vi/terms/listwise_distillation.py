@@ -1,4 +1,4 @@
-"""A teacher's order of the hard negatives."""
+"""Distillation of a teacher's ranking of the hard negatives."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ListwiseDistillation(Term):
 
         L_i = −Σ_{j < J*} log( e^{s_j/τ} / Σ_{k ≥ j} e^{s_k/τ} )
 
-    Equal cosines give Σ_j log(K − j + 1) where all K are valid. The positive plays no part, so use the term beside a
-    contrastive one. Needs teacher scores and at least two hard negatives a row.
+    Equal cosines give Σ_j log(K − j + 1) if all K are valid. The positive is ignored, so combine the term with a
+    contrastive one. Needs teacher scores and at least two hard negatives per row.
 
     Source: CPRD, arXiv 2407.07479. *Inferred*: a negative is invalid if its score is below `min_score`, since the order
     of easy negatives means little; it still ranks below all valid ones. Negatives with equal scores are in each other's

@@ -1,4 +1,4 @@
-"""The views of an item should share one direction, away from those of other items."""
+"""Alignment of the views of an item by singular values."""
 
 from __future__ import annotations
 

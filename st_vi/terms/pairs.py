@@ -1,4 +1,4 @@
-"""A batch as the loss terms see it: cosines, and who is whose positive or negative."""
+"""A batch of pairs for the loss terms: cosines and masks of positives and negatives."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class View:
 
     Attributes:
         similarity: (R, C), cosines in [-1, 1].
-        positive: (R, C) bool, the positives of each query; at least one a row.
-        negative: (R, C) bool, the true negatives. A candidate that is neither is left out of every term.
-        hard: (R, C) bool, the hard negatives of the query's own row; all of them are in `negative`.
+        positive: (R, C) bool, the positives of each query; at least one per row.
+        negative: (R, C) bool, the true negatives. A candidate that is neither is ignored by every term.
+        hard: (R, C) bool, the hard negatives of the query's own row, a subset of `negative`.
     """
 
     similarity: Tensor
@@ -54,17 +54,17 @@ class PairBatch:
         anchor_ids: (W,) int, equal where anchor texts are equal. None: no two texts are equal.
         candidate_ids: (C,) int on the same scale; required with `anchor_ids`, and only then.
         scores: (W,), the known similarity of each pair in [0, 1], NaN where unknown; or None.
-        teacher_scores: (W, k), a teacher's score of each candidate, or a label as a number: higher is better, on any
-            scale. Or None.
+        teacher_scores: (W, k), a teacher's score of each candidate, or a numeric label; higher is better, on any scale.
+            Or None.
         teacher_vectors: (v, W, T), a teacher's vectors of the first v of anchors and candidates, 1 ≤ v ≤ 1 + k; not
             finite where unknown. Or None.
-        own_rows: (R,) int, the rows whose loss is wanted, such as those of this device; None for all.
+        own_rows: (R,) int, the rows to compute the loss of, such as those of this device; None for all.
         same_anchor: "positive", "mask" or "negative".
         mask_duplicates: Leave out repeated texts.
 
     Raises:
-        ValueError: An unknown `same_anchor`, one kind of ids without the other, or teacher scores or vectors whose
-            shape does not fit the candidates.
+        ValueError: `same_anchor` is unknown, only one kind of ids is given, or the shape of teacher scores or vectors
+            does not match the candidates.
 
     Example:
         >>> import torch
@@ -94,7 +94,7 @@ class PairBatch:
         if self.same_anchor not in get_args(SameAnchor):
             raise ValueError(f"same_anchor must be one of {get_args(SameAnchor)}, got {self.same_anchor!r}")
         if (self.anchor_ids is None) != (self.candidate_ids is None):
-            raise ValueError("give both anchor_ids and candidate_ids, or neither")
+            raise ValueError("pass both anchor_ids and candidate_ids, or neither")
         expected = (len(self.anchors), len(self.candidates))
         if self.teacher_scores is not None and self.teacher_scores.shape != expected:
             raise ValueError(
@@ -110,7 +110,7 @@ class PairBatch:
 
     @cached_property
     def anchors_and_positives(self) -> Tensor:
-        """Anchors, then all positives: what each row says in several ways, (2 + m, W, D)."""
+        """Anchors, then all positives, (2 + m, W, D)."""
         vectors = torch.stack([self.anchors, self.positives])
         return vectors if self.more_positives is None else torch.cat([vectors, self.more_positives])
 
@@ -133,7 +133,7 @@ class PairBatch:
 
     @cached_property
     def positive_view(self) -> View:
-        """Own positives against all anchors by the same rules, (R, W)."""
+        """Own positives against all anchors, by the same rules, (R, W)."""
         width = len(self.anchors)
         if self.own_rows is None:
             similarity = self.anchor_view.similarity[:, :width].T
@@ -177,14 +177,14 @@ class PairBatch:
 
     @property
     def known_scores(self) -> Tensor:
-        """`scores`, (W,); a ValueError where there are none."""
+        """`scores`, (W,); raises a ValueError if there are none."""
         if self.scores is None:
             raise ValueError("this term needs a score for every row: a column 'score' with numbers between 0 and 1")
         return self.scores
 
     @property
     def known_teacher_scores(self) -> Tensor:
-        """`teacher_scores` of the own rows, (R, k); a ValueError where there are none."""
+        """`teacher_scores` of the own rows, (R, k); raises a ValueError if there are none."""
         if self.teacher_scores is None:
             raise ValueError(
                 "this term needs a teacher's score for every candidate: a column 'teacher_scores' with a list of "
@@ -194,7 +194,7 @@ class PairBatch:
 
     @property
     def known_teacher_vectors(self) -> Tensor:
-        """`teacher_vectors`, (v, W, T); a ValueError where there are none."""
+        """`teacher_vectors`, (v, W, T); raises a ValueError if there are none."""
         if self.teacher_vectors is None:
             raise ValueError(
                 "this term needs a teacher's vectors: columns such as 'anchor_teacher' and 'positive_teacher' with one "

@@ -1,4 +1,4 @@
-"""Rows in the order of their scores."""
+"""Ranking of rows by their scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Terms on the cosine of the row's own pair: against its score, against those of other rows, or against 1."""
+"""Terms on the cosine of each pair: regression and ranking by score, and alignment."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class PairwiseRank(ScoredTerm):
     scored rows is L. Ties and rows without a score (NaN) are in no pair; an empty S gives 0.
 
     Source: viPolyQwen, text pairs, m = 0.05, weight 1.0. A model that finds all pairs equally similar has L = m, which
-    looks small: compare it with the share of pairs in the right order (`in_order`).
+    looks small: compare it with the share of correctly ordered pairs (`in_order`).
 
     Args:
         margin: m, on the scale of ŝ.
@@ -107,7 +107,7 @@ class PairwiseRank(ScoredTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class CosineAlignment(Term):
-    """Anchor and positive should point the same way:  L_i = 1 − cos_i.
+    """Alignment of anchor and positive:  L_i = 1 − cos_i.
 
     Source: viPolyQwen, instructions.
 

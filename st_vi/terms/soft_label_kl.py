@@ -1,4 +1,4 @@
-"""A teacher's distribution over the row's own candidates."""
+"""Distillation of a teacher's distribution over the row's own candidates."""
 
 from __future__ import annotations
 

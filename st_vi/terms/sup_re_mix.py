@@ -31,8 +31,8 @@ class SupReMix(Term):
     the highest score, if no other row has it) or without a negative gives 0. A row without a score (NaN) gives 0 and is
     no candidate. Rows with the same two texts, in either order, are no candidates of each other.
 
-    The term arranges z and says nothing about the cosine of a pair: use it beside one that does, such as `ScoreMSE`.
-    Needs scores.
+    The term orders z but ignores the cosine of a pair: combine it with one that does not, such as `ScoreMSE`. Needs
+    scores.
 
     Source: SupReMix, arXiv 2309.16633, with τ = 0.5 as for its sentence pairs. *Inferred*: z, since an embedding is
     trained here, while the paper trains a classifier on [u; v; |u − v|; u·v]; scores in [0, 1], where the paper has 0

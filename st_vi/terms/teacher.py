@@ -1,4 +1,4 @@
-"""The own candidates of each row with a teacher's scores, for the terms that learn from them."""
+"""Candidates of each row with a teacher's scores."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from st_vi.terms.pairs import PairBatch, View
 
 
 def taught_candidates(pairs: PairBatch) -> tuple[View, Tensor]:
-    """Each own row against its own candidates only, and the teacher's scores of these, (R, k) each.
+    """A view of each own row against its own candidates, and the teacher's scores of these, (R, k) each.
 
     Candidates that the masks of the batch leave out (repeated texts), and those without a score (NaN or +∞), are
     neither positive nor negative. A missing score becomes 0.
 
     Raises:
-        ValueError: No teacher scores, or only one candidate a row.
+        ValueError: There are no teacher scores, or there is only one candidate per row.
     """
     scores, view = pairs.known_teacher_scores, pairs.anchor_view
     width, count = len(pairs.anchors), len(pairs.candidates)

@@ -1,4 +1,4 @@
-"""Distilling a teacher's vectors: each vector by itself, and the similarities between them."""
+"""Distillation of a teacher's vectors and of their similarities."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from st_vi.terms.term import Term
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherCosine(Term):
-    """The student's vector of each input should point where the teacher's does.
+    """Alignment of the student's vectors with those of the teacher.
 
     With f(x) and t(x) the student's and the teacher's vector of input x:
 
@@ -62,7 +62,7 @@ class TeacherCosine(Term):
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherSimilarities(Term):
-    """The cosines between the inputs of the batch should be those of the teacher, whose vectors may have any size.
+    """Regression of the cosines between inputs to those of the teacher, whose vectors may have any size.
 
     With f and t as in `TeacherCosine`, x the inputs of row i, and y all other inputs of the batch:
 

@@ -80,7 +80,7 @@ class WeightedNegatives(Term):
         # Without no_grad: `pairs` caches its view, and other terms need the gradient of it.
         view = pairs.anchor_view
         candidates = F.normalize(pairs.candidates.detach().flatten(0, 1).to(view.similarity.dtype), dim=1)
-        beside = torch.zeros_like(view.similarity)  # number of clusterings in which the candidate is beside a positive
+        beside = torch.zeros_like(view.similarity)  # clusterings shared with a positive
         with torch.autocast(candidates.device.type, enabled=False):
             for count in self.num_clusters:
                 member = _k_means(candidates, min(count, len(candidates)), self.rounds)

@@ -1,4 +1,4 @@
-"""A multilingual model cut to the pieces that one language uses: the rows of the others go, no vector moves."""
+"""Vocabulary trimming: reduces a multilingual model to the tokens of one language."""
 
 from st_vi.vocabulary.trim import Trimmed, check_vietnamese, trim_vocabulary, unwritable
 

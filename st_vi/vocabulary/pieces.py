@@ -1,4 +1,4 @@
-"""The pieces of a fast tokenizer: which of them texts use, and the same tokenizer with fewer."""
+"""Counting and removing the pieces of a fast tokenizer."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-_MARKS = ("▁", "##", "Ġ", "</w>")  # what says that a piece begins or goes on a word
+_MARKS = ("▁", "##", "Ġ", "</w>")  # markers of word starts, continuations and ends
 _BATCH = 1000
-# What else a saved tokenizer keeps its pieces in; tokenizer.json says it all.
+# Other vocabulary files of a saved tokenizer, which duplicate tokenizer.json.
 _OTHER_FILES = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
 
 
 def tokenizer_spec(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What `tokenizer.json` says of it.
+    """The content of `tokenizer.json`.
 
     Raises:
-        ValueError: It is not a fast tokenizer, or its model is none of Unigram, BPE and WordPiece.
+        ValueError: The tokenizer is not a fast one, or its model is not Unigram, BPE or WordPiece.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -37,7 +37,7 @@ def tokenizer_spec(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 
 def count_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Counter[int]:
-    """How often `texts` use each piece, by its id."""
+    """Number of occurrences of each piece in `texts`, by id."""
     counts: Counter[int] = Counter()
     for pieces in encode_pieces(tokenizer, texts):
         counts.update(pieces)
@@ -45,7 +45,7 @@ def count_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Co
 
 
 def encode_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Iterable[list[int]]:
-    """The ids of each text, whole and without special tokens."""
+    """The ids of each text, without truncation and special tokens."""
     backend: Any = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
     backend.no_truncation()
     backend.no_padding()
@@ -55,7 +55,7 @@ def encode_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> I
 
 
 def always_kept(tokenizer: PreTrainedTokenizerBase, spec: Mapping[str, Any]) -> set[int]:
-    """Special and added tokens, the unknown piece, single letters and bytes: with them all can still be written."""
+    """Ids of special and added tokens, the unknown piece, single letters and bytes, which can write any text."""
     vocabulary = pieces_of(spec)
     kept = {token["id"] for token in spec.get("added_tokens", ())} | set(tokenizer.all_special_ids)
     unknown = spec["model"].get("unk_id", vocabulary.get(spec["model"].get("unk_token") or ""))
@@ -64,7 +64,7 @@ def always_kept(tokenizer: PreTrainedTokenizerBase, spec: Mapping[str, Any]) -> 
 
 
 def is_letter(piece: str) -> bool:
-    """Whether it is one letter, with or without the mark of a word, or one byte.
+    """Whether a piece is a single letter, with or without a word marker, or a single byte.
 
     Example:
         >>> from st_vi.vocabulary.pieces import is_letter
@@ -77,7 +77,7 @@ def is_letter(piece: str) -> bool:
 
 
 def pieces_of(spec: Mapping[str, Any]) -> dict[str, int]:
-    """Piece to id, of the model alone; a token that was added may have no place in it."""
+    """Piece to id in the model; does not include all added tokens."""
     vocabulary = spec["model"]["vocab"]
     if isinstance(vocabulary, Mapping):
         return dict(vocabulary)
@@ -85,9 +85,9 @@ def pieces_of(spec: Mapping[str, Any]) -> dict[str, int]:
 
 
 def with_parts(spec: Mapping[str, Any], wanted: Iterable[int], room: int | None = None) -> set[int]:
-    """The `wanted` pieces and, of BPE, those that they are merged from; the first that fit into `room`.
+    """The `wanted` pieces, and for BPE those that they are merged from; as many as fit into `room`.
 
-    Merges happen in their order, whatever stands around them, so that the parts are those of the piece alone.
+    Merges are applied in order, independent of context, so the parts depend only on the piece.
     """
     if spec["model"]["type"] != "BPE":
         ordered = list(wanted)
@@ -106,7 +106,7 @@ def with_parts(spec: Mapping[str, Any], wanted: Iterable[int], room: int | None 
 
 
 def _parts(piece: str, ranks: Mapping[tuple[str, str], int], mark: str) -> set[str]:
-    """All pieces on the way from the letters of a piece to itself."""
+    """All intermediate pieces from the letters of a piece to the piece itself."""
     parts = [letter if not place else mark + letter for place, letter in enumerate(piece.removeprefix(mark))]
     seen = set(parts)
     while len(parts) > 1:
@@ -124,7 +124,7 @@ def _merges(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def cut_spec(spec: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
-    """The same tokenizer with the pieces `kept`, which get the ids 0, 1, 2, … in this order."""
+    """The same tokenizer with only the pieces `kept`, which get the ids 0, 1, 2, … in this order."""
     number = {old: new for new, old in enumerate(kept)}
     cut: dict[str, Any] = json.loads(json.dumps(spec))
     model, vocabulary = cut["model"], pieces_of(spec)
@@ -152,7 +152,7 @@ def cut_spec(spec: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
 
 
 def _renumber(part: Any, number: Mapping[int, int]) -> None:
-    """The ids in what puts special tokens around a text: {"ids": […]}, or ["</s>", 2] for cls and sep."""
+    """Renumber the ids of special tokens in a post-processor: {"ids": […]}, or ["</s>", 2] for cls and sep."""
     if isinstance(part, dict):
         if isinstance(part.get("ids"), list):
             part["ids"] = [number[old] for old in part["ids"]]
@@ -167,7 +167,7 @@ def _renumber(part: Any, number: Mapping[int, int]) -> None:
 
 
 def tokenizer_with(tokenizer: PreTrainedTokenizerBase, spec: Mapping[str, Any], kept: Sequence[int]) -> Any:
-    """A tokenizer of the same class and settings over another `spec`: what it would be after saving and loading."""
+    """A tokenizer of the same class and settings with another `spec`, as after saving and loading."""
     number = {old: new for new, old in enumerate(kept)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

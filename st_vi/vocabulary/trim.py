@@ -1,4 +1,4 @@
-"""A multilingual model cut to the pieces that one language uses: the rows of the others go, no vector moves."""
+"""Trimming of the vocabulary and embeddings of a model."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ from st_vi.vocabulary.pieces import (
 _VIETNAMESE = re.compile(
     "[ăâđêôơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ]|[aeiouy][\u0300\u0301\u0303\u0309\u0323]", re.I
 )
-_HELD_OUT = 20  # every so many texts one is held out, to measure with
+_HELD_OUT = 20  # one in this many texts is held out for evaluation
 _MEASURED = 500
 
 
 @dataclass(frozen=True)
 class Trimmed:
-    """What `trim_vocabulary` took away, and what it cost.
+    """Report of `trim_vocabulary`.
 
     Attributes:
-        pieces_before: Pieces of the tokenizer.
-        pieces: Those that are left.
-        weights_before: Numbers in the model.
-        weights: Those that are left.
-        held_out: Texts to measure with, which no piece was counted on.
-        pieces_lost: Share of their pieces that are gone, in [0, 1]; such a piece is now written with smaller ones.
-        largest_change: The largest distance, 1 − cosine, of the vector of a held-out text to what it was.
-        largest_change_whole: The same over the texts that lost no piece: rounding.
-        unknown: Held-out texts with something that no piece can write, now that could be written before.
+        pieces_before: Number of pieces before trimming.
+        pieces: Number of pieces after trimming.
+        weights_before: Number of weights before trimming.
+        weights: Number of weights after trimming.
+        held_out: Number of held-out texts, on which no pieces were counted.
+        pieces_lost: Share of the pieces of these texts that were removed, in [0, 1]; they are now split into smaller
+            ones.
+        largest_change: Largest change of the vector of a held-out text, 1 − cosine.
+        largest_change_whole: The same over texts that lost no piece, which is only rounding.
+        unknown: Number of held-out texts that can no longer be written completely.
     """
 
     pieces_before: int
@@ -68,7 +69,7 @@ class Trimmed:
         )
 
     def as_dict(self) -> dict[str, float]:
-        """For a log or a JSON file."""
+        """The report as a dict, for a log or a JSON file."""
         return asdict(self)
 
 
@@ -82,32 +83,33 @@ def trim_vocabulary(
     held_out: Sequence[str] | None = None,
     vietnamese: bool = True,
 ) -> Trimmed:
-    """Cut the vocabulary of `model`, in place, to the pieces that `texts` use, and its embeddings with it.
+    """Trim the vocabulary and the embeddings of `model`, in place, to the pieces used in `texts`.
 
-    Of a multilingual encoder most weights are rows for other languages: 192 of 278 million of XLM-R-base. A text
-    whose pieces are all kept is cut into the same pieces as before, and has the same vector. Special and added tokens,
-    single letters and bytes are always kept, so that what is lost is written with smaller pieces.
+    Most weights of a multilingual encoder are token embeddings: 192 of 278 million in XLM-R-base. A text whose pieces
+    are all kept is tokenized as before and has the same vector. Special and added tokens, single letters and bytes are
+    always kept, so that removed pieces are split into smaller ones.
 
-    Takes fast tokenizers: Unigram (XLM-R, E5), BPE (with all pieces that a kept one is merged from; byte-level BPE
-    such as Qwen2-VL's too) and WordPiece. Tied output embeddings stay tied. Rows of the embedding that have no piece
-    go as well. Token ids change: encode again what was stored as ids.
+    Supports fast tokenizers: Unigram (XLM-R, E5), BPE (also byte-level, as in Qwen2-VL; with all pieces that a kept one
+    is merged from) and WordPiece. Tied output embeddings stay tied. Embedding rows without a piece are removed too.
+    Token ids change: tokenize stored ids again.
 
     Args:
-        model: With a `Transformer` as its first module.
-        texts: Of the language and the kind that the model is for, with and without diacritics if it is to read both:
-            about ten thousand paragraphs or more.
-        max_pieces: At most so many, the most frequent ones; what is always kept counts. None for no limit.
-        min_count: Keep what occurs at least so often.
-        keep: Further texts whose pieces are kept, however rare: prompts, terms of a trade.
-        held_out: To measure with; None holds out every 20th of `texts`, 500 at most.
-        vietnamese: See that the texts are Vietnamese, so that the wrong file is noticed.
+        model: A model whose first module is a `Transformer`.
+        texts: About ten thousand paragraphs or more of the target language and domain, with and without diacritics if
+            the model should read both.
+        max_pieces: Maximum number of pieces, including those always kept; the most frequent ones are kept. None for no
+            limit.
+        min_count: Minimum number of occurrences of a kept piece.
+        keep: Further texts whose pieces are kept even if rare, such as prompts or technical terms.
+        held_out: Texts for evaluation; None holds out every 20th of `texts`, at most 500.
+        vietnamese: Check that the texts are Vietnamese, to detect a wrong file.
 
     Returns:
-        Sizes before and after, and what it cost; as a string, in one sentence.
+        A report of sizes and changes; as a string, one sentence.
 
     Raises:
-        ValueError: A tokenizer that cannot be cut, `texts` that are empty or not Vietnamese, or less room than what is
-            always kept needs. The model is then as it was.
+        ValueError: The tokenizer cannot be trimmed, `texts` are empty or not Vietnamese, or `max_pieces` is less than
+            what is always kept. The model is unchanged.
 
     Example:
         >>> from st_vi import load, trim_vocabulary
@@ -150,7 +152,7 @@ def trim_vocabulary(
 
 
 def unwritable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
-    """The numbers of the `texts` with something that no piece of the tokenizer can write."""
+    """Indices of the `texts` that the tokenizer cannot write completely."""
     return sorted(_unknown(tokenizer, texts))
 
 
@@ -162,19 +164,19 @@ def _unknown(tokenizer: Any, texts: Sequence[str]) -> set[int]:
 
 
 def check_vietnamese(texts: Sequence[str]) -> None:
-    """See that texts are Vietnamese, by the letters that French, English or Indonesian do not have.
+    """Check that texts are Vietnamese, by letters that French, English and Indonesian do not have.
 
     Raises:
-        ValueError: There are none, or fewer than one of ten of the first thousand has such a letter.
+        ValueError: There are no texts, or fewer than a tenth of the first thousand have such a letter.
     """
     if not texts:
-        raise ValueError("there are no texts to take the pieces of")
+        raise ValueError("there are no texts to count pieces in")
     first = texts[:1000]
     vietnamese = sum(bool(_VIETNAMESE.search(text)) for text in first)
     if vietnamese < len(first) / 10:
         raise ValueError(
             f"the texts are not Vietnamese: {vietnamese} of the first {len(first)} have a Vietnamese letter; the first "
-            f"is {first[0][:60]!r}. vietnamese=False cuts to any language"
+            f"is {first[0][:60]!r}. vietnamese=False accepts any language"
         )
 
 
@@ -195,7 +197,7 @@ def _texts(texts: Iterable[str], held_out: Sequence[str] | None, vietnamese: boo
 def _transformer(model: SentenceTransformer) -> Transformer:
     first: Any = model[0] if isinstance(model, SentenceTransformer) else model
     if not isinstance(first, Transformer) or first.tokenizer is None:
-        raise ValueError(f"expected a SentenceTransformer that begins with a Transformer for text, got {model!r:.200}")
+        raise ValueError(f"expected a SentenceTransformer whose first module is a text Transformer, got {model!r:.200}")
     if not isinstance(first.model, PreTrainedModel):
         raise ValueError(
             f"the vocabulary of a {type(first.model).__name__} cannot be cut: load it with backend='torch'"
@@ -214,7 +216,7 @@ def _kept(
     tokenizer: Any = transformer.tokenizer
     kept = always_kept(tokenizer, spec)
     padding = getattr(getattr(transformer.model, "embeddings", None), "padding_idx", None)
-    if padding is not None:  # positions are counted from it
+    if padding is not None:  # positions start after it
         kept |= set(range(padding + 1))
     kept |= with_parts(spec, count_pieces(tokenizer, [keep] if isinstance(keep, str) else list(keep)))
     if max_pieces is not None and max_pieces < len(kept):
@@ -243,7 +245,7 @@ def _vectors(model: SentenceTransformer, texts: Sequence[str]) -> Tensor:
 
 
 def _cut_embeddings(backbone: PreTrainedModel, kept: Sequence[int]) -> None:
-    """The rows of the kept pieces, in the input embeddings and wherever the same rows or a bias of them stand."""
+    """Keep only the rows of the kept pieces in the input embeddings, tied weights and their biases."""
     embeddings: Any = backbone.get_input_embeddings()
     rows = len(embeddings.weight)
     place = torch.tensor(kept)
@@ -256,7 +258,7 @@ def _cut_embeddings(backbone: PreTrainedModel, kept: Sequence[int]) -> None:
         for name, parameter in list(module.named_parameters(recurse=False)):
             if len(parameter) != rows:
                 continue
-            if id(parameter) not in cut:  # tied weights stay one
+            if id(parameter) not in cut:  # keeps tied weights tied
                 chosen = parameter.data[place.to(parameter.device)].clone()
                 cut[id(parameter)] = nn.Parameter(chosen, requires_grad=parameter.requires_grad)
             setattr(module, name, cut[id(parameter)])
@@ -271,7 +273,7 @@ def _cut_embeddings(backbone: PreTrainedModel, kept: Sequence[int]) -> None:
 
 
 def _renumber_config(config: Any, number: dict[int, int], rows: int) -> None:
-    """Ids of special tokens and the size of the vocabulary, in a configuration and those inside of it."""
+    """Update special token ids and vocabulary size in a configuration and nested ones."""
     if config is None:
         return
     for name, value in list(vars(config).items()):
