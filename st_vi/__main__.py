@@ -585,7 +585,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # consoles without Vietnamese letters show "\\u1eeb"
             stream.reconfigure(errors="backslashreplace")
-    go_on = "nothing was written yet; run the same command to start again"
+    go_on = "nothing was written; run the same command to start again"
     try:
         code = app(standalone_mode=False)
     except (ValueError, OSError, ImportError) as error:

@@ -268,7 +268,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys, tiny_base, rows, tmp_path
 def test_ctrl_c_while_rows_are_read(monkeypatch, capsys, rows, tmp_path):
     monkeypatch.setattr("st_vi.data.sources.nli_rows", lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
     assert run_main(monkeypatch, "train", "viclsr", "--base", "none", "--train", rows, "--output", tmp_path) == 130
-    assert capsys.readouterr().err.strip() == "interrupted: nothing was written yet; run the same command to start again"
+    assert capsys.readouterr().err.strip() == "interrupted: nothing was written; run the same command to start again"
 
 
 def test_ctrl_c_while_a_corpus_is_encoded(monkeypatch, capsys, tiny_model, rows, tmp_path):
