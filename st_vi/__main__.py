@@ -90,7 +90,7 @@ def demo(
 def _demo_vipolyqwen(output: Path, steps: int) -> None:
     from st_vi.recipes.examples.demo_vipolyqwen import run_vision_demo
 
-    typer.echo("Training a small, randomly initialised Qwen2-VL on pictures of coloured shapes …", err=True)
+    typer.echo("Training a small Qwen2-VL, randomly initialised, on pictures of coloured shapes …", err=True)
     result = run_vision_demo(output, steps)
     typer.echo(f"\n{'recall@1 on unseen scenes':<28}{'chance':>8}{'before':>8}{'after':>8}")
     for name, (before, after, chance) in result.figures.items():
