@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.notebooks import warm
 from tests.notebooks.lab import running_lab
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,10 +34,27 @@ def script_of(name: str | Path) -> Path:
 
 
 @pytest.fixture(scope="package")
-def kernel_environment() -> dict[str, str]:
-    """Offline; one thread; the checkout's own st_vi. Where example models are kept, it has from `tests.conftest`."""
+def kernel_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Offline; one thread; the checkout's own st_vi. Where example models are kept, it has from `tests.conftest`.
+
+    Kernels are forked from one process that has imported everything: see `tests.notebooks.warm`.
+    """
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
-    return {**offline, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PLOTLY_RENDERER": "plotly_mimetype"}
+    own = {**offline, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PLOTLY_RENDERER": "plotly_mimetype"}
+    folder = tmp_path_factory.mktemp("kernels")
+    place = folder / "socket"
+    warm.kernel_spec(folder, str(place))
+    command = [sys.executable, "-m", "tests.notebooks.warm", "serve", str(place)]
+    server = subprocess.Popen(command, env={**os.environ, **own}, cwd=ROOT)
+    end = time.monotonic() + warm.START
+    while not place.exists():
+        assert server.poll() is None and time.monotonic() < end, "no kernel can be started"
+        time.sleep(0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(folder))
+        yield {**own, "JUPYTER_PATH": str(folder)}
+    server.kill()
+    server.wait()
 
 
 @pytest.fixture
