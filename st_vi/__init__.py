@@ -1,6 +1,6 @@
 """Vietnamese embeddings for sentence-transformers: ViCLSR and viPolyQwen as stock modules and losses.
 
-Names are imported on first use, so that ``import st_vi`` costs nothing that you do not ask for.
+Names are imported on first use, so that ``import st_vi`` is fast.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _HOME = {
     "trim_vocabulary": "st_vi.vocabulary",
 }
 
-# Modules that can be reached without an import of their own.
+# Modules that are available without a separate import.
 _ROOMS = (
     "data",
     "encoding",

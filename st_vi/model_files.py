@@ -1,4 +1,4 @@
-"""What the files of a saved model say, looked at before any of it is used."""
+"""Checks of the files of a saved model before they are used."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 
 
 def plain_weights(file: Path) -> dict[str, Tensor]:
-    """All tensors of a file by name, mapped to the file and not copied.
+    """All tensors of a file by name, memory-mapped.
 
     Args:
-        file: safetensors, or a pickle of tensors and plain values. No code of it is run.
+        file: A safetensors file, or a pickle of tensors and plain values, whose code is never run.
 
     Raises:
-        ValueError: It is cut short or damaged, or it would run code. The file is named.
+        ValueError: The file is damaged or would run code; it is named.
 
     Example:
         >>> import tempfile
@@ -37,13 +37,13 @@ def plain_weights(file: Path) -> dict[str, Tensor]:
         {'weight': tensor([1., 1.])}
     """
     try:
-        return load_state_dict(str(file))  # older versions of transformers take no Path
+        return load_state_dict(str(file))  # older versions of transformers do not accept a Path
     except (FileNotFoundError, PermissionError):
         raise
-    except Exception as error:  # a pickle that was cut short can end in any
+    except Exception as error:  # a truncated pickle can raise any kind
         raise ValueError(
-            f"{file} is not a file of plain weights: it is damaged or cut short, or it would run code when unpickled, "
-            "and is not read for that reason. Take another copy of it."
+            f"{file} is not a file of plain weights: it is damaged or cut short, or it would run code when unpickled. "
+            "Use another copy of it."
         ) from error
 
 
@@ -51,7 +51,7 @@ def read_json(file: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        ValueError: It is none. The file is named.
+        ValueError: The file is not JSON; it is named.
     """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -63,8 +63,8 @@ def read_modules(file: Path) -> list[dict[str, Any]]:
     """The modules that `modules.json` lists.
 
     Raises:
-        ValueError: It is no list of modules with a name, a path and a type each, or a name is used twice: stock would
-            keep one of the two modules. The file is named.
+        ValueError: The file, which is named, is not a list of modules with a name, a path and a type each, or a name is
+            used twice, in which case stock would drop a module.
     """
     modules = read_json(file)
     keys = ("name", "path", "type")
@@ -80,18 +80,18 @@ def read_modules(file: Path) -> list[dict[str, Any]]:
 
 
 def weight_files(folder: Path) -> Iterator[Path]:
-    """The files with weights of the model saved in `folder`."""
+    """The weight files of the model saved in `folder`."""
     for pattern in _WEIGHTS:
         yield from _found(folder, pattern)
 
 
 def check_files(folder: Path) -> None:
-    """Open every file with weights and every JSON file of the model saved in `folder`.
+    """Open all weight files and JSON files of the model saved in `folder`.
 
-    A file that was cut short does not open. Bits that changed within a file of the right length are not noticed.
+    This detects truncated files, but not flipped bits in a file of the right length.
 
     Raises:
-        ValueError: A file does not open. It is the first one, and is named.
+        ValueError: A file does not open; the first one is named.
     """
     for file in _found(folder, "*.json"):
         read_json(file)
@@ -100,16 +100,16 @@ def check_files(folder: Path) -> None:
 
 
 def check_modules(name: str, own: Mapping[str, type[Module]], **hub: Any) -> None:
-    """See that every module of a model is known and lies in the model, those inside a `Router` as well.
+    """Check that all modules of a model, including those in a `Router`, are known and inside its folder.
 
     Args:
         name: A folder or a repository.
-        own: Classes by the path under which saved models refer to them, beside those of sentence-transformers.
-        **hub: As for stock's `load_file_path`.
+        own: Allowed classes besides those of sentence-transformers, by the import path stored in saved models.
+        **hub: As for `load_file_path` of stock.
 
     Raises:
-        ValueError: `modules.json` is damaged; a class is another; a module or a part of its weights lies outside the
-            model's folder; or the configuration of a module is missing.
+        ValueError: `modules.json` is damaged, a class is unknown, a module or its weights are outside the model folder,
+            or the configuration of a module is missing.
     """
     if listing := load_file_path(name, "modules.json", **hub):
         modules = read_modules(Path(listing))
@@ -127,9 +127,9 @@ def _check(name: str, modules: Iterable[tuple[str, str]], own: Mapping[str, type
 
 
 def _routed(name: str, path: str, hub: dict[str, Any]) -> list[tuple[str, str]]:
-    """The modules inside of a `Router`: paths from the model's folder on, and types."""
-    # Of a repository this is where a path that leads out of it is refused: by stock.
-    for config_name in ("router_config.json", "config.json"):  # the second in older models
+    """The modules of a `Router`: paths relative to the model folder, and types."""
+    # For a repository, stock rejects paths that lead outside here.
+    for config_name in ("router_config.json", "config.json"):  # the latter in older models
         if config := Router.load_config(name, path, config_name, **hub):
             break
     types = config.get("types")
@@ -141,13 +141,13 @@ def _routed(name: str, path: str, hub: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _check_place(name: str, path: str) -> None:
-    """A module and the shards of its weights lie in the model's folder; single files may be links, as in a cache."""
+    """Check that a module and its weight shards are in the model folder; single files may be links, as in a cache."""
     folder = Path(name).resolve()
     if not folder.is_dir():
         return
     place = (folder / path).resolve()
     if not place.is_relative_to(folder):
-        raise ValueError(f"{name} names the module {path!r}, which lies outside of it, in {place}: it is not read")
+        raise ValueError(f"{name} names the module {path!r}, which lies outside of it, in {place}, and is not read")
     for index in place.glob("*.index.json"):
         shards = read_json(index).get("weight_map", {}).values()
         if outside := [shard for shard in shards if Path(shard).name != shard]:
@@ -162,7 +162,7 @@ def _known_class(name: str, type_name: str, own: Mapping[str, type[Module]]) -> 
             cls = import_from_string(type_name)
         except Exception as error:
             raise ValueError(f"{name} names {type_name!r}, which this sentence-transformers does not have") from error
-        if isinstance(cls, type) and issubclass(cls, Module):  # and not just something with a method `load`
+        if isinstance(cls, type) and issubclass(cls, Module):  # not just any object with a method `load`
             return cls
     raise ValueError(
         f"{name} names the class {type_name!r}, which is neither a module of st_vi nor of sentence-transformers: "
@@ -171,8 +171,8 @@ def _known_class(name: str, type_name: str, own: Mapping[str, type[Module]]) -> 
 
 
 def _found(folder: Path, pattern: str) -> list[Path]:
-    """Files of the model, and not of the checkpoints that a training left beside it."""
-    # Without modules.json it may be any folder, and what lies deeper is not the model's.
+    """Files of the model, without those of checkpoints beside it."""
+    # Without modules.json it may be any folder, whose subfolders do not belong to the model.
     files = folder.rglob(pattern) if (folder / "modules.json").is_file() else folder.glob(pattern)
     return sorted(
         file for file in files if not any(part.startswith("checkpoint-") for part in file.relative_to(folder).parts)

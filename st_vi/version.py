@@ -1,3 +1,3 @@
-"""The version, in a module of its own, so that every room can read it without the front door."""
+"""The version, in its own module so that every room can import it."""
 
 __version__ = "0.1.0"
