@@ -120,7 +120,7 @@ def opened(
     page.on("console", lambda one: one.type == "error" and wrong.append(f"console: {one.text}"))
     try:
         page.goto(address, wait_until="load")
-        page.wait_for_function(READY, timeout=60_000)
+        page.wait_for_function(READY, timeout=180_000)
         page.wait_for_timeout(300)
         yield page
     finally:

@@ -131,7 +131,7 @@ def test_search_finds_vietnamese_with_and_without_diacritics(query, site, browse
         page.locator("[data-md-component=search-query]").click()
         page.keyboard.type(query, delay=20)
         first = page.locator(".md-search-result__item:first-child")
-        first.filter(has_text="Hà Nội").wait_for(timeout=20_000)  # results come while one types
+        first.filter(has_text="Hà Nội").wait_for(timeout=120_000)  # results come while one types
         assert first.locator("mark", has_text="Nội").count()
         assert "Missing" not in first.inner_text()
         found = [link.get_attribute("href") for link in page.locator("a.md-search-result__link").all()]

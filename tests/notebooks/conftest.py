@@ -116,6 +116,7 @@ def open_notebook(request: pytest.FixtureRequest, browser: Any, lab: Any) -> Ite
     from tests.notebooks.driver import SCREENSHOTS, OpenNotebook
 
     page = browser.new_page(viewport={"width": 1500, "height": 1200})
+    page.set_default_timeout(120_000)
     opened = []
 
     def open_(name: str | Path) -> OpenNotebook:

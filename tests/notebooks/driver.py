@@ -48,7 +48,7 @@ class OpenNotebook:
         page.on("websocket", self._watch)
         page.add_init_script(LIBRARY)
         page.goto(f"{lab.url}/lab/tree/{name}.ipynb?token={lab.token}&reset")
-        page.wait_for_function("window.stVi && stVi.ready()", timeout=60_000)
+        page.wait_for_function("window.stVi && stVi.ready()", timeout=180_000)
         self.evaluate("stVi.runAll()")
         page.wait_for_function("!stVi.running", timeout=300_000)
         self.check()

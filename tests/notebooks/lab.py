@@ -40,7 +40,7 @@ class Lab:
         """The answer of the server's API."""
         headers = {"Authorization": f"token {self.token}"}
         request = urllib.request.Request(f"{self.url}/api/{path}", method=method, headers=headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.read()
 
     def tidy(self) -> None:
@@ -97,7 +97,7 @@ def running_lab(folder: Path, environment: Mapping[str, str]) -> Iterator[Lab]:
             process.wait(20)
 
 
-def _wait_for(lab: Lab, process: subprocess.Popen, log: Path, seconds: float = 60) -> None:
+def _wait_for(lab: Lab, process: subprocess.Popen, log: Path, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end:
         try:
