@@ -142,7 +142,7 @@ def page_of(notebook, script: Path, was_run: bool = True) -> NotebookPage:
     page.summary = re.split(r"(?<=[.?!])\s", " ".join(rest.strip().split("\n\n")[0].split()))[0]
     command = f"jupyter lab notebooks/{script.stem}.ipynb"
     ran = (
-        "The figures on this page go on working without Python. Whatever asks the model is live in the notebook:"
+        "The figures on this page work without Python. To run the model, open the notebook:"
         if was_run
         else "**This copy of the site was built without running the notebooks: no output is shown.** Run it yourself:"
     )

@@ -22,10 +22,10 @@ from st_vi.modules import Qwen2VLTransformer
 from st_vi.text import is_blank, is_unicode
 
 MAX_TOKENS = 4096
-"""Tokens a batch, padding included, unless the caller says otherwise."""
+"""Default tokens per batch, including padding."""
 
 Fail = Callable[[int, Exception], None]
-"""What to do about an input that cannot be encoded: raise, or write down its number and go on."""
+"""Handler for an input that cannot be encoded; raises, or records the input."""
 
 _COUNTED_AT_ONCE = 256  # texts tokenized at a time, to bound memory
 

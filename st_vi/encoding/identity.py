@@ -15,7 +15,7 @@ from sentence_transformers.base.modules import Module, Transformer
 from sentence_transformers.util import fullname
 
 FINGERPRINT_BYTES = 8
-"""That tell one row from another; kept for every row of a corpus."""
+"""Size of a row fingerprint, stored for every row of a corpus."""
 
 # These change with saving, loading or moving a model, without an effect on embeddings.
 _NO_MATTER = {"architectures", "dtype", "torch_dtype", "transformers_version"}

@@ -19,7 +19,7 @@ from st_vi.encoding.limits import Cut
 
 MANIFEST = "manifest.json"
 LAYOUT = 2
-"""Of the folder; goes up when shards of an earlier version can no longer be gone on with."""
+"""Version of the folder layout; increased when older shards can no longer be resumed."""
 
 
 @dataclass(frozen=True)

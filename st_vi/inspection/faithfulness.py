@@ -39,7 +39,7 @@ def deletions(model: SentenceTransformer, view: PooledText, deleted: Sequence[Un
     texts = []
     for unit in deleted:
         if unit.kind != "text":
-            raise ValueError(f"{unit.text!r} is not of the text itself: nothing can be deleted")
+            raise ValueError(f"{unit.text!r} is not of the text itself and cannot be deleted")
         texts.append(without(view.read.text[start:end], (unit.span[0] - start, unit.span[1] - start)))
     return pool_texts(
         model, texts, prompt=view.prompt or "", temperature=view.temperature, include_prompt=view.include_prompt

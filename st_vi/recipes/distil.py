@@ -102,7 +102,7 @@ STAGES: tuple[Stage, ...] = (
         keep=0.2,
     ),
 )
-"""Sentences as the teacher has them; queries and paragraphs; ViCLSR. All have the teacher as a second term."""
+"""Sentences; queries and paragraphs; ViCLSR. All include the teacher as a loss term."""
 
 
 def distill_encoder(
@@ -296,7 +296,7 @@ def _layers_of(backbone: nn.Module) -> tuple[nn.Module, str]:
 
 def _check_layers(teacher: SentenceTransformer, layers: Sequence[int]) -> None:
     if not isinstance(teacher[0], Transformer):
-        raise ValueError(f"expected a teacher that begins with a Transformer, got {type(teacher[0]).__name__}")
+        raise ValueError(f"expected a teacher whose first module is a Transformer, got {type(teacher[0]).__name__}")
     parent, name = _layers_of(teacher[0].model)
     count = len(getattr(parent, name))
     if not layers or any(not 0 <= layer < count for layer in layers):

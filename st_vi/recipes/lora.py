@@ -63,7 +63,7 @@ def add_lora(backbone: Qwen2VLTransformer, config: LoraConfig, base_rows: int) -
     if ids and max(ids) >= base_rows:
         raise ValueError(
             f"the base model has {base_rows} embeddings, and none to spare for the prefixes {backbone.prefixes}: the "
-            "adapter could not be put on it again. Call model.resize_token_embeddings on the base model, save it, and "
+            "adapter could not be loaded again. Call model.resize_token_embeddings on the base model, save it, and "
             "start LoRA from there."
         )
     config = copy.deepcopy(config)

@@ -14,9 +14,9 @@ from st_vi.viz.theme import COLOURS, styled
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 BELOW = {"orientation": "v", "x": 0, "xanchor": "left", "y": -0.3, "yanchor": "top"}
-"""Long names, one below the other, and none beside the plot."""
+"""Layout of the legend: above the plot, one name per line."""
 SMALLEST = 1e-6
-"""Singular values below this part of the largest are rounding errors, and not drawn."""
+"""Singular values below this share of the largest are rounding errors and are not drawn."""
 
 
 def similarity_histogram(groups: Mapping[str, Tensor], title: str = "", bins: int = 50) -> go.Figure:

@@ -28,7 +28,7 @@ ALL_TERMS: tuple[Term, ...] = (
     CosineAlignment(weight=0.0),
     HardestNegativeMargin(weight=0.0),
 )
-"""Every term of viPolyQwen's tasks, with the weights of its text pairs; those that text pairs do not have weigh 0."""
+"""All terms of viPolyQwen's tasks with the weights for text pairs; terms that text pairs do not have weigh 0."""
 
 
 def adjusted(terms: Sequence[Term], temperature: float, weights: Mapping[str, float]) -> tuple[Term, ...]:

@@ -28,12 +28,12 @@ SYMBOLS = {
     "star": "★",
     "triangle-right": "►",
 }
-"""Plotly's symbols, and letters that look like them. Not as many as there are colours, so that pairs repeat late."""
+"""Plotly symbols and similar letters, not as many as colours, so that combinations repeat late."""
 REST = ("#b5b5b5", "circle")
 FIXED_LEGEND = {"itemclick": False, "itemdoubleclick": False}
-"""The entries are traces without points: a click on them would do nothing."""
+"""Legend without clicks, because its entries are traces without points."""
 MOST_LABELS = 20
-"""More labels than this cannot be told apart; the rarest are grey."""
+"""Maximum number of coloured labels; the rarest others are grey."""
 
 
 def scatter(

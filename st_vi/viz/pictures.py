@@ -12,7 +12,7 @@ from PIL import Image
 from st_vi.inputs.pictures import open_image
 
 SHOWN_PIXELS = 640
-"""The longer side of a picture in a figure is reduced to this; places keep counting in pixels of the picture."""
+"""Maximum longer side of an image in a figure, in pixels; coordinates remain those of the original image."""
 
 
 def readable(name: str, picture: Image.Image | bytes) -> Image.Image:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
-"""Okabe and Ito's palette (2008), the most legible on white first."""
+"""The palette of Okabe and Ito (2008), most legible colours first."""
 
 SEQUENTIAL = "Cividis"
-"""A colour scale from low to high that reads alike with and without red-green vision."""
+"""A sequential colour scale that is colour-blind safe."""
 
 FONT = '"Noto Sans", "DejaVu Sans", "Liberation Sans", Arial, sans-serif'
-"""All of them have the Vietnamese letters."""
+"""Fonts with all Vietnamese letters."""
 
 
 _LINE = {"gridcolor": "#ebf0f8", "linecolor": "#ebf0f8", "zerolinecolor": "#ebf0f8", "ticks": ""}
@@ -38,7 +38,7 @@ TEMPLATE = go.layout.Template(
         "scattergl": [{"marker": {"colorbar": _SCALE}}],
     },
 )
-"""What all figures share. Plotly's own "plotly_white" is five times as long, and copied and sent with every figure."""
+"""Template of all figures; plotly's "plotly_white" is five times as long and is copied into every figure."""
 
 
 def styled(figure: go.Figure, title: str = "", height: int = 380) -> go.Figure:

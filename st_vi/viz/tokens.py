@@ -14,7 +14,7 @@ from st_vi.inspection.attention import Unit
 from st_vi.viz.theme import COLOURS, FONT, SEQUENTIAL, styled
 
 KIND_COLOURS = {"text": COLOURS[0], "prefix": COLOURS[1], "special": COLOURS[3]}
-"""Of the bars, by `Unit.kind`."""
+"""Colours of the bars by `Unit.kind`."""
 
 _BORDERS = {"text": "transparent", "prefix": COLOURS[1], "special": COLOURS[3]}
 _CARD = f"font-family:{html.escape(FONT)};background:#ffffff;color:#1a1a1a;padding:8px"
@@ -23,7 +23,7 @@ _TABLE_STYLE = """<style>
 #st-vi-drift :is(th, td) {padding: 2px 12px; text-align: right; color: #1a1a1a; background: #ffffff}
 #st-vi-drift th {background: #f0f0f0} #st-vi-drift td:first-child {text-align: left}
 </style>"""
-"""Once for all cells: a long text has hundreds."""
+"""Styles shared by all cells, because a long text has hundreds."""
 
 
 def highlight(units: Sequence[Unit], deleted: Unit | None = None) -> str:

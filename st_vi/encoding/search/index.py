@@ -18,7 +18,7 @@ from st_vi.encoding.search.words import WordIndex
 Side = Literal["both", "vectors", "words"]
 
 CANDIDATES = 1000
-"""Passages of each side that are compared with those of the other."""
+"""Candidates from each side that are fused."""
 
 
 @dataclass(frozen=True)

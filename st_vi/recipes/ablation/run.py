@@ -69,7 +69,7 @@ VARIANTS: dict[str, Variant] = {
     "InfoNCE for scores of ¾ and more": Variant(tasks=_each_term(VIPOLYQWEN_TASKS, InfoNCE, min_score=0.75)),
     "no InfoNCE warm-up": Variant(warm_up=False),
 }
-"""The published system, and one change of it each. Only text pairs have scores, so MSE and ranking are theirs."""
+"""The published system and variants with one change each. MSE and ranking apply to text pairs, which have scores."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from st_vi.recipes.examples.demo_vipolyqwen import SMALL_MODEL, SMALL_PIXELS, SM
 from st_vi.recipes.examples.small_models import small_qwen2_vl
 
 KINDS = ("questions", "dialogues", "image_to_text", "text_pairs")
-"""Every task but ocr: a small model needs long to learn to read."""
+"""All tasks except ocr, because a small model takes long to learn to read."""
 
 
 def generated_study(

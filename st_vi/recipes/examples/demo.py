@@ -35,8 +35,8 @@ QUESTIONS = (
     ("trong xen cay gi de chong sau duc ngon cho ca", "plants-04"),
     ("App hỗ trợ trồng trọt", "app_help-04"),
 )
-"""Questions with the passage of `sample_retrieval` that answers each; no passage was trained on. The fourth and fifth
-have no diacritics, and the last shares no word with its answer. They were chosen: `DemoResult.found` is over all."""
+"""Questions with the passage of `sample_retrieval` that answers each; all passages are held out. The fourth and fifth
+have no diacritics, and the last shares no word with its answer. These are selected; `DemoResult.found` is over all."""
 
 
 @dataclass(frozen=True)

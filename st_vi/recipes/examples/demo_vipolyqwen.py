@@ -29,9 +29,9 @@ SMALL_TRAINING: dict[str, Any] = {
     "learning_rate_mapping": {},  # nothing is pretrained, so all parts have the same learning rate
     "save_strategy": "no",
 }
-"""Stock training arguments that suit a small model with random weights."""
+"""Stock training arguments for a small, randomly initialised model."""
 SMALL_PIXELS = 56 * 56
-"""Four visual tokens are enough for a scene, and what a small model learns fastest from."""
+"""Four visual tokens are enough for a scene, and fastest to learn for a small model."""
 SCENE = Scene((Shape("hình tròn", "đỏ", "to", (0, 0)), Shape("ngôi sao", "xanh dương", "to", (2, 2))))
 TEXTS = (
     "Trong ảnh có một hình tròn đỏ và một ngôi sao xanh dương.",

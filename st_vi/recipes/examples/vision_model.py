@@ -18,7 +18,7 @@ from st_vi.terms import InfoNCE
 
 KINDS = ("image_to_text", "text_to_image")
 PIXELS = 112 * 112
-"""The budget: 4 × 4 visual tokens for a square picture."""
+"""Pixel budget: 4 × 4 visual tokens for a square image."""
 SIZES = {"vocab_size": 600, "width": 96, "layers": 1, "vision_width": 96, "vision_layers": 1}
 
 

@@ -44,7 +44,7 @@ class Interruption(TrainerCallback):
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        logger.warning("stopping after this step, with a checkpoint; Ctrl-C again stops at once, without one")
+        logger.warning("stopping after this step, with a checkpoint; Ctrl-C again stops immediately")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Request a checkpoint, except at the end of an epoch, where `on_epoch_end` does so after the evaluation."""

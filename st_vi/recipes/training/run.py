@@ -36,7 +36,7 @@ Loss: TypeAlias = nn.Module | Mapping[str, nn.Module] | Callable[[SentenceTransf
 Evaluators: TypeAlias = BaseEvaluator | Sequence[BaseEvaluator]
 
 _NO_FIGURES = ("runtime", "_per_second", "loss")
-"""What the trainer logs beside the evaluator's figures."""
+"""Values that the trainer logs in addition to those of the evaluator."""
 
 
 def train(

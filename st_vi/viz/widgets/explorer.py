@@ -13,7 +13,7 @@ import plotly.io as pio
 from st_vi.stock.figures import LiveFigure
 
 REDRAWN = {"annotations", "height", "images", "shapes", "title"}
-"""Of the layout, beside the axes; all else is the same in figures of one kind."""
+"""Parts of the layout that may differ between figures of one kind, besides the axes."""
 
 
 class Explorer(w.VBox):

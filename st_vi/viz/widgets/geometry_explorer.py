@@ -26,14 +26,14 @@ from st_vi.viz.widgets.explorer import Explorer
 from st_vi.viz.widgets.linked_maps import LinkedMaps
 
 CAUTION = {
-    "pca": "PCA shows the two directions of the largest variance, for each map its own; the axes say how much that is. "
-    "Points that lie together here can be far apart in the directions that are not shown.",
-    "umap": "UMAP tries to keep who is next to whom, and nothing else. The distance between two groups, the size of a "
-    "group and the empty space mean nothing, it can tear a group or make one out of noise, and another seed gives "
-    "another map. Every figure in the table is computed from the full vectors, not from the map.",
+    "pca": "PCA shows the two directions of largest variance, which differ between the maps; the axis titles give their "
+    "share. Points that are close here may be far apart in other directions.",
+    "umap": "UMAP preserves only neighbourhoods. Distances between groups, the size of a group and empty space have no "
+    "meaning. It can split a group or create one from noise, and another seed gives another map. All values in the "
+    "table are computed from the full vectors, not from the map.",
 }
 MOST_COLOURED = 4
-"""So many labels are in colour at first; more at a time are hard to read."""
+"""Initial number of coloured labels; more are hard to distinguish."""
 MOST_NEIGHBOURS = 50
 
 
@@ -189,7 +189,7 @@ class GeometryExplorer(Explorer):
             return []
         spaces = list(self.vectors.values())
         rows: list[tuple[str, str, Iterable[Tensor]]] = [
-            ("mean cosine", "of all pairs; far above 0, all vectors share a cone", map(geometry.mean_cosine, spaces)),
+            ("mean cosine", "over all pairs; far above 0, all vectors are in a cone", map(geometry.mean_cosine, spaces)),
             ("uniformity", "lower is more even, 0 is collapse", map(geometry.uniformity, spaces)),
             ("effective rank", "directions in use, weighted by their strength", map(geometry.effective_rank, spaces)),
         ]
@@ -199,7 +199,7 @@ class GeometryExplorer(Explorer):
             sides = [torch.tensor([kind == side for kind in modality]) for side in (one, other)]
             if all(side.sum() > 1 for side in sides):
                 gaps = [geometry.modality_gap(x[sides[0]], x[sides[1]]) for x in spaces]
-                rows.append((f"gap {one} – {other}", "distance of the two centres, 0 to 2", gaps))
+                rows.append((f"gap {one} – {other}", "distance between the two centres, 0 to 2", gaps))
         return [(name, meaning, [float(value) for value in values]) for name, meaning, values in rows]
 
     def _groups(self, pairs: Mapping[str, Sequence[tuple[int, int]]] | None, seed: int) -> dict[str, Tensor]:

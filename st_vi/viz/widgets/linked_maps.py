@@ -23,9 +23,9 @@ from st_vi.viz.widgets.explorer import Explorer
 
 NEIGHBOUR_SYMBOLS = ("circle-open", "square-open", "diamond-open")
 NO_OBSTACLE = "<style>.st-vi-maps .selectionlayer path {pointer-events: none !important}</style>"
-"""The line of a lasso would keep the mouse from all points below it, and break what hangs on them when it is moved."""
+"""The outline of a lasso would block the mouse over the points below it, and moving it would break the selection."""
 LISTED = 8
-"""So many picked rows are written out."""
+"""Maximum number of selected rows listed."""
 
 
 class LinkedMaps(Explorer):

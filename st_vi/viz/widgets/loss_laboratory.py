@@ -159,7 +159,7 @@ class LossLaboratory(Explorer):
                 old.update(values)
         self._say(moment)
         if not any(term.weight for term in self._terms()):  # type: ignore[attr-defined]
-            self.show_notice("All terms are off, so nothing pulls: switch one on, or raise its λ.")
+            self.show_notice("All terms are off, so there is no gradient: switch one on, or raise its λ.")
 
     def _film(self) -> go.Figure:
         points, terms = self._make(self.false_negatives.value), self._terms()

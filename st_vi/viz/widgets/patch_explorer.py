@@ -23,8 +23,8 @@ from st_vi.viz.widgets.explorer import Explorer
 
 TOKEN_PIXELS = 28 * 28  # of Qwen2-VL
 WIDTH = 1080  # of all figures together, in pixels
-TRANSPARENT = "This picture is transparent in places: it is shown, and encoded, on white."
-NO_QUERY = "The query is empty: there is nothing to compare the picture with."
+TRANSPARENT = "This picture has transparent parts. It is shown and encoded on white."
+NO_QUERY = "The query is empty, so there is nothing to compare the picture with."
 
 
 class PatchExplorer(Explorer):

@@ -20,7 +20,7 @@ from st_vi.viz.widgets.explorer import Explorer
 
 TEXT = "Sáng nay Hà Nội mưa rào nên phố Khâm Thiên ngập sâu, nhiều xe chết máy."
 MOST_DELETED = 64
-"""Of a long text, so many units from its beginning are deleted: each is one more text to encode."""
+"""Maximum number of units to delete, from the beginning of the text; each requires another encoding."""
 TEMPERATURES = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0)
 
 
@@ -148,7 +148,7 @@ class PoolExplorer(Explorer):
         some = "first " if len(self.own) < sum(unit.kind == "text" for unit in self.units) else ""
         return (
             f"Rank correlation of weight and drift over the {some}{len(self.own)} units of this text: "
-            f"{correlation:.2f} (1: what weighs most moves the embedding most; 0: the weights say nothing about it)."
+            f"{correlation:.2f} (1: larger weight means larger drift; 0: no relation)."
         )
 
     def _about_deletion(self, number: int) -> str:
@@ -163,12 +163,12 @@ class PoolExplorer(Explorer):
 
     def _limits(self) -> str:
         if not self.text.value.strip():
-            return "The text is empty: the embedding is made of special tokens and the prefix alone."
+            return "The text is empty: the embedding is computed from special tokens and the prefix only."
         if self.view.truncated:
             start, end = self.view.read.seen
             return (
-                f"The text is longer than the model's limit of {self.model.max_seq_length} tokens: what follows "
-                f"“…{self.view.read.text[max(start, end - 30) : end]}” is not read."
+                f"The text is longer than the model's limit of {self.model.max_seq_length} tokens: anything after "
+                f"“…{self.view.read.text[max(start, end - 30) : end]}” is ignored."
             )
         return ""
 

@@ -51,8 +51,8 @@ def syllables_card(query: str, effects: Sequence[SyllableEffect], finder: str | 
     else:
         said = f"Only {escape(finder)} finds its document. Leaving out one syllable does not undo that."
     legend = (
-        "Orange: without this syllable the poolings come closer. Blue: they part further. "
-        f"Most of all without {name} ({first.effect:+.3f} in cosine margin)."
+        "Orange: without this syllable, the poolings are closer. Blue: they are further apart. "
+        f"Largest effect: {name} ({first.effect:+.3f} in cosine margin)."
     )
     return _card("st-vi-syllables", f"{said}<br>{' '.join(chips)}<br><small>{legend}</small>")
 
