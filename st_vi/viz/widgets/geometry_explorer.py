@@ -26,8 +26,8 @@ from st_vi.viz.widgets.explorer import Explorer
 from st_vi.viz.widgets.linked_maps import LinkedMaps
 
 CAUTION = {
-    "pca": "PCA shows the two directions of largest variance, which differ between the maps; the axis titles give their "
-    "share. Points that are close here may be far apart in other directions.",
+    "pca": "PCA shows the two directions of largest variance, which differ between the maps; the axis titles give "
+    "their share. Points that are close here may be far apart in other directions.",
     "umap": "UMAP preserves only neighbourhoods. Distances between groups, the size of a group and empty space have no "
     "meaning. It can split a group or create one from noise, and another seed gives another map. All values in the "
     "table are computed from the full vectors, not from the map.",
@@ -189,7 +189,7 @@ class GeometryExplorer(Explorer):
             return []
         spaces = list(self.vectors.values())
         rows: list[tuple[str, str, Iterable[Tensor]]] = [
-            ("mean cosine", "over all pairs; far above 0, all vectors are in a cone", map(geometry.mean_cosine, spaces)),
+            ("mean cosine", "of all pairs; high if they share a cone", map(geometry.mean_cosine, spaces)),
             ("uniformity", "lower is more even, 0 is collapse", map(geometry.uniformity, spaces)),
             ("effective rank", "directions in use, weighted by their strength", map(geometry.effective_rank, spaces)),
         ]
