@@ -206,7 +206,7 @@ def test_the_command(monkeypatch, documents, tmp_path):
     arguments = ["--teacher", "large", "--documents", str(tmp_path / "documents.jsonl"), "--output", str(tmp_path)]
     arguments += ["--nli", str(tmp_path / "nli.jsonl"), "--label", "0=entailment", "--label", "1=contradiction"]
     result = CliRunner().invoke(app, ["distill", "encoder", *arguments, "--layers", "1,3", "--num-texts", "60"])
-    assert result.exit_code == 0 and "log.jsonl has the figures" in result.stdout, result.output
+    assert result.exit_code == 0 and "results of each stage are in" in result.stdout, result.output
     assert given["args"][0] == "large" and given["args"][1][0].column_names == ["title", "text"]
     assert given["layers"] == [1, 3] and given["num_texts"] == 60
     own = sample_nli("train")
