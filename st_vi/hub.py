@@ -99,7 +99,7 @@ def import_viclsr(
     )
     if not Path(name).is_dir():
         card.set_base_model(name, revision=revision)
-    pipeline = [transformer, Pooling(transformer.get_embedding_dimension(), "cls"), head, Normalize()]
+    pipeline = [transformer, Pooling(transformer.get_embedding_dimension(), "cls"), *head.to_stock(), Normalize()]
     model = SentenceTransformer(modules=pipeline, model_card_data=card)
     if trim_to is not None:
         logger.info(str(trim_vocabulary(model, trim_to)))
@@ -219,12 +219,14 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
         kwargs["model_kwargs"] = _NOT_THE_MODELS_CHOICE | (kwargs.get("model_kwargs") or {}) | {"weights_only": True}
     try:
         with whole_backbone():
-            return load_with_classes(name, own, **kwargs)
+            model = load_with_classes(name, own, **kwargs)
     except Exception:
         # Whose fault was it? Stock's errors about files do not name them.
         if file := load_file_path(name, "modules.json", **hub) or load_file_path(name, "config.json", **hub):
             check_files(Path(file).parent)
         raise
+    with_own_card(model)
+    return model
 
 
 def _own_classes() -> dict[str, type[Module]]:

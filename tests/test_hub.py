@@ -108,7 +108,7 @@ def test_import_equals_the_model_card(released, weights, name, activation):
     texts = [*SENTENCES, LONG]
     expected = card_code(released.parent, weights, texts, activation)
     torch.testing.assert_close(encode(model, texts), expected, atol=1e-6, rtol=0)
-    assert [type(module) for module in model] == [Transformer, Pooling, MLPHead, Normalize]
+    assert [type(module) for module in model] == [Transformer, Pooling, Dense, Normalize]
     other = card_code(released.parent, weights, texts, {"identity": torch.tanh}.get(name, lambda x: x))
     assert (encode(model, texts) - other).abs().max() > 1e-3
 
@@ -168,6 +168,8 @@ def test_saved_and_reloaded_it_has_the_same_weights(released, tmp_path):
     reloaded = load(tmp_path / "checkpoint").state_dict()
     assert reloaded.keys() == model.state_dict().keys()
     assert (encode(load(tmp_path / "checkpoint")) == encode(model)).all()
+    plain = SentenceTransformer(str(tmp_path / "checkpoint"), local_files_only=True)
+    assert (encode(plain) == encode(model)).all()
 
 
 def test_file_may_go_after_loading(released, weights, tmp_path):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from st_vi.modules.saved_module import SavedModule
 
 Activation = Literal["identity", "tanh", "gelu"]
+Init = Literal["random", "identity"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"identity": nn.Identity, "tanh": nn.Tanh, "gelu": nn.GELU}
 
 
@@ -30,9 +31,11 @@ class MLPHead(SavedModule):
         num_layers: 1 or 2.
         activation: "identity", "tanh" or "gelu".
         layer_norm: Whether to normalise after each linear layer.
+        init: "random", as `nn.Linear` starts; or "identity": W₁ = I and b₁ = 0, for one square layer without norm. The
+            head is then φ(c), which is c itself with the activation "identity".
 
     Raises:
-        ValueError: `num_layers` or `activation` is none of the above.
+        ValueError: `num_layers`, `activation` or `init` is none of the above, or the head cannot start as the identity.
 
     Example:
         >>> import torch
@@ -51,12 +54,20 @@ class MLPHead(SavedModule):
         num_layers: Literal[1, 2] = 1,
         activation: Activation = "tanh",
         layer_norm: bool = False,
+        init: Init = "random",
     ) -> None:
         super().__init__()
         if num_layers not in (1, 2):
             raise ValueError(f"num_layers must be 1 or 2, got {num_layers!r}")
         if activation not in _ACTIVATIONS:
             raise ValueError(f"activation must be one of {get_args(Activation)}, got {activation!r}")
+        if init not in get_args(Init):
+            raise ValueError(f"init must be one of {get_args(Init)}, got {init!r}")
+        if init == "identity" and (in_features != out_features or num_layers == 2 or layer_norm):
+            raise ValueError(
+                "only a head of one layer, without norm, from a size to the same size can start as the identity; got "
+                f"{num_layers} layer(s) from {in_features} to {out_features}, layer_norm={layer_norm}"
+            )
         self.in_features = in_features
         self.out_features = out_features
         self.num_layers = num_layers
@@ -71,6 +82,9 @@ class MLPHead(SavedModule):
         # After the only layer, or between the two: one norm or none stands before it.
         layers.insert(2 if layer_norm else 1, _ACTIVATIONS[activation]())
         self.layers = nn.Sequential(*layers)
+        if init == "identity":
+            nn.init.eye_(layers[0].weight)  # type: ignore[arg-type]
+            nn.init.zeros_(layers[0].bias)  # type: ignore[arg-type]
 
     def forward(self, features: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
         """Replace ``sentence_embedding`` (B, in_features) by its projection (B, out_features)."""

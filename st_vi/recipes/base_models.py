@@ -28,7 +28,7 @@ def trained_parts(base: str | Path, **hub: Any) -> list[str]:
     Example:
         >>> from st_vi.recipes.base_models import trained_parts
         >>> trained_parts("outputs/viclsr")  # doctest: +SKIP
-        ['MLPHead']
+        ['Dense']
     """
     name = str(base)
     parts = [ADAPTER] if load_file_path(name, "adapter_config.json", **hub) else []

@@ -22,7 +22,7 @@ from st_vi.data.accepted import TrainRows, as_train_rows
 from st_vi.data.triplets import triplet_stream
 from st_vi.losses import SupConNLILoss
 from st_vi.modules import MLPHead, WordSegmentedTransformer
-from st_vi.modules.mlp_head import Activation
+from st_vi.modules.mlp_head import Activation, Init
 from st_vi.modules.model_card import TAGS, ModelCard
 from st_vi.modules.positions import usable_positions
 from st_vi.modules.whole_backbone import whole_backbone
@@ -36,9 +36,13 @@ def build_viclsr(
     max_seq_length: int = 256,
     pooling: Literal["cls", "mean"] = "cls",
     segment_words: bool | None = None,
+    head_init: Init = "random",
     **transformer_kwargs: Any,
 ) -> SentenceTransformer:
     """An untrained ViCLSR: encoder, vector of the first token, linear head, unit length.
+
+    The head is a stock `Dense`, the same function as `MLPHead` with one layer. Without word segmentation all modules
+    are stock ones, and the saved model loads with ``SentenceTransformer(path)``.
 
     Args:
         base_model: Any encoder on the hub or in a folder, such as "FacebookAI/xlm-roberta-large" (the paper's)
@@ -49,6 +53,8 @@ def build_viclsr(
             has 256).
         pooling: "cls" as in the paper, or "mean", which kept retrieval higher in `docs/benchmarks.md`.
         segment_words: Join the syllables of each word first, as PhoBERT needs; None does so for PhoBERT only.
+        head_init: "random", as SimCSE starts; or "identity" for an encoder whose pooled vectors are good already, which
+            a random head mixes up.
         **transformer_kwargs: For the stock `Transformer`, such as ``model_kwargs={"dtype": "bfloat16"}``.
 
     Returns:
@@ -73,8 +79,9 @@ def build_viclsr(
         transformer = (WordSegmentedTransformer if segment_words else Transformer)(base_model, **transformer_kwargs)
     transformer.max_seq_length = min(max_seq_length, usable_positions(transformer.config))
     width = transformer.get_embedding_dimension()
+    head = MLPHead(width, width, activation=activation, init=head_init).to_stock()
     return SentenceTransformer(
-        modules=[transformer, Pooling(width, pooling), MLPHead(width, width, activation=activation), Normalize()],
+        modules=[transformer, Pooling(width, pooling), *head, Normalize()],
         model_card_data=ModelCard(language="vi", tags=[*TAGS, "viclsr"]),
     )
 

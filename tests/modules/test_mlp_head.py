@@ -73,7 +73,30 @@ def test_round_trip_through_modules_json(tiny_model, tmp_path):
     assert loaded.get_embedding_dimension() == 32
 
 
+def test_a_head_starts_as_the_identity():
+    c = torch.randn(3, 6)
+    for activation, function in (("identity", lambda x: x), ("tanh", torch.tanh)):
+        head = MLPHead(6, 6, activation=activation, init="identity")
+        assert torch.equal(head({"sentence_embedding": c})["sentence_embedding"], function(c))
+        assert all(parameter.requires_grad for parameter in head.parameters())
+
+
+@pytest.mark.parametrize("settings", [{"out_features": 4}, {"num_layers": 2}, {"layer_norm": True}])
+def test_no_other_head_starts_as_the_identity(settings):
+    with pytest.raises(ValueError, match="can start as the identity"):
+        MLPHead(**{"in_features": 6, "out_features": 6} | settings, init="identity")
+
+
+def test_the_start_is_not_saved(tmp_path):
+    head = MLPHead(6, 6, init="identity")
+    torch.nn.init.normal_(head.layers[0].weight)
+    head.save(str(tmp_path))
+    assert torch.equal(MLPHead.load(str(tmp_path)).layers[0].weight, head.layers[0].weight)
+
+
 def test_bad_arguments():
+    with pytest.raises(ValueError, match="init must be one of"):
+        MLPHead(4, 4, init="zeros")
     with pytest.raises(ValueError, match="num_layers"):
         MLPHead(4, 4, num_layers=3)
     with pytest.raises(ValueError, match="activation"):

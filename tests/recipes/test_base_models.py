@@ -26,7 +26,7 @@ def tiny_qwen(tmp_path_factory):
 
 def test_a_trained_viclsr_is_refused_with_what_to_do(tiny_base, tmp_path):
     build_viclsr(tiny_base).save_pretrained(str(tmp_path / "own"))
-    with pytest.raises(ValueError, match=r"build_viclsr would drop: MLPHead\. .*st_vi\.load\('.*own'\)"):
+    with pytest.raises(ValueError, match=r"build_viclsr would drop: Dense\. .*st_vi\.load\('.*own'\)"):
         build_viclsr(tmp_path / "own")
     # The way that the message names.
     load(tmp_path / "own")[0].save(str(tmp_path / "encoder"))
@@ -62,14 +62,14 @@ def test_a_trained_vipolyqwen_is_refused(tiny_qwen, tmp_path, settings):
 def test_the_shell_trains_a_trained_model_further(tiny_base, tmp_path):
     torch.manual_seed(0)
     start = build_viclsr(tiny_base)
-    start[2].layers[0].bias.data += 3  # what a new head would not have
+    start[2].linear.bias.data += 3  # what a new head would not have
     start.save_pretrained(str(tmp_path / "own"))
     sample_nli("test").select(range(60)).to_json(tmp_path / "rows.jsonl", force_ascii=False)
     options = ["train", "viclsr", "--base", tmp_path / "own", "--train", tmp_path / "rows.jsonl", "--eval-size", 0]
     options = list(map(str, [*options, "--output", tmp_path / "out", "--learning-rate", 1e-12, "--epochs", 0.1]))
     result = CliRunner().invoke(app, options)
     assert result.exit_code == 0, result.output
-    assert "continuing its training, with its own MLPHead" in result.output
+    assert "continuing its training, with its own Dense" in result.output
     assert abs(load(tmp_path / "out").encode("Trời mưa.") - start.encode("Trời mưa.")).max() < 1e-6
 
     result = CliRunner().invoke(app, [*options, "--activation", "tanh"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from datasets import Dataset
@@ -37,13 +39,36 @@ def built(tiny_base):
 
 def test_parts(tiny_base):
     model = build_viclsr(tiny_base)
-    assert [type(module).__name__ for module in model] == ["Transformer", "Pooling", "MLPHead", "Normalize"]
-    assert model[1].pooling_mode == "cls" and model[2].activation == "tanh"
+    assert [type(module).__name__ for module in model] == ["Transformer", "Pooling", "Dense", "Normalize"]
+    assert model[1].pooling_mode == "cls" and type(model[2].activation_function) is torch.nn.Tanh
     assert model.max_seq_length == 64  # 66 positions, of which XLM-R leaves two unused
     assert build_viclsr(tiny_base, max_seq_length=16).max_seq_length == 16
     assert build_viclsr(tiny_base, pooling="mean")[1].pooling_mode == "mean"
     embeddings = model.encode([" ".join(SENTENCES * 9)])  # far more than 64 tokens
     assert embeddings.shape == (1, 32) and abs((embeddings**2).sum() - 1) < 1e-5
+
+
+def test_a_head_that_starts_as_the_identity_keeps_the_vectors_of_the_encoder(tiny_base):
+    model = build_viclsr(tiny_base, "identity", pooling="mean", head_init="identity")
+    alone = SentenceTransformer(modules=[model[0], model[1], model[3]])
+    assert (model.encode(SENTENCES) == alone.encode(SENTENCES)).all()
+    assert (build_viclsr(tiny_base, "identity", pooling="mean").encode(SENTENCES) != alone.encode(SENTENCES)).any()
+
+
+def test_what_training_leaves_is_a_stock_model(tiny_base, triplets, tmp_path):
+    """No flag and no export, also after a training that goes on from what stock has read."""
+    model, place = built(tiny_base), ""
+    for place in ("a", "b"):
+        train_viclsr(model, triplets, tmp_path / place, **SETTINGS | {"max_steps": 2})
+        listed = json.loads((tmp_path / place / "modules.json").read_text())
+        assert all(module["type"].startswith("sentence_transformers.") for module in listed)
+        assert "requirements" not in json.loads((tmp_path / place / "config_sentence_transformers.json").read_text())
+        assert 'model = SentenceTransformer("' in (tmp_path / place / "README.md").read_text(encoding="utf-8")
+        plain = SentenceTransformer(str(tmp_path / place), device="cpu", local_files_only=True)
+        assert (plain.encode(SENTENCES) == model.encode(SENTENCES)).all()
+        assert (load(tmp_path / place, device="cpu").encode(SENTENCES) == model.encode(SENTENCES)).all()
+        before, model = model, plain
+    assert (before.encode(SENTENCES) != load(tmp_path / "a", device="cpu").encode(SENTENCES)).any()
 
 
 class Interruption(TrainerCallback):

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Transformer
+from sentence_transformers.base.modules import Dense, Transformer
 from transformers.trainer_pt_utils import safe_globals
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
@@ -106,5 +106,5 @@ def _check_weights(folder: Path, model: SentenceTransformer) -> None:
     tops = {file.relative_to(folder).parts[0] for file in weight_files(folder)}
     found = {top if top in paths else "" for top in tops}
     for path, module in zip(paths, model, strict=False):
-        if isinstance(module, (Transformer, SavedModule)) and path not in found:
+        if isinstance(module, (Transformer, Dense, SavedModule)) and path not in found:
             raise ValueError(f"the weights of {type(module).__name__} are missing")

@@ -21,6 +21,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from st_vi.losses.own_model import check_own_model
+from st_vi.modules.model_card import with_own_card
 from st_vi.recipes.training.arguments import check_arguments
 from st_vi.recipes.training.best_checkpoint import BestMetric, judges_of, schedule
 from st_vi.recipes.training.checkpoints import last_complete_checkpoint, not_written
@@ -90,6 +91,7 @@ def train(
     check_own_model(loss, model)
     if _has_frozen_adapter(model):
         logger.warning('the adapter is frozen, as after loading: call model.set_adapter("default") to train it')
+    with_own_card(model)
     judges = judges_of(evaluator)
     args = training_arguments(output_dir, **schedule(judges, arguments) | dict(arguments))
     check_arguments(args)

@@ -153,7 +153,10 @@ def test_another_base_loss_or_shape_is_not_resumed(tiny_base, used, tmp_path):
     torch.manual_seed(0)
     for model, message in (
         (build_viclsr(tiny_base, pooling="mean"), "Pooling pooling_mode was 'cls', now is 'mean'"),
-        (build_viclsr(tiny_base, activation="identity"), "MLPHead activation was 'tanh', now is 'identity'"),
+        (
+            build_viclsr(tiny_base, activation="identity"),
+            r"Dense activation_function was 'torch.*\.Tanh', now is 'torch.*\.Identity'",
+        ),
         (build_viclsr(tiny_base, max_seq_length=16), "max_seq_length was 64, now is 16"),
     ):
         with pytest.raises(ValueError, match=message):
