@@ -9,7 +9,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from st_vi import build_viclsr, export_stock, load
+from st_vi import build_viclsr, load
 from tests.conftest import SENTENCES
 
 # By itself OpenVINO computes in bfloat16 wherever the CPU has it.
@@ -37,19 +37,12 @@ def least_cosine(a, b) -> float:
 
 @pytest.mark.parametrize("loader", [load, SentenceTransformer])
 def test_a_saved_model_loads(model, saved, loader):
-    trust = {} if loader is load else {"trust_remote_code": True}
-    exported = loader(saved, backend="openvino", device="cpu", model_kwargs=dict(EXACT), **trust)
+    exported = loader(saved, backend="openvino", device="cpu", model_kwargs=dict(EXACT))
     assert [type(module) for module in exported] == [type(module) for module in model]
+    assert all(type(module).__module__.startswith("sentence_transformers.") for module in exported)
     expected = model.encode(TEXTS)
     assert least_cosine(exported.encode(TEXTS, batch_size=3), expected) > 0.9999
     assert least_cosine(exported.encode(TEXTS[:1]), expected[:1]) > 0.9999
-
-
-def test_a_stock_export_loads_without_st_vi(model, tmp_path):
-    export_stock(model, tmp_path)
-    exported = SentenceTransformer(str(tmp_path), backend="openvino", device="cpu", model_kwargs=dict(EXACT))
-    assert all(type(module).__module__.startswith("sentence_transformers.") for module in exported)
-    assert least_cosine(exported.encode(TEXTS), model.encode(TEXTS)) > 0.9999
 
 
 def test_eight_bits_calibrated_on_own_sentences(model, saved, tmp_path):

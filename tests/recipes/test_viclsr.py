@@ -57,7 +57,7 @@ def test_a_head_that_starts_as_the_identity_keeps_the_vectors_of_the_encoder(tin
 
 def test_what_training_leaves_is_a_stock_model(tiny_base, triplets, tmp_path):
     """No flag and no export, also after a training that goes on from what stock has read."""
-    model, place = built(tiny_base), ""
+    model = built(tiny_base)
     for place in ("a", "b"):
         train_viclsr(model, triplets, tmp_path / place, **SETTINGS | {"max_steps": 2})
         listed = json.loads((tmp_path / place / "modules.json").read_text())
