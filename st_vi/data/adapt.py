@@ -83,7 +83,10 @@ def nli_to_triplets(
     names = canonical_labels(dataset, found["label"], labels)
     spelling: dict[str, str] = {}  # of twins such as "Hòa" and "Hoà", the one that comes first
     anchors, others = (
-        [spelling.setdefault(comparison_key(text), text) for text in clean_texts(dataset[found[role]], found[role])]
+        [
+            spelling.setdefault(comparison_key(text, normalised=True), text)
+            for text in clean_texts(dataset[found[role]], found[role])
+        ]
         for role in roles
     )
 

@@ -120,9 +120,14 @@ def clean_texts(values: Iterable[Any], column: str) -> list[str]:
 
 def clean_text(value: Any, column: str, row: int) -> str:
     """One normalised text; see `clean_texts`."""
-    if not isinstance(value, str) or not (text := normalise(value)):
+    return normalise(check_text(value, column, row))
+
+
+def check_text(value: Any, column: str, row: int) -> str:
+    """The text as it is; see `clean_texts` for the error."""
+    if not isinstance(value, str) or is_blank(value):
         bad_value(column, row, value, "expected non-empty text")
-    return text
+    return value
 
 
 def number_of(value: Any) -> Any:

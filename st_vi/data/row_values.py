@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import inf, nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from st_vi.data.columns import bad_value, is_missing, shown
-from st_vi.data.images import open_images
 from st_vi.inputs.kinds import is_picture
+from st_vi.inputs.pictures import open_image
 from st_vi.text import is_unicode, mend
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PICTURE_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
 """What Qwen2-VL writes in the place of a picture: in a text, one without a picture stops the batch."""
@@ -111,11 +114,7 @@ def model_input(row: Mapping[str, Any], column: str, prefix: str = "") -> Any:
         ValueError: There is neither text nor picture, the text is not one that can be trained on (`text_of`), or a
             picture cannot be read (`BadImageError`).
     """
-    text = text_of(row, column)
-    try:
-        images = open_images(row.get(f"{column}_image"))
-    except ValueError as error:
-        raise BadImageError(str(error)) from error
+    text, images = text_of(row, column), images_of(row, column)
     if not images and not text:
         raise ValueError(f"a row has neither text nor image in {column!r}")
     text = f"{prefix} {text}".strip()
@@ -123,6 +122,33 @@ def model_input(row: Mapping[str, Any], column: str, prefix: str = "") -> Any:
         return {"text": text} if is_picture(text) else text  # a column of texts may hold addresses and paths, too
     image = images[0] if len(images) == 1 else images
     return {"text": text, "image": image} if text else image
+
+
+def images_of(row: Mapping[str, Any], column: str) -> list[Image]:
+    """The pictures that belong to a column, opened.
+
+    Raises:
+        BadImageError: One cannot be read.
+    """
+    try:
+        return [open_image(value) for value in stored_images(row.get(f"{column}_image"))]
+    except ValueError as error:
+        raise BadImageError(str(error)) from error
+
+
+def stored_images(value: Any) -> list[Any]:
+    """All pictures of one field, as they are stored. None, NaN and "" are no picture, also in a list.
+
+    Example:
+        >>> from st_vi.data.row_values import stored_images
+        >>> stored_images("a.png"), stored_images(["a.png", ""]), stored_images({"bytes": None, "path": None})
+        (['a.png'], ['a.png'], [])
+    """
+    if isinstance(value, (list, tuple)):
+        return [image for one in value for image in stored_images(one)]
+    if isinstance(value, Mapping) and ("bytes" in value or "path" in value):
+        return [value] if value.get("bytes") is not None or not is_missing(value.get("path")) else []
+    return [] if is_missing(value) else [value]
 
 
 class BadImageError(ValueError):

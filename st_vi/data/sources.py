@@ -9,9 +9,8 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 
 from st_vi.data.columns import clean_texts, find_columns, is_missing
-from st_vi.data.formats import combine_rows
 from st_vi.data.labels import known_labels, unused_labels
-from st_vi.data.task_rows import BadImage, check_task_rows
+from st_vi.data.task_rows import BadImage, check_task_rows, combined
 from st_vi.data.triplets import Report
 from st_vi.files.read import read_rows
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
@@ -97,7 +96,7 @@ def task_rows(
         parts.append(rows)
         for name, count in report.items():
             total[name] = total.get(name, 0) + count
-    return combine_rows(*parts), total
+    return combined(parts), total
 
 
 def _with_paths_from(rows: Dataset, folder: Path) -> Dataset:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite, isnan
-from typing import Any, Literal, get_args
+from math import isfinite, isnan, nan
+from typing import Any, Literal, NamedTuple, get_args
+from weakref import WeakKeyDictionary
 
 from datasets import Dataset, DatasetDict, Image, IterableDataset, LargeList, List, Value
 
 from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.columns import bad_value, candidate_columns, is_missing, refuse_near_misses, shown
-from st_vi.data.images import images_of
+from st_vi.data.formats import combine_rows
 from st_vi.data.row_values import (
     BadImageError,
+    images_of,
     model_input,
     score_of,
+    stored_images,
     teacher_scores_of,
     teacher_vector_of,
     text_of,
@@ -26,13 +30,30 @@ from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 logger = logging.getLogger(__name__)
 
 BadImage = Literal["error", "skip"]
+Size = tuple[int, int]
+"""Width and height of a picture."""
+Sizes = Mapping[str, Sequence[Size]]
+"""The pictures of a row: column to their sizes."""
+Fits = Callable[[Sequence[Size]], None]
+
+
+class _Looked(NamedTuple):
+    """What a check has seen of the rows that it let pass."""
+
+    tasks: tuple[Task, ...]
+    sizes: list[Sizes]
+    vector_size: int | None
+
+
+_looked: WeakKeyDictionary[Dataset, _Looked] = WeakKeyDictionary()
+"""Rows that `check_task_rows` returned: the next check on their way opens no picture again."""
 
 
 def check_task_rows(
     dataset: Rows,
     tasks: Sequence[Task] = VIPOLYQWEN_TASKS,
     bad_image: BadImage = "error",
-    fits: Callable[[Any], None] | None = None,
+    fits: Fits | None = None,
 ) -> tuple[Dataset, Report]:
     """Check every row of mixed tasks: its task, texts, images and score.
 
@@ -45,8 +66,8 @@ def check_task_rows(
             input alone (`TeacherCosine`) need no positive. For evaluators also options, lists of answers.
         tasks: The known ones.
         bad_image: A row with an image that cannot be used is an "error", or is left out ("skip") with a warning.
-        fits: Raises a ValueError for an input with images that the model cannot take, such as
-            `Qwen2VLTransformer.check_length` of more visual tokens than it reads.
+        fits: Called with the (width, height) of all images of an input; raises a ValueError where the model cannot
+            take them, such as `Qwen2VLTransformer.check_length` for more visual tokens than it reads.
 
     Returns:
         The rows that can be trained on, with paths and bytes of images as image columns and scores as numbers, NaN
@@ -68,25 +89,60 @@ def check_task_rows(
         ValueError: column 'score', row 0: expected a score between 0 and 1, got 4.5
     """
     dataset = as_dataset(dataset)
-    by_name = {task.name: task for task in tasks}
     columns = _checked_columns(dataset, tasks, bad_image)
-    report, good, scores = Report(dict.fromkeys(by_name, 0)), [], []
-    report["skipped for a bad image"] = 0
-    pictured, size = set(), None
+    before = _looked_before(dataset, tasks)
+    looked, numbers, scores = before or _look(dataset, tasks, columns, bad_image)
+    fitting = [place for place, number in enumerate(numbers) if _fit(looked.sizes[place], number, bad_image, fits)]
+    if skipped := len(dataset) - len(fitting):
+        logger.warning(f"{skipped} of {len(dataset)} rows are left out: their images cannot be read")
+    rows = dataset.select([numbers[place] for place in fitting]) if skipped else dataset
+    sizes = [looked.sizes[place] for place in fitting]
+    if skipped or not before:
+        rows = _typed(rows, [scores[place] for place in fitting], {f"{name}_image" for row in sizes for name in row})
+    _looked[rows] = looked._replace(sizes=sizes)
+    found = Counter(rows["task"])
+    counts = {task.name: found[task.name] for task in tasks} | {"skipped for a bad image": skipped}
+    return rows, Report({name: count for name, count in counts.items() if count})
+
+
+def combined(parts: Sequence[Dataset]) -> Dataset:
+    """`combine_rows` of rows that `check_task_rows` returned; together they are checked rows too."""
+    rows = combine_rows(*parts)
+    looked = [_looked[part] for part in parts]
+    if len({of_part.vector_size for of_part in looked} - {None}) < 2:
+        sizes = [of_row for of_part in looked for of_row in of_part.sizes]
+        size = next((of_part.vector_size for of_part in looked if of_part.vector_size), None)
+        _looked[rows] = _Looked(looked[0].tasks, sizes, size)
+    return rows
+
+
+def _looked_before(dataset: Dataset, tasks: Sequence[Task]) -> tuple[_Looked, Sequence[int], Sequence[float]] | None:
+    """What `_look` gave for the same rows and tasks."""
+    looked = _looked.get(dataset)
+    if looked is None or looked.tasks != tuple(tasks) or dataset.format["type"] is not None:
+        return None
+    scores = dataset["score"][:] if "score" in dataset.column_names else [nan] * len(dataset)
+    return looked, range(len(dataset)), scores
+
+
+def _look(
+    dataset: Dataset, tasks: Sequence[Task], columns: Sequence[str], bad_image: BadImage
+) -> tuple[_Looked, Sequence[int], Sequence[float]]:
+    """Check rows; the numbers and scores of those whose pictures can be read."""
+    by_name = {task.name: task for task in tasks}
+    numbers: list[int] = []
+    scores: list[float] = []
+    sizes: list[Sizes] = []
+    vector_size = None
     for number, row in enumerate(_undecoded(dataset)):
         task, score = _checked_values(row, number, by_name, columns)
-        size = _size_of_vectors(row, number, task, columns, size)
-        if not _has_good_inputs(row, number, columns, bad_image, fits):
-            report["skipped for a bad image"] += 1
-            continue
-        pictured |= {f"{column}_image" for column in columns if images_of(row.get(f"{column}_image"))}
-        good.append(number)
-        scores.append(score)
-        report[task.name] += 1
-    if skipped := report["skipped for a bad image"]:
-        logger.warning(f"{skipped} of {len(dataset)} rows are left out: their images cannot be read")
-    rows = dataset if len(good) == len(dataset) else dataset.select(good)
-    return _typed(rows, scores, pictured), Report({name: count for name, count in report.items() if count})
+        vector_size = _size_of_vectors(row, number, task, columns, vector_size)
+        found = _sizes_of_pictures(row, number, columns, bad_image)
+        if found is not None:
+            numbers.append(number)
+            scores.append(score)
+            sizes.append(found)
+    return _Looked(tuple(tasks), sizes, vector_size), numbers, scores
 
 
 class ModelInputs(Sequence[Any]):
@@ -128,7 +184,7 @@ def task_stream(
     rows: IterableDataset,
     tasks: Sequence[Task],
     bad_image: BadImage = "error",
-    fits: Callable[[Any], None] | None = None,
+    fits: Fits | None = None,
 ) -> IterableDataset:
     """A stream that makes sure of every row when it comes, as `check_task_rows` does of all rows before.
 
@@ -141,7 +197,8 @@ def task_stream(
     def is_good(row: Mapping[str, Any], number: int) -> bool:
         task, _ = _checked_values(row, number, by_name, columns)
         _size_of_vectors(row, number, task, columns, None)
-        return _has_good_inputs(row, number, columns, bad_image, fits)
+        sizes = _sizes_of_pictures(row, number, columns, bad_image)
+        return sizes is not None and _fit(sizes, number, bad_image, fits)
 
     return _undecoded(rows).filter(is_good, with_indices=True)
 
@@ -174,21 +231,41 @@ def _checked_values(
     return task, score
 
 
-def _has_good_inputs(
-    row: Mapping[str, Any],
-    number: int,
-    columns: Sequence[str],
-    bad_image: BadImage,
-    fits: Callable[[Any], None] | None,
-) -> bool:
-    try:
-        for column in columns:
-            _check_input(row, column, number, fits)
-    except BadImageError as error:
-        if bad_image == "error":
-            raise ValueError(f"{error} (bad_image='skip' leaves such rows out)") from error
-        return False
+def _sizes_of_pictures(
+    row: Mapping[str, Any], number: int, columns: Sequence[str], bad_image: BadImage
+) -> Sizes | None:
+    """Texts and pictures of a row are looked at; None for a row to leave out."""
+    sizes = {}
+    for column in columns:
+        try:
+            text, images = text_of(row, column), images_of(row, column)
+            if not text and not images:
+                raise ValueError(f"expected text or an image, got {shown(row[column])}")
+        except BadImageError as error:
+            if bad_image == "skip":
+                return None
+            raise _bad_image(column, number, error) from error
+        except ValueError as error:
+            raise ValueError(f"column {column!r}, row {number}: {error}") from error
+        if images:
+            sizes[column] = [image.size for image in images]
+    return sizes
+
+
+def _fit(sizes: Sizes, number: int, bad_image: BadImage, fits: Fits | None) -> bool:
+    for column, of_column in sizes.items():
+        try:
+            if fits is not None:
+                fits(of_column)
+        except ValueError as error:
+            if bad_image == "skip":
+                return False
+            raise _bad_image(column, number, error) from error
     return True
+
+
+def _bad_image(column: str, number: int, error: ValueError) -> ValueError:
+    return ValueError(f"column '{column}_image', row {number}: {error} (bad_image='skip' leaves such rows out)")
 
 
 def _undecoded(dataset: Any) -> Any:
@@ -215,7 +292,7 @@ def _typed(dataset: Dataset, scores: Sequence[float], pictured: set[str]) -> Dat
         if name not in pictured and len(dataset):
             dataset = dataset.remove_columns(name)
         elif isinstance(dataset.features[name], (List, LargeList)):
-            lists = [list(map(Image().encode_example, images_of(value))) for value in _undecoded(dataset)[name]]
+            lists = [list(map(Image().encode_example, stored_images(value))) for value in _undecoded(dataset)[name]]
             dataset = dataset.remove_columns(name).add_column(name, lists, feature=List(Image()))
         elif kind in ("string", "large_string"):
             paths = [None if is_missing(path) else path for path in dataset[name]]
@@ -268,23 +345,3 @@ def _check_options(row: Mapping[str, Any], number: int) -> None:
     except ValueError as error:
         raise ValueError(f"column 'options', row {number}: {error}") from error
     bad_value("options", number, options, "expected a list of texts")
-
-
-def _check_input(row: Mapping[str, Any], column: str, number: int, fits: Callable[[Any], None] | None) -> None:
-    try:
-        if not images_of(row.get(f"{column}_image")) and not text_of(row, column):
-            raise ValueError(f"expected text or an image, got {shown(row[column])}")
-        made = model_input(row, column)
-        if fits is not None and not isinstance(made, str):
-            _fitted(made, fits)
-    except BadImageError as error:
-        raise BadImageError(f"column '{column}_image', row {number}: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"column {column!r}, row {number}: {error}") from error
-
-
-def _fitted(made: Any, fits: Callable[[Any], None]) -> None:
-    try:
-        fits(made)
-    except ValueError as error:
-        raise BadImageError(str(error)) from error

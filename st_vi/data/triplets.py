@@ -8,19 +8,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Any
+from weakref import WeakSet
 
 from datasets import Dataset, DatasetDict, IterableDataset, Value
 
-from st_vi.data.accepted import TrainRows, as_datasets
-from st_vi.data.columns import bad_value, candidate_columns, clean_text, clean_texts, number_of, refuse_near_misses
+from st_vi.data.accepted import TrainRows, as_datasets, as_train_rows
+from st_vi.data.columns import bad_value, candidate_columns, check_text, number_of, refuse_near_misses
 from st_vi.text import comparison_key
 
 logger = logging.getLogger(__name__)
 
+_made: WeakSet[Dataset] = WeakSet()
+"""Data sets of `Triplets.from_rows`: their texts need no second check, as a data set does not change."""
+
 
 @dataclass(frozen=True)
 class Row:
-    """One training row before it is put into columns; `weight` is its weight in the loss."""
+    """One training row before it is put into columns: normalised texts, and the row's weight in the loss."""
 
     anchor: str
     positive: str
@@ -62,6 +66,10 @@ class Triplets(DatasetDict):
     def from_rows(cls, rows: Iterable[Row], report: Report) -> Triplets:
         """Put rows into data sets, and count them.
 
+        Args:
+            rows: Checked by the adapter that made them: no empty text, no negative that equals its positive.
+            report: Counts so far.
+
         Raises:
             ValueError: There is no row.
         """
@@ -76,6 +84,7 @@ class Triplets(DatasetDict):
         # The largest group first: the model card shows the first data set first.
         order = sorted(groups, key=lambda count: -len(groups[count]))
         result = cls({names.get(n, f"{n}_negatives"): Dataset.from_list(groups[n]) for n in order})
+        _made.update(result.values())
         result.report = Report(report | {name: len(dataset) for name, dataset in result.items()})
         if not rows:
             counts = ", ".join(f"{count:,} {name}" for name, count in report.items())
@@ -117,7 +126,16 @@ def check_triplets(dataset: TrainRows) -> Dataset | DatasetDict:
         Traceback (most recent call last):
         ValueError: column 'negative', row 0: the negative equals the positive, got 'b'
     """
-    dataset = as_datasets(dataset)
+    return _checked(as_datasets(dataset))
+
+
+def triplets_to_train_on(rows: TrainRows) -> Dataset | IterableDataset | DatasetDict:
+    """The same, but of a stream (`IterableDataset`), a stream whose rows are checked as they come."""
+    rows = as_train_rows(rows)
+    return _checked_stream(rows) if isinstance(rows, IterableDataset) else _checked(rows)
+
+
+def _checked(dataset: Dataset | DatasetDict) -> Dataset | DatasetDict:
     if not isinstance(dataset, Mapping):
         rows = checked_rows(dataset)
         _say_what_is_left_out(dataset)
@@ -127,26 +145,18 @@ def check_triplets(dataset: TrainRows) -> Dataset | DatasetDict:
     checked = {}
     for name, part in dataset.items():
         try:
-            checked[name] = check_triplets(part)
+            checked[name] = _checked(part)
         except ValueError as error:
             raise ValueError(f"data set {name!r}: {error}") from error
     same = all(checked[name] is part for name, part in dataset.items())
     return dataset if same else DatasetDict(checked)
 
 
-def triplet_stream(rows: IterableDataset) -> IterableDataset:
-    """A stream that makes sure of every row when it comes, as `check_triplets` does of all rows before.
-
-    Raises:
-        ValueError: A missing column; and, from the stream, what `check_triplets` raises.
-    """
+def _checked_stream(rows: IterableDataset) -> IterableDataset:
     texts, weight = _training_columns(rows)
 
     def is_good(row: Mapping[str, Any], number: int) -> bool:
-        clean_text(row["anchor"], "anchor", number)
-        positive = clean_text(row["positive"], "positive", number)
-        for name in texts[2:]:
-            _check_negative(name, number, positive, clean_text(row[name], name, number))
+        _check_texts(row, texts, number)
         if weight:
             _check_weight(weight, number, row[weight])
         return True
@@ -170,20 +180,27 @@ def checked_rows(dataset: Dataset) -> Dataset:
     texts, weight = _training_columns(dataset)
     if not len(dataset):
         raise ValueError("no usable pair: the data set is empty")
-    clean_texts(dataset["anchor"], "anchor")
-    positives = clean_texts(dataset["positive"], "positive")
-    for name in texts[2:]:
-        negatives = clean_texts(dataset[name], name)
-        for row, (positive, negative) in enumerate(zip(positives, negatives, strict=True)):
-            _check_negative(name, row, positive, negative)
+    if not is_made(dataset):
+        for number, row in enumerate(zip(*(dataset[name] for name in texts), strict=True)):
+            _check_texts(dict(zip(texts, row, strict=True)), texts, number)
     names = [*texts, *([weight] if weight else [])]
     rows = dataset if dataset.column_names == names else dataset.select_columns(names)
     return _with_weights(rows, weight) if weight else rows
 
 
-def _check_negative(name: str, row: int, positive: str, negative: str) -> None:
-    if comparison_key(positive) == comparison_key(negative):
-        bad_value(name, row, negative, "the negative equals the positive")
+def is_made(dataset: Dataset) -> bool:
+    """Whether the texts come from an adapter, checked and normalised."""
+    return dataset in _made and dataset.format["type"] is None  # a transform would give other texts
+
+
+def _check_texts(row: Mapping[str, Any], columns: list[str], number: int) -> None:
+    for name in columns:
+        check_text(row[name], name, number)
+    _, positive, *negatives = columns
+    key = comparison_key(row[positive]) if negatives else ""
+    for name in negatives:
+        if comparison_key(row[name]) == key:
+            bad_value(name, number, row[name], "the negative equals the positive")
 
 
 def _check_weight(column: str, row: int, value: Any) -> float:

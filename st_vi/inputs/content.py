@@ -59,6 +59,24 @@ def reader_key(key: Hashable) -> Hashable:
     return tuple(map(reader_key, key)) if isinstance(key, tuple) else key
 
 
+def picture_sizes(key: Hashable) -> list[tuple[int, int]]:
+    """The (width, height) of the pictures in an input with this `content_key`.
+
+    Example:
+        >>> from PIL import Image
+        >>> from st_vi.inputs.content import content_key, picture_sizes
+        >>> picture_sizes(content_key({"text": "Màu gì?", "image": Image.new("RGB", (4, 2))}))
+        [(4, 2)]
+    """
+    match key:
+        case ("pixels", (int(width), int(height)), _):
+            return [(width, height)]
+        case tuple():
+            return [size for part in key for size in picture_sizes(part)]
+        case _:
+            return []
+
+
 def opened(value: Any) -> Any:
     """An input with its pictures as PIL images, which is how the model gets them.
 

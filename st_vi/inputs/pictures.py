@@ -62,6 +62,8 @@ def open_image(value: Any, *, fetch: bool = False) -> Image:
     try:
         if isinstance(source, Image.Image):
             _check_size(source.size)
+            if type(source) is Image.Image and source.mode == "RGB" and not source.info and not source.getexif():
+                return source  # opened here before
             with _loading:  # a file that was not read yet cannot be read by two threads at a time
                 source.load()
             return _upright(source)

@@ -196,23 +196,21 @@ class Qwen2VLTransformer(OpenTransformer):
             raise ValueError("a video has values that are NaN or infinite")
         return features
 
-    def check_length(self, item: Any) -> None:
+    def check_length(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Refuse an input whose pictures alone are more tokens than the model reads: none of them can be cut off.
 
         Args:
-            item: A PIL picture, or a dict with one or a list of them as "image".
+            sizes: The (width, height) of each picture of one input.
 
         Raises:
             ValueError: There are more visual tokens than `max_seq_length` has room for.
         """
-        images = item["image"] if isinstance(item, dict) else item
-        images = [one for one in (images if isinstance(images, list) else [images]) if hasattr(one, "getbands")]
         processor, limit = self.processor.image_processor, self.max_seq_length
-        patches = sum(processor.get_number_of_image_patches(image.height, image.width) for image in images)
-        tokens = patches // processor.merge_size**2 + 2 * len(images)  # each has a start and an end
+        patches = sum(processor.get_number_of_image_patches(height, width) for width, height in sizes)
+        tokens = patches // processor.merge_size**2 + 2 * len(sizes)  # each has a start and an end
         if limit is not None and self._before_pictures + tokens > limit:
             raise ValueError(
-                f"{len(images)} picture(s) are {tokens} tokens, and the model reads {limit} (max_seq_length): "
+                f"{len(sizes)} picture(s) are {tokens} tokens, and the model reads {limit} (max_seq_length): "
                 "give fewer, or build the model with less max_pixels"
             )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset
@@ -12,9 +13,9 @@ from sentence_transformers import SentenceTransformer
 
 from st_vi.data import MixedTaskCollator, check_task_rows
 from st_vi.data.columns import candidate_columns
-from st_vi.data.task_rows import task_stream
+from st_vi.data.task_rows import BadImage, Size, task_stream
 from st_vi.evaluation import TaskRetrievalEvaluator
-from st_vi.inputs.content import opened
+from st_vi.inputs.content import picture_sizes
 from st_vi.losses import DLELoss
 from st_vi.modules import Qwen2VLTransformer
 from st_vi.recipes.training.best_checkpoint import judges_of
@@ -25,7 +26,7 @@ def checked_rows(
     dataset: Dataset | IterableDataset | DatasetDict,
     losses: Sequence[DLELoss],
     model: SentenceTransformer,
-    bad_image: Literal["error", "skip"],
+    bad_image: BadImage,
 ) -> Dataset | IterableDataset | DatasetDict:
     """Check the rows for training `model` with `losses`; rows of a stream are checked as they arrive.
 
@@ -39,7 +40,7 @@ def checked_rows(
         ValueError: As for `train_vipolyqwen`; names the dataset of a `DatasetDict`.
     """
     if isinstance(dataset, IterableDataset):
-        return task_stream(dataset, tasks_of(losses), bad_image, lambda made: check_pictures(model, made))
+        return task_stream(dataset, tasks_of(losses), bad_image, partial(check_pictures, model))
     if not isinstance(dataset, DatasetDict):
         return _checked(dataset, losses, model, bad_image)
     checked = DatasetDict()
@@ -69,18 +70,16 @@ def num_positives(dataset: Dataset | IterableDataset | DatasetDict) -> int:
     return sum(name.startswith("positive") for name in candidate_columns(rows.column_names)) if rows is not None else 0
 
 
-def check_pictures(model: SentenceTransformer, made: Any) -> None:
-    """Check that the model can process the images of an input.
+def check_pictures(model: SentenceTransformer, sizes: Sequence[Size]) -> None:
+    """Check that the model can process the images of an input, by their sizes.
 
     Raises:
         ValueError: The model does not accept images, or there are too many.
     """
-    if not (hasattr(made, "getbands") or (isinstance(made, Mapping) and "image" in made)):
-        return
     if not model.supports("image"):
         raise ValueError("the model reads no pictures")
     if isinstance(model[0], Qwen2VLTransformer):
-        model[0].check_length(made)
+        model[0].check_length(sizes)
 
 
 def check_evaluator(model: SentenceTransformer, evaluator: Any) -> None:
@@ -91,22 +90,21 @@ def check_evaluator(model: SentenceTransformer, evaluator: Any) -> None:
     """
     for judge in judges_of(evaluator):
         if isinstance(judge, TaskRetrievalEvaluator):
-            _check_inputs(model, judge.anchors, judge.anchor_keys)
-            _check_inputs(model, judge.positives, judge.positive_keys)
+            for keys in (judge.anchor_keys, judge.positive_keys):
+                _check_inputs(model, keys)
 
 
-def _check_inputs(model: SentenceTransformer, inputs: Sequence[Any], keys: Sequence[Any]) -> None:
-    for row in {key: row for row, key in enumerate(keys) if not isinstance(key, str)}.values():
+def _check_inputs(model: SentenceTransformer, keys: Sequence[Any]) -> None:
+    for row, key in enumerate(keys):
         try:
-            check_pictures(model, opened(inputs[row]))
+            if sizes := picture_sizes(key):
+                check_pictures(model, sizes)
         except ValueError as error:
             raise ValueError(f"evaluation row {row}: {error}") from error
 
 
-def _checked(
-    dataset: Dataset, losses: Sequence[DLELoss], model: SentenceTransformer, bad_image: Literal["error", "skip"]
-) -> Dataset:
-    rows, _ = check_task_rows(dataset, tasks_of(losses), bad_image, lambda made: check_pictures(model, made))
+def _checked(dataset: Dataset, losses: Sequence[DLELoss], model: SentenceTransformer, bad_image: BadImage) -> Dataset:
+    rows, _ = check_task_rows(dataset, tasks_of(losses), bad_image, partial(check_pictures, model))
     if not len(rows):
         raise ValueError("there are no rows to train on")
     given = num_positives(rows)

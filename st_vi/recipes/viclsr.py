@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from datasets import IterableDataset
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -17,9 +16,8 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoTokenizer, TrainerCallback
 
-from st_vi.data import check_triplets
-from st_vi.data.accepted import TrainRows, as_train_rows
-from st_vi.data.triplets import triplet_stream
+from st_vi.data.accepted import TrainRows
+from st_vi.data.triplets import triplets_to_train_on
 from st_vi.losses import SupConNLILoss
 from st_vi.modules import MLPHead, WordSegmentedTransformer
 from st_vi.modules.mlp_head import Activation, Init
@@ -155,14 +153,11 @@ def train_viclsr(
     Raises:
         ValueError: Before any step, if a row cannot be trained on (`check_triplets`).
     """
-    rows = as_train_rows(train_dataset)
-    rows = triplet_stream(rows) if isinstance(rows, IterableDataset) else check_triplets(rows)
-    loss = loss or SupConNLILoss(model)
     return train(
         model,
-        rows,
+        triplets_to_train_on(train_dataset),
         output_dir,
-        loss,
+        loss or SupConNLILoss(model),
         viclsr_training_arguments,
         arguments,
         evaluator=evaluator,

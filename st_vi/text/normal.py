@@ -107,8 +107,8 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def comparison_key(text: str, casefold: bool = False) -> str:
-    """What is equal for two texts that are the same to a reader; to compare by, not to train on.
+def comparison_key(text: str, casefold: bool = False, normalised: bool = False) -> str:
+    """The same string for two texts that are the same to a reader; to compare by, not to train on.
 
     Beyond `normalise`:
 
@@ -123,6 +123,7 @@ def comparison_key(text: str, casefold: bool = False) -> str:
     Args:
         text: Any text.
         casefold: Regardless of case.
+        normalised: The text comes from `normalise`, which is not done again.
 
     Example:
         >>> from st_vi.text import comparison_key
@@ -131,7 +132,8 @@ def comparison_key(text: str, casefold: bool = False) -> str:
         >>> comparison_key("Hoà nhạc"), comparison_key("HÒA NHẠC", casefold=True), comparison_key("một mùa, mía")
         ('Hoà nhạc', 'hoà nhạc', 'một mùa, mía')
     """
-    text = _LIKE_LATIN.sub(lambda match: unicodedata.normalize("NFKC", match[0]), normalise(text)).replace("ð", "đ")
+    text = text if normalised else normalise(text)
+    text = _LIKE_LATIN.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text).replace("ð", "đ")
     text = re.sub(rf"{_LETTER}+", lambda match: _spelled(match[0]), unicodedata.normalize("NFC", text))
     return unicodedata.normalize("NFC", text.casefold()) if casefold else text
 

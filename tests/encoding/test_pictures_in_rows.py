@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from st_vi import build_vipolyqwen
-from st_vi.data.images import open_image
 from st_vi.encoding import encode_by_cost, encode_corpus
 from st_vi.encoding.batches import token_counts
 from st_vi.encoding.rows import InputColumns, looks_like_picture
+from st_vi.inputs.pictures import open_image
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 COLOURS = ["red", "green", "blue", "orange", "black"]

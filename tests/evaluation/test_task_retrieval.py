@@ -18,8 +18,8 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 
 from st_vi import build_vipolyqwen
 from st_vi.data import sample_nli, sample_sts
-from st_vi.data.images import open_image
 from st_vi.evaluation import CompositionEvaluator, TaskRetrievalEvaluator
+from st_vi.inputs.pictures import open_image
 from st_vi.recipes import vipolyqwen_evaluator
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 

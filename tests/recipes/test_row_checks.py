@@ -157,12 +157,12 @@ def test_check_length_lets_pass_what_the_model_takes(tiny_qwen):
     picture = Image.new("RGB", (40, 40), "red")
     for count in range(1, 4):
         backbone.max_seq_length = 6 * count  # four visual tokens, a start and an end
-        backbone.check_length({"text": "a", "image": [picture] * count})
+        backbone.check_length([picture.size] * count)
         ids = backbone.preprocess([{"text": "a", "image": [picture] * count}])["input_ids"]
         assert (ids == backbone.processor.image_token_id).sum() == 4 * count
         backbone.max_seq_length = 6 * count - 2
         with pytest.raises(ValueError, match="max_seq_length"):
-            backbone.check_length({"image": [picture] * count})
+            backbone.check_length([picture.size] * count)
 
 
 def test_pictures_for_a_model_that_reads_none(file, tiny_model, tmp_path):

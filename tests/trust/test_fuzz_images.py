@@ -10,7 +10,8 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from st_vi.data.images import MAX_ASPECT_RATIO, open_image, open_images
+from st_vi.data.row_values import images_of
+from st_vi.inputs.pictures import MAX_ASPECT_RATIO, open_image
 from tests.trust.strategies import ODD_VALUES, REFUSED, SURROGATES, fuzz, outcome
 
 MODES = (
@@ -123,7 +124,7 @@ def test_what_is_no_picture(value):
 
 @fuzz(200, value=st.lists(st.sampled_from([*files()[:4], None, b"x", [], Image.new("L", (3, 2))]), max_size=3))
 def test_lists_of_pictures(value):
-    images = outcome("images", lambda: open_images(value), ["the image "])
+    images = outcome("images", lambda: images_of({"anchor_image": value}, "anchor"), ["the image "])
     if images is not REFUSED:
         assert len(images) == sum(one is not None and one != [] for one in value)
 

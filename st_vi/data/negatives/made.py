@@ -14,10 +14,12 @@ from functools import partial
 from random import Random
 from typing import Any, Literal, get_args
 
+from datasets import Dataset
+
 from st_vi.data.accepted import Rows, TrainRows, as_dataset, as_datasets
 from st_vi.data.columns import candidate_columns, clean_texts
 from st_vi.data.negatives.perturbations import Order, Unit, change_order, strip_diacritics, swap_negation, swap_number
-from st_vi.data.triplets import Report, Row, Triplets, check_triplets, checked_rows
+from st_vi.data.triplets import Report, Row, Triplets, check_triplets, checked_rows, is_made
 from st_vi.text import comparison_key
 
 Kind = Literal["order", "negation", "number", "diacritics"]
@@ -166,12 +168,13 @@ def rows_of(dataset: TrainRows) -> list[Row]:
         [Row(anchor='Mưa', positive='Trời mưa', negatives=('Nắng',), weight=1.0)]
     """
     dataset = as_datasets(dataset)
-    if isinstance(dataset, Mapping):
-        check_triplets(dataset)
-        return [row for part in dataset.values() for row in rows_of(part)]
-    rows = checked_rows(dataset)
+    checked: Any = check_triplets(dataset).values() if isinstance(dataset, Mapping) else [checked_rows(dataset)]
+    return [row for rows in checked for row in _rows(rows)]
+
+
+def _rows(rows: Dataset) -> list[Row]:
     names = ["anchor", *candidate_columns(rows.column_names)]
-    texts = zip(*(clean_texts(rows[name], name) for name in names), strict=True)
+    texts = zip(*(rows[name] if is_made(rows) else clean_texts(rows[name], name) for name in names), strict=True)
     weights = rows["label"][:] if "label" in rows.column_names else [1.0] * len(rows)
     return [
         Row(anchor, positive, tuple(negatives), weight)
