@@ -120,7 +120,9 @@ def clean_texts(values: Iterable[Any], column: str) -> list[str]:
 
 def clean_text(value: Any, column: str, row: int) -> str:
     """One normalised text; see `clean_texts`."""
-    return normalise(check_text(value, column, row))
+    if not isinstance(value, str) or not (text := normalise(value)):
+        bad_value(column, row, value, "expected non-empty text")
+    return text
 
 
 def check_text(value: Any, column: str, row: int) -> str:

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from datasets import Dataset, DatasetDict
 
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import bad_value, clean_text, find_columns
+from st_vi.data.columns import bad_value, check_text, find_columns
 from st_vi.data.task_rows import ModelInputs
 from st_vi.inputs.content import content_key
 from st_vi.text import comparison_key
@@ -54,7 +54,7 @@ def _anchors(dataset: Dataset, column: str) -> Iterator[str]:
     inputs = ModelInputs(DatasetDict({"rows": dataset}), column)
     for number, text in enumerate(dataset[column]):
         if f"{column}_image" not in dataset.column_names:
-            yield comparison_key(clean_text(text, column, number))
+            yield comparison_key(check_text(text, column, number))
             continue
         made = inputs[number]
         made = made["image"] if isinstance(made, dict) else made

@@ -8,8 +8,7 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from st_vi.data import check_task_rows, check_triplets, nli_to_triplets
-from st_vi.data import row_values
+from st_vi.data import check_task_rows, check_triplets, nli_to_triplets, row_values
 from st_vi.data.sources import task_rows
 from st_vi.data.task_rows import combined
 from st_vi.tasks import Task

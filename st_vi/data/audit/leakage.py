@@ -203,7 +203,9 @@ def _rows(
     missing = [name for name in names if name not in dataset.column_names]
     if missing or not names:
         raise ValueError(f"missing columns {missing or ''}; the columns are {dataset.column_names}")
-    texts = [[comparison_key(text, casefold) for text in clean_texts(dataset[name], name)] for name in names]
+    texts = [
+        [comparison_key(text, casefold, normalised=True) for text in clean_texts(dataset[name], name)] for name in names
+    ]
     if ignore_diacritics:
         texts = [[strip_diacritics(text) for text in column] for column in texts]
     return list(zip(*texts, strict=True))

@@ -124,7 +124,7 @@ def label_suspects(
     found = find_columns(dataset.column_names, ("premise", "hypothesis", "label"), columns)
     labels, classes, codes = _classes(dataset, found["label"])
     premises, u, v = _embed(dataset, found["premise"], found["hypothesis"], model, batch_size, show_progress_bar)
-    groups = np.unique([comparison_key(text) for text in premises], return_inverse=True)[1]
+    groups = np.unique([comparison_key(text, normalised=True) for text in premises], return_inverse=True)[1]
     if folds < 2:
         raise ValueError(f"folds must be 2 or more, got {folds}")
     for code, name in enumerate(classes):
