@@ -34,8 +34,7 @@ prompt_name = "text_pair" if "text_pair" in model.prompts else None
 # to which each relevant document is added once more with a negation turned, or with another number.
 
 # %%
-from st_vi.data import sample_nli
-from st_vi.data.negatives.perturbations import strip_diacritics, swap_negation, swap_number
+from st_vi.data import sample_nli, strip_diacritics, swap_negation, swap_number
 from st_vi.inspection.rankings import RetrievalSet
 
 rows = sample_nli("test").select(range(300))  # 100 premises with three hypotheses each

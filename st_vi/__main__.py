@@ -114,8 +114,8 @@ def viclsr(
     eval_size: Annotated[float, typer.Option(min=0, max=0.9, help="share of the premises to hold out")] = 0.1,
     columns: Columns = None,
     label: Labels = None,
-    neutral: Literal["ignore", "hard_negative", "weak_positive"] = "ignore",
-    drop_conflicts: Annotated[bool, typer.Option(help="drop texts with conflicting labels")] = False,
+    neutral: Literal["skip", "hard_negative", "weak_positive"] = "skip",
+    skip_conflicts: Annotated[bool, typer.Option(help="skip texts with conflicting labels")] = False,
     activation: Literal["tanh", "identity"] = "tanh",
     pooling: Literal["cls", "mean"] = "cls",
     temperature: Annotated[float, typer.Option(callback=positive)] = 0.05,
@@ -157,7 +157,7 @@ def viclsr(
     if eval_size and not evaluation:
         sides = split_by_anchor(rows, eval_size, anchor="premise", seed=seed)
         rows, held_out = sides["train"], sides["test"]
-    triplets = nli_to_triplets(rows, neutral=neutral, conflict="drop" if drop_conflicts else "error", seed=seed)
+    triplets = nli_to_triplets(rows, neutral=neutral, conflict="skip" if skip_conflicts else "error", seed=seed)
     typer.echo(triplets.report)
 
     set_seed(seed)  # for the head
@@ -233,8 +233,7 @@ def vipolyqwen(
     from transformers import set_seed
 
     from st_vi.data.sources import task_rows
-    from st_vi.recipes import build_vipolyqwen, train_vipolyqwen, vipolyqwen_evaluator
-    from st_vi.recipes.lora import lora_config
+    from st_vi.recipes import build_vipolyqwen, lora_config, train_vipolyqwen, vipolyqwen_evaluator
     from st_vi.recipes.training.progress import Bar
 
     adapter = lora_config(lora_rank) if lora else None

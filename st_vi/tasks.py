@@ -93,6 +93,9 @@ VIPOLYQWEN_TASKS: tuple[Task, ...] = (
 )
 """The five tasks of viPolyQwen, with its weights, margins and temperature T = 0.07; ŝ = (cos + 1)/2."""
 
+PREFIXES: tuple[str, ...] = tuple(task.prefix for task in VIPOLYQWEN_TASKS)
+"""Their prefixes."""
+
 
 def keep_terms(tasks: Sequence[Task], *kinds: type) -> tuple[Task, ...]:
     """The same tasks with only the terms of these classes, for comparisons.

@@ -24,9 +24,8 @@ from typer.testing import CliRunner
 from st_vi import Qwen2VLTransformer, load, trim_vocabulary
 from st_vi.__main__ import app
 from st_vi.hub import export_stock
-from st_vi.vocabulary import unwritable
 from st_vi.vocabulary.pieces import always_kept, count_pieces, pieces_of, tokenizer_spec, with_parts
-from st_vi.vocabulary.trim import _cut_embeddings
+from st_vi.vocabulary.trim import _cut_embeddings, unwritable
 from tests.conftest import SENTENCES
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
 

@@ -1,10 +1,10 @@
 """From raw rows to the columns that the stock trainer eats."""
 
 from st_vi.data.adapt import fact_check_to_triplets, nli_to_triplets, reading_comprehension_to_triplets
-from st_vi.data.audit.leakage import Leak, LeakageReport, leakage_report, without_leakage
-from st_vi.data.audit.noisy_labels import LabelSuspect, ScoreSuspect, label_suspects, score_suspects
-from st_vi.data.audit.preferences import PreferenceStrength, flip_rows, preference_strength
-from st_vi.data.audit.quality import ECI, eci, eci_from_similarities
+from st_vi.data.audit.leakage import leakage_report, without_leakage
+from st_vi.data.audit.noisy_labels import label_suspects, score_suspects
+from st_vi.data.audit.preferences import flip_rows, preference_strength
+from st_vi.data.audit.quality import effective_contrastive_information
 from st_vi.data.collator import MixedTaskCollator
 from st_vi.data.formats import (
     combine_rows,
@@ -17,25 +17,20 @@ from st_vi.data.formats import (
 from st_vi.data.generated.composition import composition_probes
 from st_vi.data.negatives.judged import drop_false_negatives, hardness
 from st_vi.data.negatives.made import perturbed_negatives, same_document_negatives
-from st_vi.data.negatives.perturbations import change_order, strip_diacritics, swap_negation, swap_number
+from st_vi.data.negatives.negation import swap_negation
+from st_vi.data.negatives.perturbations import change_order, swap_number
 from st_vi.data.negatives.sampling import ClusterBatchSampler, CurriculumBatchSampler, cluster_rows
 from st_vi.data.sample_sets import sample_nli, sample_retrieval, sample_sts
 from st_vi.data.split import split_by_anchor, split_by_task
 from st_vi.data.task_rows import check_task_rows
-from st_vi.data.triplets import Triplets, check_triplets
+from st_vi.data.triplets import check_triplets
 from st_vi.files.read import read_rows
+from st_vi.text import strip_diacritics
 
 __all__ = [
-    "ECI",
     "ClusterBatchSampler",
     "CurriculumBatchSampler",
-    "LabelSuspect",
-    "Leak",
-    "LeakageReport",
     "MixedTaskCollator",
-    "PreferenceStrength",
-    "ScoreSuspect",
-    "Triplets",
     "change_order",
     "check_task_rows",
     "check_triplets",
@@ -44,8 +39,7 @@ __all__ = [
     "composition_probes",
     "dialogues_to_rows",
     "drop_false_negatives",
-    "eci",
-    "eci_from_similarities",
+    "effective_contrastive_information",
     "fact_check_to_triplets",
     "flip_rows",
     "hardness",

@@ -14,12 +14,11 @@ from typing import Any, Literal, get_args
 from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.columns import bad_value, clean_text, clean_texts, find_columns
 from st_vi.data.labels import CONTRADICTION, ENTAILMENT, NEUTRAL, OTHER, canonical_labels
-from st_vi.data.triplets import Report, Row, Triplets
+from st_vi.data.triplets import MissingNegative, Report, Row, Triplets
 from st_vi.text import comparison_key
 
-Neutral = Literal["ignore", "hard_negative", "weak_positive"]
-MissingNegative = Literal["pair", "drop"]
-Conflict = Literal["error", "drop"]
+Neutral = Literal["skip", "hard_negative", "weak_positive"]
+Conflict = Literal["error", "skip"]
 WEAK_POSITIVE_WEIGHT = 0.5
 
 
@@ -28,7 +27,7 @@ def nli_to_triplets(
     columns: Mapping[str, str] | None = None,
     labels: Mapping[Any, str] | None = None,
     reverse: bool = False,
-    neutral: Neutral = "ignore",
+    neutral: Neutral = "skip",
     missing_negative: MissingNegative = "pair",
     conflict: Conflict = "error",
     seed: int = 0,
@@ -38,18 +37,18 @@ def nli_to_triplets(
     Rows are grouped by anchor. Texts are compared by `st_vi.text.comparison_key`: those that differ in the place of a
     tone mark ("Hòa", "Hoà") are one, in the spelling that comes first. They are returned as `st_vi.text.normalise`
     gives them. Each entailed hypothesis takes a contradicting one of the same anchor; where their numbers differ,
-    the contradictions are shuffled and cycled. Repeated rows are dropped; label "other" is not used.
+    the contradictions are shuffled and cycled. Repeated rows and rows with the label "other" are skipped.
 
     Args:
         dataset: Rows with a premise, a hypothesis and a label.
         columns: Which column is "premise", "hypothesis", "label", where the names are not the usual ones.
         labels: Label value to "entailment", "neutral", "contradiction" or "other"; needed for integers.
         reverse: Use the hypothesis as anchor and the premises as its positives and negatives.
-        neutral: "ignore" them; take one as a further "hard_negative" of each row; or use each as a
-            "weak_positive", a row of its own with the weight 0.5 in the loss.
-        missing_negative: A positive whose anchor has no negative becomes a "pair", or is "drop"-ped.
-        conflict: The same anchor and text as positive and as negative is an "error", or is "drop"-ped from both.
-        seed: Of the shuffle.
+        neutral: "skip" leaves neutral rows out; "hard_negative" adds one of them to each row as another negative;
+            "weak_positive" makes each a row of its own, with the weight 0.5 in the loss.
+        missing_negative: A positive whose anchor has no negative: keep it as a "pair", or "skip" it.
+        conflict: The same text as positive and as negative of an anchor: an "error", or "skip" it on both sides.
+        seed: Seed of the shuffle.
 
     Returns:
         `Triplets`: pass it to the trainer as it is, or take ``["triplets"]``; print its ``report``.
@@ -96,7 +95,7 @@ def nli_to_triplets(
     distinct: dict[tuple[str, str, str], int] = {}
     for row, key in enumerate(zip(anchors, others, names, strict=True)):
         distinct.setdefault(key, row)
-    report["duplicates dropped"] = len(dataset) - len(distinct)
+    report["duplicates skipped"] = len(dataset) - len(distinct)
 
     positive_labels = {ENTAILMENT: 1.0} | ({NEUTRAL: WEAK_POSITIVE_WEIGHT} if neutral == "weak_positive" else {})
     negative_labels = [CONTRADICTION] + ([NEUTRAL] if neutral == "hard_negative" else [])
@@ -104,9 +103,9 @@ def nli_to_triplets(
     conflicts = _conflicts(used, set(positive_labels), set(negative_labels))
     if conflicts and conflict == "error":
         (anchor, text), row = next(iter(conflicts.items()))
-        problem = f'positive and negative are equal under the anchor {anchor!r} (conflict="drop" drops such rows)'
+        problem = f'positive and negative are equal under the anchor {anchor!r} (conflict="skip" leaves such rows out)'
         bad_value(found[roles[1]], row, text, problem)
-    report["conflicts dropped"] = sum((anchor, text) in conflicts for anchor, text, _ in used)
+    report["conflicts skipped"] = sum((anchor, text) in conflicts for anchor, text, _ in used)
 
     groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for anchor, text, label in used:
@@ -116,8 +115,8 @@ def nli_to_triplets(
 
     rows = list(_pair_up(groups, positive_labels, negative_labels, seed))
     report["anchors without a positive"] = len(groups) - len({row.anchor for row in rows})
-    if missing_negative == "drop":
-        report["positives without a negative, dropped"] = sum(not row.negatives for row in rows)
+    if missing_negative == "skip":
+        report["positives without a negative, skipped"] = sum(not row.negatives for row in rows)
         rows = [row for row in rows if row.negatives]
     return Triplets.from_rows(rows, _without_zeros(report))
 
@@ -127,7 +126,7 @@ def fact_check_to_triplets(
     columns: Mapping[str, str] | None = None,
     labels: Mapping[Any, str] | None = None,
     reverse: bool = False,
-    neutral: Neutral = "ignore",
+    neutral: Neutral = "skip",
     missing_negative: MissingNegative = "pair",
     conflict: Conflict = "error",
     seed: int = 0,
@@ -169,7 +168,7 @@ def reading_comprehension_to_triplets(
         columns: Which column is "passage", "question", "options", "answer", where the names are not usual.
         template: How the anchor is put together. The question stands first because encoders cut off the end of
             what is too long, and without it all questions on a long passage would be the same anchor.
-        conflict: A wrong option that equals the right one is an "error", or is "drop"-ped.
+        conflict: A wrong option that equals the right one: an "error", or "skip" it.
 
     Returns:
         `Triplets`, with the keys "3_negatives" for four options, and so on.
@@ -193,7 +192,7 @@ def reading_comprehension_to_triplets(
     roles = ("passage", "question", "options", "answer")
     found = find_columns(dataset.column_names, roles, columns, optional=("passage",))
     report, rows = (
-        Report({"rows read": len(dataset), "questions": 0, "duplicates dropped": 0, "conflicts dropped": 0}),
+        Report({"rows read": len(dataset), "questions": 0, "duplicates skipped": 0, "conflicts skipped": 0}),
         [],
     )
     _check_template(template)
@@ -211,9 +210,9 @@ def reading_comprehension_to_triplets(
                         found["options"],
                         number,
                         right,
-                        'a wrong option equals the right one (conflict="drop" drops it)',
+                        'a wrong option equals the right one (conflict="skip" leaves it out)',
                     )
-                report["conflicts dropped"] += len(twins)
+                report["conflicts skipped"] += len(twins)
                 wrong = [option for option in wrong if option not in twins]
             anchor = template.format(question=question, passage=passage).strip()
             if not anchor:
@@ -223,7 +222,7 @@ def reading_comprehension_to_triplets(
                 distinct.setdefault(comparison_key(option), option)
             rows.append(Row(anchor, right, tuple(distinct.values())))
     unique = list(dict.fromkeys(rows))
-    report["duplicates dropped"] = len(rows) - len(unique)
+    report["duplicates skipped"] = len(rows) - len(unique)
     return Triplets.from_rows(unique, _without_zeros(report))
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakSet
 
 from datasets import Dataset, DatasetDict, IterableDataset, Value
@@ -17,6 +17,8 @@ from st_vi.data.columns import bad_value, candidate_columns, check_text, number_
 from st_vi.text import comparison_key
 
 logger = logging.getLogger(__name__)
+
+MissingNegative = Literal["pair", "skip"]
 
 _made: WeakSet[Dataset] = WeakSet()
 """Data sets of `Triplets.from_rows`: their texts need no second check, as a data set does not change."""

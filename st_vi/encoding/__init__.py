@@ -9,30 +9,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
-    "EncodedCorpus": "st_vi.encoding.corpus",
     "OnnxEncoder": "st_vi.encoding.onnx",
-    "encode_by_cost": "st_vi.encoding.batches",
+    "encode_by_tokens": "st_vi.encoding.batches",
     "encode_corpus": "st_vi.encoding.corpus",
+    "encode_with_ray": "st_vi.encoding.ray",
     "export_onnx": "st_vi.encoding.onnx_export",
     "quantize_onnx": "st_vi.encoding.onnx_export",
     "untrusted_input": "st_vi.encoding.untrusted",
 }
 
 __all__ = [
-    "EncodedCorpus",
     "OnnxEncoder",
-    "encode_by_cost",
+    "encode_by_tokens",
     "encode_corpus",
+    "encode_with_ray",
     "export_onnx",
     "quantize_onnx",
     "untrusted_input",
 ]
 
 if TYPE_CHECKING:
-    from st_vi.encoding.batches import encode_by_cost
-    from st_vi.encoding.corpus import EncodedCorpus, encode_corpus
+    from st_vi.encoding.batches import encode_by_tokens
+    from st_vi.encoding.corpus import encode_corpus
     from st_vi.encoding.onnx import OnnxEncoder
     from st_vi.encoding.onnx_export import export_onnx, quantize_onnx
+    from st_vi.encoding.ray import encode_with_ray
     from st_vi.encoding.untrusted import untrusted_input
 
 

@@ -33,7 +33,7 @@ _COUNTED_AT_ONCE = 256  # texts tokenized at a time, to bound memory
 _OURS = (MemoryError, ImportError, torch.OutOfMemoryError, getattr(torch, "AcceleratorError", MemoryError))
 
 
-def encode_by_cost(
+def encode_by_tokens(
     model: SentenceTransformer,
     inputs: Any,
     *,
@@ -73,11 +73,11 @@ def encode_by_cost(
     Example:
         >>> from sentence_transformers import SentenceTransformer
         >>> from sentence_transformers.sentence_transformer.modules import BoW
-        >>> from st_vi.encoding import encode_by_cost
+        >>> from st_vi.encoding import encode_by_tokens
         >>> model = SentenceTransformer(modules=[BoW(["xin", "chào"])])
-        >>> encode_by_cost(model, ["xin chào", "chào chào"], max_tokens=64).tolist()
+        >>> encode_by_tokens(model, ["xin chào", "chào chào"], max_tokens=64).tolist()
         [[1.0, 1.0], [0.0, 2.0]]
-        >>> encode_by_cost(model, "xin chào").tolist()
+        >>> encode_by_tokens(model, "xin chào").tolist()
         [1.0, 1.0]
     """
     prompt = prompt_of(model, prompt, prompt_name)
@@ -222,7 +222,7 @@ def token_counts(model: SentenceTransformer, inputs: Any, prompt: str | None = N
 
     Args:
         model: Any `SentenceTransformer`.
-        inputs: As for `encode_by_cost`.
+        inputs: As for `encode_by_tokens`.
         prompt: Prompt that ``encode`` would prepend.
 
     Returns:

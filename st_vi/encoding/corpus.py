@@ -135,7 +135,7 @@ def encode_corpus(
         text_only: Treat all strings as text, even if they look like image file names.
         keep: Columns to copy.
         shard_rows: Rows per shard.
-        max_tokens: As for `encode_by_cost`.
+        max_tokens: As for `encode_by_tokens`.
         prompt_name: As for ``encode``.
         prompt: As for ``encode``.
         precision: float16 halves the files; binary and ubinary use one bit per dimension, as in stock. (int8 needs

@@ -114,7 +114,7 @@ def encode_with_ray(
         concurrency: Number of workers, each with its own model.
         batch_size: Rows per batch of a worker.
         num_gpus: GPUs per worker; may be a fraction.
-        max_tokens: As for `encode_by_cost`.
+        max_tokens: As for `encode_by_tokens`.
         prompt_name: As for ``encode``.
         prompt: As for ``encode``.
         precision: As for `encode_corpus`.
@@ -132,7 +132,7 @@ def encode_with_ray(
 
     Example:
         >>> from datasets import Dataset
-        >>> from st_vi.encoding.ray import encode_with_ray
+        >>> from st_vi.encoding import encode_with_ray
         >>> rows = Dataset.from_dict({"text": ["Trời mưa.", "Trời nắng."]})
         >>> encode_with_ray("outputs/viclsr", rows, "outputs/vectors", concurrency=8, num_gpus=1)  # doctest: +SKIP
     """

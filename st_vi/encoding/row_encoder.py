@@ -58,8 +58,8 @@ class RowEncoder:
         model: Any `SentenceTransformer`.
         columns: Columns of the input.
         prompt: Prompt of each input.
-        max_tokens: As for `encode_by_cost`.
-        normalize: As for `encode_by_cost`.
+        max_tokens: As for `encode_by_tokens`.
+        normalize: As for `encode_by_tokens`.
         chunk: Whether to split long texts into chunks; a number sets the maximum tokens per chunk.
 
     Raises:

@@ -24,12 +24,10 @@ from st_vi.modules.saved_module import declare_requirement
 from st_vi.modules.tokenizers import own_tokenizer
 from st_vi.modules.whole_backbone import whole_backbone
 from st_vi.stock.models import OpenTransformer
+from st_vi.tasks import PREFIXES
 from st_vi.text import is_blank, is_unicode
 
 logger = logging.getLogger(__name__)
-
-PREFIXES: tuple[str, ...] = ("<text_pair>", "<instr>", "<ocr>", "<vqa_single>", "<vqa_multi>")
-"""The task prefixes of viPolyQwen."""
 
 Template = Literal["plain", "chat"]
 

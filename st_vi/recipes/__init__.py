@@ -1,6 +1,7 @@
 """Model, training arguments, loss and evaluator of each system."""
 
 from st_vi.recipes.distil import distill_encoder
+from st_vi.recipes.lora import lora_config, merge_lora
 from st_vi.recipes.viclsr import build_viclsr, train_viclsr, viclsr_training_arguments
 from st_vi.recipes.vipolyqwen import (
     build_vipolyqwen,
@@ -13,6 +14,8 @@ __all__ = [
     "build_viclsr",
     "build_vipolyqwen",
     "distill_encoder",
+    "lora_config",
+    "merge_lora",
     "train_viclsr",
     "train_vipolyqwen",
     "viclsr_training_arguments",

@@ -49,7 +49,7 @@ def check_base(base: str | Path, builder: str, pooling: str, transformer_kwargs:
     if "cache_dir" in transformer_kwargs:
         hub["cache_folder"] = transformer_kwargs["cache_dir"]
     if parts := trained_parts(base, **hub):
-        whole = "merge it (st_vi.recipes.lora.merge_lora), " if ADAPTER in parts else ""
+        whole = "merge it (st_vi.recipes.merge_lora), " if ADAPTER in parts else ""
         raise ValueError(
             f"{base} is a trained model, of which {builder} would drop: {', '.join(parts)}. To continue its training, "
             f"train st_vi.load({str(base)!r}). To start from its encoder only, {whole}save the encoder with "

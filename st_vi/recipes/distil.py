@@ -32,7 +32,7 @@ from st_vi.tasks import Task
 from st_vi.terms import InfoNCE, TeacherCosine, TeacherSimilarities
 from st_vi.text import strip_diacritics
 from st_vi.text.variants import vary
-from st_vi.vocabulary import check_vietnamese, trim_vocabulary, unwritable
+from st_vi.vocabulary.trim import check_vietnamese, trim_vocabulary, unwritable
 
 LOG = "log.jsonl"
 _MAX_UNWRITABLE = 0.01  # share of the texts

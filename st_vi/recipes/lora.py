@@ -36,7 +36,7 @@ def lora_config(rank: int = 16, vision: bool = False) -> LoraConfig:
         ImportError: PEFT is not installed, or transformers is older than 5.18.
 
     Example:
-        >>> from st_vi.recipes.lora import lora_config
+        >>> from st_vi.recipes import lora_config
         >>> lora_config(rank=8).lora_alpha  # doctest: +SKIP
         16
     """
@@ -87,7 +87,7 @@ def merge_lora(model: SentenceTransformer) -> None:
 
     Example:
         >>> from st_vi import load
-        >>> from st_vi.recipes.lora import merge_lora
+        >>> from st_vi.recipes import merge_lora
         >>> model = load("outputs/vipolyqwen-lora")  # doctest: +SKIP
         >>> merge_lora(model)  # doctest: +SKIP
         >>> model.save_pretrained("outputs/vipolyqwen")  # doctest: +SKIP

@@ -56,10 +56,10 @@ def build_vipolyqwen(
             backbone (1536 for 2B; the paper says 2048).
         pooling: "attention" as in the paper, or the stock "mean" or "lasttoken".
         head: "mlp", LN(W₂·GELU(LN(W₁c))), as in the paper; "linear"; or None.
-        lora: True freezes the backbone and trains LoRA on its language model (`st_vi.recipes.lora.lora_config`),
+        lora: True freezes the backbone and trains LoRA on its language model (`st_vi.recipes.lora_config`),
             together with the embeddings of the prefixes; or pass a config. Pooling and head are fully trained. To
             resume training, build the model with the same setting. Only the adapter, pooling and head are saved:
-            loading needs `base_model` in the same place; `st_vi.recipes.lora.merge_lora` creates a complete model. As
+            loading needs `base_model` in the same place; `st_vi.recipes.merge_lora` creates a complete model. As
             in PEFT, a loaded adapter is frozen: call ``model.set_adapter("default")`` to train it.
         **transformer_kwargs: Arguments of `Qwen2VLTransformer`, such as `max_pixels` or `template`.
 

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from st_vi.evaluation.geometry import (
-    GradientShare,
     alignment,
     gradient_shares,
     relative_penalty,
     tolerance,
     uniformity,
 )
+from st_vi.evaluation.geometry.gradients import GradientShare
 from st_vi.losses.dle import DLELoss
 from st_vi.tasks import Task
 from st_vi.terms import CosineAlignment, HardestNegativeMargin, InfoNCE, PairBatch, PairwiseRank, ScoreMSE, Term

@@ -28,10 +28,9 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from sentence_transformers.util import mine_hard_negatives
 from transformers import set_seed
 
-from st_vi.data import read_rows, split_by_anchor
-from st_vi.data.audit.quality import eci
+from st_vi.data import read_rows, same_document_negatives, split_by_anchor
+from st_vi.data.audit.quality import effective_contrastive_information
 from st_vi.data.columns import clean_texts
-from st_vi.data.negatives import same_document_negatives
 from st_vi.recipes import train_viclsr
 from st_vi.recipes.ablation.tables import markdown, over_seeds
 from tests.benchmarks.tables import update_docs
@@ -71,7 +70,7 @@ def mined(rows: Dataset, model: SentenceTransformer, **settings: Any) -> Dataset
 
 def same_article(rows: Dataset, model: SentenceTransformer, **settings: Any) -> Dataset:
     """Another paragraph of the article, at random."""
-    return same_document_negatives(rows, missing_negative="drop")["triplets"]
+    return same_document_negatives(rows, missing_negative="skip")["triplets"]
 
 
 STRATEGIES: dict[str, Callable[..., Dataset]] = {
@@ -92,7 +91,7 @@ def sets(rows: Dataset) -> dict[str, tuple[Dataset, dict[str, Any]]]:
     with tempfile.TemporaryDirectory() as cache:
         for name, strategy in STRATEGIES.items():
             made = strategy(rows, model, cache_folder=cache)
-            score = eci(made, model, batch_size=64, show_progress_bar=False)
+            score = effective_contrastive_information(made, model, batch_size=64, show_progress_bar=False)
             figures = {"K": score.negatives, "hardness": score.hardness, "safety": score.safety, "eci": score.score}
             found[name] = made, {"rows": len(made), "answers": 100 * with_answer(made, rows), **figures}
     return found

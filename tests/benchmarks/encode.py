@@ -32,7 +32,7 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
 from st_vi.data import read_rows
-from st_vi.encoding import encode_by_cost, encode_corpus
+from st_vi.encoding import encode_by_tokens, encode_corpus
 from st_vi.hub import load
 from st_vi.recipes import build_viclsr
 from st_vi.recipes.ablation.tables import markdown
@@ -83,7 +83,7 @@ def speed(count: int, runs: int, max_tokens: list[int]) -> str:
         "ViCLSR, `encode`": viclsr.encode,
     }
     for tokens in max_tokens:
-        ways[f"ViCLSR, `encode_by_cost`, {tokens:,} tokens"] = partial(encode_by_cost, viclsr, max_tokens=tokens)
+        ways[f"ViCLSR, `encode_by_tokens`, {tokens:,} tokens"] = partial(encode_by_tokens, viclsr, max_tokens=tokens)
     expected = ways[CARD](texts[:200])
     for name, encode in ways.items():
         if name.startswith("ViCLSR"):

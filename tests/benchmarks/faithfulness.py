@@ -62,7 +62,7 @@ def trained_on_real_rows(sentences: int, max_steps: int) -> Model:
     model = SentenceTransformer(modules=[transformer, AttentionPooling(width), head, Normalize()])
     length, model.max_seq_length = model.max_seq_length, TRAINING_LENGTH
     with tempfile.TemporaryDirectory() as folder:
-        triplets = nli_to_triplets(split["train"], conflict="drop")
+        triplets = nli_to_triplets(split["train"], conflict="skip")
         print(triplets.report, flush=True)
         cpu = not torch.cuda.is_available()
         train_viclsr(model, triplets, folder, save_strategy="no", use_cpu=cpu, max_steps=max_steps, **TRAINING)

@@ -7,8 +7,7 @@ from collections import defaultdict
 import numpy as np
 from datasets import Dataset
 
-from st_vi.data import read_rows, split_by_anchor
-from st_vi.data.negatives.perturbations import strip_diacritics
+from st_vi.data import read_rows, split_by_anchor, strip_diacritics
 from tests.benchmarks.viclsr import DATA
 
 SCORES = {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0}

@@ -27,8 +27,9 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import set_seed
 
-from st_vi.data import Triplets, nli_to_triplets, read_rows, split_by_anchor
+from st_vi.data import nli_to_triplets, read_rows, split_by_anchor
 from st_vi.data.labels import canonical_labels
+from st_vi.data.triplets import Triplets
 from st_vi.evaluation import NLISimilarityEvaluator, NLUBenchmark, NLUEvaluator
 from st_vi.losses import SupConNLILoss
 from st_vi.recipes import build_viclsr, train_viclsr
@@ -138,7 +139,7 @@ def run(name: str, seed: int, rows: Any) -> dict[str, Any]:
     model = build(arm)
     started = time.time()
     if arm.loss:
-        triplets: Triplets = nli_to_triplets(rows["train"], conflict="drop", **arm.data)
+        triplets: Triplets = nli_to_triplets(rows["train"], conflict="skip", **arm.data)
         arguments = TRAINING | {"save_strategy": "no", "seed": seed, "use_cpu": not torch.cuda.is_available()}
         arguments |= arm.training
         with tempfile.TemporaryDirectory() as folder:

@@ -49,7 +49,7 @@ def test_the_choice_for_one_anchor_depends_on_no_other_row():
 @pytest.mark.parametrize(
     ("neutral", "expected"),
     [
-        ("ignore", {"triplets": [("p", "e", "c")]}),
+        ("skip", {"triplets": [("p", "e", "c")]}),
         ("hard_negative", {"2_negatives": [("p", "e", "c", "n")]}),
         ("weak_positive", {"triplets": [("p", "e", "c", 1.0), ("p", "n", "c", 0.5)]}),
     ],
@@ -64,9 +64,9 @@ def test_missing_negatives():
     pairs = nli_to_triplets(rows)
     assert pairs["pairs"].to_list() == [{"anchor": "q", "positive": "f"}]
     assert pairs.report["anchors without a positive"] == 1
-    dropped = nli_to_triplets(rows, missing_negative="drop")
+    dropped = nli_to_triplets(rows, missing_negative="skip")
     assert list(dropped) == ["triplets"]
-    assert dropped.report["positives without a negative, dropped"] == 1
+    assert dropped.report["positives without a negative, skipped"] == 1
 
 
 def test_reverse_uses_the_hypothesis_as_anchor():
@@ -83,16 +83,16 @@ def test_anchors_are_one_after_nfc_and_collapsed_whitespace():
 def test_duplicates_are_dropped_and_counted():
     made = nli_to_triplets(nli(("p", "e", E), ("p", "e", E), ("p", " e ", E), ("p", "c", C)))
     assert len(made["triplets"]) == 1
-    assert made.report["duplicates dropped"] == 2
+    assert made.report["duplicates skipped"] == 2
 
 
 def test_a_text_as_positive_and_negative():
     rows = nli(("p", "e", E), ("p", "x", E), ("p", "c", C), ("p", "x", C), ("p", "x", N))
     with pytest.raises(ValueError, match=r"column 'hypothesis', row 3: positive and negative are equal.*got 'x'"):
         nli_to_triplets(rows)
-    made = nli_to_triplets(rows, conflict="drop")
+    made = nli_to_triplets(rows, conflict="skip")
     assert made["triplets"].to_list() == [{"anchor": "p", "positive": "e", "negative": "c"}]
-    assert made.report["conflicts dropped"] == 2
+    assert made.report["conflicts skipped"] == 2
     # A neutral that is also an entailment matters only where neutrals are used.
     only_neutral = nli(("p", "e", E), ("p", "e", N), ("p", "c", C))
     assert len(nli_to_triplets(only_neutral)["triplets"]) == 1

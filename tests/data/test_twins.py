@@ -14,9 +14,9 @@ from st_vi.data import (
     leakage_report,
     nli_to_triplets,
     reading_comprehension_to_triplets,
+    same_document_negatives,
     split_by_anchor,
 )
-from st_vi.data.negatives import same_document_negatives
 from st_vi.encoding import encode_corpus
 from st_vi.evaluation import NLISimilarityEvaluator, TaskRetrievalEvaluator
 from st_vi.inspection.rankings import RetrievalSet
@@ -47,7 +47,7 @@ def test_twins_are_one_anchor_one_row_and_in_conflict():
     assert triplets.report["anchors"] == 1 and triplets["triplets"]["negative"][:] == ["Vắng khách."]
     assert triplets["triplets"]["anchor"][0] == "Chị Hòa là khách quý của Ủy ban Đông Sơn."
     repeated = rows(premise=["Mưa."] * 2, hypothesis=[*TWINS], label=["entailment"] * 2)
-    assert nli_to_triplets(repeated).report["duplicates dropped"] == 1
+    assert nli_to_triplets(repeated).report["duplicates skipped"] == 1
     with pytest.raises(ValueError, match="row 1: positive and negative are equal"):
         nli_to_triplets(rows(premise=["Mưa."] * 2, hypothesis=[*TWINS], label=["entailment", "contradiction"]))
 

@@ -1,4 +1,4 @@
-"""Batches by cost: the same vectors as one by one, within the budget, in the order of the inputs."""
+"""Batches by tokens: the same vectors as one by one, within the budget, in the order of the inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import quantize_embeddings
 
 from st_vi import build_vipolyqwen
-from st_vi.encoding import encode_by_cost
+from st_vi.encoding import encode_by_tokens
 from st_vi.encoding.batches import plan_batches, token_counts
 from tests.conftest import SENTENCES
 from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
@@ -56,9 +56,9 @@ def padded_tokens(model, call):
 
 
 def test_texts_equal_one_by_one_and_keep_the_budget(tiny_model):
-    result = encode_by_cost(tiny_model, TEXTS, max_tokens=100)
+    result = encode_by_tokens(tiny_model, TEXTS, max_tokens=100)
     assert np.abs(result - one_by_one(tiny_model, TEXTS)).max() < 1e-5
-    shapes = padded_tokens(tiny_model, lambda: encode_by_cost(tiny_model, TEXTS, max_tokens=100))
+    shapes = padded_tokens(tiny_model, lambda: encode_by_tokens(tiny_model, TEXTS, max_tokens=100))
     assert sum(rows for rows, _ in shapes) == len(TEXTS) and len(shapes) > 3
     assert all(rows * width <= 100 or rows == 1 for rows, width in shapes)
 
@@ -68,7 +68,7 @@ def test_mixed_inputs_equal_one_by_one_and_keep_the_budget(vipolyqwen, mixed, pr
     expected = one_by_one(vipolyqwen, mixed, prompt_name=prompt_name)
     got = []
     shapes = padded_tokens(
-        vipolyqwen, lambda: got.append(encode_by_cost(vipolyqwen, mixed, max_tokens=120, prompt_name=prompt_name))
+        vipolyqwen, lambda: got.append(encode_by_tokens(vipolyqwen, mixed, max_tokens=120, prompt_name=prompt_name))
     )
     assert np.abs(got[0] - expected).max() < 1e-5
     assert sum(rows for rows, _ in shapes) == len(mixed) and len(shapes) > 3
@@ -94,7 +94,7 @@ def test_picture_is_not_decoded_to_be_counted(vipolyqwen, tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     assert token_counts(vipolyqwen, [str(path)]) == whole
     with pytest.raises(ValueError, match=r"cut\.png"):
-        encode_by_cost(vipolyqwen, ["Chào.", str(path)])
+        encode_by_tokens(vipolyqwen, ["Chào.", str(path)])
 
 
 def test_no_batch_is_more_than_half_padding():
@@ -107,33 +107,33 @@ def test_no_batch_is_more_than_half_padding():
 
 
 def test_precision_takes_its_ranges_from_all(tiny_model):
-    expected = encode_by_cost(tiny_model, TEXTS)
+    expected = encode_by_tokens(tiny_model, TEXTS)
     for precision in ("int8", "binary"):
-        got = encode_by_cost(tiny_model, TEXTS, max_tokens=60, precision=precision)
+        got = encode_by_tokens(tiny_model, TEXTS, max_tokens=60, precision=precision)
         stock = tiny_model.encode(TEXTS, precision=precision)
         assert got.dtype == stock.dtype == np.int8 and got.shape == stock.shape
         # Numbers at the edge of a step may fall on either side.
         assert np.abs(got.astype(int) - stock).max() <= (1 if precision == "int8" else 0)
     assert np.array_equal(
-        quantize_embeddings(expected, "binary"), encode_by_cost(tiny_model, TEXTS, precision="binary")
+        quantize_embeddings(expected, "binary"), encode_by_tokens(tiny_model, TEXTS, precision="binary")
     )
 
 
 def test_bad_arguments(tiny_model):
     with pytest.raises(ValueError, match="max_tokens must be positive, got 0"):
-        encode_by_cost(tiny_model, TEXTS, max_tokens=0)
+        encode_by_tokens(tiny_model, TEXTS, max_tokens=0)
     with pytest.raises(ValueError, match="no prompt 'ocr'"):
-        encode_by_cost(tiny_model, TEXTS, prompt_name="ocr")
-    assert encode_by_cost(tiny_model, []).shape == (0, 32)
+        encode_by_tokens(tiny_model, TEXTS, prompt_name="ocr")
+    assert encode_by_tokens(tiny_model, []).shape == (0, 32)
 
 
 def test_one_input_gives_one_vector(vipolyqwen, mixed):
     picture = mixed[6]
     for one in ("Trời mưa", {"text": "Trời mưa"}, {"text": "Trời mưa", "image": picture}, picture, np.asarray(picture)):
-        got, expected = encode_by_cost(vipolyqwen, one), vipolyqwen.encode(one)
+        got, expected = encode_by_tokens(vipolyqwen, one), vipolyqwen.encode(one)
         assert got.shape == expected.shape == (16,) and np.abs(got - expected).max() < 1e-5
     conversation = [{"role": "user", "content": [{"type": "text", "text": "Trời mưa"}]}]
-    assert np.abs(encode_by_cost(vipolyqwen, conversation) - vipolyqwen.encode(conversation)).max() < 1e-5
+    assert np.abs(encode_by_tokens(vipolyqwen, conversation) - vipolyqwen.encode(conversation)).max() < 1e-5
     assert token_counts(vipolyqwen, "Trời mưa") == token_counts(vipolyqwen, ["Trời mưa"])
 
 
@@ -153,8 +153,8 @@ CONTAINERS = {
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_every_container_is_a_list_of_its_values(tiny_model, name):
     texts = list(dict.fromkeys(TEXTS))[:9]
-    expected = encode_by_cost(tiny_model, texts)
-    assert np.array_equal(encode_by_cost(tiny_model, CONTAINERS[name](texts)), expected)
+    expected = encode_by_tokens(tiny_model, texts)
+    assert np.array_equal(encode_by_tokens(tiny_model, CONTAINERS[name](texts)), expected)
     assert token_counts(tiny_model, CONTAINERS[name](texts)) == token_counts(tiny_model, texts)
 
 
@@ -174,24 +174,24 @@ def test_every_container_is_a_list_of_its_values(tiny_model, name):
     ],
 )
 def test_what_is_no_list_of_inputs_is_an_error(tiny_model, inputs, message):
-    for call in (encode_by_cost, token_counts):
+    for call in (encode_by_tokens, token_counts):
         with pytest.raises(ValueError, match=message):
             call(tiny_model, inputs)
 
 
 def test_unit_length(tiny_model):
     del tiny_model[3]
-    plain, unit = encode_by_cost(tiny_model, TEXTS), encode_by_cost(tiny_model, TEXTS, normalize=True)
+    plain, unit = encode_by_tokens(tiny_model, TEXTS), encode_by_tokens(tiny_model, TEXTS, normalize=True)
     lengths = np.linalg.norm(plain, axis=1, keepdims=True)
     assert np.abs(lengths - 1).max() > 0.1 and np.abs(unit - plain / lengths).max() < 1e-6
-    bits = encode_by_cost(tiny_model, TEXTS, normalize=True, precision="binary")
-    assert np.array_equal(bits, encode_by_cost(tiny_model, TEXTS, precision="binary"))
+    bits = encode_by_tokens(tiny_model, TEXTS, normalize=True, precision="binary")
+    assert np.array_equal(bits, encode_by_tokens(tiny_model, TEXTS, precision="binary"))
 
 
 def test_the_one_bad_input_of_a_batch_is_named(vipolyqwen, tmp_path):
     (tmp_path / "b.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"input 3, .*b\.png"):
-        encode_by_cost(vipolyqwen, [*TEXTS[:3], {"image": str(tmp_path / "b.png")}, *TEXTS[3:6]])
+        encode_by_tokens(vipolyqwen, [*TEXTS[:3], {"image": str(tmp_path / "b.png")}, *TEXTS[3:6]])
 
 
 def test_running_out_of_memory_is_nobodys_fault(tiny_model, monkeypatch):
@@ -203,7 +203,7 @@ def test_running_out_of_memory_is_nobodys_fault(tiny_model, monkeypatch):
 
     monkeypatch.setattr(tiny_model, "encode", encode)
     with pytest.raises(MemoryError):
-        encode_by_cost(tiny_model, TEXTS[:4])
+        encode_by_tokens(tiny_model, TEXTS[:4])
     assert len(calls) == 1  # not row by row
 
 
@@ -211,4 +211,4 @@ def test_a_vector_that_is_not_finite_is_an_error(tiny_model):
     with torch.no_grad():
         tiny_model[2].layers[0].bias[3] = float("nan")
     with pytest.raises(ValueError, match=r"input \d+, .*not finite"):
-        encode_by_cost(tiny_model, TEXTS)
+        encode_by_tokens(tiny_model, TEXTS)

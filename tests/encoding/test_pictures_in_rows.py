@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from st_vi import build_vipolyqwen
-from st_vi.encoding import encode_by_cost, encode_corpus
+from st_vi.encoding import encode_by_tokens, encode_corpus
 from st_vi.encoding.batches import token_counts
 from st_vi.encoding.rows import InputColumns, looks_like_picture
 from st_vi.inputs.pictures import open_image
@@ -220,7 +220,7 @@ def test_pictures_are_opened_when_their_batch_comes(model, folder, tmp_path, mon
 def test_bytes_and_paths_in_batches_by_cost(model, folder):
     path = folder / names()[0]
     data = io.BytesIO(path.read_bytes()).getvalue()
-    got = encode_by_cost(model, [path, data, {"image": path}, {"image": [data], "text": "Màu gì?"}])
+    got = encode_by_tokens(model, [path, data, {"image": path}, {"image": [data], "text": "Màu gì?"}])
     picture = open_image(str(path))
     expected = [picture, picture, picture, {"image": picture, "text": "Màu gì?"}]
     assert np.abs(got - np.stack([model.encode(item) for item in expected])).max() < 1e-5

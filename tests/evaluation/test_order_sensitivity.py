@@ -15,7 +15,7 @@ from sentence_transformers.sentence_transformer.evaluation import SequentialEval
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-from st_vi.data.negatives.perturbations import change_order
+from st_vi.data import change_order
 from st_vi.evaluation.order_sensitivity import OrderSensitivityEvaluator
 from tests.conftest import SENTENCES, tiny_tokenizer
 from tests.evaluation.given import GivenVectors, at

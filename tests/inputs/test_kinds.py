@@ -12,7 +12,7 @@ from PIL import Image
 from sentence_transformers.util import batch_to_device
 
 from st_vi import MixedTaskCollator, build_vipolyqwen
-from st_vi.encoding import encode_by_cost
+from st_vi.encoding import encode_by_tokens
 from st_vi.encoding.batches import token_counts
 from st_vi.inputs.kinds import is_picture
 from st_vi.inspection.read_text import read_text
@@ -79,7 +79,7 @@ def test_one_file_has_one_vector(model, tmp_path, name):
     features = {key[7:]: value for key, value in collator([row]).items() if key.startswith("anchor_")}
     with torch.no_grad():
         trained = model(batch_to_device(features, model.device))["sentence_embedding"][0].numpy()
-    for vector in (*vectors, encode_by_cost(model, [str(path)])[0]):
+    for vector in (*vectors, encode_by_tokens(model, [str(path)])[0]):
         np.testing.assert_allclose(vector, trained, atol=1e-6)
     assert np.abs(model.encode({"text": str(path)}) - trained).max() > 1e-3
     assert token_counts(model, ways[:1]) == token_counts(model, [data])

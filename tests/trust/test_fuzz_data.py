@@ -14,6 +14,7 @@ from datasets import Image as ImageFeature
 from hypothesis import strategies as st
 
 from st_vi.data import (
+    change_order,
     check_triplets,
     combine_rows,
     dialogues_to_rows,
@@ -28,12 +29,14 @@ from st_vi.data import (
     scored_pairs_to_rows,
     split_by_anchor,
     split_by_task,
+    strip_diacritics,
+    swap_negation,
+    swap_number,
     vqa_to_rows,
 )
-from st_vi.data.audit.quality import eci_from_similarities
+from st_vi.data.audit.quality import information_from_similarities
 from st_vi.data.columns import candidate_columns, clean_text, find_columns
 from st_vi.data.labels import canonical_labels
-from st_vi.data.negatives.perturbations import change_order, strip_diacritics, swap_negation, swap_number
 from tests.trust.strategies import (
     INF,
     NAN,
@@ -51,7 +54,7 @@ from tests.trust.strategies import (
 
 few_texts = st.sampled_from([*SENTENCES[:2] * 4, "  Trời  mưa ", ODD_TEXTS[15], "\0"])
 nli_labels = st.sampled_from(["entailment", "Entailment ", "contradiction", "contradiction", "neutral", "other", "nei"])
-conflicts = st.sampled_from(["error", "drop", "drop", "drop"])
+conflicts = st.sampled_from(["error", "skip", "skip", "skip"])
 
 
 def assert_trainable(triplets, rows_read):
@@ -66,8 +69,8 @@ def assert_trainable(triplets, rows_read):
 @fuzz(
     500,
     rows=tables(premise=few_texts, hypothesis=mostly_good_texts, label=nli_labels),
-    neutral=st.sampled_from(["ignore", "hard_negative", "weak_positive"]),
-    missing_negative=st.sampled_from(["pair", "drop"]),
+    neutral=st.sampled_from(["skip", "hard_negative", "weak_positive"]),
+    missing_negative=st.sampled_from(["pair", "skip"]),
     conflict=conflicts,
     reverse=st.booleans(),
     labels=st.sampled_from([None, None, None, {0: "entailment", 1: "refuted"}, {0: None}, {"": "x"}, {NAN: "yes"}]),
@@ -407,7 +410,7 @@ numbers = st.sampled_from([0.0, 0.5, 0.9, -1.0, 1.0, 1e-30, NAN, INF])
 )
 def test_eci(positive, negative, margin):
     names = ["similarities", "margin"]
-    found = outcome("texts", lambda: eci_from_similarities(positive, negative, relative_margin=margin), names)
+    found = outcome("texts", lambda: information_from_similarities(positive, negative, relative_margin=margin), names)
     if found is not REFUSED:
         assert 0 <= found.hardness <= 1 and 0 <= found.safety <= 1 and 0 <= found.score < INF
 

@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from st_vi import AttentionPooling, Qwen2VLTransformer
-from st_vi.encoding import encode_by_cost, encode_corpus, onnx
+from st_vi.encoding import encode_by_tokens, encode_corpus, onnx
 from st_vi.modules import WordSegmentedTransformer
 from st_vi.text import is_unicode
 from tests.conftest import tiny_tokenizer
@@ -59,7 +59,7 @@ def test_texts_by_cost(tiny_model):
     @fuzz(30, batch=st.lists(texts, min_size=8, max_size=8), max_tokens=st.integers(0, 200), prompt=st.none() | texts)
     def check(batch, max_tokens, prompt):
         def call():
-            return encode_by_cost(tiny_model, batch, max_tokens=max_tokens, prompt=prompt)
+            return encode_by_tokens(tiny_model, batch, max_tokens=max_tokens, prompt=prompt)
 
         found = outcome("texts in models", call, ["input ", "max_tokens", "the prompt"], cases=len(batch))
         bad = not all(map(is_unicode, [*batch, prompt or ""])) or max_tokens < 1 or LIKE_PICTURES[0] in batch
@@ -75,7 +75,7 @@ def test_values_that_are_no_texts(tiny_model):
 
     @fuzz(60, value=odd_values)
     def check(value):
-        found = outcome("texts in models", lambda: encode_by_cost(tiny_model, [value]), ["input 0"])
+        found = outcome("texts in models", lambda: encode_by_tokens(tiny_model, [value]), ["input 0"])
         if found is not REFUSED:
             assert_vectors(found, 1, 32)
 
@@ -224,7 +224,7 @@ def test_qwen2_vl_by_cost(tiny_qwen):
     @fuzz(60, batch=st.lists(multimodal, min_size=1, max_size=3), max_tokens=st.sampled_from([1, 64, 4096]))
     def check(batch, max_tokens):
         def call():
-            return encode_by_cost(tiny_qwen, batch, max_tokens=max_tokens)
+            return encode_by_tokens(tiny_qwen, batch, max_tokens=max_tokens)
 
         found = outcome("pictures in models", call, ["input "], cases=len(batch))
         if found is not REFUSED:
@@ -245,7 +245,7 @@ def test_files_of_pictures(tiny_qwen, tmp_path):
     )
     def check(number, cut, by_cost):
         path.write_bytes(files()[number][cut // 2 :] if cut % 3 else files()[number][: len(files()[number]) - cut])
-        encode = encode_by_cost if by_cost else SentenceTransformer.encode
+        encode = encode_by_tokens if by_cost else SentenceTransformer.encode
         found = outcome("pictures in models", lambda: encode(tiny_qwen, [str(path)]), [str(path)])
         if found is not REFUSED:
             assert_vectors(found, 1, 64)
@@ -271,13 +271,13 @@ def test_inputs_that_qwen2_vl_cannot_take_are_named(tiny_qwen, item, message):
     with pytest.raises(ValueError, match=message):
         tiny_qwen[0].preprocess(["Trời mưa.", item])
     with pytest.raises(ValueError, match=r"input 1, |input 0 of the batch, "):  # counted, or alone in its batch
-        encode_by_cost(tiny_qwen, ["Trời mưa.", item])
+        encode_by_tokens(tiny_qwen, ["Trời mưa.", item])
 
 
 def test_prompts_that_are_no_text(tiny_qwen, tiny_model):
     for call in (
         lambda: tiny_qwen.encode(["Trời mưa."], prompt="\ud83d"),
-        lambda: encode_by_cost(tiny_model, ["Trời mưa."], prompt="\ud83d"),
+        lambda: encode_by_tokens(tiny_model, ["Trời mưa."], prompt="\ud83d"),
     ):
         with pytest.raises(ValueError, match=r"the prompt '\\ud83d' is no Unicode text"):
             call()
@@ -286,7 +286,7 @@ def test_prompts_that_are_no_text(tiny_qwen, tiny_model):
 @pytest.mark.parametrize("text", SURROGATES[:2])
 def test_texts_that_no_tokenizer_takes_are_named(tiny_model, tiny_base, text):
     with pytest.raises(ValueError, match=r"input 1, .*no Unicode text"):
-        encode_by_cost(tiny_model, ["Trời mưa.", text])
+        encode_by_tokens(tiny_model, ["Trời mưa.", text])
     with pytest.raises(ValueError, match=r"input 1 of the batch, .*surrogates not allowed"):
         WordSegmentedTransformer(str(tiny_base)).preprocess(["Trời mưa.", text])
 

@@ -22,8 +22,8 @@ from st_vi.evaluation.distinct import encode_distinct
 
 
 @dataclass(frozen=True)
-class ECI:
-    """How much a set of negatives may teach, in the manner of ECI; made by `eci`.
+class ContrastiveInformation:
+    """How much a set of negatives may teach, in the manner of ECI; made by `effective_contrastive_information`.
 
     Attributes:
         hardness: How near the negatives come to the positives, in [0, 1].
@@ -31,8 +31,8 @@ class ECI:
         negatives: K, negatives a row.
 
     Example:
-        >>> from st_vi.data.audit.quality import ECI
-        >>> round(ECI(hardness=0.5, safety=1.0, negatives=1).score, 4)  # log 2 · 2/3
+        >>> from st_vi.data.audit.quality import ContrastiveInformation
+        >>> round(ContrastiveInformation(hardness=0.5, safety=1.0, negatives=1).score, 4)  # log 2 · 2/3
         0.4621
     """
 
@@ -47,7 +47,7 @@ class ECI:
         return math.log1p(self.negatives) * (2 * self.hardness * self.safety / total if total else 0.0)
 
 
-def eci(
+def effective_contrastive_information(
     dataset: Rows,
     model: SentenceTransformer,
     teacher: SentenceTransformer | None = None,
@@ -55,8 +55,8 @@ def eci(
     relative_margin: float | None = 0.05,
     batch_size: int = 32,
     show_progress_bar: bool = True,
-) -> ECI:
-    """ECI-style score of the negatives of a data set: `eci_from_similarities` of its texts under a model.
+) -> ContrastiveInformation:
+    """ECI-style score of the negatives of a data set: `information_from_similarities` of its texts under a model.
 
     Negatives that were mined with a margin under the same model are all safe by that margin: only a teacher, another
     and better model, can then doubt them.
@@ -65,8 +65,8 @@ def eci(
         dataset: Columns anchor, positive, and one or more whose names begin with "negative".
         model: The one to be trained; it tells how hard negatives are.
         teacher: Tells which negatives are safe; None, `model` does.
-        absolute_margin: See `eci_from_similarities`.
-        relative_margin: See `eci_from_similarities`.
+        absolute_margin: See `information_from_similarities`.
+        relative_margin: See `information_from_similarities`.
         batch_size: Texts a batch.
         show_progress_bar: Show the progress of encoding.
 
@@ -77,10 +77,10 @@ def eci(
         >>> from datasets import Dataset
         >>> from sentence_transformers import SentenceTransformer
         >>> from sentence_transformers.sentence_transformer.modules import BoW
-        >>> from st_vi.data.audit.quality import eci
+        >>> from st_vi.data.audit.quality import effective_contrastive_information
         >>> model = SentenceTransformer(modules=[BoW(vocab=["trời", "mưa", "to", "nắng"])], device="cpu")
         >>> rows = {"anchor": ["trời mưa"], "positive": ["trời mưa to"], "negative": ["trời nắng"]}
-        >>> found = eci(Dataset.from_dict(rows), model)
+        >>> found = effective_contrastive_information(Dataset.from_dict(rows), model)
         >>> round(found.hardness, 4), found.safety  # cosines of 2/√6 and 1/2
         (0.6124, 1.0)
     """
@@ -89,17 +89,17 @@ def eci(
     settings: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
     positive, negative = cosines(dataset, names, model, **settings)
     doubted = cosines(dataset, names, teacher, **settings) if teacher is not None else (None, None)
-    return eci_from_similarities(positive, negative, *doubted, absolute_margin, relative_margin)  # type: ignore[call-arg]
+    return information_from_similarities(positive, negative, *doubted, absolute_margin, relative_margin)  # type: ignore[call-arg]
 
 
-def eci_from_similarities(
+def information_from_similarities(
     positive: Tensor,
     negative: Tensor,
     teacher_positive: Tensor | None = None,
     teacher_negative: Tensor | None = None,
     absolute_margin: float | None = None,
     relative_margin: float | None = 0.05,
-) -> ECI:
+) -> ContrastiveInformation:
     """ECI-style score, log(1 + K) · harmonic mean of hardness and safety.
 
     - Hardness: the mean over all negatives of s⁻/s⁺, clipped to [0, 1]. Where s⁺ ≤ 0 there is no such share: 1 for
@@ -125,9 +125,9 @@ def eci_from_similarities(
 
     Example:
         >>> import torch
-        >>> from st_vi.data.audit.quality import eci_from_similarities
-        >>> eci_from_similarities(torch.tensor([0.5, 1.0]), torch.tensor([[0.5, 0.25], [0.25, 0.5]]))
-        ECI(hardness=0.5625, safety=0.75, negatives=2)
+        >>> from st_vi.data.audit.quality import information_from_similarities
+        >>> information_from_similarities(torch.tensor([0.5, 1.0]), torch.tensor([[0.5, 0.25], [0.25, 0.5]]))
+        ContrastiveInformation(hardness=0.5625, safety=0.75, negatives=2)
     """
     s = _checked(positive, negative, "similarities")
     if (teacher_positive is None) != (teacher_negative is None):
@@ -140,7 +140,7 @@ def eci_from_similarities(
         raise ValueError(f"give a margin of 0 or more, got {absolute_margin=} and {relative_margin=}")
     share = torch.where(s[0] > 0, (s[1] / s[0]).clamp(0, 1), (s[1] >= s[0]).double())
     limit = torch.minimum(t[0] - (absolute_margin or 0), t[0] - t[0].abs() * (relative_margin or 0))
-    return ECI(share.mean().item(), (t[1] <= limit).double().mean().item(), s[1].shape[1])
+    return ContrastiveInformation(share.mean().item(), (t[1] <= limit).double().mean().item(), s[1].shape[1])
 
 
 def triplet_columns(dataset: Dataset, negative: str | None = None) -> list[str]:

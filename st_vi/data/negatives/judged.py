@@ -12,8 +12,8 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from st_vi.data.accepted import Rows, TrainRows, as_dataset
-from st_vi.data.negatives.made import MissingNegative, as_triplets, rows_of
-from st_vi.data.triplets import Row, Triplets
+from st_vi.data.negatives.made import as_triplets, rows_of
+from st_vi.data.triplets import MissingNegative, Row, Triplets
 from st_vi.evaluation.distinct import distinct_vectors
 from st_vi.text import comparison_key
 
@@ -81,7 +81,7 @@ def drop_false_negatives(
         model: Any model of texts: the judge is as good as the model.
         absolute_margin: In units of the model's similarity; None leaves this rule out.
         relative_margin: Share of the positive's similarity; None leaves this rule out.
-        missing_negative: A row that loses all its negatives becomes a "pair", or is "drop"-ped.
+        missing_negative: A row that loses all its negatives: keep it as a "pair", or "skip" it.
         batch_size: Texts a batch. Every distinct text is encoded once.
         show_progress_bar: Show the progress of encoding.
 

@@ -18,12 +18,12 @@ from datasets import Dataset
 
 from st_vi.data.accepted import Rows, TrainRows, as_dataset, as_datasets
 from st_vi.data.columns import candidate_columns, clean_texts
-from st_vi.data.negatives.perturbations import Order, Unit, change_order, strip_diacritics, swap_negation, swap_number
-from st_vi.data.triplets import Report, Row, Triplets, check_triplets, checked_rows, is_made
-from st_vi.text import comparison_key
+from st_vi.data.negatives.negation import swap_negation
+from st_vi.data.negatives.perturbations import Order, Unit, change_order, swap_number
+from st_vi.data.triplets import MissingNegative, Report, Row, Triplets, check_triplets, checked_rows, is_made
+from st_vi.text import comparison_key, strip_diacritics
 
 Kind = Literal["order", "negation", "number", "diacritics"]
-MissingNegative = Literal["pair", "drop"]
 
 
 def perturbed_negatives(
@@ -54,7 +54,7 @@ def perturbed_negatives(
         per_row: Most negatives for a row; not more than there are kinds.
         order: For the kind "order", as in `change_order`.
         unit: "syllable" or "word", as in `change_order`.
-        missing_negative: A row without any negative becomes a "pair", or is "drop"-ped.
+        missing_negative: A row without any negative: keep it as a "pair", or "skip" it.
         seed: Of all draws. What a row gets depends on its texts, the positives of its anchor and the seed, not on other
             rows.
 
@@ -115,7 +115,7 @@ def same_document_negatives(
             so does `weight`; other columns go.
         document: The column.
         per_row: Most negatives for a row, drawn at random.
-        missing_negative: A row without any negative becomes a "pair", or is "drop"-ped.
+        missing_negative: A row without any negative: keep it as a "pair", or "skip" it.
         seed: Of the draw.
 
     Returns:
@@ -192,8 +192,8 @@ def as_triplets(rows: Iterable[Row], report: Mapping[str, int], missing_negative
         raise ValueError(f"missing_negative must be one of {get_args(MissingNegative)}, got {missing_negative!r}")
     rows = list(rows)
     kept = rows if missing_negative == "pair" else [row for row in rows if row.negatives]
-    dropped = {"rows without a negative, dropped": len(rows) - len(kept)} if missing_negative == "drop" else {}
-    return Triplets.from_rows(kept, Report(report | dropped))  # type: ignore[operator]
+    skipped = {"rows without a negative, skipped": len(rows) - len(kept)} if missing_negative == "skip" else {}
+    return Triplets.from_rows(kept, Report(report | skipped))  # type: ignore[operator]
 
 
 def _texts_by_anchor(rows: Iterable[Row]) -> dict[str, set[str]]:

@@ -139,7 +139,7 @@ def swap_negation(text: str) -> str | None:
         The text as `st_vi.text.mend` gives it, with one sentence turned.
 
     Example:
-        >>> from st_vi.data.negatives.perturbations import swap_negation
+        >>> from st_vi.data import swap_negation
         >>> swap_negation("Tàu chưa vào ga."), swap_negation("Tàu đã vào ga."), swap_negation("Mưa to.")
         ('Tàu vào ga.', 'Tàu chưa vào ga.', None)
         >>> swap_negation("Không có xe, bà đi bộ."), swap_negation("Tàu đã vào ga chưa?")
@@ -155,7 +155,7 @@ def swap_negation(text: str) -> str | None:
 
 
 def _negations(sentence: str) -> list[re.Match[str]]:
-    return [match for match in _outside(_NO_NEGATION, _phrases(_REMOVED), sentence) if _counts(match)]
+    return [match for match in outside(_NO_NEGATION, _phrases(_REMOVED), sentence) if _counts(match)]
 
 
 def _affirmed(sentence: str) -> str | None:
@@ -174,7 +174,7 @@ def _negated(sentence: str) -> str | None:
     asks = _is_question(sentence) and not _QUESTION_WORD.search(sentence)
     if asks or _YES_OR_NO.search(sentence) or _FIXED.search(sentence) or _ANSWER.match(sentence):
         return None
-    found = next(_outside(_NO_VERB, _phrases(_TURNED), sentence), None)
+    found = next(outside(_NO_VERB, _phrases(_TURNED), sentence), None)
     if found and _is_question(sentence) and _QUESTION_WORD.match(sentence, found.end() + 1):  # "… là gì?"
         return None
     return found and sentence[: found.start()] + _TURNED[found[0]] + sentence[found.end() :]
@@ -226,9 +226,9 @@ def _phrases(table: Mapping[str, str]) -> re.Pattern[str]:
     return re.compile(rf"\b(?:{longest_first})\b", re.IGNORECASE if table is _REMOVED else 0)
 
 
-def _outside(exceptions: re.Pattern[str], pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """Where the pattern stands and none of the exceptions does."""
-    taken = [match.span() for match in exceptions.finditer(text)]
+def outside(exceptions: re.Pattern[str], pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Matches of a pattern that touch no exception, or none of its named groups."""
+    taken = [match.span(match.lastgroup or 0) for match in exceptions.finditer(text)]
     for match in pattern.finditer(text):
         if not any(match.start() < end and start < match.end() for start, end in taken):
             yield match

@@ -1,24 +1,21 @@
-"""Small changes with a Vietnamese meaning: marks taken off, a negation turned, a number swapped, another word order.
+"""Small changes of a Vietnamese text: another number, another order of its words.
 
-Rules over syllables, without a parser: each function documents what it does not see. They ask of a model whether it
-notices (`OrderSensitivityEvaluator`); `perturbed_negatives` makes training rows of them.
+Rules over syllables, without a parser; each function says what it misses. `OrderSensitivityEvaluator` tests with such
+texts whether a model notices, and `perturbed_negatives` makes training rows of them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from hashlib import blake2b
 from itertools import pairwise
 from random import Random
 from typing import Literal, get_args
 
-from st_vi.data.negatives.negation import swap_negation
-from st_vi.text import mend, strip_diacritics
+from st_vi.data.negatives.negation import outside
+from st_vi.text import mend
 from st_vi.text.segmentation import segment_words
 from st_vi.text.units import Span
-
-__all__ = ["change_order", "strip_diacritics", "swap_negation", "swap_number"]
 
 Order = Literal["swap", "within_trigrams", "trigrams", "reverse", "shuffle"]
 Unit = Literal["syllable", "word"]
@@ -27,6 +24,7 @@ NUMBERS = ("một", "hai", "ba", "bốn", "năm", "sáu", "bảy", "tám", "chí
 
 _REPLACEMENTS = ("hai", "ba", "bốn", "sáu", "bảy", "tám", "chín")  # they fit before "mươi" and "trăm" and after both
 _BEFORE_YEAR = (*NUMBERS, r"\d+", "mươi", "trăm", "nghìn", "hằng", "hàng", "mỗi", "từng", "cả", "suốt", "đầu", "cuối")
+_NUMBER = re.compile(rf"\b({'|'.join(NUMBERS)})\b")
 _NO_NUMBER = re.compile(
     rf"(?i:\b(?:{'|'.join(_BEFORE_YEAR)}|sang|quanh|lâu|nhiều|mấy|vài) (?P<only>năm)\b)"
     r"|\bnăm (?:nay|ngoái|trước|sau|ấy|đó|kia|nào|học|mới|tháng|\d+)\b|\bnăm (?=[^\W\d_a-zà-ỹ])"
@@ -60,7 +58,7 @@ def swap_number(text: str, seed: int = 0) -> str | None:
     if digit:
         found, choices = digit, tuple("123456789")
     else:
-        numbers = list(_outside(_NO_NUMBER, rf"\b({'|'.join(NUMBERS)})\b", text))
+        numbers = list(outside(_NO_NUMBER, _NUMBER, text))
         if not numbers:
             return None
         found, choices = numbers[0], _REPLACEMENTS
@@ -177,11 +175,3 @@ def _is_name(units: list[str]) -> bool:
     """Whether the first unit has a capital beyond that of a sentence, or is followed by another one."""
     following = units[1][:1] if len(units) > 1 else ""
     return any(letter.isupper() for letter in units[0][1:] + following)
-
-
-def _outside(exceptions: re.Pattern[str], pattern: str, text: str) -> Iterator[re.Match[str]]:
-    """Where the pattern stands and none of the exceptions does."""
-    taken = [match.span(match.lastgroup or 0) for match in exceptions.finditer(text)]
-    for match in re.finditer(pattern, text):
-        if not any(match.start() < end and start < match.end() for start, end in taken):
-            yield match

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from st_vi.encoding.batches import encode_by_cost, token_counts
+from st_vi.encoding.batches import encode_by_tokens, token_counts
 from st_vi.encoding.search.passages import Passage, read_passages
 from st_vi.encoding.search.vectors import VectorStore
 from st_vi.encoding.search.words import WordIndex
@@ -85,7 +85,7 @@ class SearchIndex:
             vectors = (
                 store.vectors(texts, show_progress_bar)
                 if store
-                else encode_by_cost(model, texts, show_progress_bar=show_progress_bar)
+                else encode_by_tokens(model, texts, show_progress_bar=show_progress_bar)
             )
             self._vectors = _faiss_index(vectors)
 
@@ -161,7 +161,7 @@ class SearchIndex:
     def _query_vector(self, query: str) -> np.ndarray:
         """The query vector of unit length, (1, D)."""
         assert self.model is not None
-        return _unit(encode_by_cost(self.model, [query], prompt_name=self.query_prompt_name))
+        return _unit(encode_by_tokens(self.model, [query], prompt_name=self.query_prompt_name))
 
 
 def _standardised(scores: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
-from st_vi.encoding.batches import encode_by_cost
+from st_vi.encoding.batches import encode_by_tokens
 from st_vi.encoding.identity import model_identity
 
 _AT_ONCE = 2048  # texts encoded between two writes
@@ -47,7 +47,7 @@ class VectorStore:
             pending = list(new)
             for start in range(0, len(pending), _AT_ONCE):
                 part = pending[start : start + _AT_ONCE]
-                found = _unit(encode_by_cost(self.model, [new[key] for key in part]))
+                found = _unit(encode_by_tokens(self.model, [new[key] for key in part]))
                 self._write(part, found)
                 known |= dict(zip(part, found.astype(np.float16), strict=True))
                 progress.update(len(part))

@@ -6,7 +6,7 @@ input. Where a definition wants unit vectors, they are made inside; a zero vecto
 NaN, infinite values and fewer than two vectors are a ValueError everywhere.
 """
 
-from st_vi.evaluation.geometry.gradients import GradientShare, gradient_shares, relative_penalty
+from st_vi.evaluation.geometry.gradients import gradient_shares, relative_penalty
 from st_vi.evaluation.geometry.measures import (
     alignment,
     effective_rank,
@@ -19,7 +19,6 @@ from st_vi.evaluation.geometry.measures import (
 from st_vi.evaluation.geometry.neighbours import nearest_neighbours, neighbourhood_overlap
 
 __all__ = [
-    "GradientShare",
     "alignment",
     "effective_rank",
     "gradient_shares",

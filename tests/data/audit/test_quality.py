@@ -11,7 +11,11 @@ from datasets import Dataset
 from sentence_transformers.util import mine_hard_negatives
 
 from st_vi.data import sample_nli
-from st_vi.data.audit.quality import ECI, eci, eci_from_similarities
+from st_vi.data.audit.quality import (
+    ContrastiveInformation,
+    effective_contrastive_information,
+    information_from_similarities,
+)
 
 
 class Given:
@@ -55,7 +59,7 @@ def test_equals_a_loop(margins, with_teacher):
     positive, negative, *teacher = draw
     scored = teacher if with_teacher else [positive, negative]
     h, f, score = naive(*(values.tolist() for values in (positive, negative, *scored)), *margins)
-    found = eci_from_similarities(positive, negative, *(teacher if with_teacher else ()), **named(margins))
+    found = information_from_similarities(positive, negative, *(teacher if with_teacher else ()), **named(margins))
     assert (found.hardness, found.safety, found.score) == pytest.approx((h, f, score))
     assert found.negatives == 3 and 0 < f < 1
 
@@ -73,15 +77,15 @@ def named(margins):
     ],
 )
 def test_known_values(negative, hardness, safety, score):
-    found = eci_from_similarities(torch.tensor([0.8], dtype=torch.float64), torch.tensor(negative) + 0.0)
+    found = information_from_similarities(torch.tensor([0.8], dtype=torch.float64), torch.tensor(negative) + 0.0)
     assert (found.hardness, found.safety, found.score) == pytest.approx((hardness, safety, score), abs=1e-6)
 
 
 def test_more_negatives_of_the_same_kind_score_higher():
     positive = torch.full((4,), 0.8)
-    scores = [eci_from_similarities(positive, torch.full((4, k), 0.4)).score for k in (1, 3, 7)]
+    scores = [information_from_similarities(positive, torch.full((4, k), 0.4)).score for k in (1, 3, 7)]
     assert scores == pytest.approx([math.log(1 + k) * 2 / 3 for k in (1, 3, 7)])
-    assert ECI(0.0, 0.0, 5).score == 0
+    assert ContrastiveInformation(0.0, 0.0, 5).score == 0
 
 
 @pytest.mark.parametrize(
@@ -99,7 +103,7 @@ def test_more_negatives_of_the_same_kind_score_higher():
 )
 def test_similarities_that_do_not_fit(values, message):
     with pytest.raises(ValueError, match=message):
-        eci_from_similarities(**{"positive": torch.rand(2), "negative": torch.rand(2, 3)} | values)
+        information_from_similarities(**{"positive": torch.rand(2), "negative": torch.rand(2, 3)} | values)
 
 
 def test_a_model_measures_hardness_and_a_teacher_safety():
@@ -108,10 +112,10 @@ def test_a_model_measures_hardness_and_a_teacher_safety():
     )
     model = Given({"a": (2.0, 0.0), "p": at(0.8), "q": at(0.5), "m": at(0.4), "n": at(0.2)})
     teacher = Given({"a": (1.0, 0.0), "p": at(0.8), "q": at(0.5), "m": at(0.79), "n": at(0.1)})
-    found = eci(rows, model)
+    found = effective_contrastive_information(rows, model)
     assert (found.hardness, found.safety) == pytest.approx(((0.5 + 0.25 + 0.4 + 0.4) / 4, 1.0))
     assert sorted(model.asked) == ["a", "m", "n", "p", "q"]  # each text once
-    taught = eci(rows, model, teacher)
+    taught = effective_contrastive_information(rows, model, teacher)
     assert (taught.hardness, taught.safety, taught.negatives) == pytest.approx((found.hardness, 0.75, 2))
 
 
@@ -126,9 +130,9 @@ def test_what_the_stock_miner_keeps_is_safe(tiny_model):
         mined = mine_hard_negatives(rows, tiny_model, **settings, **margins)
         both = {"absolute_margin": None, "relative_margin": None} | margins
         assert len(mined) > 20
-        assert eci(mined, tiny_model, **both, show_progress_bar=False).safety == 1.0
+        assert effective_contrastive_information(mined, tiny_model, **both, show_progress_bar=False).safety == 1.0
         nearest = mine_hard_negatives(rows, tiny_model, **settings)
-        assert eci(nearest, tiny_model, **both, show_progress_bar=False).safety < 0.9
+        assert effective_contrastive_information(nearest, tiny_model, **both, show_progress_bar=False).safety < 0.9
 
 
 @pytest.mark.parametrize(
@@ -142,4 +146,4 @@ def test_what_the_stock_miner_keeps_is_safe(tiny_model):
 )
 def test_rows_that_cannot_be_scored(columns, message):
     with pytest.raises(ValueError, match=message):
-        eci(Dataset.from_dict(columns), Given({}))
+        effective_contrastive_information(Dataset.from_dict(columns), Given({}))

@@ -102,9 +102,9 @@ def test_rows_that_lose_every_negative(tiny_model):
     data = data.add_column("negative", ["Mưa to.", "Cá lóc nướng trui."])
     rows = drop_false_negatives(data, tiny_model, show_progress_bar=False)
     assert kept(rows) == {("Mưa to.", "Mèo."): set(), ("Gió lớn.", "Gió lớn."): {"Cá lóc nướng trui."}}
-    dropped = drop_false_negatives(data, tiny_model, missing_negative="drop", show_progress_bar=False)
+    dropped = drop_false_negatives(data, tiny_model, missing_negative="skip", show_progress_bar=False)
     assert list(kept(dropped)) == [("Gió lớn.", "Gió lớn.")]
-    assert dropped.report["rows without a negative, dropped"] == 1
+    assert dropped.report["rows without a negative, skipped"] == 1
 
 
 def test_every_distinct_text_is_encoded_once(tiny_model, monkeypatch):

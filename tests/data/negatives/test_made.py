@@ -8,10 +8,18 @@ import unicodedata
 import pytest
 from datasets import Dataset
 
-from st_vi.data import check_triplets, nli_to_triplets, sample_nli
-from st_vi.data.negatives import perturbed_negatives, same_document_negatives
+from st_vi.data import (
+    change_order,
+    check_triplets,
+    nli_to_triplets,
+    perturbed_negatives,
+    same_document_negatives,
+    sample_nli,
+    strip_diacritics,
+    swap_negation,
+    swap_number,
+)
 from st_vi.data.negatives.made import rows_of
-from st_vi.data.negatives.perturbations import change_order, strip_diacritics, swap_negation, swap_number
 
 RULES = {"order": change_order, "negation": swap_negation, "number": swap_number, "diacritics": strip_diacritics}
 
@@ -60,11 +68,11 @@ def test_rows_where_no_rule_applies():
     kept = perturbed_negatives(rows, kinds=["negation", "number"])
     assert {name: part.num_rows for name, part in kept.items()} == {"pairs": 1, "triplets": 1}
     assert kept["pairs"]["positive"][:] == ["Nắng."]
-    dropped = perturbed_negatives(rows, kinds=["negation", "number"], missing_negative="drop")
+    dropped = perturbed_negatives(rows, kinds=["negation", "number"], missing_negative="skip")
     assert list(dropped) == ["triplets"]
-    assert dropped.report["rows without a negative, dropped"] == 1
+    assert dropped.report["rows without a negative, skipped"] == 1
     with pytest.raises(ValueError, match="no usable pair"):
-        perturbed_negatives(rows.select([0]), kinds=["negation"], missing_negative="drop")
+        perturbed_negatives(rows.select([0]), kinds=["negation"], missing_negative="skip")
 
 
 def test_a_change_that_gives_a_right_text_does_not_count():

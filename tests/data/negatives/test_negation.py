@@ -7,8 +7,7 @@ import unicodedata
 
 import pytest
 
-from st_vi.data import sample_nli, sample_sts
-from st_vi.data.negatives.perturbations import swap_negation
+from st_vi.data import sample_nli, sample_sts, swap_negation
 
 NEGATION = re.compile(r"\b(?:không|chưa|chẳng|chả|đừng)\b", re.IGNORECASE)
 

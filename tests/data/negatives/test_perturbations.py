@@ -12,11 +12,11 @@ from typing import get_args
 
 import pytest
 
-from st_vi.data import sample_nli
-from st_vi.data.negatives.perturbations import (
+from st_vi.data import (
     NUMBERS,
     Order,
     change_order,
+    sample_nli,
     strip_diacritics,
     swap_negation,
     swap_number,
