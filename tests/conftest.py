@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 import shutil
 import signal
@@ -28,7 +27,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
 from st_vi.modules import MLPHead
-from tests.browser import browser  # noqa: F401
+from tests.helpers.browser import browser  # noqa: F401
 
 torch.set_num_threads(1)  # threads only get in each other's way on models this small
 
@@ -51,7 +50,7 @@ SENTENCES = [
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What needs a browser comes last, and the notebooks before the site, which shows what they gave.
 
-    With several workers (pytest-xdist), one has all of these, and one all of the fuzzed tests, which are counted.
+    With several workers (pytest-xdist), one has all of these. A file of fuzzed tests is one worker's, too: it counts.
     """
     last = {"notebooks": 1, "docs": 2}
     items.sort(key=lambda item: last.get(item.path.parent.name, 0))
@@ -59,21 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.parent.name in last:
             item.add_marker(pytest.mark.xdist_group("browser"))
         if item.path.name.startswith("test_fuzz"):
-            item.add_marker(pytest.mark.xdist_group("fuzz"))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What tests want to be seen when they pass, such as seeds: `record_property("shown", text)`."""
-    for report in terminalreporter.getreports("passed"):
-        for text in (value for name, value in report.user_properties if name == "shown"):
-            terminalreporter.write_line(str(text))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def garbage_of_its_own() -> None:
-    """Leave what is there by now out of garbage collection: the trainer collects after every training."""
-    gc.collect()
-    gc.freeze()
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 def tiny_tokenizer(max_length: int = 64) -> PreTrainedTokenizerFast:

@@ -16,19 +16,15 @@ import torch
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging
-from typer.testing import CliRunner
 
-from st_vi.__main__ import app, main
+from st_vi.__main__ import main
 from st_vi.data import sample_nli, sample_retrieval
 from st_vi.encoding.search.words import syllables
 from st_vi.hub import load
 from st_vi.recipes.examples.demo import Answer, DemoResult
 from st_vi.text import strip_diacritics
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
-
-
-def st_vi(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+from tests.helpers.command_line import st_vi
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

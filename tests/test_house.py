@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -119,3 +120,10 @@ def test_the_page_shows_the_rooms_as_they_are():
     if os.environ.get("ST_VI_ACCEPT_HOUSE"):
         PAGE.write_text(expected, encoding="utf-8")
     assert PAGE.read_text(encoding="utf-8") == expected, "ST_VI_ACCEPT_HOUSE=1 writes the table anew"
+
+
+def test_no_test_takes_from_another():
+    """What several need is in a conftest or in `tests/helpers`."""
+    taken = re.compile(r"(?:from|import) tests(?:\.\w+)*(?:\.| import )test_\w+")
+    files = [path for path in sorted((ROOT / "tests").rglob("*.py")) if path != Path(__file__)]
+    assert not [str(path) for path in files if taken.search(path.read_text(encoding="utf-8"))]

@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 from st_vi.hub import export_stock, import_viclsr, load
 from st_vi.modules import MLPHead
 from tests.conftest import SENTENCES
-from tests.modules.test_model_card import check
+from tests.helpers.cards import check
 
 SAFETENSORS, BIN = "model.safetensors", "pytorch_model.bin"
 LONG = " ".join(SENTENCES)  # more tokens than the tiny model has positions

@@ -27,7 +27,7 @@ from st_vi.hub import export_stock
 from st_vi.vocabulary.pieces import always_kept, count_pieces, pieces_of, tokenizer_spec, with_parts
 from st_vi.vocabulary.trim import _cut_embeddings, unwritable
 from tests.conftest import SENTENCES
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 ENGLISH = [
     "The weather was rainy, and all of the streets were flooded with water.",

@@ -13,7 +13,7 @@ from PIL import Image
 
 from st_vi import build_vipolyqwen
 from tests.clients.conftest import TEXTS
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from st_vi import build_viclsr
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -16,7 +16,7 @@ from st_vi import build_vipolyqwen
 from st_vi.encoding import encode_by_tokens
 from st_vi.encoding.batches import plan_batches, token_counts
 from tests.conftest import SENTENCES
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 TEXTS = [" ".join(SENTENCES[: 1 + i % 5]) if i % 7 == 0 else SENTENCES[i % 8][: 3 + i] for i in range(40)]
 

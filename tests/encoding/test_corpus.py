@@ -27,9 +27,9 @@ from st_vi.data import read_rows
 from st_vi.encoding import corpus, encode_corpus
 from st_vi.encoding.identity import model_identity
 from tests.conftest import SENTENCES
-from tests.processes import forked
-from tests.test_command_line import st_vi
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.command_line import st_vi
+from tests.helpers.processes import forked
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 ROWS = [{"text": f"{SENTENCES[i % 8]} {i}", "topic": "mưa" if i % 3 else None, "year": 2000 + i} for i in range(25)]
 

@@ -20,7 +20,7 @@ from st_vi.encoding import onnx_export
 from st_vi.encoding.onnx import OnnxEncoder
 from st_vi.encoding.onnx_export import export_onnx, quantize_onnx
 from tests.conftest import SENTENCES
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 needs_onnx = pytest.mark.skipif(
     not all(map(find_spec, ("onnx", "onnxruntime", "onnxscript"))), reason='needs pip install "st-vi[onnx]"'

@@ -16,7 +16,7 @@ from st_vi.encoding import encode_by_tokens, encode_corpus
 from st_vi.encoding.batches import token_counts
 from st_vi.encoding.rows import InputColumns, looks_like_picture
 from st_vi.inputs.pictures import open_image
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 COLOURS = ["red", "green", "blue", "orange", "black"]
 

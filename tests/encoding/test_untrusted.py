@@ -21,7 +21,7 @@ from st_vi import build_vipolyqwen
 from st_vi.encoding import untrusted_input
 from st_vi.encoding.untrusted import FORMATS
 from tests.docs.conftest import NO_RUN, ROOT, blocks
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from sentence_transformers.sentence_transformer.modules import BoW
 from st_vi.data.generated.composition import KINDS, composition_probes
 from st_vi.evaluation.composition import CompositionEvaluator
 from tests.conftest import SENTENCES
-from tests.evaluation.given import GivenVectors, at
+from tests.helpers.given import GivenVectors, at
 
 PROBES = (
     ["q"] * 5,

@@ -18,7 +18,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from st_vi.data import change_order
 from st_vi.evaluation.order_sensitivity import OrderSensitivityEvaluator
 from tests.conftest import SENTENCES, tiny_tokenizer
-from tests.evaluation.given import GivenVectors, at
+from tests.helpers.given import GivenVectors, at
 
 ITEMS = (
     ["q"] * 5,

@@ -21,7 +21,7 @@ from st_vi.data import sample_nli, sample_sts
 from st_vi.evaluation import CompositionEvaluator, TaskRetrievalEvaluator
 from st_vi.inputs.pictures import open_image
 from st_vi.recipes import vipolyqwen_evaluator
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
 def cosine(u, v):

@@ -16,7 +16,7 @@ from st_vi.encoding import encode_by_tokens
 from st_vi.encoding.batches import token_counts
 from st_vi.inputs.kinds import is_picture
 from st_vi.inspection.read_text import read_text
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
 @pytest.fixture(scope="module")

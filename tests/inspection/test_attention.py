@@ -17,7 +17,7 @@ from st_vi.inspection.faithfulness import cosine_drift, deletions, maskings
 from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer
 from st_vi.text import strip_diacritics
 from st_vi.text.units import groups, whole_letters, without
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 TEXTS = ["Trời mưa to ở Hà Nội.", "Con mèo đen 😀 ngủ.", "ạ"]
 PROMPT = "cặp câu: "

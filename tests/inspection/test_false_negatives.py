@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from st_vi.inspection.false_negatives import suspected_false_negatives, word_overlaps
-from tests.inspection.test_rankings import naive_rank
+from tests.helpers.naive import naive_rank
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from PIL import Image
 
 from st_vi import build_vipolyqwen
 from st_vi.inspection.patch_masks import mask_patches
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
 @pytest.fixture(scope="module")

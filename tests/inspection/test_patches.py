@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from st_vi import AttentionPooling, build_vipolyqwen
 from st_vi.inspection.patches import patch_at, patch_box, pixel_budget, view_patches
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 BUDGET = {"min_pixels": 4 * 28 * 28, "max_pixels": 512 * 28 * 28}
 

@@ -18,10 +18,7 @@ from st_vi.inspection.rankings import (
     top_k_margins,
 )
 from tests.conftest import SENTENCES
-
-
-def naive_rank(row, document):
-    return 1 + sum(row[other] >= row[document] for other in range(len(row)) if other != document)
+from tests.helpers.naive import naive_rank
 
 
 @pytest.fixture

@@ -21,20 +21,10 @@ from st_vi.losses import DLEMonitor
 from st_vi.recipes import build_vipolyqwen
 from st_vi.terms import PairBatch
 from tests.conftest import SENTENCES, tiny_tokenizer
-from tests.losses.test_embed import (  # noqa: F401  (fixtures)
-    BY_RANK,
-    PICTURES,
-    TEXTS,
-    S,
-    Summed,
-    assert_same,
-    columns_of,
-    forwards,
-    tiny_multimodal,
-)
-from tests.losses.test_warm_up import SETTINGS
-from tests.processes import on_two
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.columns import BY_RANK, PICTURES, TEXTS, S, Summed, assert_same, columns_of
+from tests.helpers.one_epoch import SETTINGS
+from tests.helpers.processes import on_two
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 NAN = float("nan")
 # Two tasks of two rows or more with terms that order rows or take the hardest negative, one of a single row.
@@ -84,7 +74,7 @@ def test_texts_equal_the_uncached_loss(tiny_model, kind, side, embed_once, mini_
 @pytest.mark.parametrize("mini_batches", MINI_BATCHES, ids=str)
 @pytest.mark.parametrize("embed_once", [True, False])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_pictures_equal_the_uncached_loss(tiny_multimodal, side, embed_once, mini_batches):  # noqa: F811
+def test_pictures_equal_the_uncached_loss(tiny_multimodal, side, embed_once, mini_batches):
     tiny_multimodal.tokenizer.padding_side = side
     loss = CachedDLELoss(tiny_multimodal, embed_once=embed_once, **mini_batches)
     ours = step(tiny_multimodal, loss, PICTURES, LABELS, prompt="<ocr> ")
@@ -117,7 +107,7 @@ def test_prompts_that_are_not_pooled(tiny_base, side, embed_once):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_inputs_that_cannot_be_forwarded_together(tiny_model, side, forwards):  # noqa: F811
+def test_inputs_that_cannot_be_forwarded_together(tiny_model, side, forwards):
     """Columns of one length each, padded by nothing, and columns with padding on both sides."""
     tiny_model.double().tokenizer.padding_side = side
     columns, shapes = [[S[0], S[0]], ["mưa", "mưa"], [S[4], S[4]]], forwards(tiny_model)
@@ -138,7 +128,7 @@ def test_inputs_that_cannot_be_forwarded_together(tiny_model, side, forwards):  
     assert_same(*results, 1e-9)
 
 
-def test_mini_batches_hold_each_distinct_input_once(tiny_model, forwards):  # noqa: F811
+def test_mini_batches_hold_each_distinct_input_once(tiny_model, forwards):
     shapes = forwards(tiny_model)
     step(tiny_model, CachedSupConNLILoss(tiny_model, mini_batch_size=3), TEXTS)
     distinct = len({text for column in TEXTS for text in column}) + 1  # one is its row's own negative

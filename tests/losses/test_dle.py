@@ -9,13 +9,8 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from st_vi import VIPOLYQWEN_TASKS, DLELoss, SupConNLILoss, Task
 from st_vi.terms import CosineAlignment, InfoNCE, PairwiseRank, ScoreMSE, Term, pairs
-from tests.processes import on_two
-
-NAN = float("nan")
-LABELS = torch.tensor(
-    [[0, 0.1], [2, NAN], [0, 0.8], [1, NAN], [4, NAN], [0, 0.8], [2, NAN], [1, NAN], [4, NAN], [4, NAN], [3, NAN]],
-    dtype=torch.float64,
-)
+from tests.helpers.columns import LABELS, NAN
+from tests.helpers.processes import on_two
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import random
 from datetime import timedelta
 from itertools import combinations
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -21,41 +20,9 @@ from st_vi.losses import DLELoss, SupConNLILoss, embed
 from st_vi.losses.content import content_ids
 from st_vi.losses.embed import cut, embed_distinct
 from st_vi.losses.inputs import Inputs
-from st_vi.recipes import build_vipolyqwen
 from tests.conftest import SENTENCES
-from tests.processes import on_two
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
-
-S = [sentence.rsplit(maxsplit=i)[0] for i, sentence in enumerate(SENTENCES)]  # of many lengths
-TEXTS = [
-    [S[0], S[0], S[1], S[2], S[0]],  # one anchor three times
-    [S[3], S[4], S[3], S[0], S[3]],  # one positive under two anchors; an anchor as a positive
-    [S[5], S[1], S[4], S[2], "mưa"],  # an anchor as its own negative
-]
-
-
-def picture(width, height, seed):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
-
-
-WIDE, TALL = picture(84, 56, 0), picture(28, 56, 1)
-PICTURES = [
-    [
-        {"image": WIDE, "text": "Có mấy con mèo?"},
-        {"image": WIDE, "text": "Màu gì?"},
-        TALL,
-        {"image": [TALL, WIDE], "text": "Hai bức ảnh này khác nhau ở đâu?"},
-        "Trời mưa to nên đường phố ngập nước, xe cộ không đi lại được nữa.",
-    ],
-    ["Ba con.", "Đen.", {"image": [WIDE, TALL], "text": "Đen."}, "Ba con.", TALL],
-]
-
-
-@pytest.fixture(scope="module")
-def tiny_multimodal(tmp_path_factory):
-    torch.manual_seed(0)
-    path = save_tiny_qwen2_vl(tmp_path_factory.mktemp("tiny-qwen2-vl"))
-    return build_vipolyqwen(path, embedding_dimension=16, min_pixels=28 * 28, max_pixels=8 * 28 * 28).train()
+from tests.helpers.columns import BY_RANK, PICTURES, TEXTS, S, Summed, assert_same, columns_of
+from tests.helpers.processes import on_two
 
 
 def step(model, embeddings):
@@ -68,41 +35,12 @@ def step(model, embeddings):
     return [e.detach() for e in embeddings], gradients
 
 
-def assert_same(first, second, tolerance):
-    for mine, theirs in zip(first[0], second[0], strict=True):
-        torch.testing.assert_close(mine, theirs, atol=tolerance, rtol=tolerance)
-    assert first[1].keys() == second[1].keys() and first[1]
-    for name, expected in second[1].items():
-        most = tolerance * max(1.0, float(expected.abs().max()))
-        torch.testing.assert_close(first[1][name], expected, atol=most, rtol=0, msg=lambda m, name=name: f"{name}: {m}")
-
-
-def columns_of(model, columns, **kwargs):
-    return [model.preprocess(column, **kwargs) for column in columns]
-
-
 def embed_both(model, columns, **kwargs):
     """Ours and the naive way, on features of their own."""
     features = columns_of(model, columns, **kwargs)
     ours = step(model, embed_distinct(model, features, content_ids(features)))
     naive = step(model, [model(column)["sentence_embedding"] for column in columns_of(model, columns, **kwargs)])
     return ours, naive
-
-
-@pytest.fixture
-def forwards():
-    """`watch(model)` gives a list to which every forward appends the shape of its input_ids."""
-    handles = []
-
-    def watch(model):
-        shapes = []
-        hook = model.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0]["input_ids"].shape)))
-        handles.append(hook)
-        return shapes
-
-    yield watch
-    for handle in handles:
-        handle.remove()
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -289,17 +227,6 @@ def test_losses_are_the_same_with_and_without(tiny_model, kind, wrap):
     assert_same(*results, 1e-5)
 
 
-class Summed(torch.nn.Module):
-    """Stock MatryoshkaLoss adds up scalars; `DLELoss` gives a dict."""
-
-    def __init__(self, loss):
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, features, labels):
-        return sum(self.loss(features, labels).values())
-
-
 @pytest.mark.parametrize("embed_once", [True, False])
 def test_repeats_that_count_as_negatives_are_merged_all_the_same(tiny_model, embed_once, forwards):
     shapes = forwards(tiny_model)
@@ -308,10 +235,6 @@ def test_repeats_that_count_as_negatives_are_merged_all_the_same(tiny_model, emb
     embeddings = [tiny_model(column)["sentence_embedding"] for column in columns_of(tiny_model, TEXTS[:2])]
     torch.testing.assert_close(actual, sum(loss.compute_loss_from_embeddings(embeddings, LABELS).values()))
     assert sum(rows for rows, _ in shapes[:-2]) == (5 if embed_once else 10)
-
-
-# Rank 0 has two different texts of one length in each column, rank 1 has ten of all lengths.
-BY_RANK = [[[S[0]] * 4, ["mưa"] * 4, [S[2]] * 4], [S[:4], S[4:8], [S[2], "mưa", " ".join(SENTENCES), S[1]]]]
 
 
 def run_rank(rank, folder, base):

@@ -9,7 +9,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from st_vi import DLELoss
 from st_vi.losses import DLEMonitor
 from st_vi.terms import CosineAlignment, InfoNCE, PairBatch, ScoreMSE
-from tests.losses.test_dle import LABELS, NAN
+from tests.helpers.columns import LABELS, NAN
 
 
 def log(monitor, tmp_path, **logs):

@@ -14,8 +14,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from st_vi import CachedSupConNLILoss, SupConNLILoss
-from tests.losses.test_embed import BY_RANK
-from tests.processes import on_two
+from tests.helpers.columns import BY_RANK
+from tests.helpers.processes import on_two
 
 
 def encoder(base):

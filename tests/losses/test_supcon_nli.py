@@ -10,9 +10,8 @@ from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, Mu
 from st_vi.losses import SupConNLILoss
 from st_vi.losses.content import content_ids
 from tests.conftest import SENTENCES
-from tests.processes import on_two
-from tests.terms.test_contrastive import naive_direction
-from tests.terms.test_pairs import naive_masks
+from tests.helpers.naive import naive_direction, naive_masks
+from tests.helpers.processes import on_two
 
 
 def gradients(model):

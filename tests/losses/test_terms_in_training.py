@@ -14,7 +14,7 @@ from datasets import Dataset
 from st_vi import DLELoss, Task, terms, train_vipolyqwen
 from st_vi.tasks import VIPOLYQWEN_TASKS
 from tests.conftest import SENTENCES
-from tests.trust.strategies import SHARE
+from tests.helpers.fuzz import SHARE
 
 STEPS = 200 if SHARE == 1 else 30
 ALL = {name: getattr(terms, name)() for name in terms.__all__ if name not in ("PairBatch", "Term", "View")}

@@ -9,6 +9,7 @@ from st_vi import DLELoss
 from st_vi.losses import InfoNCEWarmUp
 from st_vi.recipes import train_vipolyqwen
 from tests.conftest import SENTENCES
+from tests.helpers.one_epoch import SETTINGS
 
 
 class Stop(TrainerCallback):
@@ -21,17 +22,6 @@ def rows():
     halves = [sentence.split(maxsplit=4) for sentence in SENTENCES]
     columns = {"anchor": [" ".join(words[:4]) for words in halves], "positive": [words[4] for words in halves]}
     return Dataset.from_dict(columns | {"task": ["ocr"] * len(SENTENCES)})
-
-
-SETTINGS = {
-    "per_device_train_batch_size": 2,
-    "gradient_accumulation_steps": 1,
-    "num_train_epochs": 1,
-    "logging_steps": 1,
-    "save_strategy": "steps",
-    "save_steps": 1,
-    "use_cpu": True,
-}
 
 
 def logged(trainer):

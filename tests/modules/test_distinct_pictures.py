@@ -9,7 +9,7 @@ from PIL import Image
 
 from st_vi import build_vipolyqwen
 from st_vi.modules.distinct_pictures import distinct
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
 def picture(seed, size=(56, 84)):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 import re
 import shutil
 
 import pytest
-import torch
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
@@ -21,35 +18,10 @@ from transformers import TrainerCallback
 
 from st_vi import MLPHead, build_viclsr, build_vipolyqwen, export_stock, load, train_viclsr, train_vipolyqwen
 from st_vi.data import nli_to_triplets, sample_nli
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.cards import card, check
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 SETTINGS = {"per_device_train_batch_size": 4, "disable_tqdm": True, "use_cpu": True, "max_steps": 2}
-
-
-def card(folder):
-    return (folder / "README.md").read_text(encoding="utf-8")
-
-
-def run_code(folder):
-    """Run all Python of the card: its names, what it printed, and what the card says that it prints."""
-    blocks = re.findall(r"```python\n(.*?)```", card(folder), re.DOTALL)
-    assert blocks
-    told, names = io.StringIO(), {}
-    with contextlib.redirect_stdout(told):
-        for code in blocks:
-            exec(compile(code, str(folder / "README.md"), "exec"), names)
-    said = "\n".join(line[2:] for line in blocks[0].splitlines() if re.match(r"# (tensor|\s+\[)", line))
-    return names, told.getvalue(), said
-
-
-def check(folder):
-    names, told, said = run_code(folder)
-    assert len(names["embeddings"]) == len(names["similarities"]) == 3
-    printed = [float(number) for number in re.findall(r"-?\d+\.\d+", told)]
-    expected = [float(number) for number in re.findall(r"-?\d+\.\d+", said)]
-    assert len(printed) == 9 and torch.allclose(torch.tensor(printed), torch.tensor(expected), atol=0.02)  # JPEG
-    assert "NoneType" not in card(folder) and "sentence_transformers_model_id" not in card(folder)
-    return names
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from sentence_transformers.util import fullname
 from st_vi.modules import AttentionPooling, qwen2_vl
 from st_vi.modules.qwen2_vl import Qwen2VLTransformer
 from st_vi.tasks import PREFIXES
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 BUDGET = {"min_pixels": 28 * 28, "max_pixels": 8 * 28 * 28}
 

@@ -15,7 +15,7 @@ from st_vi import build_vipolyqwen
 from st_vi.inspection.attention import pool_texts
 from st_vi.modules import AttentionPooling
 from tests.conftest import SENTENCES
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 THREADS, BATCHES = 4, 15
 

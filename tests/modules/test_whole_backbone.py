@@ -12,7 +12,7 @@ from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from st_vi import build_viclsr, build_vipolyqwen, load
 from tests.conftest import SENTENCES
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
 def rename(folder, change):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from st_vi import build_viclsr, build_vipolyqwen, export_stock, load
 from st_vi.__main__ import app
 from st_vi.data import sample_nli
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
 def stock(base, *more, pooling="cls"):

@@ -17,8 +17,8 @@ from transformers.utils.versions import require_version
 
 from st_vi import DLELoss, build_vipolyqwen, load, train_vipolyqwen
 from st_vi.recipes.lora import lora_config, merge_lora
-from tests.recipes.test_vipolyqwen import SETTINGS, BestIsStepThree, Interruption
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.vipolyqwen import SETTINGS, BestIsStepThree, Interruption
 
 pytest.importorskip("peft", reason='needs pip install "st-vi[lora]"')
 RED = Image.new("RGB", (56, 56), "red")

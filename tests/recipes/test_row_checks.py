@@ -14,7 +14,7 @@ from st_vi.data import MixedTaskCollator, check_task_rows, combine_rows
 from st_vi.data.sources import task_rows
 from st_vi.modules import Qwen2VLTransformer
 from st_vi.terms import InfoNCE, ListwiseDistillation, NestedOrdinal, SoftLabelKL, TeacherCosine
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 NAN = math.nan
 ROW = {"anchor": "Trời mưa.", "positive": "Có mưa.", "task": "instr"}

@@ -12,7 +12,7 @@ from transformers import set_seed
 from st_vi import SupConNLILoss, build_viclsr, load, train_viclsr
 from st_vi.data import nli_to_triplets, sample_nli
 from st_vi.modules.saved_module import declare_requirement
-from tests.processes import on_two
+from tests.helpers.processes import on_two
 
 
 def train(base, folder, rows=8, processes=1, **arguments):

@@ -15,26 +15,12 @@ from st_vi import SupConNLILoss, build_viclsr, load, train_viclsr
 from st_vi.data import nli_to_triplets, sample_nli
 from st_vi.evaluation import GeometryEvaluator, NLISimilarityEvaluator
 from tests.conftest import SENTENCES
-
-SETTINGS = {
-    "num_train_epochs": 2,
-    "per_device_train_batch_size": 4,
-    "learning_rate": 1e-2,
-    "save_strategy": "steps",
-    "save_steps": 3,
-    "disable_tqdm": True,
-    "use_cpu": True,
-}
+from tests.helpers.viclsr import SETTINGS, built
 
 
 @pytest.fixture(scope="module")
 def triplets():
     return nli_to_triplets(sample_nli().select(range(48)))["triplets"]  # 16 rows: 4 steps an epoch
-
-
-def built(tiny_base):
-    torch.manual_seed(0)
-    return build_viclsr(tiny_base)
 
 
 def test_parts(tiny_base):

@@ -9,25 +9,13 @@ import torch
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
-from sentence_transformers.base.evaluation import BaseEvaluator
-from transformers import TrainerCallback
 
 from st_vi import build_vipolyqwen, load, train_vipolyqwen
 from st_vi.data import MixedTaskCollator, split_by_task
 from st_vi.evaluation import TaskRetrievalEvaluator
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.vipolyqwen import SETTINGS, BestIsStepThree, Interruption
 
-SETTINGS = {
-    "num_train_epochs": 2,
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 1,
-    "save_strategy": "steps",
-    "save_steps": 3,
-    "learning_rate": 1e-3,
-    "logging_steps": 1,
-    "disable_tqdm": True,
-    "use_cpu": True,
-}
 COLOURS = {"red": "đỏ", "blue": "xanh dương", "green": "xanh lá", "yellow": "vàng"}
 
 
@@ -98,12 +86,6 @@ def test_two_learning_rates(tiny_qwen, rows, tmp_path):
     assert vision and by_rate[2e-6] == vision
 
 
-class Interruption(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 5:
-            raise KeyboardInterrupt
-
-
 def test_an_interrupted_mixed_training_ends_with_the_same_weights(tiny_qwen, rows, tmp_path):
     whole = built(tiny_qwen)
     settings = SETTINGS | {"prefix_dropout": 0.5}
@@ -119,17 +101,6 @@ def test_an_interrupted_mixed_training_ends_with_the_same_weights(tiny_qwen, row
         assert torch.equal(resumed.state_dict()[name], value), name
     inputs = ["Xin chào", rows[0]["anchor_image"]]
     assert (load(tmp_path / "cut").encode(inputs) == whole.encode(inputs)).all()
-
-
-class BestIsStepThree(BaseEvaluator):
-    def __init__(self):
-        super().__init__()
-        self.primary_metric, self.weights = "liked", None
-
-    def __call__(self, model, output_path=None, epoch=-1, steps=-1):
-        if steps == 3:
-            self.weights = {name: value.clone() for name, value in model.state_dict().items()}
-        return {"liked": float(steps == 3)}
 
 
 def test_the_best_checkpoint_brings_pooling_and_head_back(tiny_qwen, rows, tmp_path):

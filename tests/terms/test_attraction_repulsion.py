@@ -7,7 +7,7 @@ import torch
 
 from st_vi.terms import PairBatch
 from st_vi.terms.attraction_repulsion import AttractionRepulsion
-from tests.terms.term_checks import (
+from tests.helpers.term_checks import (
     assert_fp32_inside,
     assert_own_rows,
     assert_same,

@@ -8,25 +8,7 @@ import pytest
 import torch
 
 from st_vi.terms import InfoNCE, PairBatch
-from tests.terms.test_pairs import ANCHORS, NEGATIVES, POSITIVES, ids, naive_masks
-
-
-def cosine(u, v):
-    return (u @ v) / (u.norm() * v.norm())
-
-
-def naive_direction(queries, candidates, masks, temperature, weight):
-    positive, negative, hard = masks
-    losses = []
-    for i, query in enumerate(queries):
-        logits = [cosine(query, c) / temperature + weight * float(hard[i, j]) for j, c in enumerate(candidates)]
-        total = sum(logits[j].exp() for j in range(len(candidates)) if positive[i, j] or negative[i, j])
-        own = [logits[j] for j in range(len(candidates)) if positive[i, j]]
-        if negative[i].any():
-            losses.append(-sum((logit.exp() / total).log() for logit in own) / len(own))
-        else:
-            losses.append(query.sum() * 0)
-    return torch.stack(losses)
+from tests.helpers.naive import ANCHORS, NEGATIVES, POSITIVES, ids, naive_direction, naive_masks
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

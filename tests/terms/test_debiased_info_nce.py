@@ -9,9 +9,7 @@ import torch
 
 from st_vi.terms import InfoNCE, PairBatch
 from st_vi.terms.debiased_info_nce import DebiasedInfoNCE
-from tests.terms.test_contrastive import cosine
-from tests.terms.test_pairs import ANCHORS, NEGATIVES, POSITIVES, naive_masks
-from tests.terms.test_soft_info_nce import KNOWN, batch
+from tests.helpers.naive import ANCHORS, KNOWN, NEGATIVES, POSITIVES, batch, cosine, naive_masks
 
 
 def naive_direction(queries, candidates, masks, prior, temperature, hard_weight=0.0):

@@ -9,7 +9,7 @@ import torch
 
 from st_vi.terms import PairBatch
 from st_vi.terms.listwise_distillation import ListwiseDistillation
-from tests.terms.test_teacher import assert_equals_loop, assert_finite_when_degenerate, taught_batch, taught_rows
+from tests.helpers.taught import assert_equals_loop, assert_finite_when_degenerate, taught_batch, taught_rows
 
 
 def naive_row(candidates, temperature, min_score):

@@ -9,7 +9,8 @@ import torch
 
 from st_vi.terms import PairBatch
 from st_vi.terms.multi_view_singular_value import MultiViewSingularValue
-from tests.terms.term_checks import (
+from tests.helpers.naive import ANCHORS, MORE, POSITIVES
+from tests.helpers.term_checks import (
     assert_fp32_inside,
     assert_own_rows,
     assert_same,
@@ -19,7 +20,6 @@ from tests.terms.term_checks import (
     run_degenerate,
     unit,
 )
-from tests.terms.test_pairs import ANCHORS, MORE, POSITIVES
 
 
 def naive_directions(pairs):

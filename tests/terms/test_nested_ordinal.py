@@ -9,7 +9,7 @@ import torch
 
 from st_vi.terms import PairBatch
 from st_vi.terms.nested_ordinal import NestedOrdinal
-from tests.terms.term_checks import (
+from tests.helpers.term_checks import (
     SCORES,
     assert_fp32_inside,
     assert_own_rows,

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 
 from st_vi.terms import PairBatch
 from st_vi.terms.rank_list_style import RankListStyle
-from tests.terms.test_contrastive import cosine
-from tests.terms.test_scored import MAPPINGS
+from tests.helpers.naive import MAPPINGS, cosine
 
 SCORES = [0.2, 0.9, math.nan, 0.9, 0.0, 1.0, 0.5, 0.4, math.nan]  # missing ones and a tie
 

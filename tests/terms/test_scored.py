@@ -9,11 +9,9 @@ import pytest
 import torch
 
 from st_vi.terms import CosineAlignment, HardestNegativeMargin, PairBatch, PairwiseRank, ScoreMSE
-from tests.terms.test_contrastive import cosine
-from tests.terms.test_pairs import ANCHORS, POSITIVES, ids, naive_masks
+from tests.helpers.naive import ANCHORS, MAPPINGS, POSITIVES, cosine, ids, naive_masks
 
 SCORES = [0.2, 0.9, float("nan"), 0.9, 0.0, 1.0]  # a missing one and a tie
-MAPPINGS = {"affine": lambda c: (c + 1) / 2, "clamp": lambda c: c.clamp(min=0), "identity": lambda c: c}
 
 
 @pytest.fixture

@@ -9,10 +9,7 @@ import torch
 
 from st_vi.terms import InfoNCE, PairBatch
 from st_vi.terms.soft_info_nce import SoftInfoNCE
-from tests.terms.test_contrastive import cosine
-from tests.terms.test_pairs import ANCHORS, NEGATIVES, POSITIVES, ids, naive_masks
-
-KNOWN = {"anchor_ids": ids(ANCHORS), "candidate_ids": ids(POSITIVES + NEGATIVES[0] + NEGATIVES[1])}
+from tests.helpers.naive import ANCHORS, KNOWN, NEGATIVES, POSITIVES, batch, cosine, naive_masks
 
 
 def naive_direction(queries, candidates, masks, alpha, beta, t, temperature=0.3, hard_weight=0.0):
@@ -30,11 +27,6 @@ def naive_direction(queries, candidates, masks, alpha, beta, t, temperature=0.3,
             denominator = denominator + w * (s[j] / temperature + hard_weight * float(hard[i, j])).exp()
         losses.append(-sum(((s[p] / temperature).exp() / denominator).log() for p in positives) / len(positives))
     return torch.stack(losses)
-
-
-def batch():
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(*shape, 5, generator=generator, dtype=torch.float64) for shape in ((6,), (6,), (2, 6))]
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

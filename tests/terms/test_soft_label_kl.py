@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from st_vi.terms import PairBatch
 from st_vi.terms.soft_label_kl import SoftLabelKL
-from tests.terms.test_teacher import assert_equals_loop, assert_finite_when_degenerate, taught_batch, taught_rows
+from tests.helpers.taught import assert_equals_loop, assert_finite_when_degenerate, taught_batch, taught_rows
 
 
 def naive_row(candidates, temperature, margin, symmetric, floor):

@@ -9,7 +9,8 @@ import torch
 
 from st_vi.terms import PairBatch
 from st_vi.terms.sup_re_mix import SupReMix
-from tests.terms.term_checks import (
+from tests.helpers.naive import ANCHORS, POSITIVES
+from tests.helpers.term_checks import (
     SCORES,
     assert_fp32_inside,
     assert_own_rows,
@@ -19,7 +20,6 @@ from tests.terms.term_checks import (
     run_degenerate,
     unit,
 )
-from tests.terms.test_pairs import ANCHORS, POSITIVES
 
 
 def naive(a, p, scores, same_pair, mix, temperature):

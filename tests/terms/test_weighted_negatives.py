@@ -9,7 +9,7 @@ import torch
 
 from st_vi.terms import InfoNCE, PairBatch
 from st_vi.terms.weighted_negatives import WeightedNegatives
-from tests.terms.term_checks import (
+from tests.helpers.term_checks import (
     assert_fp32_inside,
     assert_own_rows,
     assert_same,

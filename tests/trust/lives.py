@@ -23,7 +23,7 @@ from st_vi import build_viclsr, build_vipolyqwen, load, train_viclsr, train_vipo
 from st_vi.data import nli_to_triplets, sample_nli
 from st_vi.encoding import encode_corpus
 from tests.conftest import SENTENCES
-from tests.trust.strategies import SHARE
+from tests.helpers.fuzz import SHARE
 
 KILLS = max(4, round(20 * SHARE))
 SETTINGS = {

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from st_vi import load
 from st_vi.encoding import encode_corpus
 from tests.conftest import SENTENCES
-from tests.processes import forked
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.processes import forked
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 from tests.trust import lives
 
 LIMIT = 300  # seconds for a process; one that takes longer hangs

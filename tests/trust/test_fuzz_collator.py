@@ -11,7 +11,7 @@ from PIL import Image
 
 from st_vi import VIPOLYQWEN_TASKS, MixedTaskCollator
 from st_vi.data import check_task_rows
-from tests.trust.strategies import (
+from tests.helpers.fuzz import (
     INF,
     NAN,
     ODD_TEXTS,
@@ -19,6 +19,7 @@ from tests.trust.strategies import (
     REFUSED,
     SENTENCES,
     SURROGATES,
+    files,
     fuzz,
     good_texts,
     mostly_good_texts,
@@ -28,7 +29,8 @@ from tests.trust.strategies import (
     tables,
     texts,
 )
-from tests.trust.test_fuzz_images import files
+
+CASES = 1  # with ST_VI_FUZZ=1
 
 NAMES = [task.name for task in VIPOLYQWEN_TASKS]
 SCORES = (0, 1, 0.25, NAN, None, True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from functools import cache
 
 import numpy as np
 import pytest
@@ -12,7 +11,9 @@ from PIL import Image
 
 from st_vi.data.row_values import images_of
 from st_vi.inputs.pictures import MAX_ASPECT_RATIO, open_image
-from tests.trust.strategies import ODD_VALUES, REFUSED, SURROGATES, fuzz, outcome
+from tests.helpers.fuzz import ODD_VALUES, REFUSED, SURROGATES, files, fuzz, outcome
+
+CASES = 1  # with ST_VI_FUZZ=1
 
 MODES = (
     "1",
@@ -34,32 +35,6 @@ MODES = (
     "I;16B",
 )
 SIZES = ((1, 1), (1, 2), (3, 200), (200, 3), (40, 30), (1, 199), (1, 201), (201, 1), (0, 0), (0, 3), (20_000, 10))
-
-
-@cache
-def files() -> tuple[bytes, ...]:
-    """One picture in the formats that people have, still and animated, upright and turned."""
-    ramp = np.arange(24 * 16, dtype=np.uint16).reshape(24, 16)
-    rgb = Image.fromarray(np.stack([ramp % 256, ramp // 2, 255 - ramp % 256], axis=2).astype(np.uint8))
-    alpha, grey16 = rgb.convert("RGBA"), Image.fromarray(ramp * 150)
-    turned = rgb.getexif()
-    turned[0x0112] = 6
-    frames = [rgb.rotate(90 * k) for k in range(3)]
-    kinds = [
-        *((rgb, "PNG", {}), (grey16, "PNG", {}), (rgb.quantize(8), "PNG", {"transparency": 0}), (alpha, "PNG", {})),
-        *((rgb.convert("LA"), "PNG", {}), (rgb.convert("1"), "PNG", {}), (rgb, "PNG", {"exif": turned})),
-        *((rgb, "JPEG", {}), (rgb, "JPEG", {"exif": turned}), (rgb.convert("CMYK"), "JPEG", {}), (rgb, "BMP", {})),
-        *((rgb, "JPEG", {"progressive": True}), (rgb.convert("L"), "JPEG", {}), (rgb, "WEBP", {}), (rgb, "PPM", {})),
-        *((alpha, "WEBP", {"lossless": True}), (rgb, "TIFF", {}), (rgb, "TIFF", {"compression": "tiff_lzw"})),
-        *((grey16, "TIFF", {}), (rgb, "GIF", {}), (rgb, "ICO", {}), (rgb, "TGA", {}), (rgb, "JPEG2000", {})),
-        *((rgb, kind, {"save_all": True, "append_images": frames}) for kind in ("GIF", "WEBP", "PNG", "TIFF")),
-    ]
-    made = []
-    for image, kind, options in kinds:
-        buffer = io.BytesIO()
-        image.save(buffer, kind, **options)
-        made.append(buffer.getvalue())
-    return tuple(made)
 
 
 @st.composite

@@ -19,21 +19,23 @@ from st_vi.encoding import encode_by_tokens, encode_corpus, onnx
 from st_vi.modules import WordSegmentedTransformer
 from st_vi.text import is_unicode
 from tests.conftest import tiny_tokenizer
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
-from tests.trust.strategies import (
+from tests.helpers.fuzz import (
     LONG,
     NAN,
     ODD_TEXTS,
     REFUSED,
     SENTENCES,
     SURROGATES,
+    files,
     fuzz,
     odd_values,
     outcome,
     texts,
     unicode_texts,
 )
-from tests.trust.test_fuzz_images import files
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
+
+CASES = 1  # with ST_VI_FUZZ=1
 
 LIKE_PICTURES = ("data:image/png;base64,AAAA",)  # stock takes a text for a picture that looks like one
 plain_texts = unicode_texts.filter(lambda text: text not in LIKE_PICTURES)

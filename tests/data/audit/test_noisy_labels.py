@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import KFold, StratifiedGroupKFold
 
 from st_vi.data.audit.noisy_labels import label_suspects, score_suspects
-from tests.data.audit.test_quality import Given, at
+from tests.helpers.given import GivenVectors, at
 
 MEANS = {"contradiction": 0.1, "neutral": 0.5, "entailment": 0.9}
 
@@ -34,20 +34,23 @@ def test_wrong_labels_come_first(features):
     wrong = {4, 30, 77, 101}
     rows, vectors = nli(wrong)
     settings = {} if features == "cosine" else {"classifier": LogisticRegression(C=10.0)}
-    found = label_suspects(rows, Given(vectors), features=features, **settings)
+    found = label_suspects(rows, GivenVectors(vectors), features=features, **settings)
     assert {suspect.row for suspect in found[:4]} == wrong
     names = list(MEANS)
     for suspect in found[:4]:
         assert suspect.label == rows[suspect.row]["label"] and suspect.expected == names[suspect.row % 3]
         assert suspect.probability < suspect.expected_probability
     own = [suspect.probability for suspect in found]
-    assert own == sorted(own) and len(label_suspects(rows, Given(vectors), features=features, limit=2, **settings)) == 2
+    assert (
+        own == sorted(own)
+        and len(label_suspects(rows, GivenVectors(vectors), features=features, limit=2, **settings)) == 2
+    )
 
 
 def test_equals_confident_learning_by_hand():
     rows, vectors = nli(wrong={3, 50}, noise=0.25)
     found = label_suspects(
-        rows, Given(vectors), features="cosine", folds=4, seed=1, classifier=LogisticRegression(), limit=None
+        rows, GivenVectors(vectors), features="cosine", folds=4, seed=1, classifier=LogisticRegression(), limit=None
     )
     classes = sorted(MEANS)
     x = np.array([vectors[text][0] for text in rows["hypothesis"]])[:, None]
@@ -77,7 +80,9 @@ def test_numbers_and_class_labels():
     rows, vectors = nli({4})
     named = rows.cast_column("label", ClassLabel(names=list(MEANS)))
     numbers = Dataset.from_dict({**rows.to_dict(), "label": named["label"][:]})
-    by_name, by_number = (label_suspects(part, Given(vectors), features="cosine")[0] for part in (named, numbers))
+    by_name, by_number = (
+        label_suspects(part, GivenVectors(vectors), features="cosine")[0] for part in (named, numbers)
+    )
     assert (by_name.row, by_number.row) == (4, 4)
     assert (by_name.label, by_number.label) == (rows[4]["label"], list(MEANS).index(rows[4]["label"]))
 
@@ -90,7 +95,7 @@ def test_scores_equal_a_loop_over_folds(fit):
     scores[17] = 5 - scores[17] + (2.5 if abs(scores[17] - 2.5) < 1 else 0)
     vectors = {"a": (1.0, 0.0)} | {f"t{i}": at(cosine) for i, cosine in enumerate(cosines)}
     columns = {"sentence1": ["a"] * 50, "sentence2": [f"t{i}" for i in range(50)], "score": scores.tolist()}
-    found = score_suspects(Dataset.from_dict(columns), Given(vectors), fit=fit, folds=5, seed=3, limit=None)
+    found = score_suspects(Dataset.from_dict(columns), GivenVectors(vectors), fit=fit, folds=5, seed=3, limit=None)
     expected = np.zeros(50)
     for train, test in KFold(5, shuffle=True, random_state=3).split(cosines):
         model = IsotonicRegression(out_of_bounds="clip") if fit == "isotonic" else LinearRegression()
@@ -112,7 +117,7 @@ def test_real_vectors_of_a_stock_model(tiny_model):
 
 def test_what_cannot_be_judged():
     rows, vectors = nli()
-    model = Given(vectors)
+    model = GivenVectors(vectors)
     with pytest.raises(ValueError, match="features must be one of"):
         label_suspects(rows, model, features="both")
     with pytest.raises(ValueError, match="folds must be 2 or more"):

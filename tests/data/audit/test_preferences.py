@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from st_vi.data import nli_to_triplets, sample_nli
 from st_vi.data.audit.preferences import flip_rows, preference_strength
-from tests.data.audit.test_quality import Given, at
+from tests.helpers.given import GivenVectors, at
 
 
 def ensemble(strengths):
@@ -20,7 +20,7 @@ def ensemble(strengths):
     for which in range(len(strengths[0])):
         vectors = {"a": (1.0, 0.0), "n": (0.0, 1.0)}
         vectors |= {f"p{i}": at(strengths[i][which]) for i in rows}
-        models.append(Given(vectors))
+        models.append(GivenVectors(vectors))
     columns = {"anchor": ["a"] * len(rows), "positive": [f"p{i}" for i in rows], "negative": ["n"] * len(rows)}
     return Dataset.from_dict(columns), models
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -16,24 +15,7 @@ from st_vi.data.audit.quality import (
     effective_contrastive_information,
     information_from_similarities,
 )
-
-
-class Given:
-    """A model that gives each text the vector it was given."""
-
-    def __init__(self, vectors):
-        self.vectors, self.asked = vectors, []
-
-    def encode(self, texts, **settings):
-        self.asked += texts
-        return np.array([self.vectors[text] for text in texts], dtype=np.float32)
-
-    encode_query = encode_document = encode
-
-
-def at(cosine):
-    """A unit vector with this cosine to (1, 0)."""
-    return cosine, math.sqrt(1 - cosine**2)
+from tests.helpers.given import GivenVectors, at
 
 
 def naive(positive, negative, teacher_positive, teacher_negative, absolute, relative):
@@ -110,8 +92,8 @@ def test_a_model_measures_hardness_and_a_teacher_safety():
     rows = Dataset.from_dict(
         {"anchor": ["a"] * 2, "positive": ["p", "q"], "negative_1": ["m", "n"], "negative_2": ["n"] * 2}
     )
-    model = Given({"a": (2.0, 0.0), "p": at(0.8), "q": at(0.5), "m": at(0.4), "n": at(0.2)})
-    teacher = Given({"a": (1.0, 0.0), "p": at(0.8), "q": at(0.5), "m": at(0.79), "n": at(0.1)})
+    model = GivenVectors({"a": (2.0, 0.0), "p": at(0.8), "q": at(0.5), "m": at(0.4), "n": at(0.2)})
+    teacher = GivenVectors({"a": (1.0, 0.0), "p": at(0.8), "q": at(0.5), "m": at(0.79), "n": at(0.1)})
     found = effective_contrastive_information(rows, model)
     assert (found.hardness, found.safety) == pytest.approx(((0.5 + 0.25 + 0.4 + 0.4) / 4, 1.0))
     assert sorted(model.asked) == ["a", "m", "n", "p", "q"]  # each text once
@@ -146,4 +128,4 @@ def test_what_the_stock_miner_keeps_is_safe(tiny_model):
 )
 def test_rows_that_cannot_be_scored(columns, message):
     with pytest.raises(ValueError, match=message):
-        effective_contrastive_information(Dataset.from_dict(columns), Given({}))
+        effective_contrastive_information(Dataset.from_dict(columns), GivenVectors({}))

@@ -14,7 +14,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 
 from st_vi.evaluation.geometry.class_tolerance import ToleranceByClassEvaluator
 from tests.conftest import SENTENCES
-from tests.evaluation.given import GivenVectors, at
+from tests.helpers.given import GivenVectors, at
 
 LABELS = ["weather", "weather", "school", 1, "sport", 1, "1", "weather"]
 

@@ -11,7 +11,7 @@ import torch
 from st_vi import build_viclsr, train_viclsr
 from st_vi.data import nli_to_triplets, sample_nli
 from st_vi.recipes.training.checkpoints import last_complete_checkpoint
-from tests.recipes.test_viclsr import SETTINGS, built
+from tests.helpers.viclsr import SETTINGS, built
 
 
 @pytest.fixture(scope="module")

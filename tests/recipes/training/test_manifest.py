@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from st_vi import CachedSupConNLILoss, SupConNLILoss, build_viclsr, build_vipolyqwen, load, train_viclsr
 from st_vi import train_vipolyqwen as train_mixed
 from st_vi.recipes.training.manifest import MANIFEST, check_folder, describe, differences
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 ROWS = {
     "anchor": [f"Hôm nay trời mưa to, ngày {n}." for n in range(24)],

@@ -14,7 +14,7 @@ from st_vi.data.generated.scenes import draw, scene
 from st_vi.inspection.patch_masks import mask_patches
 from st_vi.inspection.patches import view_patches
 from st_vi.viz.widgets.patch_explorer import NO_QUERY, TRANSPARENT, PatchExplorer
-from tests.tiny_qwen2_vl import save_tiny_qwen2_vl
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 QUERY = "Một hình tròn đỏ."
 SIDES = (56, 112, 224)

@@ -21,6 +21,8 @@ class GivenVectors:
         self.asked += texts
         return np.array([self.vectors[text] for text in texts], dtype=np.float32)
 
+    encode_query = encode_document = encode
+
     def _store(self, evaluator, metrics, *_) -> None:
         self.stored[evaluator] = metrics
 

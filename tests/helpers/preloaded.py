@@ -1,4 +1,4 @@
-"""What the server of `tests.processes` imports before it forks anything."""
+"""What the server of `tests.helpers.processes` imports before it forks anything."""
 
 from transformers import Qwen2VLModel, XLMRobertaModel  # noqa: F401  (imported when they are first used)
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping

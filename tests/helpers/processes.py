@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 def forked() -> ForkServerContext:
     """A context whose processes begin at once; all tests of a worker share the server."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.preloaded"])
+    context.set_forkserver_preload(["tests.helpers.preloaded"])
     return context
 
 

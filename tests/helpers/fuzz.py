@@ -7,6 +7,7 @@ A case is one call, or one input of a batch. `ST_VI_FUZZ_SEED` gives other cases
 from __future__ import annotations
 
 import atexit
+import io
 import math
 import os
 import shutil
@@ -16,6 +17,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -25,6 +27,7 @@ from datasets import Dataset
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
+from PIL import Image
 
 from tests.conftest import SENTENCES
 
@@ -163,3 +166,29 @@ def tables(draw: st.DrawFn, most_rows: int = 5, **columns: st.SearchStrategy) ->
         if kind == "none" and rows:
             data[name][draw(st.integers(0, rows - 1))] = None
     return Dataset.from_dict(data)
+
+
+@cache
+def files() -> tuple[bytes, ...]:
+    """One picture in the formats that people have, still and animated, upright and turned."""
+    ramp = np.arange(24 * 16, dtype=np.uint16).reshape(24, 16)
+    rgb = Image.fromarray(np.stack([ramp % 256, ramp // 2, 255 - ramp % 256], axis=2).astype(np.uint8))
+    alpha, grey16 = rgb.convert("RGBA"), Image.fromarray(ramp * 150)
+    turned = rgb.getexif()
+    turned[0x0112] = 6
+    frames = [rgb.rotate(90 * k) for k in range(3)]
+    kinds = [
+        *((rgb, "PNG", {}), (grey16, "PNG", {}), (rgb.quantize(8), "PNG", {"transparency": 0}), (alpha, "PNG", {})),
+        *((rgb.convert("LA"), "PNG", {}), (rgb.convert("1"), "PNG", {}), (rgb, "PNG", {"exif": turned})),
+        *((rgb, "JPEG", {}), (rgb, "JPEG", {"exif": turned}), (rgb.convert("CMYK"), "JPEG", {}), (rgb, "BMP", {})),
+        *((rgb, "JPEG", {"progressive": True}), (rgb.convert("L"), "JPEG", {}), (rgb, "WEBP", {}), (rgb, "PPM", {})),
+        *((alpha, "WEBP", {"lossless": True}), (rgb, "TIFF", {}), (rgb, "TIFF", {"compression": "tiff_lzw"})),
+        *((grey16, "TIFF", {}), (rgb, "GIF", {}), (rgb, "ICO", {}), (rgb, "TGA", {}), (rgb, "JPEG2000", {})),
+        *((rgb, kind, {"save_all": True, "append_images": frames}) for kind in ("GIF", "WEBP", "PNG", "TIFF")),
+    ]
+    made = []
+    for image, kind, options in kinds:
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        made.append(buffer.getvalue())
+    return tuple(made)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from st_vi.terms import PairBatch, Term
-from tests.terms.test_pairs import ANCHORS, MORE, NEGATIVES, POSITIVES, ids, naive_masks
+from tests.helpers.naive import ANCHORS, MORE, NEGATIVES, POSITIVES, ids, naive_masks
 
 SCORES = [0.2, 0.9, math.nan, 0.9, 0.0, 0.6]  # one missing and a tie
 
