@@ -9,10 +9,10 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from string import ascii_uppercase
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import bad_value, clean_text, clean_texts, find_columns
+from st_vi.data.columns import bad_value, check_choice, clean_text, clean_texts, find_columns
 from st_vi.data.labels import CONTRADICTION, ENTAILMENT, NEUTRAL, OTHER, canonical_labels
 from st_vi.data.triplets import MissingNegative, Report, Row, Triplets
 from st_vi.text import comparison_key
@@ -71,12 +71,9 @@ def nli_to_triplets(
         {'rows read': 2, 'entailment': 1, 'contradiction': 1, 'anchors': 1, 'triplets': 1}
     """
     dataset = as_dataset(dataset)
-    for name, value, choices in (
-        ("neutral", neutral, Neutral),
-        ("missing_negative", missing_negative, MissingNegative),
-        ("conflict", conflict, Conflict),
-    ):
-        _check_choice(name, value, choices)
+    check_choice("neutral", neutral, Neutral)
+    check_choice("missing_negative", missing_negative, MissingNegative)
+    check_choice("conflict", conflict, Conflict)
     roles = ("hypothesis", "premise") if reverse else ("premise", "hypothesis")
     found = find_columns(dataset.column_names, (*roles, "label"), columns)
     names = canonical_labels(dataset, found["label"], labels)
@@ -188,7 +185,7 @@ def reading_comprehension_to_triplets(
         'mèo'
     """
     dataset = as_dataset(dataset)
-    _check_choice("conflict", conflict, Conflict)
+    check_choice("conflict", conflict, Conflict)
     roles = ("passage", "question", "options", "answer")
     found = find_columns(dataset.column_names, roles, columns, optional=("passage",))
     report, rows = (
@@ -288,11 +285,6 @@ def _check_template(template: str) -> None:
         template.format(question="", passage="")
     except (AttributeError, KeyError, IndexError, ValueError) as error:
         raise ValueError(f"template may name {{question}} and {{passage}} only, got {template!r}") from error
-
-
-def _check_choice(name: str, value: str, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise ValueError(f"{name} must be one of {get_args(choices)}, got {value!r}")
 
 
 def _without_zeros(report: Report) -> Report:

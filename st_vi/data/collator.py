@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 from zlib import crc32
 
 import torch
 from sentence_transformers.base.data_collator import BaseDataCollator
 
-from st_vi.data.columns import candidate_columns, shown
+from st_vi.data.columns import candidate_columns, check_choice, shown
 from st_vi.data.row_values import model_input, score_of, teacher_scores_of, teacher_vector_of
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
@@ -65,8 +65,7 @@ class MixedTaskCollator(BaseDataCollator):
     prefix_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.prefix_side not in get_args(PrefixSide):
-            raise ValueError(f"prefix_side must be one of {get_args(PrefixSide)}, got {self.prefix_side!r}")
+        check_choice("prefix_side", self.prefix_side, PrefixSide)
         if not 0 <= self.prefix_dropout <= 1:
             raise ValueError(f"prefix_dropout must lie between 0 and 1, got {self.prefix_dropout}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from st_vi.text import is_blank, normalise
 
@@ -130,6 +130,12 @@ def check_text(value: Any, column: str, row: int) -> str:
     if not isinstance(value, str) or is_blank(value):
         bad_value(column, row, value, "expected non-empty text")
     return value
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Refuse an argument that is none of the values of a `Literal`."""
+    if value not in get_args(choices):
+        raise ValueError(f"{name} must be one of {get_args(choices)}, got {value!r}")
 
 
 def number_of(value: Any) -> Any:

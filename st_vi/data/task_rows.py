@@ -6,13 +6,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, isnan, nan
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 from datasets import Dataset, DatasetDict, Image, IterableDataset, LargeList, List, Value
 
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import bad_value, candidate_columns, is_missing, refuse_near_misses, shown
+from st_vi.data.columns import bad_value, candidate_columns, check_choice, is_missing, refuse_near_misses, shown
 from st_vi.data.formats import combine_rows
 from st_vi.data.row_values import (
     BadImageError,
@@ -205,8 +205,7 @@ def task_stream(
 
 def _checked_columns(rows: Dataset | IterableDataset, tasks: Sequence[Task], bad_image: BadImage) -> tuple[str, ...]:
     """The anchor's column, and those of its candidates."""
-    if bad_image not in get_args(BadImage):
-        raise ValueError(f"bad_image must be one of {get_args(BadImage)}, got {bad_image!r}")
+    check_choice("bad_image", bad_image, BadImage)
     candidates = candidate_columns(rows.column_names)
     needs_positive = bool(candidates) or any(task.needs_positive for task in tasks)
     for name in ("anchor", *(["positive"] if needs_positive else []), "task"):

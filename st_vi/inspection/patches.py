@@ -102,30 +102,8 @@ def pixel_budget(model: SentenceTransformer, max_pixels: int) -> Iterator[None]:
         processor.size = before
 
 
-def patch_at(x: float, y: float, size: tuple[int, int], grid: tuple[int, int]) -> Patch:
-    """The patch at a position in the image; positions on or beyond the edge belong to the outermost patch.
-
-    The processor scales the whole image to the grid, without cropping or padding, so positions are proportional.
-
-    Args:
-        x: Pixels from the left, in the original image.
-        y: Pixels from the top.
-        size: Width and height of the original image.
-        grid: Rows and columns, such as the shape of a map.
-
-    Example:
-        >>> from st_vi.inspection.patches import patch_at, patch_box
-        >>> patch_at(639, 10, size=(640, 400), grid=(14, 23))
-        (0, 22)
-        >>> patch_box((0, 22), size=(644, 392), grid=(14, 23))
-        (616.0, 0.0, 644.0, 28.0)
-    """
-    (width, height), (rows, columns) = size, grid
-    return min(max(int(y * rows / height), 0), rows - 1), min(max(int(x * columns / width), 0), columns - 1)
-
-
 def patch_box(patch: Patch, size: tuple[int, int], grid: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a patch, in pixels of the original image; the inverse of `patch_at`."""
+    """Left, top, right and bottom of a patch, in pixels of the picture as it was given."""
     (row, column), (width, height), (rows, columns) = patch, size, grid
     return column * width / columns, row * height / rows, (column + 1) * width / columns, (row + 1) * height / rows
 

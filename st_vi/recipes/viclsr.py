@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -25,6 +24,7 @@ from st_vi.modules.model_card import TAGS, ModelCard
 from st_vi.modules.positions import usable_positions
 from st_vi.modules.whole_backbone import whole_backbone
 from st_vi.recipes.base_models import check_base
+from st_vi.recipes.training.arguments import common_arguments
 from st_vi.recipes.training.run import Evaluators, Loss, train
 
 
@@ -99,20 +99,8 @@ def viclsr_training_arguments(output_dir: str | Path, **arguments: Any) -> Sente
         >>> viclsr_training_arguments("outputs", num_train_epochs=1).learning_rate
         1e-05
     """
-    defaults: dict[str, Any] = {
-        "num_train_epochs": 3,
-        "per_device_train_batch_size": 512,
-        "learning_rate": 1e-5,
-        "warmup_steps": 0.1,
-        "eval_strategy": "epoch",
-        "save_strategy": "epoch",
-        "save_total_limit": 2,
-        "logging_steps": 0.05,
-        "report_to": "none",
-        "dataloader_pin_memory": torch.accelerator.is_available(),  # a warning where there is none
-        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-    }
-    return SentenceTransformerTrainingArguments(output_dir=str(output_dir), **defaults | arguments)
+    defaults = {"num_train_epochs": 3, "per_device_train_batch_size": 512, "learning_rate": 1e-5}
+    return common_arguments(output_dir, **defaults | arguments)
 
 
 def train_viclsr(

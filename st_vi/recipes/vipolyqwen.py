@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import torch
 from datasets import Dataset
 from sentence_transformers import (
     SentenceTransformer,
@@ -30,6 +29,7 @@ from st_vi.modules.model_card import TAGS, ModelCard
 from st_vi.recipes.base_models import check_base
 from st_vi.recipes.lora import add_lora, lora_config
 from st_vi.recipes.row_checks import check_evaluator, checked_rows, num_positives, tasks_of
+from st_vi.recipes.training.arguments import common_arguments
 from st_vi.recipes.training.run import Evaluators, Loss, train
 from st_vi.text import comparison_key
 
@@ -134,18 +134,10 @@ def vipolyqwen_training_arguments(output_dir: str | Path, **arguments: Any) -> S
         "learning_rate": 2e-5,
         "learning_rate_mapping": {r"visual\.": 2e-6},
         "lr_scheduler_type": "cosine",
-        "warmup_steps": 0.1,
         "weight_decay": 0.01,
         "max_grad_norm": 1.0,
-        "eval_strategy": "epoch",
-        "save_strategy": "epoch",
-        "save_total_limit": 2,
-        "logging_steps": 0.05,
-        "report_to": "none",
-        "dataloader_pin_memory": torch.accelerator.is_available(),  # avoids a warning without one
-        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
     }
-    return SentenceTransformerTrainingArguments(output_dir=str(output_dir), **defaults | arguments)
+    return common_arguments(output_dir, **defaults | arguments)
 
 
 def train_vipolyqwen(

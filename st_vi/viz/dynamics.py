@@ -114,28 +114,12 @@ def share_traces(shares: Mapping[str, tuple[Any, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def penalty_by_rank(mass: Tensor, title: str = "Which negatives are pushed") -> go.Figure:
-    """Share of the softmax on the negatives, by rank of similarity.
+def penalty_traces(mass: Tensor) -> list[dict[str, Any]]:
+    """Bars of the softmax mass that negatives get, the nearest first.
 
     Args:
-        mass: (M,) by rank, or (2, M) for true and false negatives, such as `Moment.mass`.
-        title: Title of the figure.
-
-    Example:
-        >>> import torch
-        >>> from st_vi.viz.dynamics import penalty_by_rank
-        >>> [trace.name for trace in penalty_by_rank(torch.tensor([[0.5, 0.3], [0.2, 0.0]])).data]
-        ['negatives', 'false negatives']
+        mass: (M,) by rank, or (2, M): of true negatives and of false ones, such as `Moment.mass`.
     """
-    figure = go.Figure(penalty_traces(mass))
-    figure.update_layout(
-        barmode="stack", xaxis={"title": {"text": "rank of the negative"}}, yaxis={"title": {"text": "softmax mass"}}
-    )
-    return styled(figure, title)
-
-
-def penalty_traces(mass: Tensor) -> list[dict[str, Any]]:
-    """The bars of `penalty_by_rank`."""
     ranks = list(range(1, mass.shape[-1] + 1))
     kinds = {"negatives": COLOURS[0], "false negatives": COLOURS[1]}
     rows = mass.detach().reshape(-1, len(ranks)).tolist()

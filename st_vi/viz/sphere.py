@@ -6,42 +6,12 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from st_vi.viz.theme import COLOURS, styled
+from st_vi.viz.theme import COLOURS
 
 ALONE = "#8a8a8a"
-
-
-def sphere_points(points: Tensor, classes: Sequence[int] | Tensor, title: str = "The points") -> go.Figure:
-    """Anchors (circles) and positives (diamonds), with a line between the two points of a pair.
-
-    Args:
-        points: (2, rows, 2) or (2, rows, 3), unit vectors: anchors and positives.
-        classes: One per row. Rows of a class share a colour; a row that is alone in its class is grey.
-        title: Title of the figure.
-
-    Returns:
-        A figure with the traces outline, pairs, anchors, positives.
-
-    Raises:
-        ValueError: The points do not have two or three dimensions.
-
-    Example:
-        >>> import torch
-        >>> from st_vi.viz.sphere import sphere_points
-        >>> figure = sphere_points(torch.eye(3)[:2].expand(2, 2, 3), classes=[0, 0])
-        >>> [trace.name for trace in figure.data], figure.data[2].type
-        (['outline', 'pairs', 'anchors', 'positives'], 'scatter3d')
-    """
-    dimension = points.shape[-1]
-    if dimension not in (2, 3):
-        raise ValueError(f"only 2 or 3 dimensions can be drawn, got {dimension}; project the points first")
-    figure = go.Figure(sphere_traces(points, classes))
-    figure.update_layout(sphere_layout(dimension))
-    return styled(figure, title)
 
 
 def sphere_layout(dimension: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from st_vi.evaluation.geometry import gradient_shares
 from st_vi.recipes import train_vipolyqwen
-from st_vi.viz.dynamics import gradient_share_bars, loss_components, penalty_by_rank
+from st_vi.viz.dynamics import gradient_share_bars, loss_components, penalty_traces
 from tests.conftest import SENTENCES
 
 LOG = [
@@ -72,7 +72,7 @@ def test_bars_of_gradients():
 
 
 def test_penalty_by_rank():
-    figure = penalty_by_rank(torch.tensor([[0.5, 0.2, 0.1], [0.1, 0.1, 0.0]]))
-    assert [list(trace.x) for trace in figure.data] == [[1, 2, 3]] * 2
-    assert figure.data[1].y == pytest.approx((0.1, 0.1, 0.0)) and figure.layout.barmode == "stack"
-    assert len(penalty_by_rank(torch.tensor([0.7, 0.3])).data) == 1
+    traces = penalty_traces(torch.tensor([[0.5, 0.2, 0.1], [0.1, 0.1, 0.0]]))
+    assert [trace["x"] for trace in traces] == [[1, 2, 3]] * 2
+    assert traces[1]["y"] == pytest.approx([0.1, 0.1, 0.0])
+    assert len(penalty_traces(torch.tensor([0.7, 0.3]))) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from datasets import ClassLabel, Dataset
@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import bad_value, clean_texts, find_columns, number_of
+from st_vi.data.columns import bad_value, check_choice, clean_texts, find_columns, number_of
 from st_vi.evaluation.distinct import encode_distinct
 from st_vi.text import comparison_key
 
@@ -119,8 +119,7 @@ def label_suspects(
         [5]
     """
     dataset = as_dataset(dataset)
-    if features not in get_args(Features):
-        raise ValueError(f"features must be one of {get_args(Features)}, got {features!r}")
+    check_choice("features", features, Features)
     found = find_columns(dataset.column_names, ("premise", "hypothesis", "label"), columns)
     labels, classes, codes = _classes(dataset, found["label"])
     premises, u, v = _embed(dataset, found["premise"], found["hypothesis"], model, batch_size, show_progress_bar)
@@ -192,8 +191,7 @@ def score_suspects(
         (2, 0.0, 4.0)
     """
     dataset = as_dataset(dataset)
-    if fit not in get_args(Fit):
-        raise ValueError(f"fit must be one of {get_args(Fit)}, got {fit!r}")
+    check_choice("fit", fit, Fit)
     found = find_columns(dataset.column_names, ("sentence1", "sentence2", "score"), columns)
     scores = [number_of(score) for score in dataset[found["score"]]]
     for row, score in enumerate(scores):

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 from datasets import Dataset
 
 from st_vi.data.accepted import Rows, TrainRows, as_dataset, as_datasets
-from st_vi.data.columns import candidate_columns, clean_texts
+from st_vi.data.columns import candidate_columns, check_choice, clean_texts
 from st_vi.data.negatives.negation import swap_negation
 from st_vi.data.negatives.perturbations import Order, Unit, change_order, swap_number
 from st_vi.data.triplets import MissingNegative, Report, Row, Triplets, check_triplets, checked_rows, is_made
@@ -188,8 +188,7 @@ def as_triplets(rows: Iterable[Row], report: Mapping[str, int], missing_negative
     Raises:
         ValueError: An unknown `missing_negative`, or no row.
     """
-    if missing_negative not in get_args(MissingNegative):
-        raise ValueError(f"missing_negative must be one of {get_args(MissingNegative)}, got {missing_negative!r}")
+    check_choice("missing_negative", missing_negative, MissingNegative)
     rows = list(rows)
     kept = rows if missing_negative == "pair" else [row for row in rows if row.negatives]
     skipped = {"rows without a negative, skipped": len(rows) - len(kept)} if missing_negative == "skip" else {}

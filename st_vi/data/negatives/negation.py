@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from st_vi.text import mend
 from st_vi.text.sentences import sentence_spans
 
-NEGATIONS = ("không", "chưa", "chẳng", "chả", "đừng")
-
 # What stands there in place of a negation; "" takes it out. Sequences of syllables, the longest first.
 _REMOVED = {
     **{f"{no} phải là": "là" for no in ("không", "chưa", "chẳng", "chả", "đâu")},

@@ -10,8 +10,9 @@ import re
 from hashlib import blake2b
 from itertools import pairwise
 from random import Random
-from typing import Literal, get_args
+from typing import Literal
 
+from st_vi.data.columns import check_choice
 from st_vi.data.negatives.negation import outside
 from st_vi.text import mend
 from st_vi.text.segmentation import segment_words
@@ -103,9 +104,8 @@ def change_order(text: str, order: Order = "swap", unit: Unit = "syllable", seed
         >>> change_order("Mèo đuổi chuột.", "reverse"), change_order("Sinh viên hỏi.", "reverse", unit="word")
         ('Chuột đuổi mèo.', 'Hỏi sinh viên.')
     """
-    for name, value, choices in (("order", order, get_args(Order)), ("unit", unit, get_args(Unit))):
-        if value not in choices:
-            raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+    check_choice("order", order, Order)
+    check_choice("unit", unit, Unit)
     text = mend(text)
     spans = _syllables(text) if unit == "syllable" else _words(text)
     units = [text[start:end] for start, end in spans]

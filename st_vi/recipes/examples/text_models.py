@@ -55,11 +55,6 @@ def kept(name: str, make: Callable[[Path], None]) -> SentenceTransformer:
     return load(folder)
 
 
-def forget_example_models() -> None:
-    """Delete all cached models, so that they are trained again."""
-    shutil.rmtree(cache_folder(), ignore_errors=True)
-
-
 def example_text_model(
     pooling: PoolingName = "attention", trained: bool = True, epochs: int = 10
 ) -> SentenceTransformer:

@@ -1,10 +1,28 @@
-"""Checks of training arguments."""
+"""Training arguments: what the recipes have in common, and a check that they train anything at all."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
+import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
+
+
+def common_arguments(output_dir: str | Path, **arguments: Any) -> SentenceTransformerTrainingArguments:
+    """Stock arguments: an evaluation and a checkpoint each epoch, two checkpoints kept, bf16 where the GPU has it."""
+    defaults: dict[str, Any] = {
+        "warmup_steps": 0.1,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        "logging_steps": 0.05,
+        "report_to": "none",
+        "dataloader_pin_memory": torch.accelerator.is_available(),  # a warning where there is none
+        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+    }
+    return SentenceTransformerTrainingArguments(output_dir=str(output_dir), **defaults | arguments)
 
 
 def check_arguments(arguments: SentenceTransformerTrainingArguments) -> None:
