@@ -1,4 +1,4 @@
-"""Tasks: a name, a prefix and a list of loss terms each, and the five tasks of viPolyQwen."""
+"""Tasks: each has a name, a prefix and a list of loss terms. The five tasks of viPolyQwen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From raw rows to the columns that the stock trainer eats."""
+"""Raw rows become the columns that the stock trainer expects."""
 
 from st_vi.data.adapt import fact_check_to_triplets, nli_to_triplets, reading_comprehension_to_triplets
 from st_vi.data.audit.leakage import leakage_report, without_leakage

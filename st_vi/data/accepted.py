@@ -1,4 +1,4 @@
-"""What may be given for a data set: what stock takes, and what people have at hand."""
+"""The kinds of data sets that functions accept: those of `datasets`, lists of dicts, pandas DataFrames."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _CHUNK = 10_000
 
 
 def as_dataset(rows: Rows) -> Dataset:
-    """One data set: itself, or the rows of a stream, a list of dicts, a pandas DataFrame, a dict of columns.
+    """One `Dataset`, from a `Dataset`, a stream, a list of dicts, a pandas DataFrame or a dict of columns.
 
     Args:
-        rows: A stream is read to its end. A key that some dicts lack is None there.
+        rows: A stream is read to its end. A key missing from some dicts becomes None.
 
     Raises:
-        ValueError: It is none of these, is several data sets by name, or a column holds values of several types.
+        ValueError: None of these, several data sets by name, or a column with values of several types.
 
     Example:
         >>> from st_vi.data.accepted import as_dataset
@@ -51,10 +51,10 @@ def as_dataset(rows: Rows) -> Dataset:
 
 
 def as_train_rows(rows: TrainRows) -> Dataset | IterableDataset | DatasetDict:
-    """What the stock trainer takes: a data set, a stream with the types of its columns, or data sets by name.
+    """Rows as the stock trainer takes them: a data set, a stream with typed columns, or data sets by name.
 
     Raises:
-        ValueError: As `as_dataset`; and for streams by name, which the stock trainer does not take.
+        ValueError: See `as_dataset`; also for streams by name, which the stock trainer does not take.
 
     Example:
         >>> import pandas as pd
@@ -80,7 +80,7 @@ def as_datasets(rows: TrainRows) -> Dataset | DatasetDict:
 
 
 def _typed_stream(rows: IterableDataset) -> IterableDataset:
-    """With the types that stock asks for: of the first row, where the stream does not say."""
+    """The stream with typed columns, which the stock trainer needs; the types are those of the first row."""
     if rows.features is not None:
         return rows
     first = list(islice(rows, 1))
@@ -109,7 +109,7 @@ def _columns(columns: Mapping[str, list[Any]], features: Any = None) -> Dataset:
 
 
 def _cells(column: Any) -> list[Any]:
-    """Of a DataFrame's column; what is missing is NaN among numbers, and None elsewhere."""
+    """The values of a DataFrame's column; missing ones are NaN among numbers, and None elsewhere."""
     if column.dtype.kind == "f":
         return column.tolist()
     return [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]

@@ -1,6 +1,6 @@
 """Turn Vietnamese NLI, fact-checking and reading-comprehension sets into contrastive training rows.
 
-The ViCLSR paper (arXiv 2603.21084) gives no algorithm for this step: the one here is this project's own.
+The ViCLSR paper (arXiv 2603.21084) gives no algorithm for this step; this one is the project's own.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def nli_to_triplets(
 
     Args:
         dataset: Rows with a premise, a hypothesis and a label.
-        columns: Which column is "premise", "hypothesis", "label", where the names are not the usual ones.
+        columns: Role ("premise", "hypothesis", "label") to column, for columns with unusual names.
         labels: Label value to "entailment", "neutral", "contradiction" or "other"; needed for integers.
         reverse: Use the hypothesis as anchor and the premises as its positives and negatives.
         neutral: "skip" leaves neutral rows out; "hard_negative" adds one of them to each row as another negative;
@@ -130,7 +130,7 @@ def fact_check_to_triplets(
 ) -> Triplets:
     """Evidence, claim and verdict become anchor, positive (supported) and negative (refuted).
 
-    As `nli_to_triplets`, with the roles "evidence", "claim" and "label"; "not enough information" is neutral.
+    Works like `nli_to_triplets`, with the roles "evidence", "claim" and "label"; "not enough information" is neutral.
 
     Example:
         >>> from datasets import Dataset
@@ -162,9 +162,9 @@ def reading_comprehension_to_triplets(
 
     Args:
         dataset: Rows with a question, options, an answer, and perhaps a passage.
-        columns: Which column is "passage", "question", "options", "answer", where the names are not usual.
-        template: How the anchor is put together. The question stands first because encoders cut off the end of
-            what is too long, and without it all questions on a long passage would be the same anchor.
+        columns: Role ("passage", "question", "options", "answer") to column, for unusual names.
+        template: Makes the anchor. The question comes first because encoders truncate long texts at the end, and
+            without it all questions on a long passage would share one anchor.
         conflict: A wrong option that equals the right one: an "error", or "skip" it.
 
     Returns:
@@ -269,7 +269,7 @@ def _pair_up(
 def _conflicts(
     rows: Mapping[tuple[str, str, str], int], positive: set[str], negative: set[str]
 ) -> dict[tuple[str, str], int]:
-    """(anchor, text) that stands there with labels that cannot both hold, and the row that shows it."""
+    """Every (anchor, text) with labels that contradict each other, and the row where that shows."""
     labels: dict[tuple[str, str], set[str]] = defaultdict(set)
     found: dict[tuple[str, str], int] = {}
     for (anchor, text, label), row in rows.items():

@@ -1,4 +1,4 @@
-"""Batches in which every row has a task of its own."""
+"""Batches of rows with different tasks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class MixedTaskCollator(BaseDataCollator):
 
     Args:
         preprocess_fn: The model's `preprocess`.
-        tasks: In the order of the loss: a row's label is the index of its task.
+        tasks: The tasks in the order of the loss; a row's label holds the index of its task.
         prefix_side: Prefix on the "anchor" (the paper's, as far as it says), on "both", or "none".
         prefix_dropout: Expected share, in [0, 1], of the rows that have no prefix; always the same rows.
 
@@ -119,7 +119,7 @@ class ScoreCollator(MixedTaskCollator):
     Stock losses would read the task's number as a label; those that need none pass over the scores.
 
     Args:
-        preprocess_fn: As the rest, see `MixedTaskCollator`.
+        preprocess_fn: The model's `preprocess`; see `MixedTaskCollator` for the other arguments.
     """
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:

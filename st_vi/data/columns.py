@@ -1,4 +1,4 @@
-"""Find the columns of a data set, and say exactly where a value is wrong."""
+"""Columns of a data set by their role, and errors that say exactly where a value is wrong."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def find_columns(
     given: Mapping[str, str] | None = None,
     optional: Iterable[str] = (),
 ) -> dict[str, str]:
-    """Which column plays which role: as given, else the first usual name that is there, whatever its case.
+    """The column of each role: the given one, else the first usual name that is present, regardless of case.
 
     Args:
         present: Column names of the data set.
         wanted: Roles to fill, keys of `USUAL_NAMES`.
-        given: Role to column name, for the roles whose column has an unusual name.
-        optional: Those roles that may stay unfilled.
+        given: Role to column name, for columns with unusual names.
+        optional: Roles that may stay empty.
 
     Raises:
         ValueError: A role without a column, a column that is not there, a role that does not exist, or one column
@@ -96,7 +96,7 @@ def candidate_columns(present: Iterable[str]) -> list[str]:
 
 
 def refuse_near_misses(present: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse columns that look like anchors, positives or negatives and are not known: they would not be trained on.
+    """Refuse unknown columns that look like anchors, positives or negatives: they would not be used in training.
 
     Raises:
         ValueError: There is one, such as "negatives" or "Negative_1"; it is named.
@@ -139,7 +139,7 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
 
 
 def number_of(value: Any) -> Any:
-    """A number that is written as text, as files without types have it, as a number; all else as it is.
+    """The number in a text, as files without types store it; any other value unchanged.
 
     Example:
         >>> [number_of(value) for value in ("0.5", " 4 ", 3, "4,5", "")]
@@ -154,7 +154,7 @@ def bad_value(column: str, row: int | str, value: Any, problem: str) -> NoReturn
 
 
 def is_missing(value: Any) -> bool:
-    """Whether nothing is there: None, NaN, or a text with nothing to read, as files without types have it.
+    """Whether a value is missing: None, NaN, or a blank text, as files without types store it.
 
     Example:
         >>> [is_missing(value) for value in (None, float("nan"), " ", 0.0, "a")]

@@ -1,4 +1,4 @@
-"""What documents give to train on without a label: their texts, long and short, and questions with their paragraphs."""
+"""Training rows from unlabelled documents: their texts, long and short, and questions with their paragraphs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from st_vi.data.negatives.perturbations import swap_number
 from st_vi.text.questions import clauses, question, sentences
 
 SHARES: Mapping[str, float] = {"sentence": 0.47, "clause": 0.29, "title": 0.1, "question": 0.07, "passage": 0.07}
-"""Of what `document_texts` draws; most texts are short, as short ones are cheap to learn from."""
+"""Shares of the kinds of texts that `document_texts` draws; most are short, and so cheap to learn from."""
 
 _ITEM = re.compile(r"^\s*(?:\d+\.|[a-zđ]\))\s*", re.MULTILINE)
 # The first verb of a clause, and what denies it.
@@ -44,7 +44,7 @@ def document_texts(documents: Dataset, count: int, seed: int = 0, shares: Mappin
         documents: Columns title and text, and where there are any section: paragraphs.
         count: How many texts; fewer where the documents do not have as many.
         seed: Another seed draws others.
-        shares: Of each kind, see `SHARES`.
+        shares: The share of each kind, see `SHARES`.
 
     Raises:
         ValueError: A missing column, or a text or title that is none; names column and row.
@@ -90,8 +90,7 @@ def document_questions(documents: Dataset, count: int, seed: int = 0, per_docume
     the paragraphs of one document meet in a batch: they are the hard negatives.
 
     Args:
-        documents: As for `document_texts`; also a column subject, where there is one, under which documents belong
-            together, such as laws.
+        documents: See `document_texts`; an optional column subject groups documents, such as those of one law.
         count: How many rows, at most.
         seed: Another seed draws others.
         per_document: Rows a document, at most.
@@ -100,7 +99,7 @@ def document_questions(documents: Dataset, count: int, seed: int = 0, per_docume
         Columns anchor (the query), positive (the paragraph, at most 640 characters), document and kind.
 
     Raises:
-        ValueError: As `document_texts`.
+        ValueError: See `document_texts`.
     """
     random = Random(seed)
     by_document: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
@@ -131,7 +130,7 @@ def document_contradictions(documents: Dataset, count: int, seed: int = 0) -> Da
     are denied ("đã" becomes "chưa", "là" "không phải là", and "không" goes), the others have a number changed.
 
     Args:
-        documents: As for `document_texts`.
+        documents: See `document_texts`.
         count: How many rows, at most.
         seed: Another seed draws others.
 
@@ -139,7 +138,7 @@ def document_contradictions(documents: Dataset, count: int, seed: int = 0) -> Da
         Columns anchor, positive and negative.
 
     Raises:
-        ValueError: As `document_texts`.
+        ValueError: See `document_texts`.
 
     Example:
         >>> from datasets import Dataset

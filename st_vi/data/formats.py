@@ -35,7 +35,7 @@ def scored_pairs_to_rows(
     Args:
         dataset: Rows with "sentence1", "sentence2" and "score".
         score_range: The lowest and highest possible score, such as (0, 5) for STS; they become 0 and 1.
-        columns: Role to column name, where the names are not the usual ones.
+        columns: Role to column name, for columns with unusual names.
         task: Name of the task.
 
     Raises:

@@ -75,7 +75,7 @@ def canonical_labels(dataset: Dataset, column: str, given: Mapping[Any, str] | N
 
 
 def known_labels(dataset: Dataset, column: str, given: Mapping[Any, str] | None = None) -> list[str]:
-    """As `canonical_labels`, without a word on keys of `given` that no row has."""
+    """Like `canonical_labels`, without the warning about unused keys of `given`."""
     mapped = _mapped(given)
     feature, values = dataset.features[column], list(dataset[column])
     names = feature.names if isinstance(feature, ClassLabel) else None

@@ -1,4 +1,4 @@
-"""One value of a row of mixed tasks: the same reading before training, in a batch and in an evaluator."""
+"""The values of a row of mixed tasks, read in the same way by checks, collators and evaluators."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PICTURE_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
-"""What Qwen2-VL writes in the place of a picture: in a text, one without a picture stops the batch."""
+"""Tokens that stand for a picture in Qwen2-VL; in a text without a picture, they stop the batch."""
 
 
 def text_of(row: Mapping[str, Any], column: str) -> str:
-    """The text of a column as it is kept (`st_vi.text.mend`), "" where there is none.
+    """The text of a column after `st_vi.text.mend`; "" if there is none.
 
     Raises:
         ValueError: It is no text, no Unicode, or has one of `PICTURE_TOKENS` in it.
@@ -75,10 +75,10 @@ def teacher_vector_of(
     """A teacher's vector of the text in a column, (T,) fp32, or None.
 
     Args:
-        row: Of the data set.
-        column: Of the text; its vector is in "{column}_teacher".
-        at: The row, for the message.
-        size: T, where it is known from other rows.
+        row: A row of the data set.
+        column: The column of the text; its vector is in "{column}_teacher".
+        at: The row number, for the message.
+        size: T, if it is known from other rows.
 
     Raises:
         ValueError: It is no list of finite numbers, or not of that size.

@@ -1,4 +1,4 @@
-"""Rows of several files or hub ids as one data set: what the command line reads."""
+"""Rows of several files or hub ids as one data set, for the command line."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def nli_rows(
 
     Args:
         groups: Files or hub ids, as for `read_rows`; those for training, say, and those that are held out.
-        columns: Which column is "premise", "hypothesis", "label", where the names are not the usual ones.
-        labels: As for `canonical_labels`.
+        columns: Role ("premise", "hypothesis", "label") to column, for columns with unusual names.
+        labels: See `canonical_labels`.
 
     Raises:
-        ValueError: As `nli_to_triplets` does, with the source before it; or `labels` has a value that no source has.
+        ValueError: See `nli_to_triplets`; the message begins with the source. Or a key of `labels` is in no source.
 
     Example:
         >>> import tempfile
@@ -74,15 +74,15 @@ def task_rows(
     Args:
         sources: Files or hub ids, as for `read_rows`.
         columns: Role (one of `TASK_ROLES`) to column, where it has another name.
-        tasks: As for `check_task_rows`.
-        bad_image: As for `check_task_rows`.
+        tasks: See `check_task_rows`.
+        bad_image: See `check_task_rows`.
 
     Returns:
         The rows, and how many there are of each task.
 
     Raises:
-        ValueError: As `read_rows`, `check_task_rows` and `combine_rows` do, with the source before it; or a column of
-            `columns` is not there.
+        ValueError: See `read_rows`, `check_task_rows` and `combine_rows`; the message begins with the source. Or a
+            column of `columns` is missing.
     """
     parts, total = [], Report()
     for source in sources:
@@ -100,7 +100,7 @@ def task_rows(
 
 
 def _with_paths_from(rows: Dataset, folder: Path) -> Dataset:
-    """Columns of images with their paths, one or a list of them a row, seen from here and not from the file."""
+    """The rows with paths of images that are relative to the working directory instead of the file."""
 
     def seen_from_here(value: Any) -> Any:
         if isinstance(value, list):

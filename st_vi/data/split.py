@@ -1,4 +1,4 @@
-"""Split without leaking: rows with the same anchor stay on one side."""
+"""Splits without leaks: rows with the same anchor stay on one side."""
 
 from __future__ import annotations
 

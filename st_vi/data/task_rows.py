@@ -1,4 +1,4 @@
-"""Make sure that rows of mixed tasks can be trained on, before the first step."""
+"""The check of rows of mixed tasks, before the first training step."""
 
 from __future__ import annotations
 
@@ -57,14 +57,13 @@ def check_task_rows(
 ) -> tuple[Dataset, Report]:
     """Check every row of mixed tasks: its task, texts, images and score.
 
-    None, NaN and blanks are no text, no image and no score. A number may be written as text, as files without types
-    have it.
+    None, NaN and blanks count as missing. A number may be written as text, as files without types store it.
 
     Args:
         dataset: Columns anchor, positive, task, and where there are any score, anchor_image, positive_image, further
             candidates, teacher_scores and teacher vectors; see `MixedTaskCollator`. Tasks whose terms look at each
             input alone (`TeacherCosine`) need no positive. For evaluators also options, lists of answers.
-        tasks: The known ones.
+        tasks: The known tasks.
         bad_image: A row with an image that cannot be used is an "error", or is left out ("skip") with a warning.
         fits: Called with the (width, height) of all images of an input; raises a ValueError where the model cannot
             take them, such as `Qwen2VLTransformer.check_length` for more visual tokens than it reads.
@@ -146,7 +145,7 @@ def _look(
 
 
 class ModelInputs(Sequence[Any]):
-    """One column of checked rows as inputs of a model, each with its pictures opened when it is asked for.
+    """One column of checked rows as model inputs; pictures are opened on access.
 
     Args:
         parts: Data sets, one after the other.
@@ -186,7 +185,7 @@ def task_stream(
     bad_image: BadImage = "error",
     fits: Fits | None = None,
 ) -> IterableDataset:
-    """A stream that makes sure of every row when it comes, as `check_task_rows` does of all rows before.
+    """A stream that checks each row when it comes, like `check_task_rows`.
 
     Raises:
         ValueError: A missing column, or another `bad_image`; and, from the stream, what `check_task_rows` raises.
@@ -323,7 +322,7 @@ def _check_teacher_scores(row: Mapping[str, Any], number: int, task: Task, candi
 def _size_of_vectors(
     row: Mapping[str, Any], number: int, task: Task, columns: Sequence[str], size: int | None
 ) -> int | None:
-    """The one size of all teacher's vectors up to this row; None where there was none."""
+    """The common size of all teacher's vectors up to this row; None if there were none."""
     found = False
     for column in columns:
         vector = teacher_vector_of(row, column, number, size)

@@ -1,4 +1,4 @@
-"""What all adapters make: data sets of (anchor, positive, negatives), and the account of how they came about."""
+"""Data sets of (anchor, positive, negatives) with a report, as all adapters return them; and their check."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Triplets(DatasetDict):
     they are, but for weights: give it ``check_triplets(triplets)`` then.
 
     Attributes:
-        report: Every count of the adaptation; prints as a table.
+        report: All counts of the adaptation; prints as a table.
     """
 
     report: Report
@@ -99,7 +99,7 @@ def _negative_columns(count: int) -> list[str]:
 
 
 def check_triplets(dataset: TrainRows) -> Dataset | DatasetDict:
-    """Make sure, before any training step, that every row can be trained on, by the columns that have these names.
+    """Check every row before training, and put the columns in the order of training.
 
     The stock trainer takes columns by their place: the first is the anchor, the second the positive, and all others
     are hard negatives, whatever their names. So give it what this function returns.
@@ -110,9 +110,9 @@ def check_triplets(dataset: TrainRows) -> Dataset | DatasetDict:
             A stream is read to its end.
 
     Returns:
-        The same rows with these columns in the order of training. Weights are floats in the column "label", the name
-        under which the stock trainer passes numbers to a loss; floats with that name are taken as weights too. Other
-        columns are left out, with a warning that names them.
+        The same rows with these columns in the order of training. Weights become floats in the column "label", the name
+        under which the stock trainer passes numbers to a loss; floats already under that name count as weights, too.
+        Other columns are left out, with a warning that names them.
 
     Raises:
         ValueError: No rows, a missing column, empty or non-string text, a negative that equals its row's positive, or
@@ -178,7 +178,7 @@ def _say_what_is_left_out(dataset: Dataset | IterableDataset) -> None:
 
 
 def checked_rows(dataset: Dataset) -> Dataset:
-    """One data set as by `check_triplets`, without a word on other columns."""
+    """Like `check_triplets` for one data set, without the warning about other columns."""
     texts, weight = _training_columns(dataset)
     if not len(dataset):
         raise ValueError("no usable pair: the data set is empty")

@@ -1,4 +1,4 @@
-"""Does a model know who did what to whom, when both sentences have the same words?"""
+"""Composition: whether a model tells sentences with the same words and different meanings apart."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from st_vi.evaluation.order_sensitivity import TIE
 
 
 class CompositionEvaluator(Evaluator):
-    """How often an anchor is nearer to its paraphrase than to a sentence of like words that says another thing.
+    """How often an anchor is nearer to its paraphrase than to a sentence with similar words and another meaning.
 
-    - ``{kind}_accuracy``, in [0, 1], for each kind of probe: the share with similarity(anchor, positive) above
+    - ``{kind}_accuracy``, in [0, 1], for each kind of probe: the share with a similarity(anchor, positive) above
       similarity(anchor, negative), by more than 1e-6. Chance is 0.5. Ties lose: where both have the same words, a
       model without word order gets 0.
     - ``composition_accuracy``: the same of all probes together; the primary metric.
@@ -26,8 +26,8 @@ class CompositionEvaluator(Evaluator):
     Args:
         anchors: N texts.
         positives: N texts, each a paraphrase of its anchor.
-        negatives: N texts, each with like words and another meaning.
-        kinds: N names of what a probe asks for; any but "composition". None: all are of one kind.
+        negatives: N texts, each with similar words and another meaning.
+        kinds: The kind of each probe, any name but "composition"; None if there is only one kind.
         name: Put before every metric, as in the stock evaluators.
         batch_size: Texts a batch.
         show_progress_bar: Show the progress of encoding.

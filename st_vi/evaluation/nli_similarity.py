@@ -1,4 +1,4 @@
-"""How well cosines reflect natural-language inference: entailments near their premise, contradictions far."""
+"""Cosines against natural-language inference: entailments near their premise, contradictions far."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NLISimilarityEvaluator(Evaluator):
 
     - ``triplet_accuracy``, in [0, 1]: the share of all (entailment, contradiction) pairs under one premise with
       cos(premise, entailment) > cos(premise, contradiction). Chance is 0.5; ties count as wrong, so a model that
-      maps everything to one point gets 0. Premises are one when they are after NFC and collapsing whitespace.
+      maps everything to one point gets 0. Premises are compared by `st_vi.text.comparison_key`.
       Left out where no premise has both.
     - ``nli_spearman``, in [-1, 1]: Spearman's correlation of the cosine with contradiction 0, neutral ½,
       entailment 1, over all rows; NaN when all cosines are the same.
@@ -29,7 +29,7 @@ class NLISimilarityEvaluator(Evaluator):
     The primary metric is ``triplet_accuracy``, or ``nli_spearman`` where that is left out.
 
     Source: ViCLSR (arXiv 2603.21084) trains entailment against contradiction; both measures are this project's
-    own way of asking whether that carried over to unseen rows.
+    own, to see whether that carries over to unseen rows.
 
     Args:
         premises: N texts.

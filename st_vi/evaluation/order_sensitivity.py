@@ -1,4 +1,4 @@
-"""Does a model notice that the words stand in another order?"""
+"""Order sensitivity: whether a model notices another order of the words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from st_vi.evaluation.base import Evaluator, by_place
 
 TIE = 1e-6
-"""Similarities this near are the same: float32 rounds sums by their order, and would let a bag of words win."""
+"""Similarities this close count as equal: float32 sums depend on their order, which would let a bag of words win."""
 
 
 class OrderSensitivityEvaluator(Evaluator):
@@ -23,7 +23,7 @@ class OrderSensitivityEvaluator(Evaluator):
     - ``order_accuracy_se`` and ``order_margin_se``: their standard errors, √(p(1−p)/n) and s/√n.
 
     The similarity is the model's own. Perturbations may be any changed texts, those of `change_order` or other rules.
-    Items without a perturbation are left out, and counted: see ``num_items`` and ``num_left_out``.
+    Items without a perturbation are left out; ``num_items`` and ``num_left_out`` count both kinds.
 
     Source: ARO, arXiv 2210.01936, which asks a picture for its caption among reordered ones; anchors that are texts
     and the margin are *inferred*.
@@ -81,7 +81,7 @@ class OrderSensitivityEvaluator(Evaluator):
         return metrics, f"{self.num_items} items, {self.num_left_out} without a perturbation left out"
 
     def _margins(self, model: SentenceTransformer) -> np.ndarray:
-        """Of the positive over the nearest perturbation, (num_items,), in float64."""
+        """Margins of the positive over the nearest perturbation, (num_items,), in float64."""
         counts = [len(texts) for texts in self.perturbations]
         texts = [text for texts in self.perturbations for text in texts]
         anchors, positives, changed = self._encode(model, self.anchors, self.positives, texts)

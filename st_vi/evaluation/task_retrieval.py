@@ -1,4 +1,4 @@
-"""Does the right answer come first? Retrieval for each task among all its answers, with text, images or both."""
+"""Retrieval for each task among all its answers, with text, images or both."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ class TaskRetrievalEvaluator(Evaluator):
     ``mrr`` (mean of 1/rank), ``mean_rank``, and ``chance`` (recall@1 of a random order). Ties count against the
     model, so one that maps everything to one point has no recall.
 
-    Inputs are one where their content is: the same text (`st_vi.text.comparison_key`), and the same picture, be it a
-    path, bytes or a PIL image. So several captions of a picture share it as their answer; and where several rows have
-    one anchor, such as a picture, the positives of all of them are right for each, as in the stock
-    `InformationRetrievalEvaluator`: the nearest of them has the rank.
+    Inputs with equal content count as one: texts by `st_vi.text.comparison_key`, pictures by their pixels, whether they
+    come as path, bytes or PIL image. If several rows share an anchor, such as a picture, the positives of all of them
+    are right for each, as in the stock `InformationRetrievalEvaluator`, and the nearest determines the rank.
 
     Where rows have options, ``option_accuracy``: the positive is nearer than every wrong option of its own row.
     Where they have scores, ``spearman`` of the row's cosine with the score. All tasks together:
     ``mean_recall@1``, the primary metric.
 
-    The whole corpus is ranked, not a batch: in a batch of 12, recall@10 says nothing (viPolyQwen reports such).
+    The whole corpus is ranked, not a batch: in a batch of 12, recall@10 says nothing.
 
     Args:
-        anchors: N stock inputs: text, image, or {"text", "image"}. A sequence that makes them when they are asked for
-            need not hold all pictures: each is looked up once here, for its content, and once a call, in its batch.
+        anchors: N stock inputs: text, image, or {"text", "image"}. A sequence that makes them on access need not hold
+            all pictures: each is looked up once here, for its content, and once in every call, for its batch.
         positives: N stock inputs.
         tasks: N task names.
         scores: N numbers, NaN or None where there is none.
@@ -48,9 +47,9 @@ class TaskRetrievalEvaluator(Evaluator):
         write_csv: Add a line to a CSV file when an output path is given.
 
     Attributes:
-        ranks: After a call, for each task the rank (1 is the best) of every row's nearest right answer, (rows,) float,
-            in the order of the rows: for intervals and for tests of significance.
-        cosines: Likewise, the cosine of every row's anchor and positive.
+        ranks: After a call, for each task the rank (1 is best) of every row's nearest right answer, (rows,) float, in
+            the order of the rows; for intervals and significance tests.
+        cosines: After a call, for each task the cosine of every row's anchor and positive, (rows,).
 
     Raises:
         ValueError: Unequal lengths, no rows, or a picture that cannot be read.
@@ -134,7 +133,7 @@ class TaskRetrievalEvaluator(Evaluator):
         cosines = anchors @ positives[[first[key] for key in number]].T
         own = self.cosines[task] = cosines.gather(1, torch.tensor([[number[key]] for key in answers])).squeeze(1)
         best = cosines.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
-        # What is not further away counts against the model, and so does what is no number.
+        # Ties count against the model, and so does NaN.
         ranks = self.ranks[task] = 1 + (~(cosines < best) & ~right).sum(dim=1).float()
 
         figures = {f"recall@{k}": (ranks <= k).float().mean().item() for k in (1, 5, 10)}
@@ -168,7 +167,7 @@ class TaskRetrievalEvaluator(Evaluator):
 
 
 class _Rows(Sequence[Any]):
-    """Some rows of a column, looked up when they are wanted."""
+    """Some rows of a column, looked up on access."""
 
     def __init__(self, column: Sequence[Any], rows: Sequence[int]) -> None:
         self.column, self.rows = column, rows

@@ -1,4 +1,4 @@
-"""Files of rows: tables, JSON lines and plain text, read by stock readers, with the line of whatever is wrong."""
+"""Files of rows: tables, JSON lines and plain text. Errors name the line."""
 
 from st_vi.files.read import read_rows
 

@@ -55,7 +55,7 @@ def _decoded(line: bytes, number: int, path: Path) -> str:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Objects of a file with one on each line, or of one array; blank lines are passed over.
+    """Objects of a file with one on each line, or of one array; blank lines are skipped.
 
     Raises:
         ValueError: What is no JSON, or no object; names the line.
@@ -121,7 +121,7 @@ def text_lines(path: Path) -> Fields:
 
 
 def table_lines(path: Path) -> Fields:
-    """Fields of a CSV or TSV file as text, the header first; blank lines are passed over.
+    """Fields of a CSV or TSV file as text, the header first; blank lines are skipped.
 
     A TSV has no quoting: a quotation mark is a character like others. A CSV whose header has semicolons or tabs and
     no comma is separated by these, as spreadsheets save it where the comma is a decimal point.

@@ -1,4 +1,4 @@
-"""Open a file of rows, or a data set on the hub, and say which line is broken."""
+"""Reading of a file of rows, or of a data set on the hub; errors name the line."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def read_rows(source: str | Path, split: str = "train") -> Dataset:
     "text"), .xlsx (the first sheet; needs openpyxl) or .parquet, whatever the case of these letters; text files may be
     compressed: .gz, .bz2, .xz. A path is never looked up on the hub.
 
-    The columns of CSV, TSV and Excel files are text as it stands there: "007", "NA", "1e5", "" stay what they are, and
-    what wants numbers, such as a score, reads them from text. Blank lines are passed over.
+    The columns of CSV, TSV and Excel files stay text: "007", "NA", "1e5" and "" are not converted, and functions that
+    need numbers, such as scores, read them from text. Blank lines are skipped.
 
     Args:
         source: A path or a hub id such as "owner/name".
@@ -90,7 +90,7 @@ def local_path(source: str | Path) -> Path | None:
     """The file that a source names, which is there and of a kind that can be read; None for a hub id.
 
     Raises:
-        FileNotFoundError, ValueError: As `read_rows` does.
+        FileNotFoundError, ValueError: See `read_rows`.
     """
     text = str(source)
     if "://" in text:

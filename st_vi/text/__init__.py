@@ -1,4 +1,4 @@
-"""Vietnamese text, without torch: the form in which it is kept, and the key by which it is compared."""
+"""Vietnamese text, without torch: normalisation, comparison, sentences, words and variants."""
 
 from st_vi.text.normal import comparison_key, is_blank, is_unicode, mend, normalise, strip_diacritics
 

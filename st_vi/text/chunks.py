@@ -1,4 +1,4 @@
-"""Cut long texts into pieces that a model reads whole, at the ends of sentences."""
+"""Chunks of long texts: whole sentences, in pieces that fit a model."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def chunk_spans(text: str, limit: int, count: Count) -> list[Span]:
     A sentence that does not fit begins a piece and is cut between words; a word that does not fit, between characters.
 
     Args:
-        text: Of any length.
-        limit: What `count` may give for a piece, at most.
-        count: The cost of each of several texts, such as its tokens with the special ones. What an empty text costs
-            is taken to be part of each.
+        text: Any text.
+        limit: The highest `count` of a piece.
+        count: The cost of each of several texts, such as its number of tokens with special ones. The cost of an empty
+            text counts as part of each.
 
     Returns:
         Pairs in order, without overlap; everything between them is white space. None for a blank text.

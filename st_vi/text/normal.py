@@ -1,7 +1,7 @@
-"""One normalisation of Vietnamese: the form in which a text is kept, and the key by which two texts are compared.
+"""Normalisation of Vietnamese: the form in which a text is stored, and the key by which two texts are compared.
 
-Kept is what harms nobody: composed letters, "Đ" where an eth was typed, nothing invisible, single spaces. Compared is
-by more: "Hòa" and "Hoà", "quý" and "quí" are one word to a reader, and a text is not rewritten for it.
+The stored form changes only what no reader sees: composed letters, "Đ" for an eth, nothing invisible, single spaces.
+The comparison key goes further: "Hòa" and "Hoà", "quý" and "quí" are one word to a reader, but stay as they are typed.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def _without_eth(match: re.Match[str]) -> str:
 
 
 def normalise(text: str) -> str:
-    """The form in which a text is kept: `mend`, with every run of whitespace as one space and none at the ends.
+    """The form in which a text is stored: `mend`, with one space for every run of whitespace and none at the ends.
 
-    What looks like a space is one: non-breaking, wide and thin spaces, line ends, fillers.
+    Non-breaking, wide and thin spaces, line ends and fillers all count as whitespace.
 
     Example:
         >>> from st_vi.text import normalise
@@ -81,7 +81,7 @@ def normalise(text: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Whether there is nothing to read: no character, or only invisible ones.
+    """Whether a text is empty or has only invisible characters.
 
     Example:
         >>> from st_vi.text import is_blank
@@ -122,8 +122,8 @@ def comparison_key(text: str, casefold: bool = False, normalised: bool = False) 
 
     Args:
         text: Any text.
-        casefold: Regardless of case.
-        normalised: The text comes from `normalise`, which is not done again.
+        casefold: Compare regardless of case.
+        normalised: The text has been through `normalise` already.
 
     Example:
         >>> from st_vi.text import comparison_key
@@ -140,7 +140,7 @@ def comparison_key(text: str, casefold: bool = False, normalised: bool = False) 
 
 @lru_cache(maxsize=2**15)  # Vietnamese has some thousand syllables
 def _spelled(word: str) -> str:
-    """One word with the tone mark and the "i" or "y" of the newer spelling; as it is where it is no syllable."""
+    """One word with the tone mark and the "i" or "y" of the newer spelling; unchanged if it is no syllable."""
     parts = unicodedata.normalize("NFD", word)
     tones = [character for character in parts if character in _TONES]
     bare = unicodedata.normalize("NFC", "".join(character for character in parts if character not in _TONES))

@@ -1,4 +1,4 @@
-"""Sentences, and questions that they answer: in Vietnamese the question word stands where the answer does."""
+"""Questions that a sentence answers: in Vietnamese the question word stands in the place of the answer."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def sentences(paragraph: str) -> list[str]:
 
 
 def clauses(sentence: str) -> list[str]:
-    """What stands between commas, brackets, and the words for "and" and "but"."""
+    """The parts of a sentence between commas, brackets, and the words for "and" and "but"."""
     return [part.strip(" ,;:–-()") for part in _CLAUSE_END.split(sentence)]
 
 
@@ -60,9 +60,9 @@ def question(sentence: str, random: Random, title: str | None = None) -> str | N
     that asks is kept, so that fewer words of the sentence are left.
 
     Args:
-        sentence: Of a paragraph.
-        random: Decides what is asked for.
-        title: Of the article: stands for a pronoun at the beginning.
+        sentence: A sentence of a paragraph.
+        random: Decides what to ask for.
+        title: Title of the article; replaces a pronoun at the beginning.
 
     Example:
         >>> from random import Random

@@ -1,4 +1,4 @@
-"""Vietnamese words: the syllables of each joined, as PhoBERT reads them. Without torch."""
+"""Word segmentation: the syllables of each Vietnamese word joined, as PhoBERT needs them."""
 
 from __future__ import annotations
 

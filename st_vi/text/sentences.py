@@ -1,4 +1,4 @@
-"""Where Vietnamese sentences begin and end."""
+"""Boundaries of Vietnamese sentences."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     sentence if it is blank, begins an item of a list ("a) …", "- …") or does not go on in small letters.
 
     Args:
-        text: Of any length; its characters are what the numbers count.
+        text: Any text; the numbers count its characters.
 
     Returns:
         Pairs in order, without overlap; everything between them is white space.

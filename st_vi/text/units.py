@@ -1,4 +1,4 @@
-"""Sub-word tokens, the letters they stand for, and the syllables these belong to."""
+"""Sub-word tokens and the letters and syllables that they belong to."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def groups(text: str, spans: Sequence[Span], by: By = "syllable") -> list[list[i
 
     Args:
         text: What the spans are of.
-        spans: Of every token, from left to right.
+        spans: The span of every token, from left to right.
         by: "syllable" joins what is between two spaces; "token" joins only tokens that are parts of one letter.
 
     Returns:

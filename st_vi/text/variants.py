@@ -1,4 +1,4 @@
-"""The ways in which one text is typed: without diacritics, in small letters, with the tone elsewhere, with slips."""
+"""Variants of a text as people type it: without diacritics, in lower case, with other tone marks, with typos."""
 
 from __future__ import annotations
 

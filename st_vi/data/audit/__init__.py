@@ -1,1 +1,1 @@
-"""What is wrong with a data set before anything is trained on it: leaks, labels, weak preferences, poor negatives."""
+"""Checks of a data set before training: leaks, wrong labels, weak preferences, poor negatives."""

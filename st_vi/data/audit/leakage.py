@@ -1,4 +1,4 @@
-"""Training rows that the test set knows already: the same texts, or nearly."""
+"""Leaks: training rows whose texts are also in the test set, exactly or nearly."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ Key = TypeVar("Key")
 KINDS: tuple[Kind, ...] = get_args(Kind)
 OTHER_TEXTS = ("positive", "hypothesis", "claim", "sentence2")
 CHUNK = 1024
-"""Training texts at once, against four times as many test texts: 16 MB of cosines, and as much again in the making."""
+"""Training texts a block, against four times as many test texts: 16 MB of cosines, twice that at the peak."""
 
 
 @dataclass(frozen=True)
 class Leak:
-    """A training row that the test set knows.
+    """A training row that is also in the test set.
 
     Attributes:
-        kind: "row": both its first two texts stand together in a test row; "anchor": its anchor is one of the test
-            set; "text": some text is; "near": some text is nearly. The first of them that holds.
+        kind: "row": its first two texts are those of a test row; "anchor": its anchor is in the test set; "text": any
+            of its texts is; "near": any of its texts nearly is. The first that applies.
         train_row: Row number, from 0.
-        test_row: The first row with that text.
-        train_text: What leaks, as it is compared.
-        test_text: The same in the test set.
-        similarity: 1, or the cosine of what is near.
+        test_row: The first test row with that text.
+        train_text: The text that leaks, in the form in which it was compared.
+        test_text: The text of the test set.
+        similarity: 1, or the cosine if `kind` is "near".
     """
 
     kind: Kind
@@ -50,10 +50,10 @@ class Leak:
 
 @dataclass(frozen=True)
 class LeakageReport:
-    """What `leakage_report` found.
+    """The result of `leakage_report`.
 
     Attributes:
-        leaks: One for each training row that leaks: worst kind first, then the most similar.
+        leaks: One for each leaking training row: worst kind first, then the most similar.
         repeated_train: Training rows whose texts all equal those of an earlier training row.
         repeated_test: The same of the test set.
         counts: Every count; prints as a table.
@@ -65,7 +65,7 @@ class LeakageReport:
     counts: Report
 
     def drop(self, kinds: Iterable[Kind] = KINDS) -> list[int]:
-        """Training rows that leak in one of these ways, in order. Rows that only repeat others are none of them."""
+        """Numbers of the training rows that leak in one of these ways; repeated rows alone are no leak."""
         kinds = set(kinds)
         if unknown := sorted(kinds - set(KINDS)):
             raise ValueError(f"kinds must be among {KINDS}, got {unknown}")
@@ -82,26 +82,25 @@ def leakage_report(
     near: float | None = 0.9,
     show_progress_bar: bool = True,
 ) -> LeakageReport:
-    """Find training rows whose texts stand in the test set, in any of its columns, or nearly.
+    """Find training rows whose texts are in the test set, in any of its columns, exactly or nearly.
 
-    Texts are compared by `st_vi.text.comparison_key`: "Hòa" and "Hoà" are one word. Near are two texts with a high
-    cosine of their TF-IDF vectors over sequences of three and four letters within words, regardless of case and
-    punctuation. It sees neither meaning nor the order of words: one "không" more turns a sentence and leaves it near,
-    and a translation is far. All texts are compared with all, in blocks, so that memory does not grow with the product
-    of their numbers.
+    Texts are compared by `st_vi.text.comparison_key`: "Hòa" and "Hoà" are one word. Two texts are near
+    if the cosine of their TF-IDF vectors is high; these count sequences of three and four letters within words,
+    regardless of case and punctuation. They see neither meaning nor word order: another "không" reverses a sentence
+    and leaves it near, and a translation is far. All texts are compared with all others in blocks, so that memory does
+    not grow with the product of their numbers.
 
-    Documents that both sides share on purpose, as in retrieval, are no leak: then name the columns of the questions
-    alone.
+    Documents that both sides share on purpose, as in retrieval, are no leak: name only the columns of the questions.
 
     Args:
-        train: Rows to train on.
-        test: Rows to measure on.
+        train: Rows for training.
+        test: Rows for evaluation.
         columns: Text columns of `train`, the anchor first. None takes the usual ones: anchor, premise, evidence or
             sentence1; then positive, hypothesis, claim, sentence2 and all whose names begin with "negative".
-        test_columns: The same of `test`; None takes `columns`, or the usual ones.
-        casefold: Regardless of case.
-        ignore_diacritics: Regardless of diacritics, "đ" as "d".
-        near: Least cosine of what is near, above 0 and at most 1; None looks for equal texts only.
+        test_columns: Text columns of `test`; None takes `columns`, or the usual ones.
+        casefold: Compare regardless of case.
+        ignore_diacritics: Compare regardless of diacritics, with "đ" as "d".
+        near: The lowest cosine that counts as near, above 0 and at most 1; None finds equal texts only.
         show_progress_bar: Show the progress of comparing.
 
     Raises:
@@ -166,18 +165,18 @@ def without_leakage(
     near: float | None = 0.9,
     show_progress_bar: bool = True,
 ) -> Dataset:
-    """The training rows that the test set does not know: those that `leakage_report` does not name.
+    """The training rows that do not leak: those that `leakage_report` does not name.
 
     Args:
-        train: Rows to train on.
-        test: Rows to measure on; they stay as they are.
-        columns: As all others, see `leakage_report`.
-        test_columns: The same.
-        kinds: Which leaks to drop, of "row", "anchor", "text" and "near".
-        casefold: The same.
-        ignore_diacritics: The same.
-        near: The same.
-        show_progress_bar: The same.
+        train: See `leakage_report` for this and all other arguments but `kinds`.
+        test: Rows for evaluation; they stay unchanged.
+        columns: Text columns of `train`.
+        test_columns: Text columns of `test`.
+        kinds: Leaks to remove, of "row", "anchor", "text" and "near".
+        casefold: Compare regardless of case.
+        ignore_diacritics: Compare regardless of diacritics.
+        near: The lowest cosine that counts as near.
+        show_progress_bar: Show the progress of comparing.
 
     Raises:
         ValueError: See `leakage_report`; or an unknown kind.
@@ -198,7 +197,7 @@ def without_leakage(
 def _rows(
     dataset: Dataset, columns: Sequence[str] | None, casefold: bool, ignore_diacritics: bool
 ) -> list[tuple[str, ...]]:
-    """The texts of each row as they are compared."""
+    """The texts of each row in the form in which they are compared."""
     names = _usual(dataset) if columns is None else list(columns)
     missing = [name for name in names if name not in dataset.column_names]
     if missing or not names:
@@ -217,7 +216,7 @@ def _usual(dataset: Dataset) -> list[str]:
 
 
 def _first(values: Iterable[Key]) -> dict[Key, int]:
-    """Where each value stands first."""
+    """The first place of each value."""
     return {value: number for number, value in reversed([*enumerate(values)])}
 
 
@@ -231,7 +230,7 @@ def _letters(text: str) -> str:
 
 
 def _nearest(texts: list[str], corpus: list[str], near: float, progress: bool) -> Mapping[str, tuple[float, str]]:
-    """Of each text that has one near enough: the cosine and the nearest text of the corpus."""
+    """For each text with a near one in the corpus: the cosine, and the nearest."""
     if not (texts and corpus and any(_letters(text).strip() for text in [*texts, *corpus])):
         return {}
     vectorizer = TfidfVectorizer(preprocessor=_letters, analyzer="char_wb", ngram_range=(3, 4), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Rows whose label or score disagrees with what a trained model makes of all other rows."""
+"""Rows whose label or score disagrees with a model fitted on the other rows."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class LabelSuspect:
 
     Attributes:
         row: Row number, from 0.
-        label: As given.
-        probability: Of that label.
-        expected: The label that the model takes for the right one.
-        expected_probability: Of that.
+        label: The label of the row.
+        probability: The classifier's probability of that label.
+        expected: The label that the classifier prefers.
+        expected_probability: Its probability.
     """
 
     row: int
@@ -47,13 +47,13 @@ class LabelSuspect:
 
 @dataclass(frozen=True)
 class ScoreSuspect:
-    """A pair whose score is far from what its cosine lets expect.
+    """A pair whose score is far from the one its cosine suggests.
 
     Attributes:
         row: Row number, from 0.
-        score: As given.
-        expected: By a fit on other rows.
-        cosine: Of the two texts.
+        score: The score of the row.
+        expected: The score predicted from the cosine by a fit on other rows.
+        cosine: The cosine of the two texts.
     """
 
     row: int
@@ -63,7 +63,7 @@ class ScoreSuspect:
 
     @property
     def residual(self) -> float:
-        """Score minus what is expected; above 0, the texts are farther apart than the score says."""
+        """Score minus expected score; above 0, the texts are farther apart than the score says."""
         return self.score - self.expected
 
 
@@ -79,25 +79,25 @@ def label_suspects(
     batch_size: int = 32,
     show_progress_bar: bool = True,
 ) -> list[LabelSuspect]:
-    """Pairs of texts whose label disagrees with the model: those whose label is least probable come first.
+    """Pairs of texts whose label disagrees with the model, the least probable label first.
 
     A classifier on the embeddings is fitted on some folds and asked about the others; rows with the same premise are
-    in the same fold. A class counts for a row where its probability reaches the mean over the rows that bear it; a
-    row is suspected where such a class is not its own (the likeliest, where there are several). To be read by a
-    person: a rare case and a poor model look like a wrong label.
+    in the same fold. A class is confident for a row if its probability reaches the mean over the rows with that
+    label. A row is a suspect if its most probable confident class is not its label. Read the suspects yourself: rare
+    cases and poor models look like wrong labels, too.
 
     Source: confident learning, arXiv 1911.00068, Section 3.1, for the threshold of each class. The features
     [u, v, |u − v|, u∘v], standardised, and a logistic regression with C = 0.001 (1 on the cosine alone) are *inferred*.
 
     Args:
         dataset: Rows with "premise", "hypothesis" and "label" (names or numbers, of any classes).
-        model: Trained on other rows, if it is to be asked about what it has not learned by heart.
-        columns: Role to column name, where the names are not the usual ones.
-        features: "pair", of the embeddings u and v; or "cosine", one number: entailments high, contradictions low.
-        classifier: Another of scikit-learn's, with `predict_proba`.
+        model: An encoder trained on other rows, so that it has not learned these by heart.
+        columns: Role to column name, for columns with unusual names.
+        features: "pair", made of the embeddings u and v; or "cosine", one number for each pair.
+        classifier: A scikit-learn classifier with `predict_proba`, instead of the default.
         folds: 2 or more; every class needs as many different premises.
-        limit: Most suspects to return; None, all.
-        seed: Of the folds.
+        limit: The number of suspects to return; None returns all.
+        seed: Seed of the folds.
         batch_size: Texts a batch.
         show_progress_bar: Show the progress of encoding.
 
@@ -159,19 +159,19 @@ def score_suspects(
     batch_size: int = 32,
     show_progress_bar: bool = True,
 ) -> list[ScoreSuspect]:
-    """Scored pairs with the largest residuals, in absolute value, of their score on their cosine; largest first.
+    """Scored pairs whose score is farthest from the one their cosine predicts, the farthest first.
 
-    What a cosine lets expect is fitted on some folds and read off for the others, so that no row explains itself.
-    To be read by a person: a poor model is surprised by good rows.
+    The score is regressed on the cosine in some folds and predicted for the others, so that no row explains itself.
+    Read the suspects yourself: a poor model is surprised by good rows.
 
     Args:
         dataset: Rows with "sentence1", "sentence2" and a "score" of any range.
-        model: Trained on other rows.
-        columns: Role to column name, where the names are not the usual ones.
+        model: An encoder trained on other rows.
+        columns: Role to column name, for columns with unusual names.
         fit: "isotonic", any curve that does not fall; or "linear".
         folds: 2 or more, and no more than rows.
-        limit: Most rows to return; None, all.
-        seed: Of the folds.
+        limit: The number of rows to return; None returns all.
+        seed: Seed of the folds.
         batch_size: Texts a batch.
         show_progress_bar: Show the progress of encoding.
 

@@ -1,4 +1,4 @@
-"""Rows whose positive is hardly nearer than their negative, or farther, asked of an ensemble of models."""
+"""Rows whose positive is hardly nearer than their negative, or farther, according to an ensemble of models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PreferenceStrength:
 
     @property
     def counts(self) -> Report:
-        """Rows of each suggestion; prints as a table."""
+        """The number of rows with each suggestion; prints as a table."""
         counts = Counter(self.suggestions)
         return Report({name: counts[name] for name in get_args(Suggestion)})
 
@@ -65,7 +65,8 @@ def preference_strength(
     - "keep": the rest.
 
     The models should differ, by seed or order of rows at least, and be trained on other rows than these; models that
-    have learned a wrong row by heart find nothing wrong with it. One model has σ = 0. To be read by a person.
+    have learned a wrong row by heart find nothing wrong with it. One model has σ = 0. Read the rows yourself before
+    you change them.
 
     Source: Secrets of RLHF II, arXiv 2401.06080, Section 2, for the mean and standard deviation of a reward's
     difference, and for flipping, smoothing and margins. There, shares of the rows in the order of μ are treated so;
@@ -76,7 +77,7 @@ def preference_strength(
         models: The ensemble.
         flip_below: ≤ soften_below.
         soften_below: ≤ margin_above.
-        margin_above: See above.
+        margin_above: ≥ soften_below.
         negative: The column; None takes the only one whose name begins with "negative".
         batch_size: Texts a batch.
         show_progress_bar: Show the progress of encoding.

@@ -1,6 +1,6 @@
-"""How much the negatives of a contrastive training set may teach, asked of models before anything is trained.
+"""A score of the negatives of a training set, computed before training.
 
-Similarities are cosines; anchors are encoded by `encode_query`, the rest by `encode_document`, as stock miners do.
+Similarities are cosines; anchors are encoded by `encode_query`, the rest by `encode_document`, as in the stock miner.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from st_vi.evaluation.distinct import encode_distinct
 
 @dataclass(frozen=True)
 class ContrastiveInformation:
-    """How much a set of negatives may teach, in the manner of ECI; made by `effective_contrastive_information`.
+    """How useful a set of negatives looks; the result of `effective_contrastive_information`.
 
     Attributes:
-        hardness: How near the negatives come to the positives, in [0, 1].
-        safety: Share of negatives that are no suspected false negatives, in [0, 1].
-        negatives: K, negatives a row.
+        hardness: How close the negatives are to the positives, in [0, 1].
+        safety: Share of negatives that are not suspected to be false negatives, in [0, 1].
+        negatives: K, the number of negatives in each row.
 
     Example:
         >>> from st_vi.data.audit.quality import ContrastiveInformation
@@ -42,7 +42,7 @@ class ContrastiveInformation:
 
     @property
     def score(self) -> float:
-        """log(1 + K) · 2 · hardness · safety / (hardness + safety): from 0, and 0 where either is."""
+        """log(1 + K) · 2 · hardness · safety / (hardness + safety); 0 if either is 0."""
         total = self.hardness + self.safety
         return math.log1p(self.negatives) * (2 * self.hardness * self.safety / total if total else 0.0)
 
@@ -56,15 +56,17 @@ def effective_contrastive_information(
     batch_size: int = 32,
     show_progress_bar: bool = True,
 ) -> ContrastiveInformation:
-    """ECI-style score of the negatives of a data set: `information_from_similarities` of its texts under a model.
+    """Effective contrastive information (ECI) of the negatives of a data set, in the style of the paper.
 
-    Negatives that were mined with a margin under the same model are all safe by that margin: only a teacher, another
-    and better model, can then doubt them.
+    `information_from_similarities` defines the score; the similarities are cosines under `model`.
+
+    Negatives mined with a margin under the same model are all safe by that margin; only a `teacher`, another and better
+    model, can then find unsafe ones.
 
     Args:
         dataset: Columns anchor, positive, and one or more whose names begin with "negative".
-        model: The one to be trained; it tells how hard negatives are.
-        teacher: Tells which negatives are safe; None, `model` does.
+        model: The model to be trained, which determines the hardness.
+        teacher: The model that determines the safety; None takes `model`.
         absolute_margin: See `information_from_similarities`.
         relative_margin: See `information_from_similarities`.
         batch_size: Texts a batch.
@@ -100,24 +102,24 @@ def information_from_similarities(
     absolute_margin: float | None = None,
     relative_margin: float | None = 0.05,
 ) -> ContrastiveInformation:
-    """ECI-style score, log(1 + K) · harmonic mean of hardness and safety.
+    """log(1 + K) · harmonic mean of hardness and safety.
 
-    - Hardness: the mean over all negatives of s⁻/s⁺, clipped to [0, 1]. Where s⁺ ≤ 0 there is no such share: 1 for
+    - Hardness: the mean over all negatives of s⁻/s⁺, clipped to [0, 1]. For s⁺ ≤ 0, it is 1 if
       s⁻ ≥ s⁺, else 0.
     - Safety: the share of all negatives with t⁻ ≤ t⁺ − absolute_margin and t⁻ ≤ t⁺ − relative_margin · |t⁺|, the
       rule by which stock `mine_hard_negatives` keeps a candidate; t is s, or the teacher's.
 
     Source: arXiv 2603.20990, first version, for the shape of the score (a capacity in K, times a harmonic balance of
     hardness and safety); the second version scores a set otherwise. How both parts are measured is *inferred*, as is
-    that they are means of the whole set, of which the harmonic mean is taken once. Compare scores of one model only.
+    taking the harmonic mean once, of their means over the whole set. Compare only scores of the same model.
 
     Args:
         positive: s⁺, (B,), similarity of anchor and positive.
         negative: s⁻, (B, K), of the anchor and each of its negatives.
         teacher_positive: t⁺, (B,), with `teacher_negative`; a teacher's scores of any range.
         teacher_negative: t⁻, (B, K).
-        absolute_margin: How far a safe negative lies below the positive, ≥ 0; None asks nothing.
-        relative_margin: The same as a share of the positive's similarity, ≥ 0; None asks nothing.
+        absolute_margin: How far a safe negative lies below the positive, ≥ 0; None for no such rule.
+        relative_margin: The same as a share of the positive's similarity, ≥ 0; None for no such rule.
 
     Raises:
         ValueError: Shapes that do not fit, no values, NaN or infinite ones, no margin at all or one below 0, or
@@ -144,7 +146,7 @@ def information_from_similarities(
 
 
 def triplet_columns(dataset: Dataset, negative: str | None = None) -> list[str]:
-    """Anchor, positive, and the negatives, of which there is one at least; or the one that is named."""
+    """The columns anchor, positive and the negatives, at least one; or the negative that is named."""
     for name in ("anchor", "positive", *([negative] if negative else [])):
         if name not in dataset.column_names:
             raise ValueError(f"missing column {name!r}; the columns are {dataset.column_names}")
@@ -159,7 +161,7 @@ def triplet_columns(dataset: Dataset, negative: str | None = None) -> list[str]:
 def cosines(
     dataset: Dataset, names: Sequence[str], model: SentenceTransformer, batch_size: int, show_progress_bar: bool
 ) -> tuple[Tensor, Tensor]:
-    """Of the first column with the second, (N,), and with all others, (N, K); float64. Distinct texts, once."""
+    """Cosines of the first column with the second, (N,), and with all others, (N, K); float64."""
     texts = [clean_texts(dataset[name], name) for name in names]
     settings: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
     queries = encode_distinct(model, texts[0], method="encode_query", **settings)

@@ -1,1 +1,1 @@
-"""Rows that this project draws and writes by itself: scenes, pictures of text, minimal pairs."""
+"""Rows made by this project's own generators: scenes, pictures of text, minimal pairs."""

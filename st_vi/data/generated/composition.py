@@ -1,4 +1,4 @@
-"""Minimal pairs that ask a model for composition: the same words, and another thing said.
+"""Minimal pairs that test composition: the same words with another meaning.
 
 Every pattern is a sentence and a paraphrase of it with two places, {a} and {b}. The negative is the paraphrase with the
 two exchanged: it has exactly the words of the positive, so that no bag of words can tell them apart. In half of the

@@ -128,7 +128,7 @@ def ocr_rows(texts: Iterable[str], seed: int, **settings: Any) -> Dataset:
     """One OCR row per text: a question, the picture of the text, the text.
 
     Args:
-        texts: As for `render_text`.
+        texts: See `render_text`.
         seed: For the looks and the wording of the questions.
         **settings: Keyword arguments of `render_text`.
 

@@ -1,4 +1,4 @@
-"""Rows of every task of viPolyQwen from this project's own generators: nothing to download, no end."""
+"""Rows of every viPolyQwen task from this project's own generators, in any number and without a download."""
 
 from __future__ import annotations
 

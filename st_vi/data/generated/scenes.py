@@ -290,7 +290,7 @@ def scene_rows(
         count: At least 1.
         seed: Another seed gives other rows.
         tasks: Some of `TASKS`, in turn.
-        size: Of the pictures, in pixels.
+        size: Size of the pictures, in pixels.
         options: Add the column `options`: all answers the question could have (for "instr" the caption alone).
 
     Returns:
@@ -328,7 +328,7 @@ def caption_rows(
         seed: Another seed gives other rows.
         direction: What the anchor is and what the positive. The two kinds of rows belong in data sets and batches
             of their own: a column of a batch holds one kind.
-        size: Of the pictures, in pixels.
+        size: Size of the pictures, in pixels.
         task: Name of the task.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How near the negatives of a row come to its positive, as a model sees it; and those that come too near."""
+"""Negatives judged by a model: how hard they are, and which may be false negatives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from st_vi.evaluation.distinct import distinct_vectors
 from st_vi.text import comparison_key
 
 _CHUNK = 8192
-"""Pairs whose vectors are in memory twice at once."""
+"""Pairs in one block of similarities."""
 
 
 def hardness(
@@ -65,20 +65,20 @@ def drop_false_negatives(
     batch_size: int = 32,
     show_progress_bar: bool = True,
 ) -> Triplets:
-    """Take out negatives that a model finds about as near to the anchor as the positive is: they may be right answers.
+    """Remove negatives that are about as similar to the anchor as the positive is: they may be right answers.
 
     The rule of the stock miner, for negatives that are there already: with s⁺ the lowest similarity of the anchor to
     any of its positives, a negative with the similarity s stays when s ≤ s⁺ − relative_margin·|s⁺| and
     s + absolute_margin ≤ s⁺. As there, anchors are encoded by `encode_query` and the rest by `encode_document`.
 
-    For mined negatives, whose label nobody gave. Contradictions and perturbed positives are near and wrong all the
-    same: a model that is still to learn it would drop the best of them.
+    Meant for mined negatives, which have no label. Contradictions and perturbed positives are similar and still wrong:
+    a model that has not learned that yet would drop the best of them.
 
     Source: LG-ANNA, arXiv 2506.07438: negatives stay below 0.95 of the positive's similarity.
 
     Args:
         dataset: Rows, or sets of rows, with anchor, positive and one or more columns that begin with "negative".
-        model: Any model of texts: the judge is as good as the model.
+        model: Any model of texts; its judgement is as good as the model.
         absolute_margin: In units of the model's similarity; None leaves this rule out.
         relative_margin: Share of the positive's similarity; None leaves this rule out.
         missing_negative: A row that loses all its negatives: keep it as a "pair", or "skip" it.
@@ -124,7 +124,7 @@ def drop_false_negatives(
 def _similarities(
     rows: Sequence[Row], model: SentenceTransformer, batch_size: int, show_progress_bar: bool
 ) -> tuple[np.ndarray, list[list[float]]]:
-    """Of each anchor with its positive, and with each of its negatives."""
+    """Similarities of each anchor with its positive, and with each of its negatives."""
     if not any(row.negatives for row in rows):
         raise ValueError("there are no negatives to judge: no column begins with 'negative'")
     pairs = [(row.anchor, text) for row in rows for text in (row.positive, *row.negatives)]

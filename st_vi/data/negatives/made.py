@@ -1,6 +1,6 @@
-"""Hard negatives for rows of anchors and positives: made of the positive, or found in its document.
+"""Hard negatives for rows of anchors and positives: made from the positive, or found in its document.
 
-To find them in a corpus, the stock `sentence_transformers.util.mine_hard_negatives` is there: with
+To mine them from a corpus, use the stock `sentence_transformers.util.mine_hard_negatives`: with
 ``relative_margin=0.05`` it keeps what LG-ANNA (arXiv 2506.07438) keeps, it never takes a positive of the same anchor,
 and its columns are what these functions read. `drop_false_negatives` has the same rule for negatives from elsewhere.
 """
@@ -55,8 +55,8 @@ def perturbed_negatives(
         order: For the kind "order", as in `change_order`.
         unit: "syllable" or "word", as in `change_order`.
         missing_negative: A row without any negative: keep it as a "pair", or "skip" it.
-        seed: Of all draws. What a row gets depends on its texts, the positives of its anchor and the seed, not on other
-            rows.
+        seed: Seed of all draws. The negatives of a row depend on its texts, the positives of its anchor and the seed,
+            not on other rows.
 
     Returns:
         `Triplets`, whose report counts the negatives of each kind.
@@ -116,7 +116,7 @@ def same_document_negatives(
         document: The column.
         per_row: Most negatives for a row, drawn at random.
         missing_negative: A row without any negative: keep it as a "pair", or "skip" it.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
         `Triplets`, whose report counts documents and negatives.
@@ -196,7 +196,7 @@ def as_triplets(rows: Iterable[Row], report: Mapping[str, int], missing_negative
 
 
 def _texts_by_anchor(rows: Iterable[Row]) -> dict[str, set[str]]:
-    """What is no negative of an anchor: itself and its positives, all as they are compared."""
+    """Texts that are no negatives of an anchor: itself and its positives, as comparison keys."""
     known = defaultdict[str, set[str]](set)
     for row in rows:
         known[comparison_key(row.anchor)] |= _keys([row.anchor, row.positive])

@@ -1,4 +1,4 @@
-"""Turn a negation: take out the one that is there, or put one where the verb begins."""
+"""Negation in Vietnamese sentences: remove the negation of a sentence, or add one before the verb."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ _POINTS = _pattern(r"\b(?:đây|đó|đấy|kia|này) $")
 
 
 def swap_negation(text: str) -> str | None:
-    """Turn the meaning: take the first negation out, or put one where the verb begins. None where no rule applies.
+    """Reverse the meaning: remove the first negation, or add one before the verb. None if no rule applies.
 
     The first sentence that can be turned. "Không", "chưa", "chẳng", "chả" and "đừng" go, also where they
     begin the sentence ("không phải là" becomes "là", "không thể" becomes "có thể", "đừng" becomes "hãy"). Where there

@@ -1,4 +1,4 @@
-"""Which rows meet in a batch, and when: batch samplers for the stock trainer."""
+"""Batch samplers for the stock trainer: hard negatives in one batch, easy rows before hard ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cluster_rows(embeddings: ArrayLike, num_clusters: int, seed: int = 0) -> np.
         embeddings: (N, D), such as `model.encode` of the anchors. With about N / (4 · batch size) clusters, most
             batches come from one cluster.
         num_clusters: Between 1 and N.
-        seed: Of the starting points.
+        seed: Seed of the starting points.
 
     Returns:
         (N,), the number of each row's cluster, from 0.
@@ -47,7 +47,7 @@ def cluster_rows(embeddings: ArrayLike, num_clusters: int, seed: int = 0) -> np.
 
 
 class _RowBatchSampler(DefaultBatchSampler):
-    """What both samplers share: one number for each row, and an order that depends on seed and epoch alone."""
+    """The base of both samplers: one number for each row, and an order that depends only on seed and epoch."""
 
     def __init__(self, dataset: Dataset, *args: Any, numbers: ArrayLike, **kwargs: Any) -> None:
         super().__init__(dataset, *args, **kwargs)
@@ -85,9 +85,9 @@ class ClusterBatchSampler(_RowBatchSampler):
 
     Args:
         dataset: N rows.
-        *args: As for the stock `DefaultBatchSampler`; the trainer passes them.
+        *args: Arguments of the stock `DefaultBatchSampler`, passed by the trainer.
         clusters: (N,), such as the numbers of `cluster_rows`, or the names of documents.
-        **kwargs: As for the stock `DefaultBatchSampler`; `seed` is the trainer's, `generator` is not used.
+        **kwargs: Arguments of the stock `DefaultBatchSampler`; `seed` is the trainer's, `generator` is not used.
 
     Raises:
         ValueError: Not one number for each row.
@@ -142,12 +142,12 @@ class CurriculumBatchSampler(_RowBatchSampler):
 
     Args:
         dataset: N rows.
-        *args: As for the stock `DefaultBatchSampler`; the trainer passes them. The incomplete batch has the hardest
+        *args: Arguments of the stock `DefaultBatchSampler`, passed by the trainer. The incomplete batch has the hardest
             rows.
         hardness: (N,) numbers, such as those of `hardness`; larger is harder.
         window: Rows, 1 or more. 1 is the strict order, many times the number of rows a plain shuffle; None is a tenth
             of the rows.
-        **kwargs: As for the stock `DefaultBatchSampler`; `seed` is the trainer's, `generator` is not used.
+        **kwargs: Arguments of the stock `DefaultBatchSampler`; `seed` is the trainer's, `generator` is not used.
 
     Raises:
         ValueError: Not one number for each row, NaN or infinite values, or `window` below 1.

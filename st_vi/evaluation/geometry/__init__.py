@@ -1,9 +1,9 @@
-"""What a set of embeddings looks like: near its partners, spread over the sphere, or squeezed into a corner of it.
+"""Geometry of embeddings: close to their partners, spread over the sphere, or squeezed into a corner of it.
 
 All functions take vectors (N, D), tensors or arrays, and measure only: no gradient flows through them. They compute in
 float32 or better and go through the rows in chunks, so that 100,000 × 1,024 need little more than one copy of the
-input. Where a definition wants unit vectors, they are made inside; a zero vector has the cosine 0 with all others.
-NaN, infinite values and fewer than two vectors are a ValueError everywhere.
+input. Vectors are normalised where a definition needs unit vectors; a zero vector has the cosine 0 with all others.
+NaN, infinite values and fewer than two vectors raise a ValueError.
 """
 
 from st_vi.evaluation.geometry.gradients import gradient_shares, relative_penalty

@@ -1,4 +1,4 @@
-"""How near a model keeps texts of the same class, class by class."""
+"""Tolerance class by class: how close a model keeps texts of the same class."""
 
 from __future__ import annotations
 

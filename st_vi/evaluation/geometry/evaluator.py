@@ -1,4 +1,4 @@
-"""The geometry of a model's embeddings as an evaluator, to be logged while the model is trained."""
+"""The geometry of a model's embeddings as an evaluator, for logging during training."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from st_vi.evaluation.geometry.measures import (
 
 
 class GeometryEvaluator(Evaluator):
-    """Measures how embeddings lie, not how good they are: see `st_vi.evaluation.geometry.measures` for every figure.
+    """Measures the geometry of embeddings, not their quality; see `st_vi.evaluation.geometry` for every figure.
 
     Of x: ``uniformity``, ``mean_cosine``, ``effective_rank`` (centred), and ``tolerance`` where there are labels.
     With y, the partner of each x: ``alignment`` and ``modality_gap``.
 
-    There is no primary metric, so that nothing here picks the best checkpoint by accident: every one of these
-    figures is at its best for some model of no use (alignment for a collapsed one). The stock `SequentialEvaluator`
-    takes the first metric of an evaluator without a primary one, and the last evaluator for the whole: put this one
-    before another.
+    There is no primary metric, so that none of these figures picks the best checkpoint by accident: each is best for
+    some useless model (alignment for a collapsed one). The stock `SequentialEvaluator` takes the score of its last
+    evaluator, and the first metric of one without a primary metric: put another evaluator last.
 
     Args:
         x: N stock inputs, two or more: text, image, or {"text", "image"}.

@@ -1,4 +1,4 @@
-"""What a loss pulls at: which negatives, and which of its terms pulls hardest."""
+"""Gradients of a loss: which negatives it pushes, and which of its terms pulls hardest."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class GradientShare(NamedTuple):
 
     Attributes:
         share: The norm of its gradient, divided by the sum of these norms, in [0, 1]; all terms together give 1.
-        along: Its part of the step that is taken: g_k·g / ‖g‖² with g the sum of all. All terms together give 1; a
-            negative one is a term that the others overrule.
+        along: Its part of the step, g_k·g / ‖g‖² with g the sum of all gradients. All terms together give 1; a negative
+            value is a term that the others overrule.
     """
 
     share: Tensor

@@ -1,4 +1,4 @@
-"""Numbers for what a set of embeddings looks like; the conventions are in the docstring of the room."""
+"""Measures of a set of embeddings; `st_vi.evaluation.geometry` explains the conventions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
         alpha: α > 0.
 
     Raises:
-        ValueError: Unequal shapes, or see the module.
+        ValueError: Unequal shapes, or see `st_vi.evaluation.geometry`.
 
     Example:
         >>> import torch
@@ -61,7 +61,7 @@ def uniformity(x: Tensor, t: float = 2.0, chunk: int = CHUNK) -> Tensor:
     for first, rows in blocks(x, chunk):
         for second, columns in blocks(x[first:], chunk):
             logits = (rows @ columns.T).clamp_(-1, 1).sub_(1).mul_(2 * t)
-            if second == 0:  # the diagonal block: each pair once, and nobody with itself
+            if second == 0:  # the diagonal block: each pair once
                 above = torch.ones_like(logits, dtype=torch.bool).triu_(1)
                 logits.masked_fill_(~above, -math.inf)
             log_sum = torch.logaddexp(log_sum, logits.flatten().logsumexp(0).double())
@@ -80,7 +80,7 @@ def tolerance(x: Tensor, labels: Sequence[Any] | np.ndarray | Tensor, chunk: int
         chunk: Rows at once.
 
     Raises:
-        ValueError: Another number of labels than of vectors, no two of the same class, or see the module.
+        ValueError: Unequal numbers of labels and vectors, no two of one class, or see `st_vi.evaluation.geometry`.
 
     Example:
         >>> import torch
@@ -182,7 +182,7 @@ def modality_gap(x: Tensor, y: Tensor) -> Tensor:
         y: (M, D).
 
     Raises:
-        ValueError: Unequal D, or see the module.
+        ValueError: Unequal D, or see `st_vi.evaluation.geometry`.
 
     Example:
         >>> import torch

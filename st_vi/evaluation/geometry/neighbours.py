@@ -1,4 +1,4 @@
-"""Who lives next to whom, and who still does after a change."""
+"""Nearest neighbours, and how many of them a change leaves."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def neighbourhood_overlap(before: Tensor, after: Tensor, k: int = 10, chunk: int
 
 
 def shared_neighbours(before: Tensor, after: Tensor) -> Tensor:
-    """Share of the numbers in a row of the one that stand in the same row of the other, (N,) in [0, 1].
+    """Share of the neighbours in each row of `before` that are also in that row of `after`, (N,) in [0, 1].
 
     Args:
-        before: Lists of neighbours (N, k), such as from `nearest_neighbours`, none twice in a row.
-        after: The same for other vectors.
+        before: Lists of k different neighbours (N, k), such as from `nearest_neighbours`.
+        after: The lists for other vectors.
 
     Example:
         >>> import torch
@@ -73,7 +73,7 @@ def shared_neighbours(before: Tensor, after: Tensor) -> Tensor:
         >>> shared_neighbours(torch.tensor([[1, 2], [0, 2]]), torch.tensor([[2, 1], [2, 3]]))
         tensor([1.0000, 0.5000])
     """
-    in_order = torch.cat([before, after.to(before.device)], 1).sort(dim=1).values  # whom both name stands there twice
+    in_order = torch.cat([before, after.to(before.device)], 1).sort(dim=1).values  # shared ones come twice
     return (in_order[:, 1:] == in_order[:, :-1]).sum(dim=1) / before.shape[1]
 
 

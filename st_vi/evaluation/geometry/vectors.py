@@ -1,4 +1,4 @@
-"""What measurements on sets of vectors share: one check, and rows in chunks."""
+"""Sets of vectors: their check, and rows in chunks."""
 
 from __future__ import annotations
 

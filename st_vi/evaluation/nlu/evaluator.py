@@ -47,8 +47,8 @@ class NLUEvaluator(Evaluator):
         protocol: "probe" or "finetune".
         seed: Seed of the classifier, its dropout and its order of rows.
         batch_size: Rows a batch.
-        epochs: Of fine-tuning.
-        learning_rate: Of fine-tuning.
+        epochs: Epochs of fine-tuning.
+        learning_rate: Learning rate of fine-tuning.
         show_progress_bar: Show the progress of encoding or training.
         write_csv: Add a line to a CSV file when an output path is given.
 

@@ -1,4 +1,4 @@
-"""How an encoder is turned into a classifier: a probe on frozen embeddings, or fine-tuning with a head.
+"""Classifiers built on an encoder: a probe on frozen embeddings, or fine-tuning with a head.
 
 Both protocols take rows in the canonical columns of `load_benchmark` and return one prediction a test row: a label,
 or the position of the chosen option.

@@ -13,14 +13,13 @@ from typing import get_args
 import pytest
 
 from st_vi.data import (
-    NUMBERS,
-    Order,
     change_order,
     sample_nli,
     strip_diacritics,
     swap_negation,
     swap_number,
 )
+from st_vi.data.negatives.perturbations import NUMBERS, Order
 from st_vi.text import segmentation
 
 ALPHABET = "aàảãáạăằẳẵắặâầẩẫấậeèẻẽéẹêềểễếệiìỉĩíịoòỏõóọôồổỗốộơờởỡớợuùủũúụưừửữứựyỳỷỹýỵđ"
