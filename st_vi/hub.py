@@ -245,7 +245,7 @@ def _fetch(name: str, cache_folder: str | None, **hub: Any) -> Path:
     if Path(name).is_dir():
         return Path(name, weights)
     # All of one revision, and a local folder from here on: transformers, given a repository without safetensors,
-    # asks the hub to convert it.
+    # asks the Hub to convert it.
     patterns = ["*.json", "*.model", weights]
     return Path(snapshot_download(name, cache_dir=cache_folder, allow_patterns=patterns, **hub), weights)
 

@@ -1,4 +1,4 @@
-"""The kinds of data sets that functions accept: those of `datasets`, lists of dicts, pandas DataFrames."""
+"""The kinds of datasets that functions accept: those of `datasets`, lists of dicts, pandas DataFrames."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def as_dataset(rows: Rows) -> Dataset:
         rows: A stream is read to its end. A key missing from some dicts becomes None.
 
     Raises:
-        ValueError: None of these, several data sets by name, or a column with values of several types.
+        ValueError: None of these, several datasets by name, or a column with values of several types.
 
     Example:
         >>> from st_vi.data.accepted import as_dataset
@@ -40,7 +40,7 @@ def as_dataset(rows: Rows) -> Dataset:
     if isinstance(rows, Mapping):
         if any(isinstance(part, (Dataset, IterableDataset)) for part in rows.values()):
             names = list(rows)
-            raise ValueError(f"one data set is needed, here are several by name, {names}: give rows[{names[0]!r}]")
+            raise ValueError(f"one dataset is needed, here are several by name, {names}: give rows[{names[0]!r}]")
         return _columns({str(name): list(column) for name, column in rows.items()})
     if _is_frame(rows):
         frame: Any = rows
@@ -51,7 +51,7 @@ def as_dataset(rows: Rows) -> Dataset:
 
 
 def as_train_rows(rows: TrainRows) -> Dataset | IterableDataset | DatasetDict:
-    """Rows as the stock trainer takes them: a data set, a stream with typed columns, or data sets by name.
+    """Rows as the stock trainer takes them: a dataset, a stream with typed columns, or datasets by name.
 
     Raises:
         ValueError: See `as_dataset`; also for streams by name, which the stock trainer does not take.
@@ -74,7 +74,7 @@ def as_train_rows(rows: TrainRows) -> Dataset | IterableDataset | DatasetDict:
 
 
 def as_datasets(rows: TrainRows) -> Dataset | DatasetDict:
-    """One data set, or several by name; a stream is read to its end."""
+    """One dataset, or several by name; a stream is read to its end."""
     rows = as_train_rows(rows)
     return as_dataset(rows) if isinstance(rows, IterableDataset) else rows
 
@@ -104,8 +104,8 @@ def _columns(columns: Mapping[str, list[Any]], features: Any = None) -> Dataset:
                 Dataset.from_dict({name: values})
             except Exception as cause:
                 kinds = sorted({type(value).__name__ for value in values})
-                raise ValueError(f"column {name!r} cannot be a column of a data set, it holds {kinds}") from cause
-        raise ValueError(f"the columns make no data set: {error}") from error
+                raise ValueError(f"column {name!r} cannot be a column of a dataset, it holds {kinds}") from cause
+        raise ValueError(f"the columns make no dataset: {error}") from error
 
 
 def _cells(column: Any) -> list[Any]:
@@ -116,7 +116,7 @@ def _cells(column: Any) -> list[Any]:
 
 
 def _is_rows(value: Any) -> bool:
-    """Whether it is a data set, and not a column of one."""
+    """Whether it is a dataset, and not a column of one."""
     if isinstance(value, (list, tuple)):
         return bool(value) and all(isinstance(row, Mapping) for row in value)
     return isinstance(value, (Dataset, IterableDataset)) or _is_frame(value)

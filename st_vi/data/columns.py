@@ -1,4 +1,4 @@
-"""Columns of a data set by their role, and errors that say exactly where a value is wrong."""
+"""Columns of a dataset by their role, and errors that say exactly where a value is wrong."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def find_columns(
     """The column of each role: the given one, else the first usual name that is present, regardless of case.
 
     Args:
-        present: Column names of the data set.
+        present: Column names of the dataset.
         wanted: Roles to fill, keys of `USUAL_NAMES`.
         given: Role to column name, for columns with unusual names.
         optional: Roles that may stay empty.

@@ -178,7 +178,7 @@ def dialogues_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, t
 
 
 def combine_rows(*datasets: Rows) -> Dataset:
-    """One data set of all rows, with a missing score as NaN and a missing picture as None.
+    """One dataset of all rows, with a missing score as NaN and a missing picture as None.
 
     Columns: anchor, positive and further candidates, each with its pictures (where any set has them), score,
     teacher_scores, task, options. The model card takes the first column for its widget, and compares values of a
@@ -199,7 +199,7 @@ def combine_rows(*datasets: Rows) -> Dataset:
         (['anchor', 'positive', 'score', 'task'], nan)
     """
     if not datasets:
-        raise ValueError("there are no data sets to combine")
+        raise ValueError("there are no datasets to combine")
     sets = [as_dataset(rows) for rows in datasets]
     candidates = candidate_columns({name for dataset in sets for name in dataset.column_names})
     for dataset in sets:

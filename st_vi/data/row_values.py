@@ -75,7 +75,7 @@ def teacher_vector_of(
     """A teacher's vector of the text in a column, (T,) fp32, or None.
 
     Args:
-        row: A row of the data set.
+        row: A row of the dataset.
         column: The column of the text; its vector is in "{column}_teacher".
         at: The row number, for the message.
         size: T, if it is known from other rows.

@@ -1,4 +1,4 @@
-"""Rows of several files or hub ids as one data set, for the command line."""
+"""Rows of several files or Hub ids as one dataset, for the command line."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def nli_rows(
     columns: Mapping[str, str] | None = None,
     labels: Mapping[Any, str] | None = None,
 ) -> list[Dataset]:
-    """NLI rows as premise, hypothesis and label ("entailment", …), with texts normalised: one data set a group.
+    """NLI rows as premise, hypothesis and label ("entailment", …), with texts normalised: one dataset a group.
 
     Args:
-        groups: Files or hub ids, as for `read_rows`; those for training, say, and those that are held out.
+        groups: Files or Hub ids, as for `read_rows`; those for training, say, and those that are held out.
         columns: Role ("premise", "hypothesis", "label") to column, for columns with unusual names.
         labels: See `canonical_labels`.
 
@@ -72,7 +72,7 @@ def task_rows(
     """Rows of mixed tasks of all sources, checked; a path of an image in a file is relative to that file.
 
     Args:
-        sources: Files or hub ids, as for `read_rows`.
+        sources: Files or Hub ids, as for `read_rows`.
         columns: Role (one of `TASK_ROLES`) to column, where it has another name.
         tasks: See `check_task_rows`.
         bad_image: See `check_task_rows`.

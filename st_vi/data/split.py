@@ -67,7 +67,7 @@ def _uniform(text: str) -> float:
 
 
 def split_by_task(rows: Rows) -> DatasetDict:
-    """One data set for each task, in the order in which tasks come up.
+    """One dataset for each task, in the order in which tasks come up.
 
     Raises:
         ValueError: There is no column `task`, or a task that is no string.

@@ -148,7 +148,7 @@ class ModelInputs(Sequence[Any]):
     """One column of checked rows as model inputs; pictures are opened on access.
 
     Args:
-        parts: Data sets, one after the other.
+        parts: Datasets, one after the other.
         column: "anchor", "positive" or another candidate.
 
     Example:

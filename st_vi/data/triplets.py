@@ -1,4 +1,4 @@
-"""Data sets of (anchor, positive, negatives) with a report, as all adapters return them; and their check."""
+"""Datasets of (anchor, positive, negatives) with a report, as all adapters return them; and their check."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 MissingNegative = Literal["pair", "skip"]
 
 _made: WeakSet[Dataset] = WeakSet()
-"""Data sets of `Triplets.from_rows`: their texts need no second check, as a data set does not change."""
+"""Datasets of `Triplets.from_rows`: their texts need no second check, as a dataset does not change."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Report(dict[str, int]):
 class Triplets(DatasetDict):
     """Training rows by their number of negatives, with a `report`.
 
-    All rows of a batch need the same columns, so rows with the same number of negatives form a data set: "pairs" have
+    All rows of a batch need the same columns, so rows with the same number of negatives form a dataset: "pairs" have
     none, "triplets" one, "2_negatives" two, and so on. Columns: anchor, positive, negative (or negative_1,
     negative_2, …), and `weight`, the weight of each row in the loss, if weights differ. The stock trainer takes them as
     they are, but for weights: give it ``check_triplets(triplets)`` then.
@@ -66,7 +66,7 @@ class Triplets(DatasetDict):
 
     @classmethod
     def from_rows(cls, rows: Iterable[Row], report: Report) -> Triplets:
-        """Put rows into data sets, and count them.
+        """Put rows into datasets, and count them.
 
         Args:
             rows: Checked by the adapter that made them: no empty text, no negative that equals its positive.
@@ -83,14 +83,14 @@ class Triplets(DatasetDict):
             columns |= dict(zip(_negative_columns(len(row.negatives)), row.negatives, strict=True))
             groups[len(row.negatives)].append(columns | ({"weight": row.weight} if weighted else {}))
         names = {0: "pairs", 1: "triplets"}
-        # The largest group first: the model card shows the first data set first.
+        # The largest group first: the model card shows the first dataset first.
         order = sorted(groups, key=lambda count: -len(groups[count]))
         result = cls({names.get(n, f"{n}_negatives"): Dataset.from_list(groups[n]) for n in order})
         _made.update(result.values())
         result.report = Report(report | {name: len(dataset) for name, dataset in result.items()})
         if not rows:
             counts = ", ".join(f"{count:,} {name}" for name, count in report.items())
-            raise ValueError(f"no usable pair in this data set ({counts})")
+            raise ValueError(f"no usable pair in this dataset ({counts})")
         return result
 
 
@@ -143,13 +143,13 @@ def _checked(dataset: Dataset | DatasetDict) -> Dataset | DatasetDict:
         _say_what_is_left_out(dataset)
         return rows
     if not dataset:
-        raise ValueError("no usable pair: the data set is empty")
+        raise ValueError("no usable pair: the dataset is empty")
     checked = {}
     for name, part in dataset.items():
         try:
             checked[name] = _checked(part)
         except ValueError as error:
-            raise ValueError(f"data set {name!r}: {error}") from error
+            raise ValueError(f"dataset {name!r}: {error}") from error
     same = all(checked[name] is part for name, part in dataset.items())
     return dataset if same else DatasetDict(checked)
 
@@ -178,10 +178,10 @@ def _say_what_is_left_out(dataset: Dataset | IterableDataset) -> None:
 
 
 def checked_rows(dataset: Dataset) -> Dataset:
-    """Like `check_triplets` for one data set, without the warning about other columns."""
+    """Like `check_triplets` for one dataset, without the warning about other columns."""
     texts, weight = _training_columns(dataset)
     if not len(dataset):
-        raise ValueError("no usable pair: the data set is empty")
+        raise ValueError("no usable pair: the dataset is empty")
     if not is_made(dataset):
         for number, row in enumerate(zip(*(dataset[name] for name in texts), strict=True)):
             _check_texts(dict(zip(texts, row, strict=True)), texts, number)

@@ -1,4 +1,4 @@
-"""Reading of a file of rows, or of a data set on the hub; errors name the line."""
+"""Reading of a file of rows, or of a dataset on the Hub; errors name the line."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _BATCH = 10_000  # rows that are Python objects at a time
 
 
 def read_rows(source: str | Path, split: str = "train") -> Dataset:
-    """Rows of a file, or of a data set on the hub.
+    """Rows of a file, or of a dataset on the Hub.
 
     A file is .jsonl (or .json: an object on each line, or one array), .csv, .tsv, .txt (a line is a row, the column is
     "text"), .xlsx (the first sheet; needs openpyxl) or .parquet, whatever the case of these letters; text files may be
-    compressed: .gz, .bz2, .xz. A path is never looked up on the hub.
+    compressed: .gz, .bz2, .xz. A path is never looked up on the Hub.
 
     The columns of CSV, TSV and Excel files stay text: "007", "NA", "1e5" and "" are not converted, and functions that
     need numbers, such as scores, read them from text. Blank lines are skipped.
 
     Args:
-        source: A path or a hub id such as "owner/name".
-        split: Which split of a hub data set.
+        source: A path or a Hub id such as "owner/name".
+        split: Which split of a Hub dataset.
 
     Raises:
         FileNotFoundError: A path that is not there.
@@ -87,7 +87,7 @@ def stream_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]] | None:
 
 
 def local_path(source: str | Path) -> Path | None:
-    """The file that a source names, which is there and of a kind that can be read; None for a hub id.
+    """The file that a source names, which is there and of a kind that can be read; None for a Hub id.
 
     Raises:
         FileNotFoundError, ValueError: See `read_rows`.
@@ -101,7 +101,7 @@ def local_path(source: str | Path) -> Path | None:
             raise FileNotFoundError(f"no such file: {source}")
         return None
     if path.is_dir():
-        raise ValueError(f"{source} is a folder: give a file in it ({', '.join(_KINDS)}), or the id of a hub data set")
+        raise ValueError(f"{source} is a folder: give a file in it ({', '.join(_KINDS)}), or the id of a Hub dataset")
     kind, packed = kind_of(path), path.suffix.lower() in PACKED
     if kind not in _KINDS or (packed and kind in (*_EXCEL, *_PARQUET)):
         raise ValueError(f"{source}: cannot read this kind of file; the kinds are {', '.join(_KINDS)}")

@@ -13,7 +13,7 @@ def as_list(inputs: Any) -> tuple[list[Any], bool]:
     """The inputs as a list, and whether there was only one, outside of any container.
 
     One input is what stock ``encode`` takes for one: a text, a dict, a picture, an array of numbers, a conversation.
-    Several are a list, tuple, column of a data set, array of texts, pandas Series, Arrow array, generator, ….
+    Several are a list, tuple, column of a dataset, array of texts, pandas Series, Arrow array, generator, ….
 
     Raises:
         ValueError: A table (name the column), a set (it has no order), or nothing that can be encoded.

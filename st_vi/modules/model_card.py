@@ -20,7 +20,7 @@ SENTENCES = ("Trời đang mưa rất to ở Huế.", "Ngoài trời mưa lớn.
 """Inputs of the code, unless rows were seen in training."""
 
 TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction", "dense", "st-vi")
-"""By which models like these are found on the hub."""
+"""By which models like these are found on the Hub."""
 
 _COLUMN = re.compile(r"(anchor|positive|negative)(_\d+)?")
 _ROWS = 1000
@@ -37,7 +37,7 @@ class ModelCard(CardData):
     What differs from stock:
 
     - The code loads the model with `st_vi.load` where stock would refuse its modules, from the folder in which it was
-      saved, or from the hub where it is pushed to; pictures are found there too.
+      saved, or from the Hub where it is pushed to; pictures are found there too.
     - Its inputs are Vietnamese: anchors and positives, not the names of tasks; and a picture, where rows have some.
     - When the trainer goes back to its best checkpoint, the figures do as well.
     - The card of a model that was loaded and is saved elsewhere, or exported, is that of what is saved.
@@ -74,7 +74,7 @@ class ModelCard(CardData):
         return f"It has modules of the package `st-vi`: install that, too.\n\n{code}" if self._has_own() else code
 
     def set_widget_examples(self, dataset: Dataset | DatasetDict) -> None:
-        """Choose inputs for the code, and for the hub's page, of the texts that the model is trained on."""
+        """Choose inputs for the code, and for the Hub's page, of the texts that the model is trained on."""
         if not isinstance(dataset, Dataset | DatasetDict):
             return
         sets = dataset if isinstance(dataset, DatasetDict) else {"dataset": dataset}

@@ -79,7 +79,7 @@ class Qwen2VLTransformer(OpenTransformer):
     plain template and the pixel budget, which the paper does not give.
 
     Args:
-        model_name_or_path: A model on the hub or in a folder, such as "Qwen/Qwen2-VL-2B-Instruct".
+        model_name_or_path: A model on the Hub or in a folder, such as "Qwen/Qwen2-VL-2B-Instruct".
         min_pixels: At least 1; the default makes 4 visual tokens.
         max_pixels: At least `min_pixels`; the default makes 512 visual tokens.
         prefixes: Special tokens, distinct and not empty.

@@ -28,7 +28,7 @@ class SavedModule(Module):
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:  # type: ignore[override]
-        """Read what `save` wrote, from a folder or from the hub."""
+        """Read what `save` wrote, from a folder or from the Hub."""
         names = ("token", "cache_folder", "revision", "local_files_only")
         hub = {"subfolder": subfolder} | {name: kwargs[name] for name in names if name in kwargs}
         module = cls(**cls.load_config(model_name_or_path, **hub))

@@ -25,7 +25,7 @@ class WordSegmentedTransformer(Transformer):
     authors, which needs Java.
 
     Args:
-        model_name_or_path: A model on the hub or in a folder, such as "vinai/phobert-base-v2".
+        model_name_or_path: A model on the Hub or in a folder, such as "vinai/phobert-base-v2".
         **kwargs: As for the stock `Transformer`.
 
     Raises:

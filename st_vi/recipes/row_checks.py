@@ -48,7 +48,7 @@ def checked_rows(
         try:
             checked[name] = _checked(rows, losses, model, bad_image)
         except ValueError as error:
-            raise ValueError(f"data set {name!r}: {error}") from error
+            raise ValueError(f"dataset {name!r}: {error}") from error
     return checked
 
 

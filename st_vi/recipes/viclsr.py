@@ -43,7 +43,7 @@ def build_viclsr(
     are stock ones, and the saved model loads with ``SentenceTransformer(path)``.
 
     Args:
-        base_model: Any encoder on the hub or in a folder, such as "FacebookAI/xlm-roberta-large" (the paper's)
+        base_model: Any encoder on the Hub or in a folder, such as "FacebookAI/xlm-roberta-large" (the paper's)
             or "vinai/phobert-base-v2".
         activation: Of the head. *Inferred*: "tanh", as in supervised SimCSE; the released weights are applied
             with "identity".

@@ -245,7 +245,7 @@ def vipolyqwen_evaluator(rows: TrainRows, **settings: Any) -> TaskRetrievalEvalu
     prompts, tasks, scores, options = {}, [], [], []
     for name, part in rows.items():
         if len(of_part := set(part["task"])) > 1:
-            raise ValueError(f"data set {name!r} must have rows of a single task, got {sorted(of_part)}")
+            raise ValueError(f"dataset {name!r} must have rows of a single task, got {sorted(of_part)}")
         (prompts[name],) = of_part
         tasks += [name] * len(part)
         values = part.select_columns([c for c in ("positive", "score", "options") if c in part.column_names]).to_list()

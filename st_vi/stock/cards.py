@@ -39,7 +39,7 @@ class CardData(ABC, SentenceTransformerModelCardData):
 
     @abstractmethod
     def set_picture_examples(self, dataset: Any) -> None:
-        """Choose inputs with pictures for the usage code from these data sets, given by name."""
+        """Choose inputs with pictures for the usage code from these datasets, given by name."""
 
     def _asset_path_to_url(self, relative_path: str) -> str:
         return super()._asset_path_to_url(relative_path) if self.model_id else self.asset_place(relative_path)

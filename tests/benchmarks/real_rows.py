@@ -26,7 +26,7 @@ def text_pairs(split: Split) -> Dataset:
 
 
 def real_rows(split: Split, seed: int) -> DatasetDict:
-    """One data set a kind; of the emoji, "seen" and "unseen" for testing."""
+    """One dataset a kind; of the emoji, "seen" and "unseen" for testing."""
     paragraphs = _held_out(read_rows(DATA / "text/d2l_vi_paragraphs.jsonl"), "text", split)
     translated = read_rows(DATA / "instruction/lima_vi.jsonl").filter(lambda row: "TRANSLATION_FAILED" not in str(row))
     instructions = _held_out(translated, "instruction", split)

@@ -53,7 +53,7 @@ def rows_of_terms(split: str) -> Dataset:
 def ranked_rows(split: str) -> Dataset:
     """Questions of XQuAD with three paragraphs that documents put in order: their own, of the same article, of another.
 
-    The data set has five paragraphs of each of 48 articles, one after the other. Questions of a fifth of the articles
+    The dataset has five paragraphs of each of 48 articles, one after the other. Questions of a fifth of the articles
     are held out.
     """
     rows = read_rows(DATA / "retrieval/xquad_vi.jsonl")

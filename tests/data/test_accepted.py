@@ -1,4 +1,4 @@
-"""What may be given for a data set: stock's kinds, and what people have at hand; the same rows come out."""
+"""What may be given for a dataset: stock's kinds, and what people have at hand; the same rows come out."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_pictures_come_through():
         ("rows.csv", "got str: 'rows.csv'"),
         ([("a", "b")], "got list"),
         (DatasetDict(train=Dataset.from_list(ROWS)), r"several by name, \['train'\]: give rows\['train'\]"),
-        ([{"a": 1}, {"a": "b"}], r"column 'a' cannot be a column of a data set, it holds \['int', 'str'\]"),
+        ([{"a": 1}, {"a": "b"}], r"column 'a' cannot be a column of a dataset, it holds \['int', 'str'\]"),
         (frame(a=[[1], "b"]), "column 'a' cannot be a column"),
     ],
 )

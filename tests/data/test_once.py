@@ -64,7 +64,7 @@ def test_what_is_changed_is_checked_again():
     with pytest.raises(ValueError, match="column 'positive', row 0: expected non-empty text, got ' '"):
         check_triplets(emptied)
     made["triplets"].set_transform(lambda rows: {name: [""] * len(texts) for name, texts in rows.items()})
-    with pytest.raises(ValueError, match="data set 'triplets': column 'anchor', row 0: expected non-empty text"):
+    with pytest.raises(ValueError, match="dataset 'triplets': column 'anchor', row 0: expected non-empty text"):
         check_triplets(made)
 
 

@@ -80,11 +80,11 @@ def test_every_form_of_a_picture_gives_the_same_vector(model, folder, tmp_path):
         "dicts": [{"bytes": None, "path": str(path)} for path in paths],
         "inputs": [{"image": str(path)} for path in paths],
         "lists": [[str(path)] for path in paths],
-        "data set": datasets.Dataset.from_dict({"image": [str(path) for path in paths]}, features=features),
+        "dataset": datasets.Dataset.from_dict({"image": [str(path) for path in paths]}, features=features),
     }
     expected = model.encode(decoded(folder))
     for name, form in forms.items():
-        rows = form if name == "data set" else [{"image": value} for value in form]
+        rows = form if name == "dataset" else [{"image": value} for value in form]
         for option in ({"column": "image"}, {"image_column": "image"}):
             if name == "inputs" and "image_column" in option:
                 continue

@@ -22,7 +22,7 @@ from st_vi.files.read import stream_rows
 
 @pytest.fixture(autouse=True)
 def no_hub(monkeypatch):
-    monkeypatch.setattr(read, "load_dataset", lambda *args, **kwargs: pytest.fail(f"looked up on the hub: {args}"))
+    monkeypatch.setattr(read, "load_dataset", lambda *args, **kwargs: pytest.fail(f"looked up on the Hub: {args}"))
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_columns_that_are_none_of_these_are_named(columns, message, tiny_model, 
     rows = Dataset.from_dict(ROWS | columns)
     with pytest.raises(ValueError, match=message):
         train_viclsr(tiny_model, rows, tmp_path / "out")
-    with pytest.raises(ValueError, match="data set 'b': .*" + message):
+    with pytest.raises(ValueError, match="dataset 'b': .*" + message):
         train_viclsr(tiny_model, DatasetDict({"a": Dataset.from_dict(ROWS), "b": rows}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -200,7 +200,7 @@ def test_what_a_term_misses_is_missed_before_training(tiny_model, tmp_path, term
         bad=Dataset.from_list([ROW | {"task": "bad"} | columns] * 2),
     )
     loss = DLELoss(tiny_model, [Task("good", "", (InfoNCE(),)), Task("bad", "", (term,))])
-    with pytest.raises(ValueError, match=f"data set 'bad': .*{message}"):
+    with pytest.raises(ValueError, match=f"dataset 'bad': .*{message}"):
         train_vipolyqwen(tiny_model, rows, tmp_path / "out", loss=loss, **SETTINGS)
     assert not (tmp_path / "out").exists()
 

@@ -149,5 +149,5 @@ def test_a_dict_of_data_sets_trains_one_task_a_batch(tiny_qwen, rows, tmp_path):
 def test_a_bad_row_in_a_dict_names_its_data_set(tiny_qwen, rows, tmp_path):
     parts = split_by_task(rows)
     parts["text_pair"] = parts["text_pair"].map(lambda row: {"score": 3.0})
-    with pytest.raises(ValueError, match="data set 'text_pair': column 'score', row 0"):
+    with pytest.raises(ValueError, match="dataset 'text_pair': column 'score', row 0"):
         train_vipolyqwen(built(tiny_qwen), parts, tmp_path / "out", **SETTINGS)

@@ -245,7 +245,7 @@ def sets() -> tuple[Dataset, ...]:
 @fuzz(250, chosen=st.lists(st.integers(0, len(sets()) - 1), max_size=3))
 def test_combined_sets(chosen):
     parts = [sets()[number] for number in chosen]
-    names = ["no data sets", "would be lost", "are not as in the others"]
+    names = ["no datasets", "would be lost", "are not as in the others"]
     combined = outcome("formats", lambda: combine_rows(*parts), names)
     if combined is REFUSED:
         return
@@ -534,7 +534,7 @@ def test_columns_that_do_not_combine_are_named():
     rows = {"anchor": ["a"], "positive": ["b"], "task": ["ocr"]}
     with pytest.raises(ValueError, match=r"columns \['score'\] of set 1 are not as in the others"):
         combine_rows(Dataset.from_dict(rows), Dataset.from_dict(rows | {"score": ["nhiều"]}))
-    with pytest.raises(ValueError, match="no data sets"):
+    with pytest.raises(ValueError, match="no datasets"):
         combine_rows()
 
 

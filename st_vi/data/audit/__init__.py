@@ -1,1 +1,1 @@
-"""Checks of a data set before training: leaks, wrong labels, weak preferences, poor negatives."""
+"""Checks of a dataset before training: leaks, wrong labels, weak preferences, poor negatives."""

@@ -116,7 +116,7 @@ def preference_strength(
 
 
 def flip_rows(dataset: Rows, rows: Iterable[int], negative: str | None = None) -> Dataset:
-    """The data set with positive and negative exchanged in some rows, such as those that look flipped.
+    """The dataset with positive and negative exchanged in some rows, such as those that look flipped.
 
     Args:
         dataset: Columns anchor, positive, a negative, and any others.

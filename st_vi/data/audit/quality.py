@@ -56,7 +56,7 @@ def effective_contrastive_information(
     batch_size: int = 32,
     show_progress_bar: bool = True,
 ) -> ContrastiveInformation:
-    """Effective contrastive information (ECI) of the negatives of a data set, in the style of the paper.
+    """Effective contrastive information (ECI) of the negatives of a dataset, in the style of the paper.
 
     `information_from_similarities` defines the score; the similarities are cosines under `model`.
 
@@ -154,7 +154,7 @@ def triplet_columns(dataset: Dataset, negative: str | None = None) -> list[str]:
     if not negatives:
         raise ValueError(f"no column's name begins with 'negative'; the columns are {dataset.column_names}")
     if not len(dataset):
-        raise ValueError("the data set is empty")
+        raise ValueError("the dataset is empty")
     return ["anchor", "positive", *negatives]
 
 

@@ -175,7 +175,7 @@ def rendered_words(split: Split, seed: int, **settings: Any) -> Iterator[dict[st
 
 
 def word_rows(split: Split, count: int, seed: int, **settings: Any) -> Dataset:
-    """The first `count` (at least 1) rows of `rendered_words` as a data set; a phrase may come up twice.
+    """The first `count` (at least 1) rows of `rendered_words` as a dataset; a phrase may come up twice.
 
     Example:
         >>> from st_vi.data.generated.render import word_rows

@@ -326,7 +326,7 @@ def caption_rows(
         split: "train" or "test", as in `scene`.
         count: At least 1.
         seed: Another seed gives other rows.
-        direction: What the anchor is and what the positive. The two kinds of rows belong in data sets and batches
+        direction: What the anchor is and what the positive. The two kinds of rows belong in datasets and batches
             of their own: a column of a batch holds one kind.
         size: Size of the pictures, in pixels.
         task: Name of the task.

@@ -156,7 +156,7 @@ def same_document_negatives(
 
 
 def rows_of(dataset: TrainRows) -> list[Row]:
-    """Checked rows of one or more data sets, with normalised texts and weights; other columns are not read.
+    """Checked rows of one or more datasets, with normalised texts and weights; other columns are not read.
 
     Raises:
         ValueError: Rows that `check_triplets` refuses, or a weight that is no number.
@@ -183,7 +183,7 @@ def _rows(rows: Dataset) -> list[Row]:
 
 
 def as_triplets(rows: Iterable[Row], report: Mapping[str, int], missing_negative: MissingNegative) -> Triplets:
-    """Rows as data sets; those without a negative stay as pairs, or go.
+    """Rows as datasets; those without a negative stay as pairs, or go.
 
     Raises:
         ValueError: An unknown `missing_negative`, or no row.

@@ -55,7 +55,7 @@ class _RowBatchSampler(DefaultBatchSampler):
         if self.numbers.shape != (len(dataset),):
             raise ValueError(
                 f"there must be one number for each of the {len(dataset)} rows, got the shape {self.numbers.shape}. "
-                "With several data sets or an eval_dataset, batch_sampler is called for each of them: pass a function "
+                "With several datasets or an eval_dataset, batch_sampler is called for each of them: pass a function "
                 "of a module (the trainer pickles it) that has the numbers of each"
             )
 

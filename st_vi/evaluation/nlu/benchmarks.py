@@ -33,7 +33,7 @@ class NLUBenchmark:
         labels: Value in the file → label; None takes every string as it is. Not for "choice", where the answer
             is a letter ("A" is the first option) or an index that counts from 0.
         metric: The metric that the paper reports.
-        hub_id: Data set on the Hugging Face hub, None where there is none to download.
+        hub_id: Dataset on the Hugging Face hub, None where there is none to download.
 
     Example:
         >>> from dataclasses import replace
@@ -111,12 +111,12 @@ def load_benchmark(benchmark: NLUBenchmark, path_or_hub_id: str | Path | None = 
     Args:
         benchmark: What to read.
         path_or_hub_id: A file as for `st_vi.data.read_rows`, which is taken as the whole split; otherwise a
-            folder or hub id for ``datasets.load_dataset``. None for the benchmark's own hub id.
-        split: Split of a folder or hub data set.
+            folder or Hub id for ``datasets.load_dataset``. None for the benchmark's own Hub id.
+        split: Split of a folder or Hub dataset.
 
     Raises:
         FileNotFoundError: A data file that is not there.
-        ValueError: Neither a path nor a hub id is known; no rows; a missing column; an empty text or something
+        ValueError: Neither a path nor a Hub id is known; no rows; a missing column; an empty text or something
             that is no text; an unknown label. Column, row (counted from 0) and value are named.
 
     Example:
@@ -132,7 +132,7 @@ def load_benchmark(benchmark: NLUBenchmark, path_or_hub_id: str | Path | None = 
     source = path_or_hub_id or benchmark.hub_id
     if source is None:
         raise ValueError(
-            f"{benchmark.name} has no hub id: such sets are distributed on request by their authors. "
+            f"{benchmark.name} has no Hub id: such sets are distributed on request by their authors. "
             "Pass the path of a local file, such as .jsonl, .csv, .xlsx or .parquet."
         )
     from st_vi.files.read import local_path, read_rows  # the room above: one reader of files for all
@@ -142,7 +142,7 @@ def load_benchmark(benchmark: NLUBenchmark, path_or_hub_id: str | Path | None = 
 
 
 def canonical_dataset(benchmark: NLUBenchmark, dataset: Dataset) -> Dataset:
-    """The rows in canonical columns; a data set that has them already is only checked. Errors: `load_benchmark`."""
+    """The rows in canonical columns; a dataset that has them already is only checked. Errors: `load_benchmark`."""
     if not isinstance(dataset, Dataset):
         raise ValueError(
             f"{benchmark.name}: expected a Dataset, got {type(dataset).__name__}; Dataset.from_list, from_pandas or "
@@ -153,9 +153,9 @@ def canonical_dataset(benchmark: NLUBenchmark, dataset: Dataset) -> Dataset:
     is_raw = set(raw) <= set(present)
     if not is_raw and not set(canonical) <= set(present):
         missing = [column for column in raw if column not in present]
-        raise ValueError(f"{benchmark.name}: missing column(s) {missing}; the data set has {present}")
+        raise ValueError(f"{benchmark.name}: missing column(s) {missing}; the dataset has {present}")
     if not len(dataset):
-        raise ValueError(f"{benchmark.name}: the data set has no rows")
+        raise ValueError(f"{benchmark.name}: the dataset has no rows")
     rows = enumerate(dataset.select_columns(raw if is_raw else canonical))
     return Dataset.from_list([_Row(benchmark, row, number, is_raw).canonical() for number, row in rows])
 

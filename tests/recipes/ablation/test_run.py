@@ -195,7 +195,7 @@ RESULTS = [
 
 def test_figures_by_hand():
     baseline, mean_pooling = summarise(RESULTS)
-    assert recall(RESULTS[0]) == 62.5  # of 25 and 100: each data set weighs the same, and text pairs nothing
+    assert recall(RESULTS[0]) == 62.5  # of 25 and 100: each dataset weighs the same, and text pairs nothing
     assert baseline.recalls == {0: 62.5, 1: 25.0} and baseline.difference is None
     assert baseline.spearmans == {0: pytest.approx(100), 1: pytest.approx(-100)}
     # Only seed 0 is common: words +25, captions −50.
@@ -210,7 +210,7 @@ def test_the_interval_is_that_of_a_mean():
     ours, theirs = rng.integers(0, 2, 400), rng.integers(0, 2, 400)
     both = {BASELINE: theirs.tolist(), "linear head": ours.tolist()}
     _, changed = summarise([made_up(name, 0, hits, hits, [0, 1, 2]) for name, hits in both.items()])
-    error = 100 * np.std(ours - theirs) / np.sqrt(400) / np.sqrt(2)  # two data sets, resampled each for itself
+    error = 100 * np.std(ours - theirs) / np.sqrt(400) / np.sqrt(2)  # two datasets, resampled each for itself
     half = (changed.interval[1] - changed.interval[0]) / 2
     assert half == pytest.approx(1.96 * error, rel=0.1)
 
