@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from st_vi.text.sentences import sentence_spans
+from st_vi.text.units import Span
 
-Span = tuple[int, int]
 Count = Callable[[Sequence[str]], list[int]]
 
 

@@ -11,7 +11,7 @@ import unicodedata
 from functools import lru_cache
 
 _LETTER = r"[^\W\d_]"
-_TONES = "\u0300\u0301\u0303\u0309\u0323"  # huyền, sắc, ngã, hỏi, nặng
+TONES = "\u0300\u0301\u0303\u0309\u0323"  # huyền, sắc, ngã, hỏi, nặng
 
 # Controls that are no whitespace, soft hyphens, zero-width spaces, marks of direction, byte-order marks, tags. Joiners
 # stay where scripts and emoji are made of them: in front of Arabic to Mongolian letters, symbols and emoji.
@@ -22,7 +22,7 @@ _INVISIBLE = re.compile(
 )
 _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and patterns that look like a space
 _STRAY_SELECTORS = re.compile(r"(?<!\S)[\ufe00-\ufe0f]+")
-_TONE_BEFORE_SHAPE = re.compile(f"([aeoAEO])([{_TONES}])([\u0302\u0306])")
+_TONE_BEFORE_SHAPE = re.compile(f"([aeoAEO])([{TONES}])([\u0302\u0306])")
 _WITH_ETH = re.compile(rf"{_LETTER}*[ÐðƉ]{_LETTER}*")
 _ICELANDIC = re.compile(r"[a-záéíóúýæöøþð]*[aeiouyáéíóúýæöø][a-záéíóúýæöøþð]*", re.IGNORECASE)
 _LIKE_LATIN = re.compile("[\ufb00-\ufb06\uff01-\uff5e\U0001d400-\U0001d7ff]+")
@@ -142,8 +142,8 @@ def comparison_key(text: str, casefold: bool = False, normalised: bool = False) 
 def _spelled(word: str) -> str:
     """One word with the tone mark and the "i" or "y" of the newer spelling; unchanged if it is no syllable."""
     parts = unicodedata.normalize("NFD", word)
-    tones = [character for character in parts if character in _TONES]
-    bare = unicodedata.normalize("NFC", "".join(character for character in parts if character not in _TONES))
+    tones = [character for character in parts if character in TONES]
+    bare = unicodedata.normalize("NFC", "".join(character for character in parts if character not in TONES))
     match = _SYLLABLE.fullmatch(bare)
     if not match or len(tones) > 1:
         return word

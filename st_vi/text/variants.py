@@ -6,14 +6,13 @@ import re
 import unicodedata
 from random import Random
 
-from st_vi.text.normal import strip_diacritics
+from st_vi.text.normal import TONES, strip_diacritics
 
-_TONES = "\u0300\u0301\u0303\u0309\u0323"  # huyền, sắc, ngã, hỏi, nặng
 # "hoà" and "hòa": where oa, oe and uy end a syllable, the tone stands on the last vowel (new) or on the first (old).
 _OLD_TO_NEW = {
     unicodedata.normalize("NFC", first + tone) + last: first + unicodedata.normalize("NFC", last + tone)
     for first, last in ("oa", "oe", "uy")
-    for tone in _TONES
+    for tone in TONES
 }
 _OLD_TO_NEW |= {old.capitalize(): new.capitalize() for old, new in _OLD_TO_NEW.items()} | {
     old.upper(): new.upper() for old, new in _OLD_TO_NEW.items()
