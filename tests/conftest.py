@@ -61,6 +61,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests want to be seen when they pass, such as seeds: `record_property("shown", text)`."""
+    for report in terminalreporter.getreports("passed"):
+        for text in (value for name, value in report.user_properties if name == "shown"):
+            terminalreporter.write_line(str(text))
+
+
 def tiny_tokenizer(max_length: int = 64) -> PreTrainedTokenizerFast:
     """A BPE tokenizer with XLM-R's special tokens, trained on `SENTENCES` (Unigram training is not reproducible)."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
