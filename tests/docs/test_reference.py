@@ -26,7 +26,7 @@ PUBLIC = [(room, name) for room in ["st_vi", *ROOMS] for name in importlib.impor
 OBJECTS = {f"{room}.{name}": getattr(importlib.import_module(room), name) for room, name in PUBLIC}
 DOCUMENTED = {path: value for path, value in OBJECTS.items() if inspect.isclass(value) or inspect.isfunction(value)}
 
-AS_ANOTHER = re.compile(r"^As `(\w+)`", re.MULTILINE)  # arguments are told there
+AS_ANOTHER = re.compile(r"^(?:As|Works like) `(\w+)`", re.MULTILINE)  # arguments are told there
 
 # Records that functions return, and nobody makes.
 RETURNED = {"st_vi.terms.View"}
