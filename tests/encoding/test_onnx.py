@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 import sys
 import unicodedata
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +21,7 @@ from torch import nn
 
 from st_vi import MLPHead, WordSegmentedTransformer, build_viclsr, build_vipolyqwen
 from st_vi.encoding import onnx_export
-from st_vi.encoding.onnx import OnnxEncoder
+from st_vi.encoding.onnx import CONFIG_FILE, OnnxEncoder
 from st_vi.encoding.onnx_export import export_onnx, quantize_onnx
 from tests.conftest import SENTENCES
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
@@ -28,6 +32,7 @@ needs_onnx = pytest.mark.skipif(
 needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="needs pip install openvino")
 
 TEXTS = [*SENTENCES, "", "a", " ".join(SENTENCES), *(text[: 3 + 5 * i] for i, text in enumerate(SENTENCES))]
+ROOT = Path(__file__).parents[2]
 PROMPTS = {"query": "Câu hỏi: ", "document": ""}
 
 
@@ -170,6 +175,37 @@ def test_words_are_segmented(tiny_base, tmp_path):
     for name in PROMPTS:
         expected = model.encode(TEXTS, prompt_name=name)
         assert distance(OnnxEncoder(tmp_path).encode(TEXTS, prompt_name=name), expected) < 1e-5
+
+
+WITHOUT_TORCH = """
+import sys
+from importlib.machinery import PathFinder
+
+find, blocked = PathFinder.find_spec, ("torch", "sentence_transformers")
+PathFinder.find_spec = lambda name, *rest: None if name.split(".")[0] in blocked else find(name, *rest)
+
+import numpy as np
+from st_vi.encoding import OnnxEncoder
+
+texts = sys.argv[1].split("|")
+np.save(sys.argv[2], [OnnxEncoder(folder, threads=1).encode(texts) for folder in sys.argv[3:]])
+assert not {*blocked} & {name.split(".")[0] for name in sys.modules}
+"""
+
+
+@needs_onnx
+def test_it_runs_where_torch_is_not_installed(folder, tmp_path):
+    """With word segmentation and without."""
+    pytest.importorskip("pyvi", reason='needs pip install "st-vi[vi]"')
+    segmenting = shutil.copytree(folder, tmp_path / "segmenting")
+    config = json.loads((segmenting / CONFIG_FILE).read_text(encoding="utf-8"))
+    (segmenting / CONFIG_FILE).write_text(json.dumps(config | {"segment_words": True}), encoding="utf-8")
+    command = [sys.executable, "-c", WITHOUT_TORCH, "|".join(SENTENCES), tmp_path / "found.npy", folder, segmenting]
+    run = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    found = np.load(tmp_path / "found.npy")
+    assert np.array_equal(found, [OnnxEncoder(place, threads=1).encode(SENTENCES) for place in (folder, segmenting)])
+    assert distance(*found) > 1e-3
 
 
 class Own(nn.Module):
