@@ -1,4 +1,4 @@
-"""From and to saved models: the released ViCLSR, folders that need no package but the stock one, and our own."""
+"""Load, import and export models."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ logger = logging.get_logger(__name__)
 
 _PRETRAINED = Path(__file__).parent / "pretrained"
 _HUB_ARGUMENTS = ("token", "revision", "cache_folder", "local_files_only")
-# What the transformer's file in a model (sentence_bert_config.json) could otherwise decide, for stock strips only
-# `trust_remote_code` from it: to unpickle code, to run native code, to write where it likes.
+# Settings that a model's own sentence_bert_config.json must not choose: they unpickle code, run native code or write
+# files. Stock removes only `trust_remote_code` from it.
 _NOT_THE_MODELS_CHOICE = {
     "weights_only": True,
     "use_kernels": False,
@@ -56,31 +56,30 @@ def import_viclsr(
     cache_folder: str | None = None,
     local_files_only: bool = False,
 ) -> SentenceTransformer:
-    """Read the released ViCLSR (arXiv 2603.21084) as a `SentenceTransformer`.
+    """Load the released ViCLSR (arXiv 2603.21084) as a `SentenceTransformer` of stock modules.
 
-    The result is what the model card's own code computes: ``last_hidden_state[:, 0]`` (B, H), a linear layer
-    (H to H), unit length; H is 1024 in the released model. The published class, `XLMRobertaForCL`, is not needed.
+    It computes what the code in the model card computes: ``last_hidden_state[:, 0]`` (B, H), a linear layer (H to H)
+    and L2 normalisation; H is 1024 in the released model. The published class, `XLMRobertaForCL`, is not needed.
 
-    The weights stay mapped to the checkpoint, as in every model that transformers reads: they take memory once,
-    when they are used. Training changes the model and not the file.
+    The weights are memory-mapped to the checkpoint, so they are in memory only once. Training does not change the file.
 
     Args:
         path_or_repo: A folder or a repository, "huynhtin/ViCLSR", with `config.json`, the tokenizer, and
             `model.safetensors` or `pytorch_model.bin` with the names ``roberta.*`` and ``mlp.dense.*``.
-        activation: "identity", as the model card computes; "tanh", as SimCSE trains (arXiv 2104.08821).
-        max_seq_length: Longer texts are cut to this many tokens; never more than the model has positions for.
-        trim_to: Vietnamese texts to whose pieces the vocabulary is cut, see `trim_vocabulary`: without the rows of
-            other languages about 320 of the 560 million weights are left.
-        token: As for `SentenceTransformer`, like all that follow.
-        revision: A branch, tag or commit.
-        cache_folder: Where downloads are kept.
-        local_files_only: Whether to read only what has been downloaded before.
+        activation: "identity", as in the model card, or "tanh", as SimCSE trains (arXiv 2104.08821).
+        max_seq_length: Maximum number of tokens; limited by the positions of the model.
+        trim_to: Vietnamese texts; the vocabulary is trimmed to their pieces (`trim_vocabulary`). Without other
+            languages, about 320 of the 560 million weights remain.
+        token: As for `SentenceTransformer`, like the arguments below.
+        revision: Branch, tag or commit.
+        cache_folder: Folder for downloads.
+        local_files_only: Use downloaded files only.
 
     Raises:
         FileNotFoundError: There is no weights file.
-        ValueError: The model is not an XLM-RoBERTa; its file is damaged or more than plain weights; the head is
-            missing or has another shape; weights of the backbone are missing; or `trim_to` is not Vietnamese.
-        RuntimeError: A weight of the backbone has another shape than `config.json` says: transformers' own error.
+        ValueError: The model is not an XLM-RoBERTa; the file is damaged or holds more than plain weights; the head is
+            missing or has the wrong shape; weights of the backbone are missing; or `trim_to` is not Vietnamese.
+        RuntimeError: A weight of the backbone does not have the shape given in `config.json` (raised by transformers).
 
     Example:
         >>> from st_vi import import_viclsr
@@ -107,14 +106,14 @@ def import_viclsr(
 
 
 def export_stock(model: SentenceTransformer, path: str | Path) -> None:
-    """Save `model` with stock modules only, for a plain ``SentenceTransformer(path)``: no flag, no `st_vi`.
+    """Save a model with stock modules only, so that ``SentenceTransformer(path)`` loads it without st_vi.
 
-    Every module with a method ``to_stock() -> list[Module]``, such as `MLPHead`, is replaced by what it gives. All
-    else is saved as it is, and `model` stays what it was.
+    Each module with a method ``to_stock() -> list[Module]``, such as `MLPHead`, is replaced by these modules. The
+    others are saved unchanged. A model from `build_viclsr` or `import_viclsr` is stock already.
 
     Args:
-        model: The model to save.
-        path: A folder, made where there is none.
+        model: The model to save; it is not changed.
+        path: Output folder, created if missing.
 
     Raises:
         ValueError: A module is not part of sentence-transformers and has no `to_stock`.
@@ -150,19 +149,19 @@ def export_stock(model: SentenceTransformer, path: str | Path) -> None:
 
 
 def pretrained(name: str = "vi-mini") -> str:
-    """The folder of a model that comes with the package.
+    """The folder of a model included in the package.
 
     ``vi-mini``: a Vietnamese encoder of 12.9 million weights, vectors of 384, distilled from multilingual-e5-small;
     its card, with data, licences and figures, is the README.md in the folder.
 
     Args:
-        name: Of the model.
+        name: Name of the model.
 
     Returns:
-        A path for a plain ``SentenceTransformer(path)``: stock modules only, no flag, no download.
+        A path for ``SentenceTransformer(path)``: stock modules only, no download.
 
     Raises:
-        ValueError: No model of that name comes with the package.
+        ValueError: There is no such model.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -182,20 +181,19 @@ def _pretrained_names() -> list[str]:
 
 
 def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
-    """Load a model whose modules belong to `st_vi` or to sentence-transformers, without `trust_remote_code`.
+    """Load a model made of modules of st_vi and sentence-transformers, without `trust_remote_code`.
 
-    That flag is all or nothing: with it, code that comes with the model would run too. Here a class is one that
-    `st_vi.modules` names, or a module that stock loads without the flag; no other is ever imported. Pickles are read
-    as weights only, and what the model's files say about that, or about folders to write to, does not count.
+    The flag is all or nothing: it would also run code that comes with the model. Here no class is imported except those
+    of `st_vi.modules` and those that stock loads without the flag. Pickles are read as weights only, whatever the
+    model's files say about that or about folders to write to.
 
     Args:
-        path_or_repo: A saved model: a folder, a repository "owner/name", or the name of a model that comes with the
-            package, "vi-mini" (`pretrained`).
-        **kwargs: As for `SentenceTransformer`, but for `trust_remote_code`.
+        path_or_repo: A folder, a repository "owner/name", or the name of an included model, "vi-mini" (`pretrained`).
+        **kwargs: As for `SentenceTransformer`, except `trust_remote_code`.
 
     Raises:
-        ValueError: The model names another class or a folder outside of it; one of its files is damaged, cut short or
-            would run code; weights of the backbone are missing, or left over; or `trust_remote_code` is asked for.
+        ValueError: The model names another class or a path outside its folder; a file is damaged, truncated or would
+            run code; weights of the backbone are missing or left over; or `trust_remote_code` is set.
 
     Example:
         >>> import tempfile
@@ -221,7 +219,7 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
         with whole_backbone():
             model = load_with_classes(name, own, **kwargs)
     except Exception:
-        # Whose fault was it? Stock's errors about files do not name them.
+        # Stock's errors do not name the file.
         if file := load_file_path(name, "modules.json", **hub) or load_file_path(name, "config.json", **hub):
             check_files(Path(file).parent)
         raise
@@ -230,13 +228,13 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
 
 
 def _own_classes() -> dict[str, type[Module]]:
-    """The classes that `st_vi.modules` names, by the path under which saved models refer to them."""
+    """The classes of `st_vi.modules` by the names in `modules.json`."""
     named = (getattr(modules, name) for name in modules.__all__)
     return {fullname(cls): cls for cls in named if isinstance(cls, type) and issubclass(cls, Module)}
 
 
 def _fetch(name: str, cache_folder: str | None, **hub: Any) -> Path:
-    """The weights file, safetensors if there is one, in a folder with the configuration and the tokenizer."""
+    """The weights file, preferably safetensors, in a folder with configuration and tokenizer."""
     for weights in ("model.safetensors", "pytorch_model.bin"):
         if load_file_path(name, weights, cache_folder=cache_folder, **hub):
             break
@@ -251,7 +249,7 @@ def _fetch(name: str, cache_folder: str | None, **hub: Any) -> Path:
 
 
 def _read_modules(file: Path, activation: Literal["identity", "tanh"]) -> tuple[Transformer, MLPHead]:
-    """The backbone as stock reads it, and the head that stock leaves out."""
+    """The backbone as stock reads it, and the head, which stock drops."""
     folder = str(file.parent)
     model_type = Module.load_config(folder).get("model_type")
     if model_type != "xlm-roberta":
@@ -266,7 +264,7 @@ def _read_modules(file: Path, activation: Literal["identity", "tanh"]) -> tuple[
             "re-saving the model; take the files as they were published."
         )
     safe = file.suffix == ".safetensors"
-    # What is missing or left over is checked below. The pooler is not used, and stays: stock would make it on reload.
+    # Missing weights are checked below. The unused pooler stays, because stock would create one on reload.
     with watched_reading(lambda *_: None):
         transformer = Transformer.load(folder, model_kwargs=_NOT_THE_MODELS_CHOICE | {"use_safetensors": safe})
     backbone = [key for key in transformer.model.state_dict() if not key.startswith("pooler.")]

@@ -1,1 +1,1 @@
-"""What an input is, before any model sees it: text or picture, opened in one way, equal by content."""
+"""Inputs before any model sees them: telling texts from images, opening images, equality by content."""

@@ -1,8 +1,8 @@
-"""What an input of a vision model is: decided once and here, so that stock has nothing left to guess.
+"""Tell texts from images before stock has to guess.
 
-Stock takes a string for a picture where it ends in one of seven endings and the file is there, and for text
-otherwise; it opens pictures in a way of its own. After `read_input`, pictures are PIL images that `open_image` made,
-and texts are ``{"text": …}``, which stock takes as text whatever it says.
+Stock treats a string as an image if it has one of seven file extensions and the file exists, and as text otherwise.
+After `read_input`, images are PIL images from `open_image`, and texts are ``{"text": …}``, which stock never treats as
+anything else.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from sentence_transformers.base.modality import is_message_dict, is_video_url_or
 from st_vi.inputs.pictures import open_image
 
 _WEB = ("http://", "https://")
-# What a file that is not there is taken for a picture by. Pillow knows more, such as ".ps", which end words, too.
+# Extensions by which a missing file counts as an image. Pillow knows more, such as ".ps", but words end in these too.
 _COMMON = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif"),
     *(".heic", ".heif", ".jp2", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".psd", ".svg"),
 )
 _VIDEO = (".mp4", ".avi", ".mov", ".wmv", ".flv", ".mkv")  # as in stock
-_PATH = re.compile(r"(?:[/~]|\.{1,2}/|[A-Za-z]:[/\\]|\\\\)|\S*[/\\]")  # how a path begins: no text has a "/" so early
+_PATH = re.compile(r"(?:[/~]|\.{1,2}/|[A-Za-z]:[/\\]|\\\\)|\S*[/\\]")  # the beginning of a path
 _MARKS = re.compile(r"<(?=\|(?:vision_start|vision_end|vision_pad|image_pad|video_pad)\|>)")
 _HINT = 'if this is a text, give {"text": …}'
 _PICTURE_KEYS = ("image", "url", "path", "base64", "image_url")
 
 
 def read_input(item: Any) -> Any:
-    """An input with every picture opened and every text marked as text; what is neither stays for stock to refuse.
+    """Open every image of an input and mark every text as text; stock rejects whatever else is in it.
 
     Args:
-        item: Whatever `encode` takes: a text, a picture, a dict, a conversation, a pair.
+        item: Anything that `encode` accepts: a text, an image, a dict, a conversation, a pair.
 
     Raises:
-        ValueError: A picture cannot be read, a picture or video is not there, or a part of a conversation is of no
-            known kind.
+        ValueError: An image cannot be read, an image or video does not exist, or part of a conversation is of an
+            unknown kind.
 
     Example:
         >>> from st_vi.inputs.kinds import read_input

@@ -1,4 +1,4 @@
-"""One way to open a picture, so that training, evaluation and `encode` see the same pixels."""
+"""Open images in one way, so that training, evaluation and `encode` see the same pixels."""
 
 from __future__ import annotations
 
@@ -19,28 +19,27 @@ if TYPE_CHECKING:
 MAX_ASPECT_RATIO = 200  # Qwen2-VL's image processor refuses longer strips
 
 _WEB = ("http://", "https://")
-_SECONDS = 60  # to wait for a picture on the web
+_SECONDS = 60  # timeout for an image on the web
 _loading = threading.Lock()
 
 
 def open_image(value: Any, *, fetch: bool = False) -> Image:
-    """A picture as RGB of 8 bits, fully read: upright, on white where it is transparent, the first of several frames.
+    """An image as 8-bit RGB, fully read: upright, transparency on white, the first of several frames.
 
-    - **Upright**: turned as its EXIF data say.
-    - **8 bits**: of 16 bits the upper eight are kept. Whole numbers of 32 bits and floats count as 8 bits where none
-      is above 255, else as 16; floats that are all within 0 and 1 are scaled from there.
+    - **Upright**: rotated as given in its EXIF data.
+    - **8 bits**: the upper eight bits of 16. 32-bit integers and floats count as 8 bits if no value exceeds 255, else
+      as 16 bits; floats between 0 and 1 are scaled up.
 
     Args:
-        value: A PIL image; a path; the bytes of a file, or a file that is open; a string in base64, with
-            ``data:image/…;base64,`` before it or without; an array or tensor of shape (H, W), (H, W, C) or (C, H, W)
-            with C from 1 to 4; or what an undecoded `datasets` image column holds, a mapping with "bytes" or "path".
-            Of a mapping with both, the bytes.
-        fetch: Whether an address, ``http://…`` or ``https://…``, is fetched.
+        value: A PIL image; a path; the bytes of a file, or an open file; base64 with or without
+            ``data:image/…;base64,``; an array or tensor of shape (H, W), (H, W, C) or (C, H, W) with C from 1 to 4; or
+            a value of an undecoded `datasets` image column, a mapping with "bytes" or "path" (bytes first).
+        fetch: Whether to fetch ``http://…`` and ``https://…`` addresses.
 
     Raises:
         ImportError: Pillow is not installed.
-        ValueError: It is none of these, cannot be read to its end, has no pixels, values that are negative, above
-            65535 or no numbers, or is longer than 200 times its width (or the other way round).
+        ValueError: The value is none of these, cannot be read completely, has no pixels, has values that are negative,
+            above 65535 or not numbers, or one side is over 200 times the other.
 
     Example:
         >>> from PIL import Image
@@ -75,7 +74,7 @@ def open_image(value: Any, *, fetch: bool = False) -> Image:
             return _upright(picture)
     except _SizeError as error:
         raise ValueError(f"the image {name} {error}") from None
-    except Exception as error:  # of many kinds: Pillow's decoders raise whatever they stumble over
+    except Exception as error:  # Pillow's decoders raise anything
         raise ValueError(f"cannot read the image {name}: {error or type(error).__name__}") from error
 
 

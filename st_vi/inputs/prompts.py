@@ -1,4 +1,4 @@
-"""Which prompt goes before an input."""
+"""The prompt in front of an input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules for the stock `SentenceTransformer` pipeline. File paths are part of saved models: they do not move."""
+"""Modules for a stock `SentenceTransformer`. Saved models store their import paths, so files here must not move."""
 
 from st_vi.modules.attention_pooling import AttentionPooling
 from st_vi.modules.mlp_head import MLPHead

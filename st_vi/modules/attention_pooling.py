@@ -1,4 +1,4 @@
-"""viPolyQwen's pooling: a learned vector asks every token how much it matters."""
+"""viPolyQwen's attention pooling, with a learned context vector."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from st_vi.modules.saved_module import SavedModule
 
 
 def attention_weights(tokens: Tensor, v: Tensor, belongs: Tensor) -> Tensor:
-    """The weights a = softmax(h_iᵀ v) of every head over the tokens that belong, in fp32 (of float64, in float64).
+    """The weights a = softmax(h_iᵀ v) of each head, in fp32 (float64 for float64 inputs).
 
     Args:
         tokens: h, (B, N, D).
-        v: The context vectors, (H, D).
-        belongs: Which tokens take part, broadcast to (B, H, N). Where none does, all weights are zero.
+        v: Context vectors, (H, D).
+        belongs: Mask of the tokens to pool, broadcast to (B, H, N). If it is empty, all weights are zero.
     """
     scores = (tokens @ v.T).mT
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
@@ -24,15 +24,15 @@ def attention_weights(tokens: Tensor, v: Tensor, belongs: Tensor) -> Tensor:
 
 
 def pooled_tokens(features: dict[str, Any], include_prompt: bool = True) -> Tensor:
-    """Which tokens are pooled for which input, (B, N) bool.
+    """Mask (B, N) of the tokens to pool for each input.
 
     Args:
         features: As for `AttentionPooling`.
-        include_prompt: Whether those of the prompt are.
+        include_prompt: Whether to pool the tokens of the prompt.
     """
     tokens, prompt_length = features["token_embeddings"], 0
     if not include_prompt and "prompt_length" in features:
-        # An int when encoding; from a data loader a tensor that holds the same value once or for every row.
+        # An int in `encode`; from a data loader, a tensor with one value, or the same value for every row.
         prompt_length = int(torch.as_tensor(features["prompt_length"]).flatten()[0])
     position = torch.arange(tokens.shape[1], device=tokens.device)
     if "cu_seq_lens_q" in features:
@@ -49,12 +49,12 @@ def pooled_tokens(features: dict[str, Any], include_prompt: bool = True) -> Tens
 
 
 class WeightedMean(torch.autograd.Function):
-    """c = Σ_i a_i h_i of every head, and a; with g the gradient of c, those of h and v are
+    """c = Σ_i a_i h_i of each head, and a. With g the gradient of c, the gradients of h and v are
 
         ∂h_i = a_i g + du_i v,   ∂v = Σ_i du_i h_i,   du_i = a_i (g·h_i − Σ_j a_j g·h_j)
 
-    where du is the gradient of the scores u through the softmax. Autograd would write a_i g and du_i v, each as large
-    as the tokens, and add them. Here they are one product, [a du] (N, 2H) by [g v] (2H, D), that is written once.
+    where du is the gradient of the scores u. Autograd would write a_i g and du_i v, each as large as the tokens, and
+    add them. Here they are one product, [a du] (N, 2H) by [g v] (2H, D), written once.
     """
 
     @staticmethod
@@ -69,7 +69,7 @@ class WeightedMean(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         """The gradients of h and v, from that of c."""
         h, v, belongs, a = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is asked for, and the saved a does not know h and v
+        if torch.is_grad_enabled():  # for second derivatives: the saved a has no graph
             a = attention_weights(h, v, belongs)
         da = (g @ h.mT).to(a.dtype)
         du = (a * (da - (a * da).sum(dim=-1, keepdim=True))).to(h.dtype)
@@ -86,19 +86,19 @@ class AttentionPooling(SavedModule):
 
         u_i = h_iᵀ v,   a = softmax(u) over the tokens that are not padding,   c = Σ_i a_i h_i
 
-    Source: viPolyQwen, Section "Attention pooling"; v ~ N(0, 0.02²), without the 1/√D of attention. Several heads
-    have a vector each, and their results are concatenated (this project's own).
+    Source: viPolyQwen, Section "Attention pooling"; v ~ N(0, 0.02²), without the 1/√D of attention. Each of several
+    heads has its own vector, and the results are concatenated (not in the paper).
 
     Reads ``token_embeddings`` (B, N, D) and ``attention_mask`` (B, N), padded on either side; or flattened inputs,
     (1, total, D) with ``cu_seq_lens_q`` (B+1,). Writes ``sentence_embedding`` (B, num_heads·D) and, detached and
     in fp32, ``attention_weights``: (B, N) for one head, (B, num_heads, N) for more, with B = 1 and N = total for
-    flattened inputs. The softmax is in fp32. An input without a single token gives a zero vector. Autocast
-    changes nothing: as in stock mean pooling, the embedding has the dtype of the tokens.
+    flattened inputs. The softmax is in fp32. An input without tokens gives a zero vector. Autocast has no effect: as
+    in stock mean pooling, the embedding has the dtype of the tokens.
 
     Args:
         embedding_dimension: D.
         num_heads: Number of context vectors.
-        include_prompt: Whether the tokens of the prompt (stock ``prompt_length``) take part.
+        include_prompt: Whether to pool the tokens of the prompt (stock ``prompt_length``).
 
     Raises:
         ValueError: `num_heads` is below 1.
@@ -126,14 +126,14 @@ class AttentionPooling(SavedModule):
         self.attention_context_vector = nn.Parameter(torch.empty(num_heads, embedding_dimension).normal_(std=0.02))
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Pool the tokens of every input; see the class."""
+        """Pool the tokens of each input; see the class."""
         tokens = features["token_embeddings"]
         belongs = pooled_tokens(features, self.include_prompt).unsqueeze(1)  # (B, 1, N): which tokens are whose
         v = self.attention_context_vector.to(tokens.dtype)
-        # Autocast would copy all tokens to a lower precision, to make a vector and two numbers a token of them.
+        # Autocast would copy all tokens to a lower precision.
         with torch.autocast(tokens.device.type, enabled=False):
             if "cu_seq_lens_q" in features:
-                # One product for all inputs: their weights are the rows of one matrix, zero at the tokens of others.
+                # One product for all inputs: the rows of one matrix, zero at the tokens of other inputs.
                 weights = attention_weights(tokens, v, belongs)
                 pooled = (weights.to(tokens.dtype).flatten(0, 1) @ tokens[0]).unflatten(0, weights.shape[:2])
                 weights = weights.sum(dim=0, keepdim=True)  # each token belongs to one input

@@ -1,4 +1,4 @@
-"""A picture that comes up several times goes through the vision tower once."""
+"""Repeated images go through the vision tower once."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 
 class DistinctPictures:
-    """Hooks around the vision tower of Qwen2-VL: equal pictures in, one of them computed, all of them out.
+    """Hooks around the vision tower of Qwen2-VL that compute equal images once.
 
-    Many questions about one picture, or one picture as query and as candidate, cost one pass through the tower,
-    which is the larger part of the work. Values are those of the tower on all pictures, and gradients sum over the
-    copies. Pictures are equal where every pixel is. Nothing is kept between the two hooks: threads may share a model.
+    Several questions about an image, or an image that is both query and candidate, cost one pass through the tower,
+    which is most of the work. The outputs are those for all images, and gradients sum over the copies. Images are equal
+    if all pixels are. The hooks keep no state, so threads may share a model.
 
     Args:
         tower: ``model.visual`` of a Qwen2-VL or Qwen2.5-VL.
 
     Attributes:
-        enabled: False computes all pictures, as stock does.
+        enabled: Set to False to compute every image, as stock does.
 
     Example:
         >>> from st_vi.modules.distinct_pictures import distinct
@@ -37,17 +37,17 @@ class DistinctPictures:
         tower.register_forward_hook(self.after, with_kwargs=True)
 
     def before(self, tower: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        """Leave out the copies."""
+        """Drop the copies."""
         if (
             not self.enabled or len(args) != 1 or set(kwargs) != {"grid_thw"}
-        ):  # positions computed beforehand are those of all pictures
+        ):  # positions computed in advance cover all images
             return None
         (patches,), grids = args, kwargs["grid_thw"]
         pictures = patches.split(grids.prod(dim=1).tolist())
         chosen, places = distinct(pictures, grids.tolist())
         if len(chosen) == len(pictures):
             return None
-        # On the argument and not on self: other threads call the same tower at the same time.
+        # On the argument, not on self: other threads may call the same tower.
         grids = grids[chosen]
         grids.st_vi_places = places
         return (torch.cat([pictures[number] for number in chosen]),), {"grid_thw": grids}
@@ -55,7 +55,7 @@ class DistinctPictures:
     def after(
         self, tower: nn.Module, args: Any, kwargs: dict[str, Any], output: BaseModelOutputWithPooling
     ) -> BaseModelOutputWithPooling:
-        """Put the copies back."""
+        """Restore the copies."""
         grids = kwargs.get("grid_thw")
         places = getattr(grids, "st_vi_places", None)  # of each picture, among the distinct ones
         if grids is None or places is None:
@@ -72,14 +72,14 @@ def _repeated(rows: Any, sizes: Tensor, places: list[int]) -> Tensor:
 
 
 def distinct(pictures: list[Tensor], grids: list[list[int]] | None = None) -> tuple[list[int], list[int]]:
-    """Which pictures to compute, and for every picture its place among these.
+    """The indices of the images to compute, and for each image its place among them.
 
     Args:
-        pictures: Patches (patches, values) of each.
-        grids: (time, rows, columns) of each; pictures of another shape are others, whatever their patches.
+        pictures: Patches (patches, values) of each image.
+        grids: (time, rows, columns) of each image; images of different shapes differ, whatever their patches.
     """
     chosen: list[int] = []
-    # Sum and shape to places; the sum saves comparing what is different anyway.
+    # By sum and shape, to compare only images that may be equal.
     alike: dict[tuple[Any, ...], list[int]] = {}
     places = []
     sums = torch.stack([picture.sum(dtype=torch.float64) for picture in pictures]).tolist()

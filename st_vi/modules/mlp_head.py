@@ -1,4 +1,4 @@
-"""The projection heads of both systems, as one module."""
+"""Projection heads of both systems."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"identity": nn.Identity, "tanh": nn.
 
 
 class MLPHead(SavedModule):
-    """A one- or two-layer head on the pooled embedding c, with φ the activation.
+    """A head of one or two layers on the pooled embedding c, with activation φ.
 
-    - one layer: W₁c + b₁, then φ: ViCLSR (arXiv 2603.21084). Its released head has no activation; the SimCSE
-      head that it descends from has tanh (arXiv 2104.08821, Section 6).
-    - two layers: W₂ φ(W₁ c + b₁) + b₂: viPolyQwen, with GELU.
-    - `layer_norm` puts a LayerNorm after each linear layer: LN(W₂ φ(LN(W₁ c))).
+    - One layer, φ(W₁ c + b₁): ViCLSR (arXiv 2603.21084). The released head has no activation; SimCSE's, on which it is
+      based, has tanh (arXiv 2104.08821, Section 6).
+    - Two layers, W₂ φ(W₁ c + b₁) + b₂: viPolyQwen, with GELU.
+    - `layer_norm` adds a LayerNorm after each linear layer: LN(W₂ φ(LN(W₁ c))).
 
     Reads and writes ``sentence_embedding``: (B, in_features) becomes (B, out_features).
 
     Args:
         in_features: Size of the pooled embedding.
-        out_features: Size of the result, and of the hidden layer where there are two.
+        out_features: Size of the output, and of the hidden layer if there are two layers.
         num_layers: 1 or 2.
         activation: "identity", "tanh" or "gelu".
         layer_norm: Whether to normalise after each linear layer.
-        init: "random", as `nn.Linear` starts; or "identity": W₁ = I and b₁ = 0, for one square layer without norm. The
-            head is then φ(c), which is c itself with the activation "identity".
+        init: "random" as in `nn.Linear`, or "identity", W₁ = I and b₁ = 0, for one square layer without norm. The head
+            starts as φ(c), which is c for the activation "identity".
 
     Raises:
-        ValueError: `num_layers`, `activation` or `init` is none of the above, or the head cannot start as the identity.
+        ValueError: `num_layers`, `activation` or `init` is unknown, or this head cannot start as the identity.
 
     Example:
         >>> import torch
@@ -65,7 +65,7 @@ class MLPHead(SavedModule):
             raise ValueError(f"init must be one of {get_args(Init)}, got {init!r}")
         if init == "identity" and (in_features != out_features or num_layers == 2 or layer_norm):
             raise ValueError(
-                "only a head of one layer, without norm, from a size to the same size can start as the identity; got "
+                "only a head with one square layer and no norm can start as the identity; got "
                 f"{num_layers} layer(s) from {in_features} to {out_features}, layer_norm={layer_norm}"
             )
         self.in_features = in_features
@@ -79,7 +79,7 @@ class MLPHead(SavedModule):
             layers.append(nn.Linear(size, out_features))
             if layer_norm:
                 layers.append(nn.LayerNorm(out_features))
-        # After the only layer, or between the two: one norm or none stands before it.
+        # After the first layer and its norm.
         layers.insert(2 if layer_norm else 1, _ACTIVATIONS[activation]())
         self.layers = nn.Sequential(*layers)
         if init == "identity":
@@ -92,11 +92,11 @@ class MLPHead(SavedModule):
         return features
 
     def get_embedding_dimension(self) -> int:
-        """Size of the embeddings that this head gives."""
+        """Size of the output."""
         return self.out_features
 
     def to_stock(self) -> list[Module]:
-        """The same function as stock modules, `Dense` and `LayerNorm`, with copies of the weights."""
+        """The same function as stock modules (`Dense`, `LayerNorm`), with copies of the weights."""
         stock: list[Module] = []
         for layer in self.layers:
             if isinstance(layer, nn.Linear):
@@ -109,7 +109,7 @@ class MLPHead(SavedModule):
                 stock.append(norm)
             elif isinstance(stock[-1], Dense):
                 stock[-1].activation_function = layer
-            else:  # an activation behind a norm: stock has no module of its own for it
+            else:  # an activation after a norm: stock has no module for it
                 identity = Dense(self.out_features, self.out_features, bias=False, activation_function=layer)
                 nn.init.eye_(identity.linear.weight)
                 stock.append(identity)

@@ -1,17 +1,17 @@
-"""How many tokens an encoder can really take."""
+"""The number of tokens that an encoder can take."""
 
 from __future__ import annotations
 
 from transformers import PretrainedConfig
 
-# These number their positions from the padding index on, so that many positions at the start are never used.
+# These number positions from the padding index on, so the first ones are never used.
 _OFFSET_BY_PADDING = {"camembert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"}
 
 
 def usable_positions(config: PretrainedConfig) -> int | float:
-    """The longest input, in tokens, for which `config` has positions; infinity where it sets no limit.
+    """The longest input in tokens for which `config` has positions; infinity if it sets no limit.
 
-    RoBERTa and its descendants (XLM-R, PhoBERT) keep 2 of their positions unused: PhoBERT's 258 are 256.
+    RoBERTa models (XLM-R, PhoBERT) leave 2 of their positions unused: PhoBERT has 258 and uses 256.
 
     Example:
         >>> from transformers import RobertaConfig

@@ -248,7 +248,7 @@ class Qwen2VLTransformer(OpenTransformer):
         return positions
 
     def on_model_ready(self, model: SentenceTransformer) -> None:  # type: ignore[override]
-        """Let the model's card say how a model with this module is loaded."""
+        """Use a model card that says how to load the model."""
         with_own_card(model)
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""What all modules with weights of their own share: how they are saved and loaded."""
+"""Saving and loading of modules with weights of their own."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from st_vi.modules.model_card import with_own_card
 
 
 class SavedModule(Module):
-    """A module whose `config_keys` and weights are all there is to save."""
+    """A module that consists of its `config_keys` and weights."""
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
-        """Write `config.json` and the weights into `output_path`."""
+        """Write `config.json` and the weights to `output_path`."""
         self.save_config(output_path)
         self.save_torch_weights(output_path, safe_serialization=safe_serialization)
         declare_requirement(output_path)
 
     def on_model_ready(self, model: SentenceTransformer) -> None:  # type: ignore[override]
-        """Let the model's card say how a model with this module is loaded."""
+        """Use a model card that says how to load the model."""
         with_own_card(model)
 
     @classmethod
@@ -38,12 +38,12 @@ class SavedModule(Module):
 def declare_requirement(module_path: str) -> None:
     """Write ``"requirements": {"st-vi": …}`` into the saved model's `config_sentence_transformers.json`.
 
-    sentence-transformers checks it before it imports any module, and names the missing package with a pip hint. Several
-    processes may save the same model in the same folder: with transformers 5.23 the trainer does in all of them.
+    sentence-transformers checks it before importing any module, and names the missing package with a pip hint. Several
+    processes may save to the same folder: with transformers 5.23, the trainer saves in all of them.
 
     Args:
-        module_path: The folder in which the module is being saved, inside the model's folder. A module that is
-            saved on its own, outside a model, has no such file and declares nothing.
+        module_path: Folder of the module, inside the model's folder. A module saved on its own has no such file, and
+            nothing is declared.
     """
     folder = Path(module_path)
     for parent in (folder, folder.parent):  # the first module is saved in the model's folder itself
@@ -51,10 +51,10 @@ def declare_requirement(module_path: str) -> None:
         if config_path.is_file():
             try:
                 config = json.loads(config_path.read_text(encoding="utf-8"))
-            except json.JSONDecodeError:  # another process is just writing it, and will declare this after that
+            except json.JSONDecodeError:  # another process is writing it, and will declare the requirement itself
                 return
             config.setdefault("requirements", {})["st-vi"] = ">=0.1"
             finished = config_path.with_name(f"{config_path.name}.{os.getpid()}")
             finished.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
-            finished.replace(config_path)  # at once, so that nobody reads half of it
+            finished.replace(config_path)  # atomic
             return

@@ -1,4 +1,4 @@
-"""A tokenizer for one's own use, beside the one that a model encodes with."""
+"""Copies of tokenizers, for use next to the one that a model encodes with."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _copies: WeakKeyDictionary[Any, tuple[int, Any]] = WeakKeyDictionary()
 
 
 def own_tokenizer(tokenizer: Any) -> Any:
-    """A copy, for calls with other settings than `encode` has: without its limit, say, or without padding.
+    """A copy for calls with other settings than `encode` uses, such as no limit or no padding.
 
-    A fast tokenizer keeps truncation and padding from call to call. Where one thread encodes and another asks the same
-    tokenizer for all tokens of a text, both get what either of them has set, without an error.
+    A fast tokenizer keeps its truncation and padding settings between calls. If one thread encodes while another asks
+    the same tokenizer for all tokens of a text, each may get the other's settings, without an error.
 
     Args:
-        tokenizer: Of a model. It is copied once, and anew when it has got more tokens.
+        tokenizer: A model's tokenizer, copied once, and again after tokens were added.
 
     Example:
         >>> from st_vi.modules.tokenizers import own_tokenizer

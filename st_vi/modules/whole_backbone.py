@@ -1,4 +1,4 @@
-"""A backbone is read whole, or not at all: transformers fills in random numbers, and says so in its log only."""
+"""Refuse a backbone with missing weights, which transformers would initialise at random with only a log message."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from st_vi.stock.weights import watched_reading
 
-# A pooler that checkpoints lack, and that nothing reads: vectors are pooled from the last hidden states.
+# Many checkpoints lack the pooler, which is not used.
 _NOT_READ = re.compile(r"(^|\.)pooler\.")
 # SimCSE's head, and so that of the released ViCLSR.
 _HEAD = re.compile(r"^mlp\.dense\.")
@@ -17,12 +17,12 @@ _HEAD = re.compile(r"^mlp\.dense\.")
 
 @contextmanager
 def whole_backbone() -> Iterator[None]:
-    """See that every backbone and every adapter read within has all of its weights, and that all of them have a place.
+    """Check that backbones and adapters loaded in this context get all of their weights, and that none is left over.
 
-    Heads of other tasks, such as ``lm_head``, and buffers that older versions saved have none, and need none.
+    Heads of other tasks, such as ``lm_head``, and buffers saved by older versions are ignored.
 
     Raises:
-        ValueError: Weights are missing, or parts of the backbone are left over. The first ones are named.
+        ValueError: Weights are missing or left over; names the first ones.
 
     Example:
         >>> from sentence_transformers.base.modules import Transformer

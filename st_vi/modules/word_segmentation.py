@@ -1,4 +1,4 @@
-"""Vietnamese word segmentation in front of encoders that were trained on segmented text (PhoBERT)."""
+"""Word segmentation for encoders trained on segmented text (PhoBERT)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from st_vi.text.segmentation import segment_words, segmenter
 
 
 class WordSegmentedTransformer(Transformer):
-    """The stock `Transformer`, with the syllables of each Vietnamese word joined by underscores first.
+    """The stock `Transformer` on text in which the syllables of each Vietnamese word are joined by underscores.
 
-    PhoBERT (arXiv 2003.00744) was trained on word-segmented text: "sinh viên đại học" is "sinh_viên đại_học" to
-    it. Texts are segmented here, in training and in `encode` alike, so that callers pass plain Vietnamese. Text
-    in which somebody has already joined words is joined as it stands.
+    PhoBERT (arXiv 2003.00744) was trained on segmented text: "sinh_viên đại_học" instead of "sinh viên đại học". This
+    module segments texts in training and in `encode`, so callers pass plain Vietnamese. Words that are joined already
+    stay joined.
 
-    Needs the extra ``pip install "st-vi[vi]"``. *Inferred*: the segmenter is pyvi, not the VnCoreNLP of PhoBERT's
-    authors, which needs Java.
+    Needs ``pip install "st-vi[vi]"``. *Inferred*: the segmenter is pyvi; the authors of PhoBERT used VnCoreNLP, which
+    needs Java.
 
     Args:
         model_name_or_path: A model on the Hub or in a folder, such as "vinai/phobert-base-v2".
@@ -32,7 +32,7 @@ class WordSegmentedTransformer(Transformer):
         ImportError: pyvi is not installed.
 
     Example:
-        >>> from st_vi.text.segmentation import segment_words  # what it does to every text
+        >>> from st_vi.text.segmentation import segment_words  # applied to every text
         >>> segment_words("Sinh viên đại học bách khoa.")
         'Sinh_viên đại_học bách_khoa .'
     """
@@ -42,10 +42,10 @@ class WordSegmentedTransformer(Transformer):
         super().__init__(model_name_or_path, **kwargs)
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Tensor | Any]:  # type: ignore[override]
-        """Segment strings and pairs of strings, then preprocess as the stock module does.
+        """Segment strings and pairs of strings, then preprocess them as the stock module does.
 
         Raises:
-            ValueError: A text is no Unicode: it has half of a surrogate pair. Names the input, within the batch.
+            ValueError: A text is not valid Unicode (a lone surrogate); names the input by its place in the batch.
         """
         segmented = []
         for number, text in enumerate(inputs):
@@ -56,7 +56,7 @@ class WordSegmentedTransformer(Transformer):
         return super().preprocess(segmented, prompt=prompt, **kwargs)
 
     def on_model_ready(self, model: SentenceTransformer) -> None:  # type: ignore[override]
-        """Let the model's card say how a model with this module is loaded."""
+        """Use a model card that says how to load the model."""
         with_own_card(model)
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
@@ -67,10 +67,10 @@ class WordSegmentedTransformer(Transformer):
 
 def _segment(text: Any) -> Any:
     if isinstance(text, str):
-        text.encode()  # the segmenter takes half of a surrogate pair, and no tokenizer does
+        text.encode()  # the segmenter accepts lone surrogates, tokenizers do not
         return segment_words(text)
     if isinstance(text, (tuple, list)):
         return type(text)(_segment(part) for part in text)
-    if isinstance(text, dict) and "text" in text:  # as stock has it, beside a plain string
+    if isinstance(text, dict) and "text" in text:  # stock's other form of a text
         return {**text, "text": _segment(text["text"])}
     return text

@@ -37,31 +37,29 @@ def build_viclsr(
     head_init: Init = "random",
     **transformer_kwargs: Any,
 ) -> SentenceTransformer:
-    """An untrained ViCLSR: encoder, vector of the first token, linear head, unit length.
+    """Build an untrained ViCLSR: encoder, vector of the first token, linear head, L2 normalisation.
 
-    The head is a stock `Dense`, the same function as `MLPHead` with one layer. Without word segmentation all modules
-    are stock ones, and the saved model loads with ``SentenceTransformer(path)``.
+    The head is a stock `Dense`, which computes what `MLPHead` with one layer does. Without word segmentation, all
+    modules are stock and the saved model loads with ``SentenceTransformer(path)``.
 
     Args:
         base_model: Any encoder on the Hub or in a folder, such as "FacebookAI/xlm-roberta-large" (the paper's)
             or "vinai/phobert-base-v2".
-        activation: Of the head. *Inferred*: "tanh", as in supervised SimCSE; the released weights are applied
-            with "identity".
-        max_seq_length: In tokens, as the model card's 256; less where the encoder has fewer positions (PhoBERT
-            has 256).
+        activation: Activation of the head. *Inferred*: "tanh", as in supervised SimCSE; the released weights use
+            "identity".
+        max_seq_length: In tokens; 256 as in the model card, less if the encoder has fewer positions.
         pooling: "cls" as in the paper, or "mean", which kept retrieval higher in `docs/benchmarks.md`.
-        segment_words: Join the syllables of each word first, as PhoBERT needs; None does so for PhoBERT only.
-        head_init: "random", as SimCSE starts; or "identity" for an encoder whose pooled vectors are good already, which
-            a random head mixes up.
+        segment_words: Join the syllables of each word, as PhoBERT needs; None does so for PhoBERT only.
+        head_init: "random" as in SimCSE, or "identity" for an encoder whose pooled vectors are good already.
         **transformer_kwargs: For the stock `Transformer`, such as ``model_kwargs={"dtype": "bfloat16"}``.
 
     Returns:
         A `SentenceTransformer` whose embeddings have the width of the encoder and length 1.
 
     Raises:
-        ValueError: The activation or the pooling is not known; weights of the encoder are missing; or `base_model`
-            is a trained model with a head, or an adapter, which would be lost: load it to train it further.
-        ImportError: Words are to be segmented and the extra "vi" is not installed.
+        ValueError: The activation or the pooling is unknown; weights of the encoder are missing; or `base_model` is a
+            trained model with a head or an adapter, which would be lost: load it to continue training.
+        ImportError: Word segmentation needs the extra "vi".
 
     Example:
         >>> from st_vi import build_viclsr
@@ -85,14 +83,14 @@ def build_viclsr(
 
 
 def viclsr_training_arguments(output_dir: str | Path, **arguments: Any) -> SentenceTransformerTrainingArguments:
-    """Stock training arguments with the defaults of supervised SimCSE on a large encoder.
+    """Stock training arguments with the defaults of supervised SimCSE for a large encoder.
 
-    *Inferred*: the paper publishes neither batch size nor learning rate nor epochs; these are SimCSE's
-    (arXiv 2104.08821, Appendix A): 3 epochs, batch 512, 1e-5. A small encoder wants more, such as 1e-4.
+    *Inferred*: the paper gives no batch size, learning rate or number of epochs; these are SimCSE's
+    (arXiv 2104.08821, Appendix A): 512, 1e-5 and 3. Small encoders need a higher learning rate, such as 1e-4.
 
     Args:
-        output_dir: Where checkpoints go.
-        **arguments: Any stock argument, over the defaults.
+        output_dir: Folder for checkpoints.
+        **arguments: Stock arguments; they override the defaults.
 
     Example:
         >>> from st_vi.recipes import viclsr_training_arguments
@@ -114,32 +112,30 @@ def train_viclsr(
     callbacks: Sequence[TrainerCallback] = (),
     **arguments: Any,
 ) -> SentenceTransformerTrainer:
-    """Train `model` in place with the stock trainer, and save it in `output_dir`.
+    """Train `model` in place with the stock trainer and save it in `output_dir`.
 
-    With an evaluator, it is run after every epoch, or as often as checkpoints are saved, and the model ends with the
-    weights of the best one.
+    An evaluator runs after every epoch, or whenever a checkpoint is saved; the best weights are restored at the end.
 
     Args:
         model: From `build_viclsr`, or any `SentenceTransformer`.
-        train_dataset: Anchor, positive and negatives by these names, such as `nli_to_triplets` gives; other columns
-            are left out, with a warning (`check_triplets`). A list of dicts or a pandas DataFrame will do, several of
-            these by name, or a stream (`IterableDataset`), which needs `max_steps`, and whose rows are checked as they
-            come.
-        output_dir: Where checkpoints and the trained model go.
-        evaluator: Such as `NLISimilarityEvaluator` on held-out rows, or a list of them: the last one with a primary
-            metric picks the best weights.
-        loss: Of this model, or as the stock trainer takes it; None is ``SupConNLILoss(model)``.
-        resume: Go on from the last checkpoint in `output_dir`, where there is one. It must be of the same run: of the
-            same rows, base, loss and arguments. What does not change the weights, such as logging, may change.
-        overwrite: Replace the model and the checkpoints that a training left in `output_dir`.
-        callbacks: For the trainer.
+        train_dataset: Rows with the columns anchor, positive and negative(s), as from `nli_to_triplets`; other columns
+            are dropped with a warning (`check_triplets`). A `Dataset`, a list of dicts, a pandas DataFrame, several of
+            these by name, or a stream (`IterableDataset`, with `max_steps`), whose rows are checked as they arrive.
+        output_dir: Folder for checkpoints and the trained model.
+        evaluator: For example `NLISimilarityEvaluator` on held-out rows, or a list of evaluators, of which the last one
+            with a primary metric chooses the best weights.
+        loss: A loss made with `model`, or anything the stock trainer takes; None for ``SupConNLILoss(model)``.
+        resume: Continue from the last checkpoint in `output_dir`, if there is one. Rows, base, loss and arguments must
+            be the same; logging and the like may change.
+        overwrite: Replace the model and checkpoints that an earlier training left in `output_dir`.
+        callbacks: Callbacks for the trainer.
         **arguments: As for `viclsr_training_arguments`.
 
     Returns:
-        The trainer, with its log in ``trainer.state.log_history``.
+        The trainer; its log is ``trainer.state.log_history``.
 
     Raises:
-        ValueError: Before any step, if a row cannot be trained on (`check_triplets`).
+        ValueError: A row cannot be used (`check_triplets`); raised before the first step.
     """
     return train(
         model,
