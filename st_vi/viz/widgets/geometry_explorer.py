@@ -28,8 +28,8 @@ from st_vi.viz.widgets.linked_maps import LinkedMaps
 CAUTION = {
     "pca": "PCA shows the two directions of largest variance, which differ between the maps; the axis titles give "
     "their share. Points that are close here may be far apart in other directions.",
-    "umap": "UMAP preserves only neighbourhoods. Distances between groups, the size of a group and empty space have no "
-    "meaning. It can split a group or create one from noise, and another seed gives another map. All values in the "
+    "umap": "UMAP preserves only neighbourhoods. Distances between groups, the size of a group and empty space mean "
+    "nothing. It can split a group or create one from noise, and another seed gives another map. All values in the "
     "table are computed from the full vectors, not from the map.",
 }
 MOST_COLOURED = 4
