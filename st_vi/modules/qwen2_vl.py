@@ -1,4 +1,4 @@
-"""Qwen2-VL as the backbone of viPolyQwen: text, pictures and both, with the task's prefix before the text."""
+"""Qwen2-VL as the backbone of viPolyQwen: text, images or both, with the prefix of the task before the text."""
 
 from __future__ import annotations
 
@@ -45,51 +45,51 @@ _PLAIN = """\
 
 
 class Qwen2VLTransformer(OpenTransformer):
-    """The stock `Transformer` over a Qwen2-VL or Qwen2.5-VL, with what viPolyQwen adds to it.
+    """The stock `Transformer` for Qwen2-VL and Qwen2.5-VL, with viPolyQwen's prefixes.
 
-    Inputs are as in stock: a text, a picture (PIL, path, URL, bytes, array), ``{"text": …, "image": …}`` with one
-    picture or a list of them, a video, a conversation; and any mixture of these in one batch. Pictures come before
-    the text, whatever the order of the dict; a None in the dict counts as absent.
+    Inputs are as in stock: a text, an image (PIL, path, URL, bytes, array), ``{"text": …, "image": …}`` with one image
+    or a list of images, a video, a conversation, and any mixture of these in a batch. Images come before the text,
+    whatever the order of the dict; None in a dict counts as absent.
 
-    - **Pictures** are opened by `st_vi.inputs.pictures.open_image`, as in training: upright, on white, of 8 bits.
-    - **Texts.** ``{"text": …}`` is text, whatever it says. A string by itself is a picture where it is an address or
-      a path of one (`st_vi.inputs.kinds.is_picture`); a picture that is not there is an error. The marks
-      of pictures, such as ``<|image_pad|>``, are text like any other where they come in a text.
-    - **Pixel budget.** Every picture is scaled to between `min_pixels` and `max_pixels`, up to rounding to whole
-      visual tokens of 28×28 pixels each. Videos keep the budget of the base model's video processor.
-    - **Prefixes.** Each is one special token. The embeddings of those the tokenizer did not have start as the mean
-      of all others; a saved model that is loaded again keeps what it has learned. An adapter (LoRA) saves no
-      embeddings by itself: give it the prefixes' ids as ``trainable_token_indices``.
+    - **Images** are opened by `st_vi.inputs.pictures.open_image`, as in training: upright, on white, 8 bits.
+    - **Texts.** ``{"text": …}`` is always text. A plain string is an image if it is the URL or path of one
+      (`st_vi.inputs.kinds.is_picture`), and a missing image is an error. Image tokens in a text, such as
+      ``<|image_pad|>``, are plain text.
+    - **Pixel budget.** Images are resized to between `min_pixels` and `max_pixels`, rounded to whole visual tokens of
+      28×28 pixels. Videos keep the budget of the base model's video processor.
+    - **Prefixes.** Each prefix is one special token. Those new to the tokenizer start as the mean of all other
+      embeddings; a saved model keeps what it has learned. A LoRA adapter saves embeddings only of tokens listed in
+      ``trainable_token_indices``: list the ids of the prefixes there.
     - **Prompts.** ``prompt_name="ocr"`` or ``prompt="<ocr>"`` goes right before the user's text, ``"<ocr> text"``;
-      a picture without text gets the prefix as its text. (Stock makes a system message of it.) No prompt gives the
-      general embedding. `default_prompts` names one prompt for each prefix.
-    - **Template.** "plain" is the vision tokens, then the text, nothing else; "chat" is the model's own template,
-      with the input as the user's message.
-    - **Repeated pictures** in a batch go through the vision tower once.
-    - **FlashAttention 2** is used where transformers finds it and the weights are in half precision, unless
-      ``model_kwargs`` names another ``attn_implementation``. Inputs are always padded: Qwen2-VL's position ids do
-      not allow the flattening that comes with it in stock.
+      an image without text gets the prefix as its text. (Stock makes it a system message.) No prompt gives the general
+      embedding. `default_prompts` names one prompt for each prefix.
+    - **Template.** "plain" is the vision tokens followed by the text; "chat" is the model's own template, with the
+      input as the user's message.
+    - **Repeated images** in a batch go through the vision tower once.
+    - **FlashAttention 2** is used if it is installed and the weights are in half precision, unless ``model_kwargs``
+      names another ``attn_implementation``. Inputs are always padded: Qwen2-VL's position ids do not allow stock's
+      flattening.
 
-    Writes ``token_embeddings`` (B, N, D). The features keep ``input_ids`` (B, N) and the grid of every picture,
-    ``image_grid_thw`` (pictures, 3), from which `patch_positions` tells which token is which patch. Not written is
-    ``prompt_length``: the prompt's place depends on the pictures before it, so that
-    ``AttentionPooling(include_prompt=False)`` keeps the prompt too.
+    Writes ``token_embeddings`` (B, N, D). The features keep ``input_ids`` (B, N) and the grid of each image,
+    ``image_grid_thw`` (images, 3), from which `patch_positions` maps tokens to patches. ``prompt_length`` is not
+    written, because the place of the prompt depends on the images before it:
+    ``AttentionPooling(include_prompt=False)`` pools the prompt, too.
 
-    Source: viPolyQwen, Sections on the backbone and on prefixes (arXiv 2409.12191 for Qwen2-VL). *Inferred*: the
-    plain template and the pixel budget, which the paper does not give.
+    Source: viPolyQwen, Sections on the backbone and on prefixes (arXiv 2409.12191 for Qwen2-VL). *Inferred*: the plain
+    template and the pixel budget, which the paper does not give.
 
     Args:
         model_name_or_path: A model on the Hub or in a folder, such as "Qwen/Qwen2-VL-2B-Instruct".
-        min_pixels: At least 1; the default makes 4 visual tokens.
-        max_pixels: At least `min_pixels`; the default makes 512 visual tokens.
-        prefixes: Special tokens, distinct and not empty.
+        min_pixels: At least 1; the default is 4 visual tokens.
+        max_pixels: At least `min_pixels`; the default is 512 visual tokens.
+        prefixes: Distinct, non-empty special tokens.
         template: "plain" or "chat".
         **kwargs: As for the stock `Transformer`.
 
     Raises:
         ImportError: Pillow or torchvision is not installed.
-        ValueError: An argument is out of its range, the base model is not a Qwen2-VL, or "chat" is asked of a
-            model without a chat template, such as one that was saved with "plain".
+        ValueError: An argument is out of range, the base model is not a Qwen2-VL, or "chat" is used with a model that
+            has no chat template, such as one saved with "plain".
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -147,25 +147,25 @@ class Qwen2VLTransformer(OpenTransformer):
             self._prefer_flash_attention()
 
     def default_prompts(self) -> dict[str, str]:
-        """One prompt for each prefix, to be a model's ``prompts``: ``{"ocr": "<ocr> ", …}``."""
+        """The ``prompts`` of a model, one for each prefix: ``{"ocr": "<ocr> ", …}``."""
         return {prefix.strip("<>"): f"{prefix} " for prefix in self.prefixes}
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Preprocess as the stock module does, with errors that name the input.
 
         Raises:
-            ValueError: A dict or conversation is empty (no picture, and no text but blanks), a text is no Unicode (it
-                has half of a surrogate pair), a picture is not there or cannot be used (see `open_image`), or a video
-                has values that are NaN or infinite. The number given counts within the batch, and `encode` sorts its
-                inputs by length before it makes batches: the input itself is shown, too.
+            ValueError: A dict or conversation is empty (no image and only blank text), a text is not valid Unicode (a
+                lone surrogate), an image is missing or unusable (see `open_image`), or a video has values that are NaN
+                or infinite. The message shows the input and its place in the batch; `encode` sorts inputs by length
+                before it makes batches.
         """
         read = [self._read(number, item) for number, item in enumerate(inputs)]
         if not _is_unicode(prompt):
             raise ValueError(f"the prompt {prompt!r:.100} is no Unicode text: it has half of a surrogate pair")
         try:
             return self._checked(read, prompt, kwargs)
-        except Exception:  # of the formatter, torchvision, the tokenizer: of many kinds
-            for number, item in enumerate(read):  # whose fault was it?
+        except Exception:  # from the formatter, torchvision or the tokenizer
+            for number, item in enumerate(read):  # find the input that caused it
                 try:
                     self._checked([item], prompt, kwargs)
                 except Exception as error:
@@ -173,9 +173,9 @@ class Qwen2VLTransformer(OpenTransformer):
             raise
 
     def _read(self, number: int, item: Any) -> Any:
-        """An input as stock cannot misunderstand it."""
+        """An input in a form that leaves nothing for stock to guess."""
         if isinstance(item, str) and is_blank(item):
-            # As in other models, a blank text is its special tokens; the plain template would leave nothing at all.
+            # As in other models, a blank text is special tokens only; the plain template has none.
             return {"text": self.tokenizer.pad_token}  # type: ignore[union-attr]
         if _is_empty(item):
             raise ValueError(f"{_name(number, item)} is empty: give a text, an image or both")
@@ -183,7 +183,7 @@ class Qwen2VLTransformer(OpenTransformer):
             raise ValueError(f"{_name(number, item)} is no Unicode text: it has half of a surrogate pair")
         try:
             return read_input(item)
-        except Exception as error:  # of many kinds: of files, of the web
+        except Exception as error:  # from files or the web
             raise ValueError(f"{_name(number, item)}: {error or type(error).__name__}") from error
 
     def _checked(self, inputs: Sequence[Any], prompt: str | None, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -195,13 +195,13 @@ class Qwen2VLTransformer(OpenTransformer):
         return features
 
     def check_length(self, sizes: Sequence[tuple[int, int]]) -> None:
-        """Refuse an input whose pictures alone are more tokens than the model reads: none of them can be cut off.
+        """Reject an input whose images alone exceed the model's length: visual tokens cannot be truncated.
 
         Args:
-            sizes: The (width, height) of each picture of one input.
+            sizes: (width, height) of each image of one input.
 
         Raises:
-            ValueError: There are more visual tokens than `max_seq_length` has room for.
+            ValueError: The visual tokens do not fit into `max_seq_length`.
         """
         processor, limit = self.processor.image_processor, self.max_seq_length
         patches = sum(processor.get_number_of_image_patches(height, width) for width, height in sizes)
@@ -214,28 +214,28 @@ class Qwen2VLTransformer(OpenTransformer):
 
     @cached_property
     def _before_pictures(self) -> int:
-        """Tokens that the template puts before the first picture."""
+        """Number of tokens that the template puts before the first image."""
         from PIL import Image
 
         ids = self.preprocess([Image.new("RGB", (28, 28))])["input_ids"][0]
         return int((ids == self.processor.image_token_id).nonzero()[0]) - 1
 
     def _prepare_messages(self, conversations: list[Any]) -> list[Any]:
-        """Take the marks of pictures out of all texts: without its picture, a mark is an error of the whole batch."""
+        """Break image tokens in texts: without an image, such a token fails the whole batch."""
         return [without_marks(conversation) for conversation in conversations]
 
     def _token_ids(self, text: str) -> list[int]:
-        """The tokens of a text, neither cut nor padded."""
+        """Token ids of a text, without truncation or padding."""
         return own_tokenizer(self.tokenizer)(text, verbose=False)["input_ids"]
 
     def patch_positions(self, features: dict[str, Any]) -> list[list[Tensor]]:
-        """For each input, for each of its pictures: where in the sequence its visual tokens are.
+        """The positions of the visual tokens, for each image of each input.
 
         Args:
-            features: What `preprocess` or `forward` returned, padded on either side.
+            features: Result of `preprocess` or `forward`, padded on either side.
 
         Returns:
-            Tensors (rows, columns) of positions from 0 to N-1, laid out as the patches are in the picture, so that
+            Tensors (rows, columns) of positions from 0 to N-1, laid out like the patches of the image, so that
             ``attention_weights[i][positions]`` is a map over it.
         """
         positions: list[list[Tensor]] = [[] for _ in features["input_ids"]]
@@ -257,11 +257,11 @@ class Qwen2VLTransformer(OpenTransformer):
         declare_requirement(output_path)
 
     def _check_config(self, name: str, config: PretrainedConfig, is_adapter: bool) -> None:
-        """Refuse another base model, before its weights are downloaded.
+        """Reject other base models before their weights are downloaded.
 
         Raises:
-            ValueError: It is not a Qwen2-VL.
-            ImportError: It is an adapter, and transformers is too old to load its prefixes.
+            ValueError: The model is not a Qwen2-VL.
+            ImportError: The model is an adapter, and transformers is too old to load its prefixes.
         """
         if config.model_type not in _MODEL_TYPES:
             raise ValueError(
@@ -272,12 +272,12 @@ class Qwen2VLTransformer(OpenTransformer):
             check_adapters()
 
     def _reading_weights(self) -> AbstractContextManager[None]:
-        """Refuse weights that are missing or left over."""
+        """Reject missing or left-over weights."""
         return whole_backbone()
 
     def _set_pixel_budget(self) -> None:
         processor = self.processor.image_processor
-        # What the processor calls edges are areas, for this family of models.
+        # For these models, the processor's "edges" are areas.
         processor.size = SizeDict(shortest_edge=self.min_pixels, longest_edge=self.max_pixels)
         token_pixels = (processor.patch_size * processor.merge_size) ** 2
         least, most = -(-self.min_pixels // token_pixels), max(1, self.max_pixels // token_pixels)
@@ -287,10 +287,10 @@ class Qwen2VLTransformer(OpenTransformer):
     def _add_prefixes(self) -> None:
         tokenizer: Any = self.tokenizer
         known = len(tokenizer)
-        tokenizer.add_tokens(self.prefixes, special_tokens=True)  # leaves alone those it has
+        tokenizer.add_tokens(self.prefixes, special_tokens=True)  # skips known ones
         if len(tokenizer) == known:
             return
-        # Qwen2-VL has more embeddings than tokens: the prefixes mostly take spare ones.
+        # Qwen2-VL has more embeddings than tokens, so the prefixes usually take spare ones.
         model: Any = self.model
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -298,16 +298,16 @@ class Qwen2VLTransformer(OpenTransformer):
         embeddings[known : len(tokenizer)] = embeddings[:known].mean(dim=0, dtype=torch.float32)
 
     def _prefer_flash_attention(self) -> None:
-        # It computes in half precision only, and which one the weights have is known only now.
+        # It needs half precision, and the dtype of the weights is known only now.
         if is_flash_attn_2_available() and self.model.dtype in (torch.float16, torch.bfloat16):
             self.model.set_attn_implementation("flash_attention_2")
 
 
 class _PromptBeforeText(InputFormatter):
-    """Stock's translation of inputs into messages, but with pictures first and no system message."""
+    """Stock's formatter, but with images first and no system message."""
 
     def to_message(self, typed_input: dict[Any, Any], role: str = "user") -> list[dict[str, Any]]:
-        if "message" in typed_input:  # a conversation beside inputs of other kinds: stock would lose what it says
+        if "message" in typed_input:  # in a mixed batch, stock would drop the conversation
             return typed_input["message"]
         return super().to_message(
             {kind: typed_input[kind] for kind in sorted(typed_input, key=lambda kind: kind == "text")}, role
@@ -320,10 +320,10 @@ class _PromptBeforeText(InputFormatter):
 
 
 def _with_prompt(conversation: list[dict[str, Any]], prompt: str) -> list[dict[str, Any]]:
-    """Put `prompt` before the first text of the last user message, or as its text if it has none."""
+    """Put `prompt` before the first text of the last user message, or make it the text if there is none."""
     turns = [number for number, message in enumerate(conversation) if message["role"] == "user"]
     turn = turns[-1] if turns else len(conversation) - 1
-    content = list(conversation[turn]["content"])  # the caller's own list stays as it is
+    content = list(conversation[turn]["content"])  # do not change the caller's list
     texts = [number for number, part in enumerate(content) if part["type"] == "text" and part["text"]]
     if texts:
         space = "" if prompt[-1].isspace() else " "
@@ -343,7 +343,7 @@ def _check_arguments(min_pixels: int, max_pixels: int, prefixes: Sequence[str], 
 
 
 def _is_empty(value: Any) -> bool:
-    """Whether neither a text nor anything else is in an input, or in a part of one."""
+    """Whether an input, or a part of one, holds nothing but blanks."""
     if isinstance(value, str):
         return is_blank(value)
     if isinstance(value, (dict, list, tuple)):
@@ -352,7 +352,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _is_unicode(value: Any) -> bool:
-    """Whether all texts in an input, or in a part of one, are Unicode."""
+    """Whether all texts of an input, or of a part of one, are valid Unicode."""
     if isinstance(value, str):
         return is_unicode(value)
     if isinstance(value, (dict, list, tuple)):
@@ -361,10 +361,10 @@ def _is_unicode(value: Any) -> bool:
 
 
 def _name(number: int, item: Any) -> str:
-    shown = " ".join(repr(item).split())  # an array has lines
+    shown = " ".join(repr(item).split())  # an array has line breaks
     return f"input {number} of the batch, {shown:.100}"
 
 
 def check_adapters() -> None:
-    """Raise an ImportError where transformers loads an adapter without the prefixes that were trained with it."""
+    """Raise an ImportError if this transformers would drop the trained prefixes of an adapter."""
     require_version("transformers>=5.18", 'LoRA needs it: pip install "st-vi[lora]"')
