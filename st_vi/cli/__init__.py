@@ -1,1 +1,1 @@
-"""Helpers of the command line; the commands are in `st_vi.__main__`."""
+"""The commands of ``python -m st_vi``, a file each. Heavy imports are inside them, so that --help is fast."""

@@ -1,14 +1,38 @@
-"""Output of ``python -m st_vi demo``."""
+"""``python -m st_vi demo``."""
 
 from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
+from st_vi.cli.common import interruptible
+from st_vi.cli.options import (
+    refuse,
+)
+from st_vi.cli.quiet import one_bar
 
-def demo_viclsr(output: Path, epochs: int) -> None:
+
+def demo(
+    context: typer.Context,
+    system: Annotated[Literal["viclsr", "vipolyqwen"], typer.Option(help="text, or text and images")] = "viclsr",
+    output: Annotated[Path, typer.Option(help="folder for the trained model")] = Path("outputs/demo"),
+    epochs: Annotated[int, typer.Option(min=1, help="training epochs of viclsr")] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="training steps of vipolyqwen")] = 400,
+) -> None:
+    """Demonstrate an included or small model and train it. Downloads nothing."""
+    refuse(context, f"with --system {system}", "steps" if system == "viclsr" else "epochs")
+    one_bar(context)
+    with interruptible(lambda: "run the same command to start again"):
+        if system == "viclsr":
+            _demo_viclsr(output, epochs)
+        else:
+            _demo_vipolyqwen(output, steps)
+
+
+def _demo_viclsr(output: Path, epochs: int) -> None:
     """Search, compare and train with the included encoder."""
     from st_vi.recipes.examples.demo import MODEL, SENTENCES, run_demo
 
@@ -33,3 +57,16 @@ def demo_viclsr(output: Path, epochs: int) -> None:
         "it has seen, and not at all on the others. On other datasets training helps, see docs/benchmarks.md."
     )
     typer.echo(f"\nThe trained model is in {result.trained}: st_vi.load({str(result.trained)!r})")
+
+
+def _demo_vipolyqwen(output: Path, steps: int) -> None:
+    from st_vi.recipes.examples.demo_vipolyqwen import run_vision_demo
+
+    typer.echo("Training a small Qwen2-VL, randomly initialised, on pictures of coloured shapes …", err=True)
+    result = run_vision_demo(output, steps)
+    typer.echo(f"\n{'recall@1 on unseen scenes':<28}{'chance':>8}{'before':>8}{'after':>8}")
+    for name, (before, after, chance) in result.figures.items():
+        typer.echo(f"{name:<28}{100 * chance:>8.1f}{100 * before:>8.1f}{100 * after:>8.1f}")
+    typer.echo(f"\nReloaded from {output / 'model'}; cosine of the image {output / 'scene.png'} with:")
+    for text, value in zip(result.texts, result.similarities.tolist(), strict=True):
+        typer.echo(f"  {value:5.2f}   {text}")

@@ -1,0 +1,68 @@
+"""Shared by the commands: what ends them, what they print, what they read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+NLI_ROLES = ("premise", "hypothesis", "label")
+
+
+@contextmanager
+def interruptible(go_on: Callable[[], str]) -> Iterator[None]:
+    """On Ctrl-C, end the command with a message on how to resume."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedRun(go_on()) from None
+
+
+class InterruptedRun(Exception):
+    """Carries a message on how to resume."""
+
+
+def echo_metrics(metrics: dict[str, float]) -> None:
+    """Print metrics as JSON, with four decimals."""
+    values = {name: round(float(value), 4) for name, value in metrics.items()}
+    # JSON has no NaN.
+    typer.echo(json.dumps({name: None if math.isnan(value) else value for name, value in values.items()}, indent=2))
+
+
+def nli_evaluator(rows: Any, show_progress_bar: bool = True) -> Any:
+    """An evaluator over the rows whose label is one of the three."""
+    from st_vi.data.labels import OTHER
+    from st_vi.evaluation import NLISimilarityEvaluator
+
+    rows = rows.filter(lambda label: label != OTHER, input_columns="label")
+    return NLISimilarityEvaluator(
+        rows["premise"], rows["hypothesis"], rows["label"], show_progress_bar=show_progress_bar
+    )
+
+
+def task_roles() -> tuple[str, ...]:
+    """The roles of columns in rows of mixed tasks."""
+    from st_vi.data.sources import TASK_ROLES
+
+    return TASK_ROLES
+
+
+def texts_of(sources: list[str], column: str) -> list[str]:
+    """One column of all sources."""
+    from st_vi.data import read_rows
+    from st_vi.data.columns import clean_texts
+
+    texts: list[str] = []
+    for source in sources:
+        rows = read_rows(source)
+        if column not in rows.column_names:
+            raise ValueError(f"{source}: missing column {column!r}; the columns are {rows.column_names}")
+        try:
+            texts += clean_texts(rows[column], column)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+    return texts

@@ -1,0 +1,99 @@
+"""``python -m st_vi trim`` and ``distill encoder``: a small model from a large one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from st_vi.cli.common import interruptible, texts_of
+from st_vi.cli.options import (
+    Labels,
+    pairs,
+)
+from st_vi.cli.quiet import one_bar
+
+
+def trim(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="a multilingual encoder or SentenceTransformer: a Hub id or a folder")],
+    texts: Annotated[list[str], typer.Argument(help="rows of texts: .jsonl, .csv, .tsv, .parquet or a Hub id")],
+    output: Annotated[Path, typer.Option(help="folder for the trimmed model")],
+    column: Annotated[str, typer.Option(help="column of the texts")] = "text",
+    max_pieces: Annotated[int | None, typer.Option(min=1, help="maximum number of pieces")] = None,
+    min_count: Annotated[int, typer.Option(min=1, help="keep pieces that occur at least this often")] = 1,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="text whose pieces are kept, such as a prompt; repeatable")
+    ] = None,
+    any_language: Annotated[bool, typer.Option(help="do not check that the texts are Vietnamese")] = False,
+) -> None:
+    """Trim the vocabulary of a model to the pieces used in texts. Prints one JSON object."""
+    one_bar(context)
+    from st_vi.hub import load
+    from st_vi.vocabulary import trim_vocabulary
+
+    encoder, rows = load(model), texts_of(texts, column)
+    report = trim_vocabulary(
+        encoder, rows, max_pieces=max_pieces, min_count=min_count, keep=keep or (), vietnamese=not any_language
+    )
+    encoder.save_pretrained(str(output))
+    typer.echo(report, err=True)
+    typer.echo(json.dumps(report.as_dict(), indent=2))
+
+
+def distill(
+    teacher: Annotated[str, typer.Option(help="teacher model: a Hub id or a folder")],
+    documents: Annotated[list[str], typer.Option(help="paragraphs with title, text, section or subject; repeatable")],
+    output: Annotated[Path, typer.Option(help="folder for the student, its stages and the teacher's vectors")],
+    share: Annotated[list[float] | None, typer.Option(help="share of each --documents; repeatable")] = None,
+    nli: Annotated[list[str] | None, typer.Option(help="NLI rows in addition to the sample set; repeatable")] = None,
+    label: Labels = None,
+    questions: Annotated[
+        list[str] | None, typer.Option(help="rows with anchor, positive, document, added to the sample set; repeatable")
+    ] = None,
+    texts: Annotated[list[str] | None, typer.Option(help="rows with texts in everyday language; repeatable")] = None,
+    layers: Annotated[str, typer.Option(help="teacher layers to keep, from 0")] = "2,5,8,11",
+    max_pieces: Annotated[int, typer.Option(min=1, help="vocabulary size of the student")] = 14_300,
+    prompt: Annotated[str, typer.Option(help="prompt of the teacher")] = "query: ",
+    num_texts: Annotated[int, typer.Option(min=1, help="texts of the first stage")] = 250_000,
+    num_questions: Annotated[int, typer.Option(min=1, help="questions of the second stage")] = 13_000,
+    num_contradictions: Annotated[int, typer.Option(min=0, help="contradictions of the third stage")] = 2_500,
+    seed: int = 0,
+    resume: Annotated[bool, typer.Option(help="continue an earlier run in --output")] = False,
+) -> None:
+    """Distil a small encoder from a large one, in three stages: sentences, retrieval, NLI."""
+    from datasets import concatenate_datasets
+
+    from st_vi.data import read_rows, sample_nli
+    from st_vi.data.sources import nli_rows
+    from st_vi.recipes.distil import distill_encoder, sample_questions
+
+    try:
+        numbers = [int(layer) for layer in layers.split(",")]
+    except ValueError:
+        raise ValueError(f"--layers must be numbers such as 2,5,8,11, got {layers!r}") from None
+    own = sample_nli("train").select_columns(["premise", "hypothesis", "label"])
+    names = pairs("--label", label)
+    further = [read_rows(source) for source in questions or []]
+    with interruptible(lambda: "run the same command with --resume to continue"):
+        distill_encoder(
+            teacher,
+            [read_rows(source) for source in documents],
+            output,
+            nli=concatenate_datasets([own, *nli_rows(nli, labels=names)]) if nli else own,
+            questions=concatenate_datasets([sample_questions(), *further]),
+            texts=texts_of(texts, "text") if texts else (),
+            layers=numbers,
+            max_pieces=max_pieces,
+            prompt=prompt,
+            num_texts=num_texts,
+            num_questions=num_questions,
+            num_contradictions=num_contradictions,
+            shares=share,
+            seed=seed,
+            resume=resume,
+            progress=lambda message: typer.echo(message, err=True),
+        )
+    typer.echo(f"Saved in {output}. The results of each stage are in {output / 'log.jsonl'}.")
