@@ -17,7 +17,9 @@ BY_NAME = {"delattr", "getattr", "hasattr", "setattr"}
 
 
 def is_private(name: str) -> bool:
-    """One underscore in front; IPython's ``_repr_html_`` and its kin are public by its documentation."""
+    """One underscore in front; documented as public are ``_repr_html_`` and its kin, and what named tuples have."""
+    if name in ("_asdict", "_fields", "_make", "_replace"):
+        return False
     return name.startswith("_") and not name.startswith("__") and not (name.startswith("_repr_") and name[-1] == "_")
 
 
