@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from st_vi.cli import ablate, demo, distil, encode, evaluate, search, train
+from st_vi.cli import ablate, demo, distil, encode, evaluate, search, sight, train
 from st_vi.cli.common import InterruptedRun
 
 app = typer.Typer(help="Vietnamese embeddings for sentence-transformers.", no_args_is_help=True, add_completion=False)
@@ -24,6 +24,7 @@ app.command()(search.search)
 app.command()(distil.trim)
 distill_app = typer.Typer(help="Distil a small model from a large one.", no_args_is_help=True)
 distill_app.command("encoder")(distil.distill)
+distill_app.command("vipolyqwen")(sight.distill_vipolyqwen_command)
 app.add_typer(distill_app, name="distill")
 ablate_app = typer.Typer(help="Measure the contribution of each part.", no_args_is_help=True)
 ablate_app.command("vipolyqwen")(ablate.ablate_vipolyqwen)

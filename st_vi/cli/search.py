@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from st_vi.cli.options import BF16, Device, loading_options, use_device
+from st_vi.cli.options import BF16, Device, loading_options, refuse, use_device
 from st_vi.cli.quiet import one_bar
 
 if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
     from st_vi.encoding.search import Found, SearchIndex
     from st_vi.encoding.search.index import Side
 
@@ -26,10 +28,14 @@ _WIDTH = 300  # characters of a passage that are shown
 def search(
     context: typer.Context,
     source: Annotated[
-        Path, typer.Argument(metavar="FILE_OR_FOLDER", help=".jsonl, .csv, .tsv, .xlsx, .parquet, .txt, .md")
+        Path,
+        typer.Argument(metavar="FILE_OR_FOLDER", help=".jsonl, .csv, .tsv, .xlsx, .parquet, .txt, .md; or pictures"),
     ],
     query: Annotated[str | None, typer.Argument(help="the question; if omitted, prompts for questions")] = None,
-    model: Annotated[str, typer.Option(help="an included model, a Hub id or a folder")] = "vi-mini",
+    images: Annotated[bool, typer.Option("--images", help="find pictures in a folder instead of passages")] = False,
+    model: Annotated[
+        str | None, typer.Option(help="an included model, a Hub id or a folder; default: vi-mini, poly-mini for images")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="number of passages")] = 5,
     dense: Annotated[bool, typer.Option(help="--no-dense: search by words only, without a model")] = True,
     words: Annotated[bool, typer.Option(help="--no-words: search by vectors only")] = True,
@@ -40,18 +46,24 @@ def search(
     bf16: BF16 = None,
     device: Device = None,
 ) -> None:
-    """Find the passages in files that answer a question, typed with or without diacritics.
+    """Find the passages in files that answer a question, or the pictures in a folder that show what is asked for.
 
-    The first run encodes the files and caches the vectors; later runs encode only new passages.
+    Questions may be typed with or without diacritics. The first run encodes the files and caches the vectors; later
+    runs encode only what is new.
     """
     if not dense and not words:
         raise ValueError("--no-dense and --no-words exclude each other")
+    if images:
+        refuse(context, "with --images", "dense", "words", "column")
     options = loading_options(bf16, use_device(device))
     one_bar(context)
     from st_vi.encoding.search import SearchIndex
     from st_vi.hub import load
 
-    encoder = load(model, **options) if dense else None
+    if images:
+        _answer(_pictures(source, load(model or "poly-mini", **options), index, top, prompt_name, as_json), query)
+        return
+    encoder = load(model or "vi-mini", **options) if dense else None
     found = SearchIndex.of_files(
         source,
         encoder,
@@ -61,12 +73,38 @@ def search(
         show_progress_bar=True,
     )
     typer.echo(f"{len(found.passages):,} passages", err=True)
-    ask = _asked(found, top, "both" if dense and words else "vectors" if dense else "words", as_json)
+    _answer(_asked(found, top, "both" if dense and words else "vectors" if dense else "words", as_json), query)
+
+
+def _answer(ask: Callable[[str], None], query: str | None) -> None:
     if query is not None:
         ask(query)
         return
     while line := _question():
         ask(line)
+
+
+def _pictures(
+    folder: Path, model: SentenceTransformer, index: Path | None, top: int, prompt_name: str | None, as_json: bool
+) -> Callable[[str], None]:
+    """Asks for pictures."""
+    from st_vi.encoding.search import PictureIndex
+
+    def progress(done: int, total: int) -> None:
+        typer.echo(f"\r{done} of {total} pictures", err=True, nl=done == total)
+
+    found = PictureIndex(folder, model, kept_in=index or _beside(folder), progress=progress)
+    typer.echo(f"{len(found.files):,} pictures", err=True)
+
+    def ask(query: str) -> None:
+        results = found.search(query, top, prompt_name)
+        if as_json:
+            typer.echo(json.dumps([asdict(one) for one in results], ensure_ascii=False))
+            return
+        for number, one in enumerate(results, 1):
+            typer.echo(f"{number}. {one.score:.2f}  {one.file}")
+
+    return ask
 
 
 def _asked(index: SearchIndex, top: int, side: Side, as_json: bool) -> Callable[[str], None]:

@@ -1,0 +1,130 @@
+"""The command ``python -m st_vi distill vipolyqwen``: a small model that reads and sees, from a text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from st_vi.cli.common import interruptible, texts_of
+from st_vi.cli.options import Columns, roles
+from st_vi.cli.quiet import one_bar
+
+if TYPE_CHECKING:
+    from st_vi.recipes.sight.seeing import Asked, Named
+
+NAMED_ROLES = ("name", "keywords")
+ASKED_ROLES = ("question", "answers", "correct")
+
+
+def distill_vipolyqwen_command(
+    context: typer.Context,
+    documents: Annotated[list[str], typer.Option(help="paragraphs with title, text, section or subject; repeatable")],
+    output: Annotated[Path, typer.Option(help="where the model, its stages and the teacher's vectors go")],
+    teacher: Annotated[str, typer.Option(help="a text encoder: a shipped one, a hub id or a folder")] = "vi-mini",
+    share: Annotated[list[float] | None, typer.Option(help="how much of each --documents; repeatable")] = None,
+    texts: Annotated[list[str] | None, typer.Option(help="rows with a text, of everyday language; repeatable")] = None,
+    named: Annotated[list[str] | None, typer.Option(help="rows image, name, keywords, such as emoji")] = None,
+    asked: Annotated[list[str] | None, typer.Option(help="rows image, question, answers, correct (from 0)")] = None,
+    columns: Columns = None,
+    base: Annotated[str | None, typer.Option(help="a Qwen2-VL to start from; else a small one is made")] = None,
+    num_texts: Annotated[int, typer.Option(min=1, help="of --documents")] = 90_000,
+    num_pairs: Annotated[int, typer.Option(min=8, help="questions with paragraphs, of --documents")] = 12_000,
+    num_scenes: Annotated[int, typer.Option(min=1, help="pictures of shapes to draw")] = 6_000,
+    text_steps: Annotated[int, typer.Option(min=1, help="of the first stage")] = 1_800,
+    letters_steps: Annotated[int, typer.Option(min=1, help="of the second stage")] = 2_400,
+    seeing_steps: Annotated[int, typer.Option(min=1, help="of the third stage")] = 3_000,
+    seed: int = 0,
+    resume: Annotated[bool, typer.Option(help="go on from what is in --output")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="twice as fast on a processor, with a compiler")] = False,
+) -> None:
+    """Make a viPolyQwen that has a text encoder's vectors: of texts, of drawn texts, and of what pictures show.
+
+    A fifth of the named pictures and of the questions, by a hash of name or question, is kept for measuring.
+    """
+    found, of_questions = roles(columns, NAMED_ROLES, ASKED_ROLES)
+    one_bar(context)
+    from dataclasses import replace
+
+    from st_vi.data import read_rows
+    from st_vi.recipes.sight.distil import STAGES, distill_vipolyqwen
+
+    steps = (text_steps, letters_steps, seeing_steps)
+    with interruptible(lambda: "run the same command with --resume to continue"):
+        distill_vipolyqwen(
+            teacher,
+            lambda: [read_rows(source) for source in documents],
+            output,
+            shares=share,
+            texts=texts_of(texts, "text") if texts else (),
+            named=[row for source in named or [] for row in named_rows(source, found)],
+            asked=[row for source in asked or [] for row in asked_rows(source, of_questions)],
+            base=base,
+            num_texts=num_texts,
+            num_pairs=num_pairs,
+            num_scenes=num_scenes,
+            stages=[replace(stage, steps=count) for stage, count in zip(STAGES, steps, strict=True)],
+            seed=seed,
+            resume=resume,
+            compiled=compiled,
+            progress=lambda message: typer.echo(message, err=True),
+        )
+    typer.echo(f"Saved in {output / 'model'}. Load it with st_vi.load({str(output / 'model')!r}).")
+
+
+def named_rows(source: str, columns: Mapping[str, str]) -> list[Named]:
+    """Pictures with names, those that are kept for measuring left out."""
+    from st_vi.recipes.sight.seeing import Named, for_testing
+
+    found = []
+    for number, file, row in _rows(source, ("name",), columns):
+        names = [row["name"], *(row.get("keywords") or [])]
+        if not all(isinstance(name, str) and name.strip() for name in names):
+            raise ValueError(f"{source}, row {number}: name and keywords must be texts, got {names!r}")
+        if not for_testing(names[0]):
+            found.append(Named(file, tuple(dict.fromkeys(names))))
+    return found
+
+
+def asked_rows(source: str, columns: Mapping[str, str]) -> list[Asked]:
+    """Questions about pictures, those that are kept for measuring and those without a picture left out."""
+    from st_vi.recipes.sight.seeing import Asked, for_testing
+
+    found = []
+    for number, file, row in _rows(source, ASKED_ROLES, columns):
+        answers, right = row["answers"], row["correct"]
+        if not isinstance(right, int) or not 0 <= right < len(answers):
+            raise ValueError(f"{source}, row {number}: correct must be a place in the {len(answers)} answers, from 0")
+        others = tuple(answer for place, answer in enumerate(answers) if place != right)
+        if not for_testing(row["question"]):
+            found.append(Asked(file, row["question"], answers[right], others))
+    return found
+
+
+def _rows(source: str, wanted: tuple[str, ...], columns: Mapping[str, str]) -> Iterator[tuple[int, Path, Any]]:
+    """Number, picture and values of every row with a picture; pictures lie beside the file or in ``images``."""
+    from st_vi.data import read_rows
+    from st_vi.inputs.pictures import open_image
+
+    rows = read_rows(source)
+    for role, name in columns.items():
+        if name in rows.column_names and name != role:
+            rows = rows.rename_column(name, role)
+    for column in ("image", *wanted):
+        if column not in rows.column_names:
+            raise ValueError(f"{source}: missing column {column!r}; the columns are {rows.column_names}")
+    folder = Path(source).parent
+    for number, row in enumerate(rows):
+        if not row["image"]:
+            continue
+        places = [place / row["image"] for place in (folder, folder / "images")]
+        file = next((place for place in places if place.is_file()), None)
+        if file is None:
+            raise ValueError(f"{source}, row {number}: there is no picture {row['image']!r} in {folder}")
+        try:
+            open_image(file)
+        except Exception as error:  # of many kinds
+            raise ValueError(f"{source}, row {number}: {error}") from error
+        yield number, file, row

@@ -1,0 +1,292 @@
+"""A small viPolyQwen from a text encoder: first it reads letters as text, then as pictures, then it sees."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+
+from st_vi.data import split_by_anchor
+from st_vi.hub import load
+from st_vi.recipes.sight.base import MAX_PIXELS, SIZES, Teacher, small_vipolyqwen
+from st_vi.recipes.sight.half import HalfPrecision, Step, learn, write_record
+from st_vi.recipes.sight.letters import add_letters, alphabet, letters_step, remove_letters
+from st_vi.recipes.sight.scenes import scene_texts
+from st_vi.recipes.sight.seeing import Asked, Named, Scenes, Seeing
+from st_vi.recipes.sight.text import Pairs, Texts, draw_pairs, draw_texts, kept_targets, text_step
+from st_vi.recipes.sight.tower import compile_layers
+from st_vi.recipes.vipolyqwen import build_vipolyqwen
+from st_vi.text.variants import vary
+from st_vi.vocabulary.trim import check_vietnamese
+
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage trains with.
+
+    Attributes:
+        name: "text", "letters" or "seeing".
+        steps: Batches.
+        learning_rate: At its highest, after `warm_up` steps; then down a cosine.
+        rates: Part of a parameter's name → factor of its learning rate.
+        warm_up: Steps.
+    """
+
+    name: str
+    steps: int
+    learning_rate: float
+    rates: tuple[tuple[str, float], ...] = ()
+    warm_up: int = 50
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage("text", 1800, 1e-3),
+    Stage("letters", 1500, 2e-3),
+    Stage("seeing", 3000, 1e-3, (("visual", 1.0), ("", 0.5))),
+)
+"""Text; what is written in a cell; pictures. In the last one the language model learns at half the rate."""
+
+
+class Centred:
+    """A teacher's vectors with their mean taken off, of unit length: their cosines then use the whole scale.
+
+    Args:
+        model: The teacher; stays what it is.
+        texts: Whose mean is taken off.
+        batch_size: Texts.
+    """
+
+    def __init__(self, model: SentenceTransformer, texts: Sequence[str], batch_size: int = 64) -> None:
+        self.model, self.batch_size = model, batch_size
+        self.centre = self._encode(texts).mean(dim=0)
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """(N, D), fp32."""
+        return F.normalize(self._encode(texts) - self.centre, dim=1)
+
+    def _encode(self, texts: Sequence[str]) -> Tensor:
+        found: Any = self.model.encode(
+            list(texts), batch_size=self.batch_size, convert_to_tensor=True, show_progress_bar=False
+        )
+        return F.normalize(found.float().cpu(), dim=1)
+
+
+def distill_vipolyqwen(
+    teacher: str | Path,
+    documents: Callable[[], Sequence[Dataset]],
+    output: str | Path,
+    *,
+    shares: Sequence[float] | None = None,
+    texts: Iterable[str] = (),
+    named: Sequence[Named] = (),
+    asked: Sequence[Asked] = (),
+    base: str | Path | None = None,
+    num_texts: int = 90_000,
+    num_pairs: int = 12_000,
+    num_scenes: int = 6_000,
+    sizes: dict[str, Any] = SIZES,
+    stages: Sequence[Stage] = STAGES,
+    batch_size: int = 128,
+    seed: int = 0,
+    resume: bool = False,
+    compiled: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> SentenceTransformer:
+    """A viPolyQwen that has the vectors of a text encoder, for texts and for what pictures say.
+
+    What the model learns is where texts lie in the vectors of the teacher, less their mean (`Centred`):
+
+    1. **text**: texts of the documents and of what will be seen, half of them typed in other ways (`vary`), and
+       questions with their paragraphs. The token embeddings begin as the teacher's vectors of the tokens.
+    2. **letters**: drawn phrases. A visual token should be the embedding of what is written in its cell
+       (`reading_losses`), so that the language model reads pictures with what it knows of text. Only the tower trains.
+    3. **seeing**: pictures of phrases, sentences and paragraphs, scenes with captions, questions and dialogues, named
+       pictures, questions about pictures; each has the vector of its text, or of its answer. A fifth of the batches
+       are those of the first stage.
+
+    The regression is cosine and similarities on text, cosine and the choice among the texts of the batch on pictures;
+    no negatives are drawn through the model. The paper's own terms come after it: `train_vipolyqwen` takes the result.
+
+    Everything is kept in `output`, every two minutes: with `resume` the same call goes on where an earlier one stopped.
+
+    Source: regression on a text encoder's vectors is Reimers & Gurevych 2020 (arXiv 2004.09813); the token embeddings
+    are those of model2vec; that a cell is what is written in it is this project's own.
+
+    Args:
+        teacher: A text encoder, such as "vi-mini".
+        documents: Gives data sets of paragraphs, with columns title and text; called where they are needed.
+        output: A folder.
+        shares: Of each set of documents; None is alike.
+        texts: Further texts for the first stage, such as everyday language.
+        named: Pictures with names.
+        asked: Questions about pictures, with answers.
+        base: A Qwen2-VL to start from; None makes a small one with a tokenizer of its own.
+        num_texts: Of documents.
+        num_pairs: Questions with paragraphs, of documents.
+        num_scenes: To draw.
+        sizes: Of the small one, see `small_qwen2_vl`.
+        stages: See `STAGES`; more steps than before lengthen a stage that is not over.
+        batch_size: Texts in a batch; the other sizes follow it.
+        seed: Of everything drawn.
+        resume: Go on.
+        compiled: See `compile_layers`.
+        progress: Told what begins.
+
+    Returns:
+        The model; `output` has it too, in ``model/``.
+
+    Raises:
+        ValueError: An unknown stage; a folder with an earlier run and no `resume`, or one with other settings;
+            documents that are not Vietnamese.
+
+    Example:
+        >>> from st_vi.data import read_rows
+        >>> from st_vi.recipes.sight.distil import distill_vipolyqwen
+        >>> model = distill_vipolyqwen(
+        ...     "vi-mini", lambda: [read_rows("wiki.jsonl")], "outputs/poly-mini"
+        ... )  # doctest: +SKIP
+    """
+    if unknown := [stage.name for stage in stages if stage.name not in ("text", "letters", "seeing")]:
+        raise ValueError(f"there is no stage {unknown[0]!r}; there are text, letters and seeing")
+    output = Path(output)
+    log = partial(write_record, output / LOG)
+    settings = {"teacher": str(teacher), "base": base and str(base), "num_texts": num_texts, "num_pairs": num_pairs}
+    _begin(output, settings | {"num_scenes": num_scenes, "sizes": sizes, "seed": seed}, resume)
+    progress("texts and the teacher's vectors")
+    material = _prepare(
+        str(teacher), documents, shares, texts, output, log,
+        pictured=[*pictured_texts(named, asked), *scene_texts(num_scenes * 3 // 2, seed)],
+        base=base, num_texts=num_texts, num_pairs=num_pairs, sizes=sizes, seed=seed,
+    )  # fmt: skip
+    model = load(str(output / "start"), device="cpu")
+    model[0].model.set_attn_implementation("eager")  # type: ignore[union-attr,operator]  # short inputs: faster so
+    if compiled:
+        compile_layers(model)
+    words = text_step(model, material.texts, material.pairs, size=batch_size)
+
+    letters = letters_step(model, material.texts.texts, size=batch_size * 3 // 8)
+
+    def seeing() -> Step:
+        scenes = Scenes(output / "scenes.npy", num_scenes, seed)
+        return Seeing(model, material.teacher, material.texts.texts, scenes, named, asked).step(words, letters)
+
+    steps: dict[str, Callable[[], Step]] = {
+        "text": lambda: words,
+        "letters": lambda: letters,
+        "seeing": seeing,
+    }
+    for stage in stages:
+        progress(f"{stage.name}: {stage.steps} steps")
+        if stage.name != "text":
+            add_letters(model, len(alphabet(material.texts.texts)))
+        training = HalfPrecision(model, stage.learning_rate, dict(stage.rates))
+        learn(
+            training,
+            steps[stage.name](),
+            stage.steps,
+            output / stage.name,
+            seed=seed,
+            warm_up=stage.warm_up,
+            log=partial(_of_stage, log, stage.name),
+        )
+        training.to_single()
+    remove_letters(model)
+    model.save(str(output / "model"))
+    return model
+
+
+def _begin(output: Path, settings: dict[str, Any], resume: bool) -> None:
+    """Refuse a folder with another run."""
+    file = output / "settings.json"
+    if file.exists():
+        if not resume:
+            raise ValueError(f"{output} has an earlier run: go on with resume, or name another folder")
+        before = json.loads(file.read_text(encoding="utf-8"))
+        for name, value in settings.items():
+            if before.get(name) != value:
+                raise ValueError(f"{output} was begun with {name} = {before.get(name)!r}, not {value!r}")
+    output.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings), encoding="utf-8")
+
+
+def _of_stage(log: Callable[[dict[str, Any]], None], name: str, record: dict[str, Any]) -> None:
+    log({"stage": name, **record})
+
+
+def pictured_texts(named: Iterable[Named], asked: Iterable[Asked]) -> list[str]:
+    """What is said of pictures: the text side has to know it first."""
+    texts = [text for row in named for name in row.names for text in (name, f"hình {name}")]
+    texts += [text for row in asked for text in (row.question, row.answer, *row.others)]
+    return [text for text in texts if text.strip()]
+
+
+@dataclass(frozen=True)
+class _Material:
+    teacher: Teacher
+    texts: Texts
+    pairs: Pairs
+
+
+def _prepare(
+    teacher: str,
+    documents: Callable[[], Sequence[Dataset]],
+    shares: Sequence[float] | None,
+    others: Iterable[str],
+    output: Path,
+    log: Callable[[dict[str, Any]], None],
+    *,
+    pictured: Sequence[str],
+    base: str | Path | None,
+    num_texts: int,
+    num_pairs: int,
+    sizes: dict[str, Any],
+    seed: int,
+) -> _Material:
+    """The untrained model in ``start/``, and what the text side learns; read from `output` where it is there."""
+    file = output / "texts.pt"
+    if not file.exists():
+        sets = documents()
+        parts = [split_by_anchor(rows, 0.03, anchor="title", seed=seed)["train"] for rows in sets]
+        each = [share / sum(shares or [1] * len(sets)) for share in shares or [1] * len(sets)]
+        drawn = list(dict.fromkeys([*draw_texts(parts, each, num_texts, seed), *others, *pictured]))
+        check_vietnamese(drawn)
+        drawn.sort(key=len)
+        pairs = draw_pairs(parts, each, num_pairs, seed)
+        torch.save({"texts": drawn, "questions": list(pairs["anchor"]), "paragraphs": list(pairs["positive"])}, file)
+        log({"texts": len(drawn), "pairs": len(pairs)})
+    kept = torch.load(file, weights_only=True)
+    texts: list[str] = kept["texts"]
+    large = load(teacher, device="cpu")
+    centred = Centred(large.bfloat16(), Random(seed).sample(texts, min(4096, len(texts))))
+    if not (output / "start").is_dir():
+        if base is None:
+            random = Random(seed)
+            shown = [text for text in texts + kept["questions"] for text in (text, vary(text, random))]
+            some = random.sample(shown, min(len(shown), 120_000))
+            model = small_vipolyqwen(some, centred, output / "base", sizes=sizes)
+        else:
+            dimension = len(centred.centre)
+            model = build_vipolyqwen(base, dimension, min_pixels=28 * 28, max_pixels=MAX_PIXELS).cpu().float()
+        model.save(str(output / "start"))
+        log({"weights": sum(parameter.numel() for parameter in model.parameters())})
+    targets = {
+        name: kept_targets(output / "targets" / f"{name}.pt", kept[name], centred, log)
+        for name in ("questions", "paragraphs", "texts")
+    }
+    return _Material(
+        centred,
+        Texts(texts, targets["texts"]),
+        Pairs(kept["questions"], kept["paragraphs"], targets["questions"], targets["paragraphs"]),
+    )

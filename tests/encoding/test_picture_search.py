@@ -1,0 +1,86 @@
+"""Pictures of a folder found by a text: order, what is kept, and pictures that cannot be read."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from st_vi import build_vipolyqwen
+from st_vi.__main__ import app
+from st_vi.encoding.search import PictureIndex
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    base = save_tiny_qwen2_vl(tmp_path_factory.mktemp("tiny") / "base")
+    return build_vipolyqwen(base, embedding_dimension=16, min_pixels=28 * 28, max_pixels=16 * 28 * 28).cpu()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "p" / "sub").mkdir(parents=True)
+    for name, colour in (("a.png", "red"), ("sub/b.JPG", "blue"), ("c.webp", "white")):
+        Image.new("RGB", (50, 40), colour).save(tmp_path / "p" / name)
+    (tmp_path / "p" / "notes.txt").write_text("không phải ảnh")
+    return tmp_path / "p"
+
+
+def test_order_is_that_of_the_cosines(model, folder):
+    index = PictureIndex(folder, model, batch_size=2)
+    assert index.files == ["a.png", "c.webp", "sub/b.JPG"]
+    query = "một tấm ảnh đỏ"
+    pictures = [Image.open(folder / file).convert("RGB") for file in index.files]
+    cosine = model.encode(pictures) @ model.encode(query)
+    found = index.search(query, top=2)
+    assert [one.file for one in found] == [index.files[number] for number in np.argsort(-cosine)[:2]]
+    assert found[0].score == pytest.approx(cosine.max(), abs=1e-4)
+
+
+def test_a_later_call_encodes_only_what_is_new(model, folder, tmp_path, monkeypatch):
+    first = PictureIndex(folder, model, kept_in=tmp_path / "kept")
+    Image.new("RGB", (30, 30), "green").save(folder / "d.png")
+    (folder / "a.png").unlink()
+    counts = []
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda inputs, **kw: counts.append(len(inputs)) or encode(inputs, **kw))
+    again = PictureIndex(folder, model, kept_in=tmp_path / "kept")
+    assert counts == [1] and again.files == ["c.webp", "d.png", "sub/b.JPG"]
+    np.testing.assert_array_equal(again.vectors[0], first.vectors[1])
+    monkeypatch.undo()
+    model.max_seq_length, before = 100, model.max_seq_length  # another model: nothing is taken over
+    seen = []
+    PictureIndex(folder, model, kept_in=tmp_path / "kept", progress=lambda done, total: seen.append(total))
+    model.max_seq_length = before
+    assert seen == [3]
+
+
+def test_bad_pictures_are_named_and_left_out(model, folder, tmp_path):
+    (folder / "bad.png").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match=r"bad\.png is left out"):
+        assert "bad.png" not in PictureIndex(folder, model).files
+    with pytest.raises(ValueError, match="is no folder"):
+        PictureIndex(tmp_path / "none", model)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no picture in"):
+        PictureIndex(tmp_path / "empty", model)
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="the query is empty"):
+        PictureIndex(folder, model).search("  ")
+
+
+def test_the_command(model, folder, tmp_path):
+    model.save_pretrained(str(tmp_path / "model"))
+    arguments = ["search", "--images", str(folder), "ảnh đỏ", "--model", str(tmp_path / "model"), "--top", "2"]
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert len(found) == 2 and set(found[0]) == {"file", "score"}
+    assert (folder / ".st_vi" / "all" / "pictures.npz").is_file()
+    plain = CliRunner().invoke(app, arguments)
+    assert plain.stdout.startswith("1. ") and found[0]["file"] in plain.stdout.splitlines()[0]
+    result = CliRunner().invoke(app, [*arguments, "--no-words"])
+    assert isinstance(result.exception, ValueError) and "does nothing with --images" in str(result.exception)

@@ -1,0 +1,157 @@
+"""The whole recipe at the smallest size: what it keeps, that it goes on, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from datasets import Dataset
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from typer.testing import CliRunner
+
+from st_vi import load
+from st_vi.__main__ import app
+from st_vi.data import sample_nli
+from st_vi.recipes.examples.small_models import small_encoder
+from st_vi.recipes.sight.distil import STAGES, Centred, distill_vipolyqwen
+from st_vi.recipes.sight.seeing import Asked, Named, for_testing
+from tests.conftest import SENTENCES
+from tests.helpers.tiny_qwen2_vl import TINY
+
+QUICK = {
+    "num_texts": 120,
+    "num_pairs": 24,
+    "num_scenes": 6,
+    "sizes": {**TINY, "vision_layers": 1},
+    "batch_size": 16,
+}
+NAMES = [name for name in ("mặt trời", "con mèo", "quả chuối", "ô tô", "cái kéo") if not for_testing(name)]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    path, base = tmp_path_factory.mktemp("teacher"), tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    small_encoder([*SENTENCES, *sample_nli()["premise"], "Ai? “” !"], base, width=32, layers=1)
+    SentenceTransformer(modules=[Transformer(str(base)), Pooling(32, "mean")], device="cpu").save_pretrained(str(path))
+    return path
+
+
+def documents():
+    premises = list(dict.fromkeys(sample_nli("train")["premise"]))
+    rows = [{"title": f"Chuyện số {i // 10}", "text": " ".join(premises[i : i + 5])} for i in range(0, 400, 5)]
+    return [Dataset.from_list(rows)]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Emoji and a photograph."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, name in enumerate(NAMES):
+        Image.new("RGBA", (40, 40), (50 * number, 90, 200, 255)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(teacher, pictures, tmp_path_factory):
+    output = tmp_path_factory.mktemp("run") / "out"
+    named = [Named(pictures / f"{name}.png", (name,)) for name in NAMES]
+    asked = [Asked(named[0].picture, "Đây là gì?", "Mặt trời.", ("Con mèo.",))]
+    stages = [replace(stage, steps=steps, warm_up=1) for stage, steps in zip(STAGES, (4, 3, 24), strict=True)]
+    options = {"named": named, "asked": asked, "stages": stages, **QUICK}
+    return distill_vipolyqwen(teacher, documents, output, **options), output, options
+
+
+def test_the_model_is_kept_and_all_kinds_are_learned(run):
+    model, output, _ = run
+    log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    assert {record["stage"] for record in log if "stage" in record} == {"text", "letters", "seeing"}
+    names = {name.rpartition("_")[0] for record in log for name in record if name.endswith("_cosine")}
+    assert names >= {"text", "pair", "lines", "captions", "questions", "named"}
+    again = load(output / "model", device="cpu")
+    assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
+    inputs = [SENTENCES[0], Image.new("RGB", (60, 40), "red"), {"image": Image.new("RGB", (30, 30)), "text": "Gì?"}]
+    for one in inputs:
+        torch.testing.assert_close(again.encode(one), model.encode(one), atol=1e-5, rtol=1e-4)
+
+
+def test_a_second_call_goes_on(run, teacher):
+    model, output, options = run
+    with pytest.raises(ValueError, match="has an earlier run: go on with resume"):
+        distill_vipolyqwen(teacher, documents, output, **options)
+    with pytest.raises(ValueError, match="was begun with num_texts = 120, not 99"):
+        distill_vipolyqwen(teacher, documents, output, resume=True, **options | {"num_texts": 99})
+    lines = (output / "log.jsonl").read_text()
+
+    def never():
+        raise AssertionError("the documents are not read again")
+
+    again = distill_vipolyqwen(teacher, never, output, resume=True, **options)
+    assert (output / "log.jsonl").read_text() == lines
+    torch.testing.assert_close(again.encode(SENTENCES), model.encode(SENTENCES), atol=1e-5, rtol=1e-4)
+
+
+def test_unknown_stages_are_refused_before_anything(teacher, tmp_path):
+    with pytest.raises(ValueError, match="there is no stage 'sounds'"):
+        distill_vipolyqwen(teacher, documents, tmp_path / "out", stages=[replace(STAGES[0], name="sounds")], **QUICK)
+    assert not (tmp_path / "out").exists()
+
+
+def test_centred_vectors_are_of_length_one_around_nothing(teacher):
+    model = SentenceTransformer(str(teacher), device="cpu")
+    centred = Centred(model, SENTENCES)
+    plain = torch.nn.functional.normalize(torch.from_numpy(model.encode(SENTENCES)), dim=1)
+    torch.testing.assert_close(centred.centre, plain.mean(dim=0))
+    expected = plain - plain.mean(dim=0)
+    torch.testing.assert_close(centred(SENTENCES), expected / expected.norm(dim=1, keepdim=True))
+
+
+def test_the_command(monkeypatch, pictures, tmp_path):
+    given = {}
+    monkeypatch.setattr(
+        "st_vi.recipes.sight.distil.distill_vipolyqwen", lambda *args, **kw: given.update(kw, args=args)
+    )
+    documents()[0].to_json(tmp_path / "documents.jsonl", force_ascii=False)
+    tested = next(f"tên {number}" for number in range(99) if for_testing(f"tên {number}"))
+    rows = [{"image": f"{NAMES[0]}.png", "ten": name, "keywords": ["sáng"]} for name in (NAMES[0], tested)]
+    Dataset.from_list(rows).to_json(pictures / "named.jsonl", force_ascii=False)
+    question = {"image": f"{NAMES[0]}.png", "question": "Đây là gì?", "answers": ["Mèo.", "Trời."], "correct": 1}
+    assert not for_testing(question["question"])
+    Dataset.from_list([question]).to_json(pictures / "asked.jsonl", force_ascii=False)
+    arguments = ["--documents", str(tmp_path / "documents.jsonl"), "--output", str(tmp_path / "out")]
+    arguments += ["--named", str(pictures / "named.jsonl"), "--columns", "name=ten", "--letters-steps", "7"]
+    result = CliRunner().invoke(app, ["distill", "vipolyqwen", *arguments, "--asked", str(pictures / "asked.jsonl")])
+    assert result.exit_code == 0, result.output
+    assert given["args"][0] == "vi-mini" and given["args"][1]()[0].column_names == ["title", "text"]
+    assert given["named"] == [Named(pictures / f"{NAMES[0]}.png", (NAMES[0], "sáng"))]
+    assert given["asked"] == [Asked(pictures / f"{NAMES[0]}.png", "Đây là gì?", "Trời.", ("Mèo.",))]
+    assert [stage.steps for stage in given["stages"]] == [1800, 7, 3000]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"image": "none.png", "question": "Gì?", "answers": ["a", "b"], "correct": 0},
+            "there is no picture 'none.png'",
+        ),
+        ({"image": "bad.png", "question": "Gì?", "answers": ["a", "b"], "correct": 0}, "row 0: cannot read"),
+        (
+            {"image": "good.png", "question": "Gì?", "answers": ["a", "b"], "correct": 2},
+            "row 0: correct must be a place",
+        ),
+        ({"image": "good.png", "answers": ["a", "b"], "correct": 0}, "missing column 'question'"),
+    ],
+)
+def test_bad_rows_are_named(row, message, tmp_path):
+    Image.new("RGB", (30, 30)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    Dataset.from_list([row]).to_json(tmp_path / "asked.jsonl")
+    arguments = ["--documents", "x.jsonl", "--output", str(tmp_path / "out"), "--asked", str(tmp_path / "asked.jsonl")]
+    result = CliRunner().invoke(app, ["distill", "vipolyqwen", *arguments])
+    assert isinstance(result.exception, ValueError) and message in str(result.exception), result.exception

@@ -1,0 +1,250 @@
+"""The parts of the small viPolyQwen's training, each against something plainer."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from st_vi import build_vipolyqwen
+from st_vi.data.generated.lines import draw_lines
+from st_vi.data.generated.scenes import questions, scene
+from st_vi.recipes.sight.half import HalfPrecision, learn
+from st_vi.recipes.sight.letters import (
+    add_letters,
+    alphabet,
+    cell_tokens,
+    letters_step,
+    patch_letters,
+    phrase,
+    reading_losses,
+    remove_letters,
+)
+from st_vi.recipes.sight.looks import look
+from st_vi.recipes.sight.pixels import Reader
+from st_vi.recipes.sight.seeing import Scenes, Seeing, for_testing, turns
+from st_vi.recipes.sight.tower import even_cells, picture_vectors
+from tests.conftest import SENTENCES
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    base = save_tiny_qwen2_vl(tmp_path_factory.mktemp("tiny") / "base")
+    model = build_vipolyqwen(base, embedding_dimension=16, min_pixels=28 * 28, max_pixels=64 * 28 * 28).cpu()
+    model[0].model.set_attn_implementation("eager")
+    return model
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    texts = ["Mưa to.", "Quán phở Hoa Sữa", "Đội bóng thắng"]
+    return [draw_lines(text, Random(seed), columns=9, rows=2).pixels for seed, text in enumerate(texts)]
+
+
+def test_the_reader_reads_as_the_model_does(model, pictures):
+    texts = ["Trong ảnh viết gì?", None, "Đọc."]
+    ours = Reader(model)(pictures, texts, "<ocr>")
+    inputs = [
+        {"image": Image.fromarray(picture), "text": text} if text else Image.fromarray(picture)
+        for picture, text in zip(pictures, texts, strict=True)
+    ]
+    theirs = model.preprocess(inputs, prompt="<ocr>")
+    for name, value in ours.items():
+        torch.testing.assert_close(value.float(), theirs[name].float(), atol=1e-5, rtol=0, msg=name)
+
+
+def test_even_pictures_have_the_vectors_of_the_model(model, pictures):
+    features = Reader(model)(pictures, [None, "Mưa", "Đội bóng nào thắng?"])
+    with torch.no_grad():
+        vectors, cells = picture_vectors(model, features)
+        theirs = model(dict(features))["sentence_embedding"]
+        tower = model[0].model.visual(features["pixel_values"], grid_thw=features["image_grid_thw"]).pooler_output
+    torch.testing.assert_close(vectors, F.normalize(theirs, dim=1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(cells.flatten(0, 1), tower, atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_of_the_tower_are_the_stock_ones(model, pictures):
+    features = Reader(model).pictures(pictures)
+    visual = model[0].model.visual
+    found = []
+    for cells in (
+        even_cells(visual, features["pixel_values"], features["image_grid_thw"][0]).flatten(0, 1),
+        visual(features["pixel_values"], grid_thw=features["image_grid_thw"]).pooler_output,
+    ):
+        gradients = torch.autograd.grad(cells.pow(2).sum(), list(visual.parameters()))
+        found.append(torch.cat([gradient.flatten() for gradient in gradients]))
+    torch.testing.assert_close(*found, atol=1e-3, rtol=1e-3)
+
+
+def test_tokens_of_cells_against_a_loop(model):
+    tokenizer, text = model.tokenizer, "Quán phở Hoa Sữa"
+    drawn = draw_lines(text, Random(1), columns=9)
+    ids, shares = cell_tokens(tokenizer, text, drawn)
+    spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    area = drawn.coverage()
+    assert len(ids) == len(spans) == shares.shape[1]
+    for cell, row in enumerate(shares):
+        plain = np.zeros(len(ids))
+        for place in range(len(text)):
+            owners = [number for number, (start, end) in enumerate(spans) if start <= place < end]
+            for owner in owners:
+                plain[owner] += area[cell, place] / len(owners)
+        if plain.sum() > 0.15 * 28 * 28:
+            np.testing.assert_allclose(row, plain / plain.sum())
+        else:
+            assert not row.any()
+
+
+def test_letters_of_patches_against_a_loop():
+    text, letters = "Mưa to!", {"M": 1, "o": 2, "t": 3, "ư": 4}
+    drawn = draw_lines(text, Random(4), columns=5, rows=2)
+    shares = patch_letters(letters, text, drawn)
+    assert shares.shape == (4 * 10, 5)
+    area = drawn.coverage(14)
+    for patch, row in enumerate(shares):  # cells row by row, and the four patches of a cell together
+        cell, part = divmod(patch, 4)
+        place = (2 * (cell // 5) + part // 2) * 10 + 2 * (cell % 5) + part % 2
+        plain = np.zeros(5)
+        for number, letter in enumerate(text):
+            plain[letters.get(letter, 0)] += area[place, number]
+        if plain.sum() > 0.2 * 14 * 14:
+            np.testing.assert_allclose(row, plain / plain.sum(), rtol=1e-5)
+        else:
+            assert not row.any()
+
+
+def test_reading_losses_in_closed_form():
+    table = torch.eye(3) * 2
+    drawn = [([0, 1], np.array([[1.0, 0.0], [0.5, 0.5]])), ([1], np.array([[0.0]]))]
+    cells = torch.tensor([[2.0, 0.0, 0.0], [1.0, 1.0, 0.0], [9.0, 9.0, 9.0]], requires_grad=True)
+    losses = reading_losses(cells, table, drawn)
+    assert losses["read"].item() == pytest.approx(0)
+    one = -torch.tensor([1.0, 0.0]).div(0.07).log_softmax(0)[0]
+    both = -torch.tensor([0.5**0.5] * 2).div(0.07).log_softmax(0).mean()
+    assert losses["which"].item() == pytest.approx(((one + both) / 2).item(), rel=1e-5)
+    sum(losses.values()).backward()
+    assert not cells.grad[2].any()  # nothing is written there
+
+
+def test_phrases_are_of_the_text():
+    random = Random(0)
+    found = [phrase(SENTENCES[0], 3, random) for _ in range(60)]
+    plain = [one for one in found if one in SENTENCES[0]]
+    assert len(plain) > 30 and all(len(one.split()) == 3 for one in found)
+
+
+@pytest.mark.parametrize("dialogue", [False, True])
+def test_turns_ask_what_the_scene_answers(dialogue):
+    random = Random(2)
+    for seed in range(40):
+        found = scene("train", seed)
+        said, answer, others = turns(found, random, dialogue)
+        assert said.startswith("Hỏi: ") == dialogue
+        assert any(question.answer == answer for question in questions(found))
+        assert answer not in others and 1 <= len(others) <= 8
+
+
+def test_a_look_keeps_the_picture_and_changes_the_paper():
+    emoji = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    emoji.paste((200, 30, 30, 255), (12, 12, 52, 52))
+    looks = [look(emoji, Random(seed), 84) for seed in range(8)]
+    assert {one.shape for one in looks} == {(84, 84, 3)}
+    for one in looks:
+        red = (one[..., 0].astype(int) - one[..., 1] > 60).mean()
+        assert 0.1 < red < 0.5
+    assert len({tuple(one[0, 0]) for one in looks}) > 4
+
+
+def test_a_fifth_is_for_testing():
+    assert 0.15 < np.mean([for_testing(f"tên {number}") for number in range(2000)]) < 0.25
+
+
+def small_seeing(model, tmp_path):
+    def teacher(texts):
+        generator = torch.Generator()
+        rows = [torch.randn(16, generator=generator.manual_seed(len(text) * 97 + ord(text[-2]))) for text in texts]
+        return F.normalize(torch.stack(rows), dim=1)
+
+    return Seeing(model, teacher, sorted(SENTENCES * 4, key=len), Scenes(tmp_path / "scenes.npy", 6, size=84))
+
+
+def test_losses_to_targets_against_a_loop(model, tmp_path):
+    seeing = small_seeing(model, tmp_path)
+    vectors = F.normalize(torch.randn(2, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    texts, options = ["Có một.", "Không có."], [["Có hai."], ["Có một.", "Có ba."]]
+    losses = seeing._to_targets("x", vectors, texts, options)
+    known = ["Có một.", "Có hai.", "Không có.", "Có ba."]
+    cosine = vectors @ F.normalize(seeing.targets(known), dim=1).T
+    assert losses["x_cosine"].item() == pytest.approx(3 * (1 - (cosine[0, 0] + cosine[1, 2]) / 2).item(), rel=1e-4)
+    plain = -(cosine[0] / 0.05).log_softmax(0)[0] - (cosine[1] / 0.05).log_softmax(0)[2]
+    assert losses["x_which"].item() == pytest.approx(plain.item() / 2, rel=1e-4)
+    own = -(cosine[0, :2] / 0.05).log_softmax(0)[0] - (cosine[1, [2, 0, 3]] / 0.05).log_softmax(0)[0]
+    assert losses["x_options"].item() == pytest.approx(own.item() / 2, rel=1e-4)
+
+
+def test_scenes_are_drawn_once(model, tmp_path):
+    first = Scenes(tmp_path / "s.npy", 3, size=84)
+    before = (tmp_path / "s.npy").stat().st_mtime_ns
+    again = Scenes(tmp_path / "s.npy", 3, size=84)
+    assert (tmp_path / "s.npy").stat().st_mtime_ns == before
+    np.testing.assert_array_equal(first.pixels, again.pixels)
+
+
+def test_training_goes_on_where_it_stopped(tmp_path):
+    """An interrupted training ends with the weights of one that was not, and its steps draw the same numbers."""
+    drawn = []
+
+    def train(folder, *stops):
+        for stop in stops:
+            torch.manual_seed(0)
+            layer = torch.nn.Linear(4, 4)
+            training = HalfPrecision(layer, 0.01)
+
+            def step(random, layer=layer, stop=stop):
+                if stop is not None and len(drawn) == stop:
+                    raise KeyboardInterrupt
+                drawn.append(random.random())
+                x = torch.full((2, 4), drawn[-1], dtype=torch.bfloat16)
+                return {"square": (layer(x) - x).pow(2).mean()}
+
+            try:
+                learn(training, step, 12, folder, save_seconds=0, warm_up=2)
+            except KeyboardInterrupt:
+                continue
+            training.to_single()
+        return layer
+
+    whole = train(tmp_path / "a", None)
+    numbers = drawn.copy()
+    drawn.clear()
+    parts = train(tmp_path / "b", 5, None)
+    assert drawn == numbers
+    torch.testing.assert_close(whole.weight, parts.weight, rtol=0, atol=0)
+    assert whole.weight.dtype == torch.float32
+
+
+def test_letters_teach_the_tower_alone(model, tmp_path):
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    add_letters(model, len(alphabet(SENTENCES)))
+    training, records = HalfPrecision(model, 3e-3), []
+    learn(
+        training,
+        letters_step(model, SENTENCES, size=4),
+        8,
+        tmp_path,
+        log=records.append,
+        log_every=4,
+        warm_up=1,
+    )
+    training.to_single()
+    remove_letters(model)
+    assert records[-1]["letters"] < records[0]["letters"]
+    assert model.state_dict().keys() == state.keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name]) != ("visual" in name and "inv_freq" not in name), name
+    model.load_state_dict(state)
