@@ -38,6 +38,7 @@ from tests.benchmarks.tables import update_docs
 
 DATA = Path(os.environ.get("ST_VI_DATA", "../shared/data"))
 BASE = Path(os.environ.get("ST_VI_BASE", "../shared/models/vi-mini-base"))
+E5 = Path(os.environ.get("ST_VI_TEACHER", "../shared/models/e5-small-vi"))
 FIGURES = {
     "triplet_accuracy": "triplet accuracy",
     "nli_spearman": "NLI Spearman",
@@ -57,6 +58,8 @@ class Arm:
     head: str | None = "tanh"  # the activation of the head; None for no head
     pooling: str = "cls"
     loss: Callable[[SentenceTransformer], torch.nn.Module] | None = SupConNLILoss
+    base: Path = BASE
+    prefix: str = ""  # before every text, in training too
     data: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -81,6 +84,14 @@ ARMS = {
     "no head": Arm(head=None),
     "mean pooling": Arm(pooling="mean"),
     "learning rate 1e-4": Arm(training={"learning_rate": 1e-4}),
+    "e5-small-vi, mean pooling": Arm(head=None, pooling="mean", loss=None, base=E5, prefix="query: "),
+    "e5-small-vi, ViCLSR, one epoch, 2e-5": Arm(
+        head=None,
+        pooling="mean",
+        base=E5,
+        prefix="query: ",
+        training={"learning_rate": 2e-5, "num_train_epochs": 1, "prompts": "query: "},
+    ),
 }
 
 
@@ -99,10 +110,13 @@ def build(arm: Arm) -> SentenceTransformer:
     """The arm's model, untrained."""
     kwargs = {"model_kwargs": {"attn_implementation": "eager"}}  # in bf16 on a CPU, faster than SDPA's backward
     if arm.head:
-        return build_viclsr(BASE, activation=arm.head, pooling=arm.pooling, **kwargs)
-    transformer = Transformer(str(BASE), **kwargs)
+        return build_viclsr(arm.base, activation=arm.head, pooling=arm.pooling, **kwargs)
+    if arm.base == E5:
+        kwargs["model_kwargs"]["dtype"] = "float32"  # it is stored in bf16
+    transformer = Transformer(str(arm.base), **kwargs)
     pooling = Pooling(transformer.get_embedding_dimension(), arm.pooling)
-    return SentenceTransformer(modules=[transformer, pooling, Normalize()])
+    prompts = {"prompts": {"all": arm.prefix}, "default_prompt_name": "all"} if arm.prefix else {}
+    return SentenceTransformer(modules=[transformer, pooling, Normalize()], **prompts)
 
 
 def measure(model: SentenceTransformer, test: Dataset) -> dict[str, float]:

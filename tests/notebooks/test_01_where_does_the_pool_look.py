@@ -9,6 +9,12 @@ assert abs(model.encode(sentence, prompt=prefix) - view.embedding.numpy()).max()
 assert list(table.index) == sentence.split()
 assert table["drift, deleted from the text"].min() > 0
 
+# What it says above its figures.
+assert abs(sum(times_uniform) - len(tokens)) < 1e-3 and max(times_uniform) > 1.3 and min(times_uniform) < 0.7
+assert len(held_out) == 200
+assert ratio["trained"] < 0.75 < 0.85 < ratio["not trained"]
+assert times > 1.2 and means["largest weight"] > means["any syllable"] > means["smallest weight"]
+
 before = list(explorer.bars.data[0].y)
 explorer.temperature.value = 0.3
 assert max(explorer.bars.data[0].y) > max(before)
@@ -76,7 +82,7 @@ def test_in_the_browser(open_notebook):
         notebook.fill("text", "")
     assert "empty" in notebook.text(".st-vi-notice")
     with notebook.changes(figure=0):
-        notebook.fill("text", "Trời mưa to. " * 60)
+        notebook.fill("text", "Trời mưa to. " * 90)
     assert "limit" in notebook.text(".st-vi-notice")
     notebook.screenshot("long")
     with notebook.changes(figure=0):

@@ -5,12 +5,20 @@ from __future__ import annotations
 CHECKS = """
 from st_vi.inspection.rankings import RetrievalSet
 
-assert len(queries) == 100 and len(corpus) == 300 and rows["label"].count("contradiction") == 100
-assert len(set(relevant)) == 100 and not set("ơđạ").intersection("".join(variants["diacritics"].queries))
+assert len(queries) == 195 and len(corpus) == 51 and rows["passage"][7] == corpus[relevant[7]]
+assert not set("ơđạ").intersection("".join(variants["diacritics"].queries))
 assert not explorer.notice.value
 drawn = [len(trace.x) // 3 for trace in explorer.slopes.data]
-assert sum(drawn[:3]) == 100 and drawn[1:3] == [len(explorer.flips.only_a), len(explorer.flips.only_b)]
+assert sum(drawn[:3]) == 195 and drawn[1:3] == [len(explorer.flips.only_a), len(explorer.flips.only_b)]
 assert drawn[1] and drawn[2], "no flips to look at"
+
+# What it says above its figures.
+assert flipped["lasttoken"] > 2 * flipped["mean, another seed"] and drawn[1] + drawn[2] == flipped["attention"]
+assert recall["as written"].idxmax() in ("BM25", "TF-IDF") and recall["without diacritics"].idxmax() == "BM25"
+assert recall.loc["TF-IDF", "without diacritics"] < 0.35 < 0.45 < recall.loc["mean", "without diacritics"]
+assert recall.loc["mean", "as written"] > 0.8
+by_hand = [cosines["mean"][query].argmax() == right for query, right in enumerate(relevant)]
+assert abs(sum(by_hand) / len(by_hand) - recall.loc["mean", "as written"]) < 1e-9
 
 before = list(explorer.bars.data[0].y)
 explorer.k.value = 10

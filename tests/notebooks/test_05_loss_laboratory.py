@@ -7,7 +7,14 @@ logged = [entry for entry in log if "loss" in entry]
 assert list(components.data[0].y) == [entry["dle/text_pair_info_nce"] for entry in logged]
 assert len(path) == 1 + len(logged) // 4 and list(plane.data[0].y) == [alignment for alignment, _ in path]
 assert abs(sum(float(share) for share, _ in shares.values()) - 1) < 1e-5
-assert logged[-1]["dle/text_pair_info_nce"] < logged[0]["dle/text_pair_info_nce"]
+
+# What it says above its figures.
+assert all(last < 0.7 * first for first, last in fallen.values()) and set(fallen) == {"info_nce", "score_mse"}
+texts = model.encode([*same["anchor"], *same["positive"]], convert_to_tensor=True)
+partners = (texts[: len(same)] * texts[len(same) :]).sum(dim=1).mean()
+assert abs(float(partners) - (1 - path[-1][0] / 2)) < 1e-3
+assert gaps[-1] > 2 * gaps[0] > 0 and path[-1][1] < path[0][1] - 1
+assert float(shares[strongest][0]) == max(float(share) for share, _ in shares.values())
 
 for _ in range(3):
     explorer.step.click()
