@@ -1,4 +1,4 @@
-"""What a caller of ``encode`` may pass: one input, or several in any of the usual containers. Without torch."""
+"""Inputs of ``encode`` as a list, from any of the usual containers, without torch."""
 
 from __future__ import annotations
 

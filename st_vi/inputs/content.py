@@ -1,4 +1,4 @@
-"""What an input says, whatever its form: equal texts and equal pictures are one."""
+"""Comparison of inputs by content: equal texts and equal images, in any form."""
 
 from __future__ import annotations
 

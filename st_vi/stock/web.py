@@ -9,7 +9,7 @@ def fetch(address: str, timeout: float) -> bytes:
     ``transformers.image_utils.httpx`` is httpx or its successor, whichever huggingface-hub brought along.
 
     Args:
-        address: Of http or https; redirections are followed.
+        address: An http or https URL; redirects are followed.
         timeout: Seconds for each step.
 
     Raises:
