@@ -47,7 +47,7 @@ class DrawnText:
         """How much of every square every character takes, in pixels: (squares, characters), row by row.
 
         Args:
-            side: Of a square, a divisor of the sides of the picture.
+            side: Side of a square, a divisor of the sides of the image.
         """
         rows, columns = self.pixels.shape[0] // side, self.pixels.shape[1] // side
         left, top, right, bottom = self.boxes.T
@@ -76,9 +76,9 @@ def draw_lines(
         text: One paragraph, with single spaces.
         random: Decides.
         faces: To choose from.
-        width: Of the picture in cells, at most; longer text goes on in the next line.
-        columns: Of the picture in cells, exactly; None is as many as it takes.
-        rows: Likewise.
+        width: Maximum width of the image in cells; longer text is wrapped.
+        columns: Exact width of the image in cells; None for as many as needed.
+        rows: Exact height of the image in cells; None for as many as needed.
         noise: Deviation of the grain as a share of full brightness, at most.
         plain: Black on white, without grain.
 

@@ -63,8 +63,8 @@ def example_text_model(pooling: PoolingName = "attention", trained: bool = True,
     Args:
         pooling: "attention", "mean", "cls" or "lasttoken".
         trained: False is the same model before its training; its attention vector is random and nearly a mean.
-        seed: Of the attention vector, dropout and the order of the rows. Two seeds of one pooling show how much of
-            a difference is chance.
+        seed: Seed for the attention vector, dropout and row order. Two seeds of one pooling show how much of a
+            difference is noise.
 
     Returns:
         A model whose vectors have 384 numbers and length 1.

@@ -39,7 +39,7 @@ def small_vipolyqwen(
         texts: What the tokenizer is trained on.
         teacher: Its vectors are what the model will learn; their size is that of the embeddings.
         folder: For the base model.
-        sizes: Of `small_qwen2_vl`.
+        sizes: Sizes for `small_qwen2_vl`.
         scale: Standard deviation of the token embeddings.
     """
     small_qwen2_vl(texts, folder, **sizes)

@@ -128,19 +128,19 @@ def distill_vipolyqwen(
         teacher: A text encoder, such as "vi-mini".
         documents: Gives data sets of paragraphs, with columns title and text; called where they are needed.
         output: A folder.
-        shares: Of each set of documents; None is alike.
+        shares: Share of each set of documents; None for equal shares.
         texts: Further texts for the first stage, such as everyday language.
         named: Pictures with names.
         asked: Questions about pictures, with answers.
         base: A Qwen2-VL to start from; None makes a small one with a tokenizer of its own.
-        num_texts: Of documents.
-        num_pairs: Questions with paragraphs, of documents.
-        num_scenes: To draw.
-        sizes: Of the small one, see `small_qwen2_vl`.
+        num_texts: Number of texts from documents.
+        num_pairs: Number of questions with paragraphs, from documents.
+        num_scenes: Number of scenes to draw.
+        sizes: Sizes of the small model, see `small_qwen2_vl`.
         stages: See `STAGES`; more steps than before lengthen a stage that is not over.
         batch_size: Texts in a batch; the other sizes follow it.
-        seed: Of everything drawn.
-        resume: Go on.
+        seed: Seed for all sampling.
+        resume: Continue an earlier run.
         compiled: See `compile_layers`.
         progress: Told what begins.
 

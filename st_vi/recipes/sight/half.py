@@ -26,9 +26,9 @@ class HalfPrecision:
 
     Args:
         model: Cast to bfloat16 in place.
-        learning_rate: Of all parameters, times what `rates` says of their names.
+        learning_rate: Learning rate of all parameters, times their factor in `rates`.
         rates: Name prefix → factor.
-        weight_decay: Of matrices, not of vectors.
+        weight_decay: Weight decay of matrices; vectors have none.
     """
 
     def __init__(
@@ -112,10 +112,10 @@ def learn(
         training: The model and its optimizer.
         step: Gives the losses of one batch. Step n always draws the same random numbers.
         steps: In all, those of an earlier call included.
-        folder: Of the state, ``state.pt``.
-        seed: Of what `step` draws.
-        warm_up: Steps.
-        save_seconds: Between two states.
+        folder: Folder for the state, ``state.pt``.
+        seed: Seed for the sampling in `step`.
+        warm_up: Warm-up steps.
+        save_seconds: Seconds between two saved states.
         log_every: Steps between two records.
         log: Gets the records: mean losses, steps a second.
         lowest: Share of the learning rate at the end.

@@ -46,8 +46,8 @@ def reading_losses(cells: Tensor, table: Tensor, drawn: Sequence[tuple[list[int]
 
     Args:
         cells: x, (cells of all pictures, D).
-        table: Of the token embeddings, (V, D); gets no gradient.
-        drawn: Of each picture, what `cell_tokens` gives.
+        table: Token embeddings, (V, D), without gradient.
+        drawn: Result of `cell_tokens` for each image.
     """
     tokens, numbers = np.unique(np.concatenate([ids for ids, _ in drawn]), return_inverse=True)
     shares = np.zeros((len(cells), len(tokens)), dtype=np.float32)

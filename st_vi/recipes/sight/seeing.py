@@ -90,8 +90,8 @@ class Scenes:
     Args:
         file: Made where there is none.
         count: How many.
-        seed: Of the scenes.
-        size: Of the pictures in pixels.
+        seed: Seed for the scenes.
+        size: Size of the images in pixels.
     """
 
     file: Path
@@ -122,9 +122,9 @@ class Seeing:
 
     Args:
         model: Trained on text and letters, with eager attention.
-        teacher: Of texts.
+        teacher: Teacher for texts.
         texts: Sorted by length.
-        scenes: Drawn.
+        scenes: Drawn scenes.
         named: Such as emoji.
         asked: Such as questions of the driving test.
         faces: For text.

@@ -90,7 +90,7 @@ def picture_vectors(model: SentenceTransformer, features: dict[str, Tensor]) -> 
 
     Args:
         model: A viPolyQwen with eager attention.
-        features: Of `Reader`.
+        features: Features from `Reader`.
     """
     backbone: Any = model[0].model
     grids = features["image_grid_thw"]
