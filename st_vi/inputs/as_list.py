@@ -10,10 +10,11 @@ import numpy as np
 
 
 def as_list(inputs: Any) -> tuple[list[Any], bool]:
-    """The inputs as a list, and whether there was only one, outside of any container.
+    """The inputs as a list, and whether it was a single input without a container.
 
-    One input is what stock ``encode`` takes for one: a text, a dict, a picture, an array of numbers, a conversation.
-    Several are a list, tuple, column of a dataset, array of texts, pandas Series, Arrow array, generator, ….
+    A single input is what stock ``encode`` treats as one: a text, a dict, an image, an array of numbers, a
+    conversation. Several inputs are a list, tuple, dataset column, array of texts, pandas Series, Arrow array,
+    generator, ….
 
     Raises:
         ValueError: A table (name the column), a set (it has no order), or nothing that can be encoded.

@@ -14,16 +14,16 @@ from st_vi.text import comparison_key
 
 
 def content_key(value: Any) -> Hashable:
-    """The same for inputs of the same content: a text for a text, and for all else something that is no text.
+    """A key that is equal for inputs with equal content; a text is its own key, and no other input has a text as key.
 
-    A picture is what its pixels are, be it a path, bytes or a PIL image. What is neither text nor picture nor an
-    array, nor made of them, is equal to itself alone.
+    Images are compared by their pixels, whether given as path, bytes or PIL image. Anything that is not made of texts,
+    images and arrays equals only itself.
 
     Args:
-        value: A stock input: a text, a picture, or a dict or list of them.
+        value: A stock input: a text, an image, or a dict or list of these.
 
     Raises:
-        ValueError: A picture cannot be read.
+        ValueError: An image cannot be read.
 
     Example:
         >>> from PIL import Image
@@ -47,7 +47,7 @@ def content_key(value: Any) -> Hashable:
 
 
 def reader_key(key: Hashable) -> Hashable:
-    """Of a `content_key`, what is the same for texts that are the same to a reader (`st_vi.text.comparison_key`).
+    """A `content_key` with its texts replaced by their comparison keys (`st_vi.text.comparison_key`).
 
     Example:
         >>> from st_vi.inputs.content import reader_key
@@ -60,7 +60,7 @@ def reader_key(key: Hashable) -> Hashable:
 
 
 def picture_sizes(key: Hashable) -> list[tuple[int, int]]:
-    """The (width, height) of the pictures in an input with this `content_key`.
+    """The (width, height) of the images in an input with this `content_key`.
 
     Example:
         >>> from PIL import Image
@@ -78,10 +78,10 @@ def picture_sizes(key: Hashable) -> list[tuple[int, int]]:
 
 
 def opened(value: Any) -> Any:
-    """An input with its pictures as PIL images, which is how the model gets them.
+    """An input with its images opened as PIL images.
 
     Raises:
-        ValueError: A picture cannot be read.
+        ValueError: An image cannot be read.
     """
     if isinstance(value, Mapping) and not (value and value.keys() <= {"bytes", "path"}):
         return {kind: opened(part) if kind == "image" else part for kind, part in value.items()}
@@ -92,5 +92,5 @@ def opened(value: Any) -> Any:
 
 
 def is_path_of_picture(text: str) -> bool:
-    """Whether stock takes a text for the path of a picture, and there is one."""
+    """Whether stock treats a text as the path of an image, and the file exists."""
     return is_image_url_or_path(text) and os.path.isfile(text)

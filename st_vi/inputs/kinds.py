@@ -73,11 +73,11 @@ def read_input(item: Any) -> Any:
 
 
 def is_picture(item: Any) -> bool:
-    """Whether an input is a picture by itself. A string is one where it is an address or a path of a picture.
+    """Whether an input is an image. A string is one if it is the URL or path of an image.
 
-    A path is one of a picture where there is such a file and Pillow knows its ending, or it has a "/" or "\\\\" and is
-    none of a video. Where there is none, it is what ends like a picture and looks like a path: no blank in it, or
-    none before its first "/". It will be an error then: the text of a path says nothing about the picture.
+    If the file exists, Pillow must know its extension, or the string must contain "/" or "\\\\" and not name a video.
+    If it does not exist, the string must end like an image and look like a path: no space in it, or none before the
+    first "/". A missing image is then an error, because the text of a path says nothing about the image.
 
     Example:
         >>> from st_vi.inputs.kinds import is_picture
@@ -88,23 +88,23 @@ def is_picture(item: Any) -> bool:
         return _is_picture_text(item)
     if isinstance(item, os.PathLike):
         return not os.fspath(item).lower().endswith(_VIDEO)
-    if isinstance(item, Mapping):  # of an undecoded image column
+    if isinstance(item, Mapping):  # from an undecoded image column
         return bool(item) and item.keys() <= {"bytes", "path"}
     if isinstance(item, (bytes, bytearray, memoryview, io.IOBase)):
         return True
     if hasattr(item, "ndim"):
-        return item.ndim == 3  # as in stock: fewer are sound, more a video
+        return item.ndim == 3  # as in stock: fewer are audio, more a video
     return hasattr(item, "convert") and hasattr(item, "getbands")  # PIL, not imported for this
 
 
 def plain_text(text: str, marks: re.Pattern[str] = _MARKS) -> str:
-    """Text in which the model's marks for pictures, such as ``<|image_pad|>``, are text like any other.
+    """Break the model's image tokens in a text, such as ``<|image_pad|>``, with a space each.
 
-    The tokenizer would take them for pictures that are not there. A space is put into each.
+    The tokenizer would treat them as images that do not exist.
 
     Args:
-        text: Any.
-        marks: Matches what the space goes behind: the first letter of each mark.
+        text: Any text.
+        marks: Pattern for the first character of each token; the space goes after it.
 
     Example:
         >>> from st_vi.inputs.kinds import plain_text

@@ -32,15 +32,15 @@ _MODULES = re.compile(r"(?<=### Full Model Architecture\n\n```\n).*?(?=\n```)", 
 
 
 class ModelCard(CardData):
-    """Stock's data of a model card for models with modules of `st_vi`. Every such model gets it when it is made.
+    """Stock card data for models that st_vi builds, loads or trains, or that have modules of st_vi.
 
-    What differs from stock:
+    Differences from stock:
 
-    - The code loads the model with `st_vi.load` where stock would refuse its modules, from the folder in which it was
-      saved, or from the Hub where it is pushed to; pictures are found there too.
-    - Its inputs are Vietnamese: anchors and positives, not the names of tasks; and a picture, where rows have some.
-    - When the trainer goes back to its best checkpoint, the figures do as well.
-    - The card of a model that was loaded and is saved elsewhere, or exported, is that of what is saved.
+    - The usage code loads the model from its folder or from the Hub, with `st_vi.load` if stock would reject its
+      modules. Images are found there too.
+    - Its inputs are Vietnamese: anchors and positives instead of task names, and an image if the rows have any.
+    - When the trainer restores its best checkpoint, the card shows the metrics of that checkpoint.
+    - A model that is loaded and saved elsewhere, or exported, gets a card that describes what is saved.
 
     Args:
         language: As for `SentenceTransformerModelCardData`, like all others.
@@ -85,7 +85,7 @@ class ModelCard(CardData):
         self.set_picture_examples(sets)
 
     def set_picture_examples(self, dataset: Mapping[str, Dataset]) -> None:
-        """Put the first picture that is found, with its text, behind two texts."""
+        """Put the first image found, with its text, after two texts."""
         if self.usage_examples is not None and any("image" in str(kind) for kind in self._model().modalities):
             picture = next(_pictures(dataset), None)
             self.usage_examples = [*self.usage_examples[:2], picture] if picture else self.usage_examples
@@ -168,7 +168,7 @@ def _texts(rows: Dataset) -> list[str]:
 
 
 def _pictures(sets: Mapping[str, Dataset]) -> Iterator[Any]:
-    """Stock inputs with a picture."""
+    """Stock inputs with an image."""
     for rows in sets.values():
         columns = [name for name in rows.column_names if name.endswith("image")]
         for row in rows.select(range(min(len(rows), _ROWS))) if columns else ():

@@ -52,16 +52,16 @@ def merging_disabled() -> bool:
 
 
 class OpenTransformer(Transformer):
-    """The stock `Transformer` with three of its steps to override.
+    """The stock `Transformer`, with four private steps as methods to override.
 
-    - ``_load_config`` comes before the weights: a wrong model is refused before gigabytes are downloaded.
+    - ``_load_config`` comes before the weights: a wrong model is rejected before gigabytes are downloaded.
     - ``_load_model`` reads the weights.
-    - ``_process_chat_messages`` gets every text and picture as messages, whatever the caller passed.
-    - ``_render_message_skeleton`` asks the tokenizer for the tokens that the template puts after a text. Stock does so
-      with the tokenizer that also encodes, and changes its limit for a moment: texts of other threads would be cut or
-      padded wrongly.
+    - ``_process_chat_messages`` gets all inputs as messages, whatever the caller passed.
+    - ``_render_message_skeleton`` finds the tokens that the template puts after a text. Stock uses the tokenizer that
+      also encodes, and changes its limit for a moment: texts in other threads would be truncated or padded wrongly.
 
-    If a name is gone, `tests/modules/test_qwen2_vl.py` fails: wrong models load, marks in a text count as pictures.
+    If a name disappears, wrong models load and image tokens in texts count as images; `tests/modules/test_qwen2_vl.py`
+    fails.
     """
 
     @abstractmethod

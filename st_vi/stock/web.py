@@ -1,10 +1,10 @@
-"""The web client that transformers fetches pictures with."""
+"""The web client with which transformers fetches images."""
 
 from __future__ import annotations
 
 
 def fetch(address: str, timeout: float) -> bytes:
-    """What lies at an address.
+    """Download the content of an address.
 
     ``transformers.image_utils.httpx`` is httpx or its successor, whichever huggingface-hub brought along.
 
@@ -13,7 +13,7 @@ def fetch(address: str, timeout: float) -> bytes:
         timeout: Seconds for each step.
 
     Raises:
-        Exception: The client's own, where the server cannot be reached or answers with an error.
+        Exception: The client's own error if the server cannot be reached or returns an error.
     """
     from transformers.image_utils import httpx  # type: ignore[attr-defined]
 

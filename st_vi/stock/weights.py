@@ -1,4 +1,4 @@
-"""Private parts of transformers: what it says of the weights that it reads, and under which names it saves them."""
+"""Private parts of transformers: its report on loaded weights, and the names under which it saves them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def watched_reading(check: CheckWeights) -> Iterator[None]:
     ``missing_keys``, ``unexpected_keys`` and ``mismatched_keys``; the first two are taken out of the table, as `check`
     has seen them. The function belongs to the whole process, so other threads wait.
 
-    If transformers calls it no more, nothing is checked: `tests/modules/test_whole_backbone.py` fails.
+    If transformers no longer calls it, nothing is checked; `tests/modules/test_whole_backbone.py` fails.
     """
 
     def checked(*args: Any, **kwargs: Any) -> None:
