@@ -30,7 +30,7 @@ from tests.helpers.fuzz import (
     texts,
 )
 
-CASES = 1  # with ST_VI_FUZZ=1
+CASES = 2_000  # with ST_VI_FUZZ=1
 
 NAMES = [task.name for task in VIPOLYQWEN_TASKS]
 SCORES = (0, 1, 0.25, NAN, None, True)

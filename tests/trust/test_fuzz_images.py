@@ -13,7 +13,7 @@ from st_vi.data.row_values import images_of
 from st_vi.inputs.pictures import MAX_ASPECT_RATIO, open_image
 from tests.helpers.fuzz import ODD_VALUES, REFUSED, SURROGATES, files, fuzz, outcome
 
-CASES = 1  # with ST_VI_FUZZ=1
+CASES = 2_500  # with ST_VI_FUZZ=1
 
 MODES = (
     "1",

@@ -18,7 +18,7 @@ from st_vi import AttentionPooling, DLELoss, MLPHead, SupConNLILoss, Task, terms
 from st_vi.terms import InfoNCE, MultiViewSingularValue, PairBatch
 from tests.helpers.fuzz import INF, NAN, REFUSED, fuzz, outcome
 
-CASES = 1  # with ST_VI_FUZZ=1
+CASES = 7_500  # with ST_VI_FUZZ=1
 
 TERMS = [getattr(terms, name)() for name in terms.__all__ if name not in ("PairBatch", "Term", "View")]
 DTYPES = [torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -339,7 +339,7 @@ def test_weights_of_any_size_weigh_alike():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (None, "DLELoss needs labels .* got None. MixedTaskCollator makes them"),
+        (None, "DLELoss needs labels .* got None. MixedTaskCollator creates them"),
         (NO_SCORES[:2], r"DLELoss needs labels \(B, 2\).* here for B = 3; got \(2, 2\)"),
         (torch.tensor([[0.0, INF]] * 3), "the scores of labels must be finite"),
     ],

@@ -35,7 +35,7 @@ from tests.helpers.fuzz import (
 )
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
-CASES = 1  # with ST_VI_FUZZ=1
+CASES = 2_500  # with ST_VI_FUZZ=1
 
 LIKE_PICTURES = ("data:image/png;base64,AAAA",)  # stock takes a text for a picture that looks like one
 plain_texts = unicode_texts.filter(lambda text: text not in LIKE_PICTURES)

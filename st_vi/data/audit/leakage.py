@@ -167,16 +167,7 @@ def without_leakage(
 ) -> Dataset:
     """The training rows that do not leak: those that `leakage_report` does not name.
 
-    Args:
-        train: See `leakage_report` for this and all other arguments but `kinds`.
-        test: Rows for evaluation; they stay unchanged.
-        columns: Text columns of `train`.
-        test_columns: Text columns of `test`.
-        kinds: Leaks to remove, of "row", "anchor", "text" and "near".
-        casefold: Compare regardless of case.
-        ignore_diacritics: Compare regardless of diacritics.
-        near: The lowest cosine that counts as near.
-        show_progress_bar: Show the progress of comparing.
+    Works like `leakage_report`; of the leaks, only those of these `kinds` are removed.
 
     Raises:
         ValueError: See `leakage_report`; or an unknown kind.
