@@ -38,7 +38,7 @@ class MixedTaskCollator(BaseDataCollator):
     Args:
         preprocess_fn: The model's `preprocess`.
         tasks: The tasks in the order of the loss; a row's label holds the index of its task.
-        prefix_side: Prefix on the "anchor" (the paper's, as far as it says), on "both", or "none".
+        prefix_side: Which texts get the prefix: the "anchor" (as in the paper, as far as it says), "both" or "none".
         prefix_dropout: Expected share, in [0, 1], of the rows that have no prefix; always the same rows.
 
     Returns:
@@ -114,9 +114,9 @@ class MixedTaskCollator(BaseDataCollator):
 
 @dataclass
 class ScoreCollator(MixedTaskCollator):
-    """`MixedTaskCollator` for stock losses: the label is the score, where every row of the batch has one, or absent.
+    """`MixedTaskCollator` for stock losses: the label is the score if every row of the batch has one, else absent.
 
-    Stock losses would read the task's number as a label; those that need none pass over the scores.
+    Stock losses would read the task's number as a label; those that need no labels ignore the scores.
 
     Args:
         preprocess_fn: The model's `preprocess`; see `MixedTaskCollator` for the other arguments.
@@ -130,7 +130,7 @@ class ScoreCollator(MixedTaskCollator):
 
 
 def _teacher_vectors(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> torch.Tensor:
-    """(B, columns · T), column after column; NaN for a vector that is None or whose column is not there."""
+    """(B, columns · T), column after column; NaN for missing vectors."""
     found: dict[tuple[int, int], torch.Tensor] = {}
     size = None
     for number, row in enumerate(rows):

@@ -1,7 +1,7 @@
 """The five kinds of viPolyQwen training data as rows for `MixedTaskCollator`.
 
-Every function gives the columns anchor, positive and task; scored pairs also give `score`, and what has pictures
-gives `anchor_image`. `combine_rows` puts them together. Row by row they are checked by `check_task_rows`.
+Every function gives the columns anchor, positive and task; scored pairs also `score`, and rows
+with pictures `anchor_image`. `combine_rows` joins them, and `check_task_rows` checks them row by row.
 """
 
 from __future__ import annotations
@@ -138,9 +138,9 @@ def vqa_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, task: s
 
 
 def dialogues_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, task: str = "vqa_multi") -> Dataset:
-    """A dialogue about a picture becomes one row a turn: earlier turns are context in the anchor.
+    """A dialogue about a picture becomes one row per turn, with the earlier turns as context in the anchor.
 
-    The anchor of turn k is "Hỏi: q₁ Đáp: a₁ … Hỏi: q_k", the positive a_k: no answer stands in its own anchor.
+    The anchor of turn k is "Hỏi: q₁ Đáp: a₁ … Hỏi: q_k", the positive a_k: no anchor contains its own answer.
 
     Args:
         dataset: Rows with "image" and "turns", a list of {"question", "answer"}.
@@ -180,14 +180,14 @@ def dialogues_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, t
 def combine_rows(*datasets: Rows) -> Dataset:
     """One dataset of all rows, with a missing score as NaN and a missing picture as None.
 
-    Columns: anchor, positive and further candidates, each with its pictures (where any set has them), score,
-    teacher_scores, task, options. The model card takes the first column for its widget, and compares values of a
-    column, which None among numbers would break. Where one set has several pictures a row and another one, a row has
-    a list. Other columns are left out, which is logged.
+    Columns: anchor, positive and further candidates, each with its pictures (if any set has them), score,
+    teacher_scores, task, options. The model card uses the first column for its widget and compares the values of a
+    column, which None among numbers would break. If one set has several pictures in a row and another has one, all
+    rows have lists. Other columns are left out, which is logged.
 
     Raises:
-        ValueError: No sets; columns that cannot be of one type; or one set has hard negatives or further positives
-            that another has not. Such sets train side by side in a `DatasetDict`.
+        ValueError: No sets; columns that cannot be of one type; or hard negatives or further positives that only
+            some sets have. Train such sets side by side in a `DatasetDict`.
 
     Example:
         >>> from st_vi.data import sample_sts
@@ -235,7 +235,7 @@ def combine_rows(*datasets: Rows) -> Dataset:
 
 
 def _text_rows(rows: Sequence[Mapping[str, Any]], *names: str) -> Dataset:
-    """Of no rows, too, a set with these columns."""
+    """A dataset with these columns, even without rows."""
     return Dataset.from_dict({name: [row[name] for row in rows] for name in names}, features=_types(*names))
 
 
@@ -244,7 +244,7 @@ def _types(*names: str) -> Features:
 
 
 def _common_type(name: str, datasets: Sequence[Dataset]) -> Any:
-    """The type of a column in all sets together; None where no set has it."""
+    """The common type of a column; None if no set has it."""
     found = [dataset.features[name] for dataset in datasets if name in dataset.column_names]
     if name == "score":
         return _TYPES[name]
@@ -260,14 +260,14 @@ def _kind(feature: Any) -> str:
 
 
 def _listed(dataset: Dataset, name: str) -> Dataset:
-    """A column of one picture a row as one of lists of pictures, undecoded."""
+    """Turn a column of pictures into one of lists of pictures, undecoded."""
     images = dataset.cast_column(name, Image()).cast_column(name, Image(decode=False))[name]
     lists = [None if image is None else [image] for image in images]
     return dataset.remove_columns(name).add_column(name, lists, feature=List(Image(decode=False)))
 
 
 def _with_image(dataset: Dataset, image: str, anchors: list[str], positives: list[str], task: str) -> Dataset:
-    """Keep the picture column as it is stored, undecoded, beside new texts."""
+    """Keep the stored pictures, undecoded, beside new texts."""
     images = dataset.select_columns([image])
     if image != "anchor_image":
         images = images.rename_column(image, "anchor_image")

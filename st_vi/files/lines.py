@@ -19,7 +19,7 @@ Fields = Iterator[tuple[int, list[str]]]
 
 
 def kind_of(path: Path) -> str:
-    """What the name says that a file is: its last suffix in lower case, that of a compressed one left out."""
+    """The kind of a file by its name: the last suffix in lower case, without that of compression."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in PACKED:
         suffixes.pop()
@@ -58,7 +58,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Objects of a file with one on each line, or of one array; blank lines are skipped.
 
     Raises:
-        ValueError: What is no JSON, or no object; names the line.
+        ValueError: A line that is not JSON, or not an object; names the line.
     """
     lines = ((number, line) for number, line in lines_of(path) if line.strip())
     first = next(lines, None)
@@ -123,8 +123,8 @@ def text_lines(path: Path) -> Fields:
 def table_lines(path: Path) -> Fields:
     """Fields of a CSV or TSV file as text, the header first; blank lines are skipped.
 
-    A TSV has no quoting: a quotation mark is a character like others. A CSV whose header has semicolons or tabs and
-    no comma is separated by these, as spreadsheets save it where the comma is a decimal point.
+    A TSV has no quoting: a quotation mark is a character like any other. A CSV whose header has semicolons or tabs
+    and no comma is split at these, as spreadsheets save it where the comma is the decimal point.
 
     Raises:
         ValueError: Quotation marks that do not match; names the line where the text begins.
@@ -164,10 +164,10 @@ def _reason(error: csv.Error, begins: int, ends: int) -> str:
 def checked_table(rows: Fields, path: Path) -> Fields:
     """Rows that all have as many fields as the header, and a header of different names.
 
-    A column without a name gets that of pandas, "Unnamed: 0" for the first.
+    A column without a name is named as in pandas, "Unnamed: 0" for the first.
 
     Raises:
-        ValueError: A name that stands there twice, or a row with more or fewer fields; names the line.
+        ValueError: A duplicate name, or a row with more or fewer fields; names the line.
     """
     names: Sequence[str] = ()
     for number, fields in rows:

@@ -48,8 +48,8 @@ def read_rows(source: str | Path, split: str = "train") -> Dataset:
     Raises:
         FileNotFoundError: A path that is not there.
         ValueError: A line that is not UTF-8, not JSON or no object; a row with more or fewer fields than the header;
-            quotation marks that do not match; a name that two columns have; a column of mixed types, or a value that
-            no column can hold: names the line. Or a file that is damaged, has no rows, is a folder, or of another kind.
+            quotation marks that do not match; a duplicate column name; a column of mixed types, or a value that no
+            column can hold: names the line. Or a file that is damaged, has no rows, is a folder, or of another kind.
         ImportError: An Excel file, and openpyxl is not installed.
 
     Example:
@@ -76,9 +76,9 @@ def read_rows(source: str | Path, split: str = "train") -> Dataset:
 
 
 def stream_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]] | None:
-    """Rows of a local file with their line numbers, one in memory at a time; None for what is no file of lines.
+    """Rows of a local file with their line numbers, one in memory at a time; None if it is no file of lines.
 
-    Errors are those of `read_rows`, when it is their turn; but a column may be of mixed types.
+    Errors are those of `read_rows`, raised when the row is reached; but a column may have mixed types.
     """
     kind = kind_of(path)
     if kind in _JSON:
@@ -87,7 +87,7 @@ def stream_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]] | None:
 
 
 def local_path(source: str | Path) -> Path | None:
-    """The file that a source names, which is there and of a kind that can be read; None for a Hub id.
+    """The path of a file that exists and can be read; None for a Hub id.
 
     Raises:
         FileNotFoundError, ValueError: See `read_rows`.
@@ -109,7 +109,7 @@ def local_path(source: str | Path) -> Path | None:
 
 
 def _names_a_file(source: str | Path) -> bool:
-    """Whether something that is not there was meant as a path. Hub ids are "name" or "owner/name"."""
+    """Whether a source that does not exist was meant as a path. Hub ids are "name" or "owner/name"."""
     text = str(source)
     suffix = Path(text).suffix.lower()
     return (
@@ -123,7 +123,7 @@ def _names_a_file(source: str | Path) -> bool:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Errors of the parsers with the name of the file; those of the disk as they are."""
+    """Add the name of the file to errors of parsers; errors of the disk stay unchanged."""
     try:
         yield
     except (DatasetGenerationError, ValueError, OSError, KeyError, BadZipFile, pa.ArrowException) as error:
@@ -189,7 +189,7 @@ def _table(rows: Fields, path: Path) -> pa.Table:
 
 
 def _warn_of_quotes(table: pa.Table, path: Path) -> None:
-    """A TSV that was written with quoting, a space before a quoted text in a CSV: the marks are part of the text."""
+    """Warn of a TSV written with quoting, or a CSV with spaces before quotes: there the quotes are part of the text."""
     pattern = r'^\s+".*"\s*$' if kind_of(path) == ".csv" else r'^".*"".*"$'
     for name in table.column_names:
         if count := pc.sum(pc.match_substring_regex(table[name], f"(?s){pattern}")).as_py():

@@ -26,7 +26,7 @@ def chunk_spans(text: str, limit: int, count: Count) -> list[Span]:
         Pairs in order, without overlap; everything between them is white space. None for a blank text.
 
     Raises:
-        ValueError: `limit` leaves no room beside what an empty text costs, or for a single character.
+        ValueError: `limit` leaves no room for a character beside the cost of an empty text.
 
     Example:
         >>> from st_vi.text.chunks import chunk_spans
@@ -61,12 +61,12 @@ def _words(text: str, span: Span) -> list[re.Match[str]]:
 
 
 def _costs(text: str, spans: Sequence[Span], count: Count, empty: int) -> list[int]:
-    """What each adds to a piece; at least 1, as white space between two may cost."""
+    """The cost that each adds to a piece; at least 1, because white space may cost, too."""
     return [max(1, cost - empty) for cost in count([text[start:end] for start, end in spans])] if spans else []
 
 
 def _packed(parts: list[tuple[Span, int]], room: int) -> list[Span]:
-    """Neighbours together as long as there is room."""
+    """Join neighbours as long as there is room."""
     chunks: list[Span] = []
     used = 0
     for (start, end), cost in parts:
@@ -79,7 +79,7 @@ def _packed(parts: list[tuple[Span, int]], room: int) -> list[Span]:
 
 
 def _fitting(text: str, spans: list[Span], limit: int, count: Count) -> list[Span]:
-    """The same, with those halved that are too large, and halved again."""
+    """The spans, halved until each fits."""
     costs = count([text[start:end] for start, end in spans])
     if max(costs, default=0) <= limit:
         return spans
@@ -96,7 +96,7 @@ def _fitting(text: str, spans: list[Span], limit: int, count: Count) -> list[Spa
 
 
 def _checked(text: str, chunks: list[Span], limit: int, count: Count) -> list[Span]:
-    """The chunks, with those cut once more that cost more than their parts together."""
+    """The chunks; those that cost more than the sum of their parts are cut once more."""
     costs = count([text[start:end] for start, end in chunks]) if chunks else []
     checked: list[Span] = []
     for (start, end), cost in zip(chunks, costs, strict=True):

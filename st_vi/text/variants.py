@@ -22,7 +22,7 @@ _OLD, _NEW = (re.compile(rf"(?<![qQ])({'|'.join(forms)})(?!\w)") for forms in (_
 
 
 def move_tones(text: str) -> str:
-    """The other of the two ways to place a tone: "hòa" becomes "hoà", and if there is none such, "hoà" "hòa".
+    """Move tone marks to the newer place ("hòa" → "hoà"), or, if there are none to move, to the older one.
 
     Example:
         >>> from st_vi.text.variants import move_tones
@@ -34,7 +34,7 @@ def move_tones(text: str) -> str:
 
 
 def slip(word: str, random: Random) -> str:
-    """A word as fingers mistype it: two letters swapped, one left out, or one typed twice. Short words stay."""
+    """A word with a typo: two letters swapped, one left out, or one doubled. Short words stay unchanged."""
     if len(word) < 3:
         return word
     place, kind = random.randrange(len(word) - 1), random.random()
@@ -44,17 +44,17 @@ def slip(word: str, random: Random) -> str:
 
 
 def vary(text: str, random: Random) -> str:
-    """One of the ways in which the text may be typed, by chance; what it means stays.
+    """A random variant of how the text may be typed; its meaning stays.
 
-    - 45 of 100: without diacritics, half of these in small letters;
+    - 45 of 100: without diacritics, half of these in lower case;
     - 20: a fifth, a half or four fifths of its words without diacritics;
-    - 15: in small letters;
+    - 15: in lower case;
     - 10: tones placed the other way (`move_tones`);
-    - 10: a slip in every eighth word (`slip`).
+    - 10: a typo in every eighth word (`slip`).
 
     Args:
-        text: NFC.
-        random: Decides; the same state gives the same variant.
+        text: A text in NFC.
+        random: The source of chance; the same state gives the same variant.
 
     Example:
         >>> from random import Random

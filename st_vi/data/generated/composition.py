@@ -2,8 +2,8 @@
 
 Every pattern is a sentence and a paraphrase of it with two places, {a} and {b}. The negative is the paraphrase with the
 two exchanged: it has exactly the words of the positive, so that no bag of words can tell them apart. In half of the
-patterns of a kind the paraphrase names {a} first, as the sentence does, and in half {b}: neither can the order of
-mention.
+patterns of a kind the paraphrase names {a} first, as the sentence does, and in half {b}: the order of mention does not
+give it away either.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ KINDS: tuple[str, ...] = tuple(dict.fromkeys(kind for kind, *_ in _GROUPS))
 
 
 def composition_probes(per_kind: int = 50, seed: int = 0) -> Dataset:
-    """Vietnamese probes of composition, for `CompositionEvaluator`: to ask with, not to train on.
+    """Vietnamese probes of composition for `CompositionEvaluator`; not for training.
 
     Kinds: "roles" (who does what to whom), "attributes" (which colour belongs to which thing), "counts" (how many of
     which), "negation" (what is denied), "time" (before and after), "comparison" (more and less than) and "place".

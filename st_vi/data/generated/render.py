@@ -70,7 +70,7 @@ def render_text(
 ) -> Picture.Image:
     """Draw text as a small document picture.
 
-    The seed draws face, font size, colours, angle, blur and noise. Text, seed and settings determine every pixel
+    The seed determines font, size, colours, angle, blur and noise. Text, seed and settings determine every pixel
     on one version of Pillow. The contrast of ink and paper is at least 4.5 (WCAG) before noise.
 
     Args:
@@ -129,7 +129,7 @@ def ocr_rows(texts: Iterable[str], seed: int, **settings: Any) -> Dataset:
 
     Args:
         texts: See `render_text`.
-        seed: For the looks and the wording of the questions.
+        seed: Seed of the looks and of the wording of the questions.
         **settings: Keyword arguments of `render_text`.
 
     Returns:
@@ -150,10 +150,10 @@ def ocr_rows(texts: Iterable[str], seed: int, **settings: Any) -> Dataset:
 
 
 def rendered_words(split: Split, seed: int, **settings: Any) -> Iterator[dict[str, Any]]:
-    """OCR rows of short phrases without end, composed from this module's own words.
+    """An endless stream of OCR rows with short phrases, composed of this module's words.
 
-    A hash of the phrase alone says whether it is for training or for testing, so no phrase stands on both sides,
-    whatever the seeds; single words do. There are 19,464 phrases, a fifth of them for testing.
+    A hash of the phrase assigns it to training or testing, so that no phrase is on both sides, whatever the seeds;
+    single words are. There are 19,464 phrases, a fifth of them for testing.
 
     Args:
         split: "train" or "test".

@@ -36,7 +36,7 @@ def generated_rows(split: Split, count: int, seed: int, kinds: Sequence[str] | N
     - words: the picture of a phrase, clean and upright (task ocr);
     - questions, dialogues: on pictures of coloured shapes (vqa_single, vqa_multi), with the column `options`;
     - image_to_text, text_to_image: scenes and their captions (instr);
-    - text_pairs: the shipped NLI samples with the scores 0, ½ and 1 (text_pair); fewer rows where there are fewer.
+    - text_pairs: the shipped NLI samples with the scores 0, ½ and 1 (text_pair); at most as many as there are.
 
     Args:
         split: "train" or "test".

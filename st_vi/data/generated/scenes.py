@@ -96,7 +96,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """One to six shapes in cells of their own. Scenes of the same shapes in another order are equal.
+    """One to six shapes, each in its own cell. The order of the shapes does not matter for equality.
 
     Raises:
         ValueError: No shapes, more than six, or two in one cell.
@@ -137,9 +137,9 @@ class Question:
         topic: "count", "content", "kind", "colour", "place", "size" or "side".
         wordings: Ways to ask it.
         answer: A full sentence.
-        options: The answers that the question could have in another scene, the right one among them.
-        subject: The one shape it is about, if it is about one.
-        follow_up: How to ask it when the dialogue is already about the subject ("nó").
+        options: All answers that the question could have in any scene, including the right one.
+        subject: The shape that the question is about; None if it is not about one shape.
+        follow_up: The wording for a dialogue that is already about the subject ("nó").
     """
 
     topic: str
@@ -153,8 +153,8 @@ class Question:
 def scene(split: Split, seed: int) -> Scene:
     """Two or three groups of equal shapes, one to three in a group, six shapes at most; one group is a single shape.
 
-    A hash of the scene's `composition` says whether it is for training or for testing. So not only no picture but
-    no inventory ("one red circle, two purple stars") stands on both sides, whatever the seeds.
+    A hash of the scene's `composition` assigns it to training or testing, so that neither a picture nor an inventory
+    ("one red circle, two purple stars") is on both sides, whatever the seeds.
 
     Args:
         split: "train" or "test".
@@ -181,7 +181,7 @@ def scene(split: Split, seed: int) -> Scene:
 
 
 def draw(scene: Scene, size: int = 112) -> Picture.Image:
-    """The scene as an RGB picture of `size` x `size` pixels (at least 48), the same every time.
+    """The scene as an RGB picture of `size` x `size` pixels (at least 48); deterministic.
 
     Raises:
         ValueError: `size` too small.
@@ -206,11 +206,11 @@ def draw(scene: Scene, size: int = 112) -> Picture.Image:
 
 
 def caption(scene: Scene, seed: int) -> str:
-    """A Vietnamese description: the whole inventory, and where it fits a relation or a place.
+    """A Vietnamese description: the whole inventory and, where possible, a relation or a place.
 
     Args:
         scene: What to describe.
-        seed: Chooses the wording and what is said beyond the inventory.
+        seed: Selects the wording, and what is added to the inventory.
 
     Example:
         >>> from st_vi.data.generated.scenes import Scene, Shape, caption
@@ -241,7 +241,7 @@ def caption(scene: Scene, seed: int) -> str:
 
 
 def questions(scene: Scene) -> list[Question]:
-    """Every question that has one certain answer in this scene.
+    """Every question with exactly one answer in this scene.
 
     Example:
         >>> from st_vi.data.generated.scenes import Scene, Shape, questions
@@ -266,7 +266,7 @@ def questions(scene: Scene) -> list[Question]:
 def scene_stream(
     split: Split, seed: int, tasks: Sequence[str] = TASKS, *, size: int = 112, options: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Rows about scenes without end, the tasks in turn; columns as in `scene_rows`.
+    """An endless stream of rows about scenes, the tasks in turn; columns as in `scene_rows`.
 
     Raises:
         ValueError: An unknown split, an unknown task or none, or `size` too small.
@@ -326,8 +326,8 @@ def caption_rows(
         split: "train" or "test", as in `scene`.
         count: At least 1.
         seed: Another seed gives other rows.
-        direction: What the anchor is and what the positive. The two kinds of rows belong in datasets and batches
-            of their own: a column of a batch holds one kind.
+        direction: What the anchor and the positive are. The two kinds of rows belong in separate datasets and batches:
+            a column of a batch holds one kind.
         size: Size of the pictures, in pixels.
         task: Name of the task.
 
@@ -411,7 +411,7 @@ def _listed(phrases: list[str]) -> str:
 
 
 def _sides(first: Sequence[Shape], second: Sequence[Shape]) -> list[str]:
-    """On which sides of all of `second` all of `first` stand."""
+    """The sides of all of `second` on which all of `first` are."""
     (rows, columns), (other_rows, other_columns) = (
         zip(*(shape.position for shape in shapes), strict=True) for shapes in (first, second)
     )
@@ -425,7 +425,7 @@ def _sides(first: Sequence[Shape], second: Sequence[Shape]) -> list[str]:
 
 
 def _direction(first: Shape, second: Shape) -> str | None:
-    """The one side of `second` on which `first` stands; None if that is not one side but a diagonal."""
+    """The side of `second` on which `first` is; None if it is diagonal."""
     sides = _sides([first], [second])
     return sides[0] if len(sides) == 1 else None
 
@@ -434,7 +434,7 @@ def _direction(first: Shape, second: Shape) -> str | None:
 
 
 def _countable(scene: Scene) -> list[tuple[str, str]]:
-    """Kind, colour ("" for any) of what to count, such combinations included as there are none of."""
+    """Kinds and colours ("" for any) to count, including combinations that do not occur."""
     kinds = sorted({shape.kind for shape in scene.shapes})
     colours = sorted({shape.colour for shape in scene.shapes})
     return [*product(kinds, colours), *((kind, "") for kind in kinds), *(("", colour) for colour in colours)]

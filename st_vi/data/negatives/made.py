@@ -35,25 +35,25 @@ def perturbed_negatives(
     missing_negative: MissingNegative = "pair",
     seed: int = 0,
 ) -> Triplets:
-    """Negatives that are the positive with one small change: its words in another order, its negation or number turned.
+    """Negatives made by one small change of the positive: another word order, negation or number.
 
-    Each row draws the kinds in an order of its own and takes the first that apply, each kind once. A change that gives
-    the anchor, another positive of the same anchor or a negative that is there already does not count.
+    Each row tries the kinds in its own random order and takes the first that apply, each kind once. A change that gives
+    the anchor, another positive of the anchor or an existing negative does not count.
 
-    The rules do not read: what each of them misses is said in `st_vi.data.negatives.perturbations`. "diacritics" is
-    left out unless asked for, because a text without marks is the same message, typed fast: as a negative it teaches
-    to tell marks apart, and pushes queries that come without them away from their answers.
+    The rules do not understand the text; their functions say what each of them misses. "diacritics" is not a default,
+    because a text without marks is the same message, typed fast: as a negative, it pushes queries without marks away
+    from their answers.
 
     Source: NegCLIP, arXiv 2210.01936, for the order of words; the other kinds are *inferred*.
 
     Args:
-        dataset: Rows, or sets of rows, with anchor and positive. Negatives that are there stay, in front of the new
-            ones, and so does `weight`; other columns go.
+        dataset: Rows, or sets of rows, with anchor and positive. Existing negatives stay, before the new ones, and so
+            does `weight`; other columns are left out.
         kinds: Some of "order" (`change_order`), "negation" (`swap_negation`), "number" (`swap_number`) and
             "diacritics" (`strip_diacritics`).
-        per_row: Most negatives for a row; not more than there are kinds.
-        order: For the kind "order", as in `change_order`.
-        unit: "syllable" or "word", as in `change_order`.
+        per_row: The number of new negatives per row, at most; not more than there are kinds.
+        order: The order for the kind "order", see `change_order`.
+        unit: "syllable" or "word", see `change_order`.
         missing_negative: A row without any negative: keep it as a "pair", or "skip" it.
         seed: Seed of all draws. The negatives of a row depend on its texts, the positives of its anchor and the seed,
             not on other rows.
@@ -103,18 +103,18 @@ def same_document_negatives(
     missing_negative: MissingNegative = "pair",
     seed: int = 0,
 ) -> Triplets:
-    """Negatives that are positives of other anchors in the same document: on the subject, but no answer.
+    """Negatives from the same document: positives of its other anchors, on the subject but no answer.
 
-    Never the anchor itself, one of its positives, or the same text again (`st_vi.text.comparison_key`).
-    Not seen: passages that overlap, and one that answers too; `drop_false_negatives` looks for those.
+    Never the anchor itself, one of its positives, or the same text twice (`st_vi.text.comparison_key`). Overlapping
+    passages, and others that answer the question, are not noticed; use `drop_false_negatives` for those.
 
     Source: RankGen, arXiv 2205.09726, which takes negatives from the same book.
 
     Args:
-        dataset: Rows with anchor, positive and the column that names the document. Negatives that are there stay, and
-            so does `weight`; other columns go.
+        dataset: Rows with anchor, positive and the column that names the document. Existing negatives stay, and so
+            does `weight`; other columns are left out.
         document: The column.
-        per_row: Most negatives for a row, drawn at random.
+        per_row: The number of new negatives per row, at most, drawn at random.
         missing_negative: A row without any negative: keep it as a "pair", or "skip" it.
         seed: Seed of the draw.
 
@@ -183,7 +183,7 @@ def _rows(rows: Dataset) -> list[Row]:
 
 
 def as_triplets(rows: Iterable[Row], report: Mapping[str, int], missing_negative: MissingNegative) -> Triplets:
-    """Rows as datasets; those without a negative stay as pairs, or go.
+    """Rows as datasets; rows without a negative stay as pairs, or are skipped.
 
     Raises:
         ValueError: An unknown `missing_negative`, or no row.

@@ -14,9 +14,9 @@ from sklearn.preprocessing import normalize
 
 
 def cluster_rows(embeddings: ArrayLike, num_clusters: int, seed: int = 0) -> np.ndarray:
-    """Clusters of like directions: k-means (scikit-learn) over unit vectors.
+    """Clusters of similar directions: k-means (scikit-learn) over unit vectors.
 
-    Another machine may round another way: where the same batches matter, compute once and keep the numbers.
+    Rounding differs between machines: if the same batches matter, compute the clusters once and save them.
 
     Args:
         embeddings: (N, D), such as `model.encode` of the anchors. With about N / (4 · batch size) clusters, most
@@ -71,16 +71,16 @@ class _RowBatchSampler(DefaultBatchSampler):
 class ClusterBatchSampler(_RowBatchSampler):
     """Batches of one cluster each, so that the negatives in a batch are hard: a row's neighbours.
 
-    Every row comes once an epoch. Rows of a cluster are shuffled and cut into full batches; what is left over of all
-    clusters fills mixed batches; the order of the batches is shuffled, the incomplete one last. All of it depends on
-    seed and epoch alone: it is the same in every process and after a resume. (On several processes, and before
-    transformers 5.17, stock does not tell a batch sampler the epoch when it resumes in the middle of one: resume at an
-    epoch's end there.)
+    Every row comes once per epoch. Rows of a cluster are shuffled and cut into full batches; the leftover rows of all
+    clusters fill mixed batches; the order of the batches is shuffled, with an incomplete one last. All of it depends
+    only on seed and epoch: it is the same in every process and after a resume. (With several processes, or before
+    transformers 5.17, the stock trainer does not pass the epoch to a batch sampler when it resumes within one: resume
+    at the end of an epoch there.)
 
-    Near anchors share answers more often than others, so false negatives are more frequent too. A loss that masks
-    repeated texts, as `SupConNLILoss` does, knows the literal ones.
+    Similar anchors share answers more often than others, so false negatives are more frequent, too. A loss that masks
+    repeated texts, such as `SupConNLILoss`, excludes the literal ones.
 
-    Source: TAS-B, arXiv 2104.06967 (topic-aware sampling: k-means over queries); that what is left over is mixed is
+    Source: TAS-B, arXiv 2104.06967 (topic-aware sampling: k-means over queries); mixing the leftover rows is
     *inferred*.
 
     Args:
@@ -131,12 +131,12 @@ class ClusterBatchSampler(_RowBatchSampler):
 class CurriculumBatchSampler(_RowBatchSampler):
     """From rows with easy negatives to rows with hard ones, in every epoch.
 
-    Every row comes once an epoch, in the order of hardness, shuffled over `window` rows: no row comes `window` places
-    or more before or after its rank, so that epochs differ and the order stays. It depends on seed and epoch alone: the
-    same in every process and after a resume, with the exception that `ClusterBatchSampler` names.
+    Every row comes once per epoch, in the order of hardness, shuffled within `window` rows: no row is `window` places
+    or more away from its rank, so that epochs differ but the order remains. It depends only on seed and epoch: it is
+    the same in every process and after a resume, with the exception that `ClusterBatchSampler` names.
 
-    A curriculum over the whole training is one epoch of it. In several epochs, each begins with easy rows again: no
-    step depends on how long the training is meant to be.
+    For a curriculum over the whole training, train for one epoch: every epoch starts with easy rows again, so that no
+    step depends on the length of the training.
 
     Source: *inferred*; curriculum learning as in Bengio et al. 2009, in its simplest form.
 
@@ -145,8 +145,8 @@ class CurriculumBatchSampler(_RowBatchSampler):
         *args: Arguments of the stock `DefaultBatchSampler`, passed by the trainer. The incomplete batch has the hardest
             rows.
         hardness: (N,) numbers, such as those of `hardness`; larger is harder.
-        window: Rows, 1 or more. 1 is the strict order, many times the number of rows a plain shuffle; None is a tenth
-            of the rows.
+        window: Rows, 1 or more. 1 is the strict order, many times the number of rows a plain shuffle; None means a
+            tenth of the rows.
         **kwargs: Arguments of the stock `DefaultBatchSampler`; `seed` is the trainer's, `generator` is not used.
 
     Raises:

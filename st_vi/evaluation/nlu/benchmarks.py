@@ -1,4 +1,4 @@
-"""The language-understanding benchmarks of the ViCLSR paper as data, and how their files are read."""
+"""The language-understanding benchmarks of the ViCLSR paper, and a reader for their files."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _CANONICAL = {
 
 @dataclass(frozen=True)
 class NLUBenchmark:
-    """Where a benchmark's texts and labels are. Another layout is a ``dataclasses.replace`` away.
+    """The columns and labels of a benchmark. Use ``dataclasses.replace`` for another layout.
 
     Attributes:
-        name: Stands before every metric.
+        name: Put before every metric.
         kind: "pair" (two texts, one label), "single" (one text, one label) or "choice" (question, passage and
             two or more options, one of them right).
         columns: Role → column of the file. Roles: pair text1, text2, label; single text1, label; choice
             passage, question, options, label.
-        labels: Value in the file → label; None takes every string as it is. Not for "choice", where the answer
+        labels: Value in the file → label; None takes every string unchanged. Not for "choice", where the answer
             is a letter ("A" is the first option) or an index that counts from 0.
         metric: The metric that the paper reports.
-        hub_id: Dataset on the Hugging Face hub, None where there is none to download.
+        hub_id: Dataset on the Hugging Face Hub; None if there is none to download.
 
     Example:
         >>> from dataclasses import replace
@@ -103,15 +103,15 @@ distributed on request.
 
 
 def load_benchmark(benchmark: NLUBenchmark, path_or_hub_id: str | Path | None = None, split: str = "test") -> Dataset:
-    """Read a benchmark into canonical columns, every row checked.
+    """Read a benchmark into canonical columns, and check every row.
 
     Canonical columns: pair text1, text2, label (str); single text1, label (str); choice text1 (the question, then
     the passage), options (list of str), label (int, index of the right option).
 
     Args:
         benchmark: What to read.
-        path_or_hub_id: A file as for `st_vi.data.read_rows`, which is taken as the whole split; otherwise a
-            folder or Hub id for ``datasets.load_dataset``. None for the benchmark's own Hub id.
+        path_or_hub_id: A file for `st_vi.data.read_rows`, used as the whole split; otherwise a folder or Hub id for
+            ``datasets.load_dataset``. None takes the benchmark's own Hub id.
         split: Split of a folder or Hub dataset.
 
     Raises:
@@ -142,7 +142,7 @@ def load_benchmark(benchmark: NLUBenchmark, path_or_hub_id: str | Path | None = 
 
 
 def canonical_dataset(benchmark: NLUBenchmark, dataset: Dataset) -> Dataset:
-    """The rows in canonical columns; a dataset that has them already is only checked. Errors: `load_benchmark`."""
+    """The rows in canonical columns; a dataset that has them already is only checked. See `load_benchmark`."""
     if not isinstance(dataset, Dataset):
         raise ValueError(
             f"{benchmark.name}: expected a Dataset, got {type(dataset).__name__}; Dataset.from_list, from_pandas or "
@@ -162,7 +162,7 @@ def canonical_dataset(benchmark: NLUBenchmark, dataset: Dataset) -> Dataset:
 
 @dataclass(frozen=True)
 class _Row:
-    """One row on its way to canonical columns, so that every complaint can name its place."""
+    """One row on its way to canonical columns, with errors that name its place."""
 
     benchmark: NLUBenchmark
     values: Mapping[str, Any]
