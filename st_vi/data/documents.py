@@ -83,7 +83,7 @@ def document_texts(documents: Dataset, count: int, seed: int = 0, shares: Mappin
 
 
 def document_questions(documents: Dataset, count: int, seed: int = 0, per_document: int = 3) -> Dataset:
-    """Queries and the paragraphs that they ask for, up to three a document, one document after the other.
+    """Queries and the paragraphs that they ask for, up to three per document, one document after the other.
 
     By chance a query is a question of a sentence of the paragraph (`question`), its title and section, or a sentence
     or clause that is then mostly missing from the paragraph. With `ClusterBatchSampler` over the column `document`
@@ -93,7 +93,7 @@ def document_questions(documents: Dataset, count: int, seed: int = 0, per_docume
         documents: See `document_texts`; an optional column subject groups documents, such as those of one law.
         count: How many rows, at most.
         seed: Another seed draws others.
-        per_document: Rows a document, at most.
+        per_document: Rows per document, at most.
 
     Returns:
         Columns anchor (the query), positive (the paragraph, at most 640 characters), document and kind.

@@ -53,7 +53,7 @@ def teacher_scores_of(row: Mapping[str, Any], candidates: Sequence[str], at: int
     """A teacher's scores, one for each candidate; NaN for one that is missing, None where all are.
 
     Raises:
-        ValueError: They are not one number a candidate.
+        ValueError: They are not one number per candidate.
     """
     scores = row.get("teacher_scores")
     if is_missing(scores):

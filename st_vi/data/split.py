@@ -15,7 +15,7 @@ from st_vi.text import comparison_key
 
 
 def split_by_anchor(dataset: Rows, test_size: float = 0.2, anchor: str | None = None, seed: int = 0) -> DatasetDict:
-    """Split rows into "train" and "test" so that no anchor stands on both sides.
+    """Split rows into "train" and "test" so that no anchor is on both sides.
 
     The side is a hash of the seed and the anchor's `st_vi.text.comparison_key`: it depends neither on the order of the
     rows nor on other rows, so several sets split with one seed share no anchor across sides either. Where a row has

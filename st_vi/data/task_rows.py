@@ -75,7 +75,7 @@ def check_task_rows(
     Raises:
         ValueError: A missing column, an unknown task, neither text nor image, a text with one of Qwen2-VL's tokens
             for images in it, a score that is missing or not in [0, 1] on a task that needs one, teacher scores that
-            are missing on such a task or not one finite number a candidate, a teacher's vector of another size, or
+            are missing on such a task or not one finite number per candidate, a teacher's vector of another size, or
             none in a row of a task that needs one, an option that is no text, a bad image, or another `bad_image`.
             Names column, row (from 0) and value.
 

@@ -25,7 +25,7 @@ class Evaluator(BaseEvaluator, ABC):
         kind: First part of the name of the CSV file, as in "nli_similarity_evaluation_dev_results.csv".
         primary_metric: The metric that picks the best checkpoint, without `name`; None for none.
         name: Put before every metric, as in the stock evaluators.
-        batch_size: Inputs a batch.
+        batch_size: Inputs per batch.
         show_progress_bar: Show the progress of encoding.
         write_csv: Add a line to a CSV file when an output path is given.
     """

@@ -29,7 +29,7 @@ class CompositionEvaluator(Evaluator):
         negatives: N texts, each with similar words and another meaning.
         kinds: The kind of each probe, any name but "composition"; None if there is only one kind.
         name: Put before every metric, as in the stock evaluators.
-        batch_size: Texts a batch.
+        batch_size: Texts per batch.
         show_progress_bar: Show the progress of encoding.
         write_csv: Add a line to a CSV file when an output path is given.
 

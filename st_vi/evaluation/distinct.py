@@ -23,14 +23,14 @@ def encode_distinct(
     method: Method = "encode",
     **settings: Any,
 ) -> list[np.ndarray]:
-    """Encode every distinct input of the columns once; float32 arrays (len(column), D), one a column.
+    """Encode every distinct input of the columns once; float32 arrays (len(column), D), one per column.
 
     All texts go to the model in one call. Pictures are decoded one batch at a time.
 
     Args:
         model: The encoder.
         columns: Texts, or any stock inputs; those with pictures are looked up when their batch comes.
-        batch_size: Inputs a batch.
+        batch_size: Inputs per batch.
         show_progress_bar: Show the progress of encoding.
         keys: The `content_key` of every input, where they are known already.
         method: The method of the model that encodes.

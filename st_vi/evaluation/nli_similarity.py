@@ -36,7 +36,7 @@ class NLISimilarityEvaluator(Evaluator):
         hypotheses: N texts.
         labels: N of "entailment", "neutral" and "contradiction".
         name: Put before every metric, as in the stock evaluators.
-        batch_size: Texts a batch.
+        batch_size: Texts per batch.
         show_progress_bar: Show the progress of encoding.
         write_csv: Add a line to a CSV file when an output path is given.
 

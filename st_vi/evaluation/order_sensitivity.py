@@ -33,7 +33,7 @@ class OrderSensitivityEvaluator(Evaluator):
         positives: N texts. With anchor and positive the same, only a model blind to order fails.
         perturbations: N lists of texts; a list may be empty.
         name: Put before every metric, as in the stock evaluators.
-        batch_size: Texts a batch.
+        batch_size: Texts per batch.
         show_progress_bar: Show the progress of encoding.
         write_csv: Add a line to a CSV file when an output path is given.
 

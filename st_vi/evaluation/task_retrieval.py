@@ -42,7 +42,7 @@ class TaskRetrievalEvaluator(Evaluator):
         options: N lists of wrong answers, or None.
         prompt_names: Task to the name of the model's prompt for its anchors; None encodes all without.
         name: Put before every metric.
-        batch_size: Inputs a batch.
+        batch_size: Inputs per batch.
         show_progress_bar: Show the progress, task by task.
         write_csv: Add a line to a CSV file when an output path is given.
 

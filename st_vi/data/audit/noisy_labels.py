@@ -98,7 +98,7 @@ def label_suspects(
         folds: 2 or more; every class needs as many different premises.
         limit: The number of suspects to return; None returns all.
         seed: Seed of the folds.
-        batch_size: Texts a batch.
+        batch_size: Texts per batch.
         show_progress_bar: Show the progress of encoding.
 
     Raises:
@@ -172,7 +172,7 @@ def score_suspects(
         folds: 2 or more, and no more than rows.
         limit: The number of rows to return; None returns all.
         seed: Seed of the folds.
-        batch_size: Texts a batch.
+        batch_size: Texts per batch.
         show_progress_bar: Show the progress of encoding.
 
     Raises:

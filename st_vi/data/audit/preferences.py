@@ -79,7 +79,7 @@ def preference_strength(
         soften_below: ≤ margin_above.
         margin_above: ≥ soften_below.
         negative: The column; None takes the only one whose name begins with "negative".
-        batch_size: Texts a batch.
+        batch_size: Texts per batch.
         show_progress_bar: Show the progress of encoding.
 
     Raises:

@@ -28,7 +28,7 @@ class ContrastiveInformation:
     Attributes:
         hardness: How close the negatives are to the positives, in [0, 1].
         safety: Share of negatives that are not suspected to be false negatives, in [0, 1].
-        negatives: K, the number of negatives in each row.
+        negatives: K, the number of negatives per row.
 
     Example:
         >>> from st_vi.data.audit.quality import ContrastiveInformation
@@ -69,7 +69,7 @@ def effective_contrastive_information(
         teacher: The model that determines the safety; None takes `model`.
         absolute_margin: See `information_from_similarities`.
         relative_margin: See `information_from_similarities`.
-        batch_size: Texts a batch.
+        batch_size: Texts per batch.
         show_progress_bar: Show the progress of encoding.
 
     Raises:

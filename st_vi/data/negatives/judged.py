@@ -32,11 +32,11 @@ def hardness(
     Args:
         dataset: Rows with anchor, positive and one or more columns that begin with "negative".
         model: Any model of texts; anchors are encoded by `encode_query`, the rest by `encode_document`.
-        batch_size: Texts a batch. Every distinct text is encoded once.
+        batch_size: Texts per batch. Every distinct text is encoded once.
         show_progress_bar: Show the progress of encoding.
 
     Returns:
-        (N,), one number a row, in the order of the rows; in [−2, 2] for cosines.
+        (N,), one number per row, in the order of the rows; in [−2, 2] for cosines.
 
     Raises:
         ValueError: No negatives, or rows that `check_triplets` refuses.
@@ -82,7 +82,7 @@ def drop_false_negatives(
         absolute_margin: In units of the model's similarity; None leaves this rule out.
         relative_margin: Share of the positive's similarity; None leaves this rule out.
         missing_negative: A row that loses all its negatives: keep it as a "pair", or "skip" it.
-        batch_size: Texts a batch. Every distinct text is encoded once.
+        batch_size: Texts per batch. Every distinct text is encoded once.
         show_progress_bar: Show the progress of encoding.
 
     Returns:

@@ -33,7 +33,7 @@ class ToleranceByClassEvaluator(Evaluator):
         texts: N texts.
         labels: N classes; two labels are the same class when they print the same.
         name: Put before every metric, as in the stock evaluators.
-        batch_size: Texts a batch.
+        batch_size: Texts per batch.
         show_progress_bar: Show the progress of encoding.
         write_csv: Add a line to a CSV file when an output path is given.
 

@@ -34,7 +34,7 @@ class GeometryEvaluator(Evaluator):
         y: N stock inputs, the partner of each x, such as positives or pictures of captions; or None.
         labels: The class of each x; or None.
         name: Put before every metric.
-        batch_size: Inputs a batch.
+        batch_size: Inputs per batch.
         prompt_name: Name of the model's prompt for x; None encodes without.
         show_progress_bar: Show the progress of encoding.
         write_csv: Add a line to a CSV file when an output path is given.

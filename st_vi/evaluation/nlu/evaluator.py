@@ -46,7 +46,7 @@ class NLUEvaluator(Evaluator):
         test: Rows to predict.
         protocol: "probe" or "finetune".
         seed: Seed of the classifier, its dropout and its order of rows.
-        batch_size: Rows a batch.
+        batch_size: Rows per batch.
         epochs: Epochs of fine-tuning.
         learning_rate: Learning rate of fine-tuning.
         show_progress_bar: Show the progress of encoding or training.

@@ -1,6 +1,6 @@
 """Classifiers built on an encoder: a probe on frozen embeddings, or fine-tuning with a head.
 
-Both protocols take rows in the canonical columns of `load_benchmark` and return one prediction a test row: a label,
+Both protocols take rows in the canonical columns of `load_benchmark` and return one prediction per test row: a label,
 or the position of the chosen option.
 """
 
