@@ -48,7 +48,7 @@ class MixedTaskCollator(BaseDataCollator):
 
     Raises:
         ValueError: No rows, an unknown task, a missing column, neither text nor image, a score that is not in [0, 1],
-            teacher scores that are not one number per candidate, teacher vectors of different sizes or with anything but
+            teacher scores that are not one number per candidate, teacher vectors of different sizes or with other than
             finite numbers, or a setting out of range. Names column and row.
 
     Example:
