@@ -72,7 +72,7 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from st_vi.evaluation.geometry import nearest_neighbours
-from st_vi.viz.maps import project, scatter
+from st_vi.viz import project, scatter
 from st_vi.viz.theme import styled
 
 words = torch.tensor(TfidfVectorizer(token_pattern=r"\w+", sublinear_tf=True).fit_transform(passages).toarray())

@@ -19,8 +19,7 @@ from st_vi.cli.quiet import one_bar
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from st_vi.encoding.search import Found, SearchIndex
-    from st_vi.encoding.search.index import Side
+    from st_vi.encoding.search.index import Found, SearchIndex, Side
 
 _WIDTH = 300  # characters of a passage that are shown
 

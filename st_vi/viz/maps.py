@@ -12,10 +12,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from st_vi.viz.projection import Projection, project
+from st_vi.viz.projection import Projection
 from st_vi.viz.theme import COLOURS, SEQUENTIAL, styled
-
-__all__ = ["Projection", "project", "scatter", "side_by_side"]
 
 SYMBOLS = {
     "circle": "●",

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from st_vi.viz.maps import SYMBOLS, looks_of, project, sample_rows, scatter, side_by_side
-from st_vi.viz.projection import Projection
+from st_vi.viz.maps import SYMBOLS, looks_of, sample_rows, scatter, side_by_side
+from st_vi.viz.projection import Projection, project
 
 
 @pytest.fixture

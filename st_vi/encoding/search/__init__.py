@@ -9,20 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
-    "Found": "st_vi.encoding.search.index",
-    "FoundPicture": "st_vi.encoding.search.pictures",
     "Passage": "st_vi.encoding.search.passages",
     "PictureIndex": "st_vi.encoding.search.pictures",
     "SearchIndex": "st_vi.encoding.search.index",
     "read_passages": "st_vi.encoding.search.passages",
 }
 
-__all__ = ["Found", "FoundPicture", "Passage", "PictureIndex", "SearchIndex", "read_passages"]
+__all__ = ["Passage", "PictureIndex", "SearchIndex", "read_passages"]
 
 if TYPE_CHECKING:
-    from st_vi.encoding.search.index import Found, SearchIndex
+    from st_vi.encoding.search.index import SearchIndex
     from st_vi.encoding.search.passages import Passage, read_passages
-    from st_vi.encoding.search.pictures import FoundPicture, PictureIndex
+    from st_vi.encoding.search.pictures import PictureIndex
 
 
 def __getattr__(name: str) -> Any:

@@ -19,8 +19,8 @@ from st_vi.evaluation import geometry
 from st_vi.evaluation.geometry.neighbours import shared_neighbours
 from st_vi.stock.figures import LiveFigure
 from st_vi.viz.distributions import beside, similarity_histogram, spectrum
-from st_vi.viz.maps import Projection, project, side_by_side
-from st_vi.viz.projection import Method, as_rows
+from st_vi.viz.maps import side_by_side
+from st_vi.viz.projection import Method, Projection, as_rows, project
 from st_vi.viz.tables import summary_table
 from st_vi.viz.widgets.explorer import Explorer
 from st_vi.viz.widgets.linked_maps import LinkedMaps

@@ -16,7 +16,8 @@ from torch import Tensor
 from st_vi.stock.figures import LiveFigure
 from st_vi.text import comparison_key
 from st_vi.viz.lasso import drawn_lines, inside
-from st_vi.viz.maps import Projection, marker_style, point_trace, sample_rows, side_by_side, with_axes
+from st_vi.viz.maps import marker_style, point_trace, sample_rows, side_by_side, with_axes
+from st_vi.viz.projection import Projection
 from st_vi.viz.tables import kept_share, legend, neighbour_table
 from st_vi.viz.theme import COLOURS, styled
 from st_vi.viz.widgets.explorer import Explorer

@@ -6,7 +6,8 @@ from plotly.callbacks import Points
 
 from st_vi.stock.figures import LiveFigure
 from st_vi.viz.lasso import drawn_lines
-from st_vi.viz.maps import SYMBOLS, Projection, looks_of
+from st_vi.viz.maps import SYMBOLS, looks_of
+from st_vi.viz.projection import Projection
 from st_vi.viz.tables import kept_share, legend, neighbour_table
 from st_vi.viz.widgets.linked_maps import LinkedMaps
 
