@@ -71,6 +71,24 @@ class MixedTaskCollator(BaseDataCollator):
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate rows into one batch; see the class."""
+        batch: dict[str, Any] = {"label": self.labels(features)}
+        if "dataset_name" in features[0]:
+            batch["dataset_name"] = features[0]["dataset_name"]
+        by_name = {task.name: task for task in self.tasks}
+        prefixes = [self._prefix(row, by_name[row["task"]]) for row in features]
+        for column in ("anchor", *candidate_columns(features[0])):
+            has_prefix = self.prefix_side == "both" or self.prefix_side == column
+            inputs = []
+            for number, (row, prefix) in enumerate(zip(features, prefixes, strict=True)):
+                try:
+                    inputs.append(model_input(row, column, prefix if has_prefix else ""))
+                except ValueError as error:
+                    raise ValueError(f"row {number} of the batch, column {column!r}: {error}") from error
+            batch |= {f"{column}_{key}": value for key, value in self.preprocess_fn(inputs).items()}
+        return batch
+
+    def labels(self, features: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+        """The labels of rows alone; see the class. Their texts and pictures are not read."""
         if not features:
             raise ValueError("there are no rows to make a batch of")
         index = {task.name: number for number, task in enumerate(self.tasks)}
@@ -86,25 +104,11 @@ class MixedTaskCollator(BaseDataCollator):
         for number, (task, row) in enumerate(zip(tasks, features, strict=True)):
             at, scores = f"{number} of the batch", [nan] * len(candidates) if taught else []
             labels.append([task, score_of(row, at), *(teacher_scores_of(row, candidates, at) or scores)])
-        batch: dict[str, Any] = {"label": torch.tensor(labels)}
-        if any(f"{column}_teacher" in row for row in features for column in ("anchor", *candidates)):
-            unknown_scores = torch.full((len(features), 0 if taught else len(candidates)), nan)
-            vectors = _teacher_vectors(features, ("anchor", *candidates))
-            batch["label"] = torch.cat([batch["label"], unknown_scores, vectors], dim=1)
-        if "dataset_name" in features[0]:
-            batch["dataset_name"] = features[0]["dataset_name"]
-
-        prefixes = [self._prefix(row, self.tasks[task]) for row, task in zip(features, tasks, strict=True)]
-        for column in ("anchor", *candidates):
-            has_prefix = self.prefix_side == "both" or self.prefix_side == column
-            inputs = []
-            for number, (row, prefix) in enumerate(zip(features, prefixes, strict=True)):
-                try:
-                    inputs.append(model_input(row, column, prefix if has_prefix else ""))
-                except ValueError as error:
-                    raise ValueError(f"row {number} of the batch, column {column!r}: {error}") from error
-            batch |= {f"{column}_{key}": value for key, value in self.preprocess_fn(inputs).items()}
-        return batch
+        columns = ("anchor", *candidates)
+        if not any(f"{column}_teacher" in row for row in features for column in columns):
+            return torch.tensor(labels)
+        unknown_scores = torch.full((len(features), 0 if taught else len(candidates)), nan)
+        return torch.cat([torch.tensor(labels), unknown_scores, _teacher_vectors(features, columns)], dim=1)
 
     def _prefix(self, row: Mapping[str, Any], task: Task) -> str:
         # By the row and not by chance: data loaders draw ahead, so that after a resume chance would fall otherwise.

@@ -122,12 +122,10 @@ def _rehearse(rows: Dataset, loss: DLELoss, model: SentenceTransformer) -> None:
     """Compute the loss of one row of every task with vectors of ones, so that terms report missing columns."""
     tasks = rows["task"][:]
     first = rows.select(sorted(tasks.index(name) for name in set(tasks)))
-    texts = ("anchor", *candidate_columns(rows.column_names))
     first = first.remove_columns([name for name in first.column_names if name.endswith("_image")])
-    collate = MixedTaskCollator(lambda inputs: {"inputs": inputs}, tasks=loss.tasks)
-    batch = collate([row | {text: row[text] or "a picture" for text in texts} for row in first])
+    labels = MixedTaskCollator(model.preprocess, tasks=loss.tasks).labels(list(first))
     alone = copy(loss)
     alone.gather_across_devices, alone.observer = False, None
     vectors = torch.ones(len(first), model.get_embedding_dimension() or 1)
     with torch.no_grad():
-        alone.compute_loss_from_embeddings([vectors] * len(texts), batch["label"])
+        alone.compute_loss_from_embeddings([vectors] * (1 + len(candidate_columns(rows.column_names))), labels)
