@@ -126,7 +126,7 @@ def distill_vipolyqwen(
 
     Args:
         teacher: A text encoder, such as "vi-mini".
-        documents: Gives data sets of paragraphs, with columns title and text; called where they are needed.
+        documents: Gives datasets of paragraphs, with columns title and text; called where they are needed.
         output: A folder.
         shares: Share of each set of documents; None for equal shares.
         texts: Further texts for the first stage, such as everyday language.
