@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from random import Random
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageEnhance
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
-def look(picture: Image.Image, random: Random, size: int) -> np.ndarray:
+def look(picture: Image, random: Random, size: int) -> np.ndarray:
     """The picture on a square of `size` pixels: (size, size, 3) of 8 bits.
 
     Paper, size (60 to 100 of 100), place, angle (up to 15 degrees to either side) and brightness are drawn from
@@ -19,6 +22,8 @@ def look(picture: Image.Image, random: Random, size: int) -> np.ndarray:
         random: Decides.
         size: Pixels.
     """
+    from PIL import Image, ImageEnhance
+
     dark = random.random() < 0.25
     paper = tuple(random.randint(0, 70) if dark else random.randint(180, 255) for _ in range(3))
     side = round(size * random.uniform(0.6, 1.0))
@@ -31,6 +36,8 @@ def look(picture: Image.Image, random: Random, size: int) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def fitted(picture: Image.Image, size: int) -> np.ndarray:
+def fitted(picture: Image, size: int) -> np.ndarray:
     """The picture stretched to a square of `size` pixels."""
+    from PIL import Image
+
     return np.asarray(picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
@@ -23,6 +23,9 @@ from st_vi.recipes.sight.letters import cell_tokens, phrase, reading_losses
 from st_vi.recipes.sight.looks import fitted, look
 from st_vi.recipes.sight.pixels import Reader
 from st_vi.recipes.sight.tower import picture_vectors
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SCENE_PIXELS = 112
 TEMPERATURE = 0.05
@@ -143,7 +146,7 @@ class Seeing:
         self.targets = Remembered(self.teacher)
         self.table = self.model[0].model.get_input_embeddings().weight  # type: ignore[union-attr,operator]
         self.lengths = [len(text) for text in self.texts]
-        self.opened: dict[Path, Image.Image] = {}
+        self.opened: dict[Path, Image] = {}
 
     def lines(self, random: Random, cells: int = 384) -> dict[str, Tensor]:
         """Pictures of phrases, sentences and paragraphs."""
@@ -263,7 +266,9 @@ class Seeing:
             return prefix, [random.choice(wordings) for _ in range(count)]
         return (prefix if kind < share + 0.1 else None), [None] * count
 
-    def _open(self, file: Path) -> Image.Image:
+    def _open(self, file: Path) -> Image:
+        from PIL import Image
+
         if file not in self.opened:
             picture = Image.open(file).convert("RGBA")
             picture.thumbnail((128, 128))
