@@ -52,9 +52,9 @@ class Stage:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("text", 1800, 1e-3),
-    Stage("letters", 1500, 2e-3),
-    Stage("seeing", 3000, 1e-3, (("visual", 1.0), ("", 0.5))),
+    Stage("text", 1200, 1e-3),
+    Stage("letters", 2000, 2e-3),
+    Stage("seeing", 8500, 1e-3, (("visual", 1.0), ("", 0.5))),
 )
 """Text; what is written in a cell; pictures. In the last one the language model learns at half the rate."""
 
@@ -110,11 +110,12 @@ def distill_vipolyqwen(
 
     1. **text**: texts of the documents and of what will be seen, half of them typed in other ways (`vary`), and
        questions with their paragraphs. The token embeddings begin as the teacher's vectors of the tokens.
-    2. **letters**: drawn phrases. A visual token should be the embedding of what is written in its cell
-       (`reading_losses`), so that the language model reads pictures with what it knows of text. Only the tower trains.
+    2. **letters**: drawn phrases, half of them in black on white. A patch should tell the letters in it, and a visual
+       token be the embedding of what is written in its cell (`reading_losses`), so that the language model reads
+       pictures with what it knows of text. Only the tower trains.
     3. **seeing**: pictures of phrases, sentences and paragraphs, scenes with captions, questions and dialogues, named
-       pictures, questions about pictures; each has the vector of its text, or of its answer. A fifth of the batches
-       are those of the first stage.
+       pictures, questions about pictures; each has the vector of its text, or of its answer. Four tenths of the
+       batches are those of the first two stages.
 
     The regression is cosine and similarities on text, cosine and the choice among the texts of the batch on pictures;
     no negatives are drawn through the model. The paper's own terms come after it: `train_vipolyqwen` takes the result.
