@@ -12,25 +12,7 @@ from st_vi.recipes.examples.text_models import example_text_model
 MODEL = None  # or a folder or a name on the hub
 
 model = load(MODEL) if MODEL else example_text_model()  # vi-mini with a new pooling, trained here the first time
-
-# %% [markdown]
-# ## Try it
-#
-# - **text**: write your own. An empty or a very long one is answered with a notice.
-# - **prefix** and **prefix in pool**: the prefix also changes the other tokens through the backbone, so taking it out
-#   of the pool is not the same as not writing it.
-# - **strip diacritics**: "Hà Nội" becomes "Ha Noi". Words that the tokenizer knew fall apart into pieces.
-# - **temperature**: softmax(u / T). 1 is the model; small values look at one token, large ones make a mean.
-# - **unit** "token" shows sub-words.
-# - **delete** a unit, or click its bar: the text is encoded again without it, and the drift 1 − cos of the embedding
-#   stands beside that of deleting another unit. Of a long text, the first 64 units can be deleted.
-
-# %%
-from st_vi.viz.widgets.pool_explorer import PoolExplorer
-
-sentence = "Sáng nay Hà Nội mưa rào nên phố Khâm Thiên ngập sâu, nhiều xe chết máy."
-explorer = PoolExplorer(model, text=sentence)
-explorer
+model.max_seq_length = min(model.max_seq_length, 128)  # below, a text is encoded again for each of its syllables
 
 # %% [markdown]
 # ## The weights as numbers
@@ -46,6 +28,7 @@ import plotly.graph_objects as go
 from st_vi.inspection.attention import effective_number, pool_texts, units
 from st_vi.viz.theme import COLOURS, styled
 
+sentence = "Sáng nay Hà Nội mưa rào nên phố Khâm Thiên ngập sâu, nhiều xe chết máy."
 prefix = next(filter(None, model.prompts.values()), "")
 (view,) = pool_texts(model, [sentence], prompt=prefix)
 tokens = units(view, by="token")
@@ -56,7 +39,7 @@ print(f"The heaviest token has {max(times_uniform):.1f} times its equal share, t
 figure = go.Figure(go.Bar(y=times_uniform, marker_color=COLOURS[0]))
 figure.update_xaxes(tickvals=list(range(len(tokens))), ticktext=[unit.text for unit in tokens])
 figure.update_yaxes(title="weight · n")
-figure.add_hline(1, line_dash="dash", annotation_text="1/n each")
+figure.add_hline(1, line_dash="dash", annotation_text="1/n each", annotation_position="top left")
 styled(figure, "Weight of each token; the line is a plain mean")
 
 # %% [markdown]
@@ -101,7 +84,7 @@ for name, value in ratio.items():
     print(f"{name}: a function word's token weighs {value:.2f} times as much as another word's.")
 figure = go.Figure([go.Bar(x=list(of), y=list(of.values()), name=name) for name, of in kinds.items()])
 figure.update_yaxes(title="weight · n")
-figure.add_hline(1, line_dash="dash", annotation_text="1/n each")
+figure.add_hline(1, line_dash="dash", annotation_text="1/n each", annotation_position="top left")
 styled(figure, f"Weight of a token, mean over {len(held_out)} sentences")
 
 # %% [markdown]
@@ -141,6 +124,24 @@ means = {name: fmean(values) for name, values in drifts.items()}
 times = means["largest weight"] / means["any syllable"]
 print(f"Deleting the heaviest syllable moves the embedding {times:.1f} times as far as deleting one at random.")
 styled(go.Figure(go.Bar(x=list(means), y=list(means.values()))), "Drift 1 − cos, by the deleted syllable")
+
+# %% [markdown]
+# ## Try it
+#
+# - **text**: write your own. An empty or a very long one is answered with a notice.
+# - **prefix** and **prefix in pool**: the prefix also changes the other tokens through the backbone, so taking it out
+#   of the pool is not the same as not writing it.
+# - **strip diacritics**: "Hà Nội" becomes "Ha Noi". Words that the tokenizer knew fall apart into pieces.
+# - **temperature**: softmax(u / T). 1 is the model; small values look at one token, large ones make a mean.
+# - **unit** "token" shows sub-words.
+# - **delete** a unit, or click its bar: the text is encoded again without it, and the drift 1 − cos of the embedding
+#   stands beside that of deleting another unit. Of a long text, the first 64 units can be deleted.
+
+# %%
+from st_vi.viz.widgets.pool_explorer import PoolExplorer
+
+explorer = PoolExplorer(model, text=sentence)
+explorer
 
 # %% [markdown]
 # ## What to take from it

@@ -41,19 +41,22 @@ def test_what_it_computes(execute):
     assert len([cell for cell in notebook.cells if cell.cell_type == "code"]) - 1 <= 8
 
 
+EXPLORER = 3  # after three plain figures
+
+
 def test_in_the_browser(open_notebook):
     notebook = open_notebook("01_where_does_the_pool_look")
     notebook.screenshot("before")
-    model = notebook.data(0, 0, "y")
-    with notebook.changes(figure=0):
+    model = notebook.data(EXPLORER, 0, "y")
+    with notebook.changes(figure=EXPLORER):
         notebook.slide("temperature", "ArrowLeft", presses=5)
-    assert max(notebook.data(0, 0, "y")) > max(model)
-    with notebook.changes(figure=0):
+    assert max(notebook.data(EXPLORER, 0, "y")) > max(model)
+    with notebook.changes(figure=EXPLORER):
         notebook.slide("temperature", "ArrowRight", presses=5)
     with notebook.changes(selector="#st-vi-tokens"):
         notebook.toggle("prefix in pool")
-    assert notebook.data(0, 0, "y")[1:3] == [0, 0]
-    with notebook.changes(figure=0):
+    assert notebook.data(EXPLORER, 0, "y")[1:3] == [0, 0]
+    with notebook.changes(figure=EXPLORER):
         notebook.toggle("prefix in pool")
 
     with notebook.changes(selector="#st-vi-tokens"):
@@ -61,31 +64,31 @@ def test_in_the_browser(open_notebook):
     assert "Without “mưa”" in notebook.text("#st-vi-pool")
     notebook.screenshot("deleted")
     with notebook.changes(selector="#st-vi-pool"):
-        notebook.click_at(0, (4 + 0.6) / (len(model) + 0.2), 0.97)  # the fifth bar
+        notebook.click_at(EXPLORER, (4 + 0.6) / (len(model) + 0.2), 0.97)  # the fifth bar
     assert "Without “nay”" in notebook.text("#st-vi-pool")
-    with notebook.changes(figure=0):
+    with notebook.changes(figure=EXPLORER):
         notebook.select("unit", "token")
     assert "Kh" in notebook.text("#st-vi-drift").split()
 
-    with notebook.changes(figure=0):
+    with notebook.changes(figure=EXPLORER):
         notebook.toggle("strip diacritics")
     assert "Hà" not in notebook.text("#st-vi-tokens")
     notebook.screenshot("stripped")
-    with notebook.changes(figure=0):
+    with notebook.changes(figure=EXPLORER):
         notebook.toggle("strip diacritics")
-    with notebook.changes(figure=0):
+    with notebook.changes(figure=EXPLORER):
         notebook.select("prefix", "none")
-    with notebook.changes(figure=0):
+    with notebook.changes(figure=EXPLORER):
         notebook.fill("text", "Chị bán <b>phở</b> ở đầu ngõ nghỉ một hôm.")
     assert "<b>phở</b>" in notebook.text("#st-vi-tokens").replace("\n", "").replace(" ", "")
-    with notebook.changes(figure=0):
+    with notebook.changes(figure=EXPLORER):
         notebook.fill("text", "")
     assert "empty" in notebook.text(".st-vi-notice")
-    with notebook.changes(figure=0):
+    with notebook.changes(figure=EXPLORER):
         notebook.fill("text", "Trời mưa to. " * 90)
     assert "limit" in notebook.text(".st-vi-notice")
     notebook.screenshot("long")
-    with notebook.changes(figure=0):
+    with notebook.changes(figure=EXPLORER):
         notebook.fill("text", "Trời mưa to ở Hà Nội.")
     notebook.theme("dark")
     notebook.screenshot("dark")
