@@ -35,7 +35,8 @@ def distill_vipolyqwen_command(
     num_scenes: Annotated[int, typer.Option(min=1, help="pictures of shapes to draw")] = 6_000,
     text_steps: Annotated[int, typer.Option(min=1, help="of the first stage")] = 1_200,
     letters_steps: Annotated[int, typer.Option(min=1, help="of the second stage")] = 2_000,
-    seeing_steps: Annotated[int, typer.Option(min=1, help="of the third stage")] = 8_500,
+    seeing_steps: Annotated[int, typer.Option(min=1, help="of the third stage")] = 2_500,
+    reading_steps: Annotated[int, typer.Option(min=1, help="of the last stage")] = 5_000,
     seed: int = 0,
     resume: Annotated[bool, typer.Option(help="go on from what is in --output")] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="twice as fast on a processor, with a compiler")] = False,
@@ -51,7 +52,7 @@ def distill_vipolyqwen_command(
     from st_vi.data import read_rows
     from st_vi.recipes.sight.distil import STAGES, distill_vipolyqwen
 
-    steps = (text_steps, letters_steps, seeing_steps)
+    steps = (text_steps, letters_steps, seeing_steps, reading_steps)
     with interruptible(lambda: "run the same command with --resume to continue"):
         distill_vipolyqwen(
             teacher,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from st_vi.recipes.sight.base import MAX_PIXELS, SIZES, Teacher, small_vipolyqwe
 from st_vi.recipes.sight.half import HalfPrecision, Step, learn, write_record
 from st_vi.recipes.sight.letters import add_letters, alphabet, letters_step, remove_letters
 from st_vi.recipes.sight.scenes import scene_texts
-from st_vi.recipes.sight.seeing import Asked, Named, Scenes, Seeing
+from st_vi.recipes.sight.seeing import READING, SEEING, Asked, Named, Scenes, Seeing
 from st_vi.recipes.sight.text import Pairs, Texts, draw_pairs, draw_texts, kept_targets, text_step
 from st_vi.recipes.sight.tower import compile_layers
 from st_vi.recipes.vipolyqwen import build_vipolyqwen
@@ -30,6 +30,7 @@ from st_vi.text.variants import vary
 from st_vi.vocabulary.trim import check_vietnamese
 
 LOG = "log.jsonl"
+_NAMES = ("text", "letters", "seeing", "reading")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Stage:
     """What one stage trains with.
 
     Attributes:
-        name: "text", "letters" or "seeing".
+        name: "text", "letters", "seeing" or "reading".
         steps: Batches.
         learning_rate: At its highest, after `warm_up` steps; then down a cosine.
         rates: Part of a parameter's name → factor of its learning rate.
@@ -54,9 +55,11 @@ class Stage:
 STAGES: tuple[Stage, ...] = (
     Stage("text", 1200, 1e-3),
     Stage("letters", 2000, 2e-3),
-    Stage("seeing", 8500, 1e-3, (("visual", 1.0), ("", 0.5))),
+    Stage("seeing", 2500, 1e-3, (("visual", 1.0), ("", 0.5))),
+    Stage("reading", 5000, 1e-3, (("visual", 1.0), ("", 0.5))),
 )
-"""Text; what is written in a cell; pictures. In the last one the language model learns at half the rate."""
+"""Text; what is written in a cell; scenes and named pictures; all together with pictures of text. In the last two
+stages the language model learns at half the rate."""
 
 
 class Centred:
@@ -113,9 +116,9 @@ def distill_vipolyqwen(
     2. **letters**: drawn phrases, half of them in black on white. A patch should tell the letters in it, and a visual
        token be the embedding of what is written in its cell (`reading_losses`), so that the language model reads
        pictures with what it knows of text. Only the tower trains.
-    3. **seeing**: pictures of phrases, sentences and paragraphs, scenes with captions, questions and dialogues, named
-       pictures, questions about pictures; each has the vector of its text, or of its answer. Four tenths of the
-       batches are those of the first two stages.
+    3. **seeing**: scenes with captions, questions and dialogues, named pictures, questions about pictures; each has the
+       vector of its text, or of its answer.
+    4. **reading**: the same, with pictures of phrases, sentences and paragraphs, and the batches of the second stage.
 
     The regression is cosine and similarities on text, cosine and the choice among the texts of the batch on pictures;
     no negatives are drawn through the model. The paper's own terms come after it: `train_vipolyqwen` takes the result.
@@ -159,8 +162,8 @@ def distill_vipolyqwen(
         ...     "vi-mini", lambda: [read_rows("wiki.jsonl")], "outputs/poly-mini"
         ... )  # doctest: +SKIP
     """
-    if unknown := [stage.name for stage in stages if stage.name not in ("text", "letters", "seeing")]:
-        raise ValueError(f"there is no stage {unknown[0]!r}; there are text, letters and seeing")
+    if unknown := [stage.name for stage in stages if stage.name not in _NAMES]:
+        raise ValueError(f"there is no stage {unknown[0]!r}; there are {', '.join(_NAMES)}")
     output = Path(output)
     log = partial(write_record, output / LOG)
     settings = {"teacher": str(teacher), "base": base and str(base), "num_texts": num_texts, "num_pairs": num_pairs}
@@ -179,14 +182,16 @@ def distill_vipolyqwen(
 
     letters = letters_step(model, material.texts.texts, size=batch_size * 3 // 8)
 
-    def seeing() -> Step:
+    def pictures(shares: Mapping[str, float]) -> Step:
         scenes = Scenes(output / "scenes.npy", num_scenes, seed)
-        return Seeing(model, material.teacher, material.texts.texts, scenes, named, asked).step(words, letters)
+        seeing = Seeing(model, material.teacher, material.texts.texts, scenes, named, asked)
+        return seeing.step(words, letters, shares)
 
     steps: dict[str, Callable[[], Step]] = {
         "text": lambda: words,
         "letters": lambda: letters,
-        "seeing": seeing,
+        "seeing": lambda: pictures(SEEING),
+        "reading": lambda: pictures(READING),
     }
     for stage in stages:
         progress(f"{stage.name}: {stage.steps} steps")

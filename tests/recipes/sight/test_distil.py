@@ -62,7 +62,7 @@ def run(teacher, pictures, tmp_path_factory):
     output = tmp_path_factory.mktemp("run") / "out"
     named = [Named(pictures / f"{name}.png", (name,)) for name in NAMES]
     asked = [Asked(named[0].picture, "Đây là gì?", "Mặt trời.", ("Con mèo.",))]
-    stages = [replace(stage, steps=steps, warm_up=1) for stage, steps in zip(STAGES, (4, 3, 24), strict=True)]
+    stages = [replace(stage, steps=steps, warm_up=1) for stage, steps in zip(STAGES, (4, 3, 12, 16), strict=True)]
     options = {"named": named, "asked": asked, "stages": stages, **QUICK}
     return distill_vipolyqwen(teacher, documents, output, **options), output, options
 
@@ -70,7 +70,7 @@ def run(teacher, pictures, tmp_path_factory):
 def test_the_model_is_kept_and_all_kinds_are_learned(run):
     model, output, _ = run
     log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    assert {record["stage"] for record in log if "stage" in record} == {"text", "letters", "seeing"}
+    assert {record["stage"] for record in log if "stage" in record} == {"text", "letters", "seeing", "reading"}
     names = {name.rpartition("_")[0] for record in log for name in record if name.endswith("_cosine")}
     assert names >= {"text", "pair", "lines", "captions", "questions", "named"}
     again = load(output / "model", device="cpu")
@@ -130,7 +130,7 @@ def test_the_command(monkeypatch, pictures, tmp_path):
     assert given["args"][0] == "vi-mini" and given["args"][1]()[0].column_names == ["title", "text"]
     assert given["named"] == [Named(pictures / f"{NAMES[0]}.png", (NAMES[0], "sáng"))]
     assert given["asked"] == [Asked(pictures / f"{NAMES[0]}.png", "Đây là gì?", "Trời.", ("Mèo.",))]
-    assert [stage.steps for stage in given["stages"]] == [1200, 7, 8500]
+    assert [stage.steps for stage in given["stages"]] == [1200, 7, 2500, 5000]
 
 
 @pytest.mark.parametrize(
