@@ -55,8 +55,8 @@ class Stage:
 STAGES: tuple[Stage, ...] = (
     Stage("text", 1200, 1e-3),
     Stage("letters", 2000, 2e-3),
-    Stage("seeing", 2500, 1e-3, (("visual", 1.0), ("", 0.5))),
-    Stage("reading", 5000, 1e-3, (("visual", 1.0), ("", 0.5))),
+    Stage("seeing", 2500, 4e-4, (("visual", 1.0), ("", 0.5))),
+    Stage("reading", 5000, 6e-4, (("visual", 1.0), ("", 0.5))),
 )
 """Text; what is written in a cell; scenes and named pictures; all together with pictures of text. In the last two
 stages the language model learns at half the rate."""
