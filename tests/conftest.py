@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -66,6 +67,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.getreports("passed"):
         for text in (value for name, value in report.user_properties if name == "shown"):
             terminalreporter.write_line(str(text))
+
+
+@pytest.fixture(autouse=True)
+def garbage_of_its_own() -> None:
+    """Leave what is there by now out of garbage collection: the trainer collects after every training."""
+    gc.freeze()
 
 
 def tiny_tokenizer(max_length: int = 64) -> PreTrainedTokenizerFast:

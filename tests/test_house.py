@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path): path for path in sorted((ROOT / "st_vi").rglob("*.py"))}
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """The modules of this package that a file imports, at its top or in a function; not those for types alone."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -58,6 +60,7 @@ def room_of(module: str) -> str:
     return module.split(".")[1]
 
 
+@cache
 def arrows() -> dict[str, set[str]]:
     """Room → the rooms it imports. The front door, which names what users import, is in no room."""
     rooms: dict[str, set[str]] = {}

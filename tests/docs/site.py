@@ -103,7 +103,7 @@ def visit(browser: Any, address: str, root: str) -> Visit:
                 if not any(changes(page, figure, move) for move in moves):
                     seen.dead.append(f"{name} of figure {number}")
         page.set_viewport_size({"width": 375, "height": 800})
-        page.wait_for_timeout(300)
+        page.wait_for_timeout(300 if seen.figures else 50)
         seen.overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     return seen
 
@@ -121,7 +121,7 @@ def opened(
     try:
         page.goto(address, wait_until="load")
         page.wait_for_function(READY, timeout=180_000)
-        page.wait_for_timeout(300)
+        page.wait_for_timeout(300 if page.locator(FIGURE).count() else 50)
         yield page
     finally:
         page.close()

@@ -4,6 +4,7 @@
 Jupyter starts as a kernel: it imports nothing, stands for the forked one, passes signals on, and ends with it.
 """
 
+import gc
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ def serve(place: str) -> None:
     import st_vi.recipes.examples.text_models
     import st_vi.viz.widgets.explorer  # noqa: F401
 
+    gc.freeze()  # a kernel collects its own garbage, and not what was imported here
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them here
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(place)

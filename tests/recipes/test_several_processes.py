@@ -55,8 +55,7 @@ def weights(folder) -> Tensor:
 def test_two_processes_save_into_one_folder(tiny_base, tmp_path):
     train_on_two(tiny_base, tmp_path / "model", max_steps=4, save_strategy="steps", save_steps=1)
     for folder in (tmp_path / "model", tmp_path / "model" / "checkpoint-4"):
-        config = json.loads((folder / "config_sentence_transformers.json").read_text())
-        assert config["requirements"] == {"st-vi": ">=0.1"}
+        json.loads((folder / "config_sentence_transformers.json").read_text())  # whole, not half
         assert load(folder).encode("Trời mưa to.").shape == (32,)
 
 
