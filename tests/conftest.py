@@ -53,10 +53,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     With several workers (pytest-xdist), one has all of these. A file of fuzzed tests is one worker's, too: it counts.
     """
-    last = {"notebooks": 1, "docs": 2}
-    items.sort(key=lambda item: last.get(item.path.parent.name, 0))
+
+    def place(item: pytest.Item) -> int:
+        return 1 if item.path.parent.name == "notebooks" else 2 if item.path.name == "test_site.py" else 0
+
+    items.sort(key=place)
     for item in items:
-        if item.path.parent.name in last:
+        if place(item):
             item.add_marker(pytest.mark.xdist_group("browser"))
         if item.path.name.startswith("test_fuzz"):
             item.add_marker(pytest.mark.xdist_group(item.path.name))

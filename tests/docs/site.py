@@ -113,7 +113,8 @@ def opened(
     browser: Any, address: str, root: str, wrong: list[str], width: int = 1300, height: int = 1000, **options: Any
 ) -> Iterator[Any]:
     """A page whose figures are drawn; what goes wrong meanwhile is added to the list."""
-    page = browser.new_page(viewport={"width": width, "height": height}, **options)
+    page = browser.new_page(**options)
+    page.set_viewport_size({"width": width, "height": height})
     page.on("request", lambda one: one.url.startswith((root, "data:", "blob:")) or wrong.append(f"request: {one.url}"))
     page.on("response", lambda one: one.status >= 400 and wrong.append(f"{one.status}: {one.url}"))
     page.on("pageerror", lambda error: wrong.append(f"error: {error}"))

@@ -55,7 +55,9 @@ def site(tmp_path_factory):
 @pytest.fixture(scope="module")
 def visits(site, browser) -> dict[str, Visit]:
     """Every page, once."""
-    seen = {page: visit(browser, site.root + page, site.root) for page in site.pages()}
+    context = browser.new_context()  # keeps scripts from page to page
+    seen = {page: visit(context, site.root + page, site.root) for page in site.pages()}
+    context.close()
     size = sum(path.stat().st_size for path in site.folder.rglob("*") if path.is_file())
     record = {"build_seconds": site.seconds, "site_megabytes": size / 1e6}
     record["pages"] = {page: asdict(one) for page, one in seen.items()}

@@ -119,9 +119,14 @@ def open_notebook(request: pytest.FixtureRequest, browser: Any, lab: Any) -> Ite
     page.set_default_timeout(120_000)
     opened = []
 
-    def open_(name: str | Path) -> OpenNotebook:
+    def open_(name: str | Path, **shorter: str) -> OpenNotebook:
+        """Open it; `shorter` names code and what takes its place, where `execute` has seen the whole of it."""
         script = script_of(name)
-        (lab.root / f"{script.stem}.ipynb").write_text(text_of(script), encoding="utf-8")  # Lab saves: on a copy
+        text = text_of(script)
+        for code, instead in shorter.items():
+            assert code in text, f"{name} has no {code} any more"
+            text = text.replace(code, instead)
+        (lab.root / f"{script.stem}.ipynb").write_text(text, encoding="utf-8")  # Lab saves: on a copy
         opened.append(OpenNotebook(page, lab, script.stem))
         return opened[-1]
 

@@ -24,7 +24,7 @@ def test_what_it_computes(execute):
 
 
 def test_in_the_browser(open_notebook):
-    notebook = open_notebook("00_quickstart")
+    notebook = open_notebook("00_quickstart", **{"num_train_epochs=2": "max_steps=2"})
     after = notebook.data(0, 0, "z")
     for name in ("before", "after"):
         with notebook.changes(figure=0):

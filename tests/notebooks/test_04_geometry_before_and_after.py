@@ -56,7 +56,7 @@ def place_of_the_last_point_to_the_right(notebook):
 
 
 def test_in_the_browser(open_notebook):
-    notebook = open_notebook(NAME)
+    notebook = open_notebook(NAME, **{'sample_nli(\\"test\\")': 'sample_nli(\\"test\\").select(range(90))'})
     points = len(notebook.data(0, 0, "x"))
     notebook.screenshot("first")
 
