@@ -51,7 +51,8 @@ SENTENCES = [
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What needs a browser comes last, and the notebooks before the site, which shows what they gave.
 
-    With several workers (pytest-xdist), one has all of these. A file of fuzzed tests is one worker's, too: it counts.
+    With two workers (pytest-xdist), each has about half of the work: one most of the notebooks and the site, the other
+    two notebooks and all the rest. A file of fuzzed tests is one worker's, too: it counts.
     """
 
     def place(item: pytest.Item) -> int:
@@ -60,7 +61,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
     for item in items:
         if place(item):
-            item.add_marker(pytest.mark.xdist_group("browser"))
+            with_the_rest = item.path.name in ("test_02_image_patches.py", "test_05_loss_laboratory.py")
+            item.add_marker(pytest.mark.xdist_group("browser 2" if with_the_rest else "browser"))
         if item.path.name.startswith("test_fuzz"):
             item.add_marker(pytest.mark.xdist_group(item.path.name))
 

@@ -15,7 +15,7 @@ from playwright.sync_api import Locator, Page
 from tests.notebooks.lab import Lab
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
-ANSWERS = SCREENSHOTS / "answers.md"
+ANSWERS = SCREENSHOTS / f"answers{os.environ.get('PYTEST_XDIST_WORKER', '')}.md"
 PROMISE = 0.5
 """Seconds for an answer on a quiet machine. Whether it is kept is for the table in `ANSWERS` to tell: a test must not
 fail because others use the machine. So the limit is ten times the promise, and more where programs wait in line."""
