@@ -221,7 +221,8 @@ def test_what_a_page_shows_of_a_notebook(notebook_pages):
     assert "<code>10 %\n&lt;b&gt;\n" in text and "62 more lines" in text
     assert page.pictures == {"0.png": b"hi"} and 'src="0.png"' in picture
     assert "<table><tr><td>1" in table
-    assert page.has_figures and "Plotly.newPlot" in figure and "860" not in figure and "cdn" not in figure
+    assert page.has_figures and "Plotly.newPlot" in figure and "cdn" not in figure
+    assert ": 860" not in figure and ":860" not in figure
     assert (
         "not run" not in page.markdown and "without running" in notebook_pages.page_of(notebook, script, False).markdown
     )
