@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.sight --model outputs/poly-mini/model
 
-Paragraphs, emoji and questions are those of ``../shared/data`` that the training kept apart: titles by
+Paragraphs, emoji and questions are those of the folder ``ST_VI_DATA`` that the training kept apart: titles by
 `split_by_anchor`, emoji and questions by a hash of their text.
 """
 
