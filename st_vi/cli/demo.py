@@ -9,9 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from st_vi.cli.common import interruptible
-from st_vi.cli.options import (
-    refuse,
-)
+from st_vi.cli.options import refuse
 from st_vi.cli.quiet import one_bar
 
 

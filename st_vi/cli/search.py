@@ -91,10 +91,7 @@ def _pictures(
     """Asks for pictures."""
     from st_vi.encoding.search import PictureIndex
 
-    def progress(done: int, total: int) -> None:
-        typer.echo(f"\r{done} of {total} pictures", err=True, nl=done == total)
-
-    found = PictureIndex(folder, model, kept_in=index or _beside(folder), progress=progress)
+    found = PictureIndex(folder, model, kept_in=index or _beside(folder), show_progress_bar=True)
     typer.echo(f"{len(found.files):,} pictures", err=True)
 
     def ask(query: str) -> None:

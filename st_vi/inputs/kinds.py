@@ -143,11 +143,11 @@ def _is_picture_text(text: str) -> bool:
     lower = text.lower()
     if lower.startswith(_WEB):
         try:
-            return not re.search(r"\s", text) and urlparse(lower).path.endswith((*_COMMON, *_endings()))
+            return not re.search(r"\s", text) and urlparse(lower).path.endswith((*_COMMON, *picture_suffixes()))
         except ValueError:  # of a text that begins like an address
             return False
     like_path = _PATH.match(text) is not None
-    if not (like_path or lower.endswith((*_COMMON, *_endings()))) or lower.endswith(_VIDEO):
+    if not (like_path or lower.endswith((*_COMMON, *picture_suffixes()))) or lower.endswith(_VIDEO):
         return False
     if os.path.isfile(text):
         return True
@@ -163,8 +163,8 @@ def _like_path(text: str, endings: tuple[str, ...]) -> bool:
 
 
 @cache
-def _endings() -> tuple[str, ...]:
-    """Of the files that Pillow opens."""
+def picture_suffixes() -> tuple[str, ...]:
+    """Extensions of the files that Pillow opens, in lower case, such as ".png"."""
     from PIL import Image
 
     return tuple(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)

@@ -117,7 +117,7 @@ def test_a_run_that_was_killed_goes_on(model, tmp_path, monkeypatch):
     from st_vi.encoding.search import vectors
 
     monkeypatch.setattr(vectors, "_AT_ONCE", 2)
-    real, calls = VectorStore._write, []
+    real, calls = VectorStore.write, []
 
     def write(self, *args):
         if len(calls) == 1:
@@ -125,10 +125,10 @@ def test_a_run_that_was_killed_goes_on(model, tmp_path, monkeypatch):
         calls.append(1)
         real(self, *args)
 
-    monkeypatch.setattr(VectorStore, "_write", write)
+    monkeypatch.setattr(VectorStore, "write", write)
     with pytest.raises(KeyboardInterrupt):
         VectorStore(tmp_path, model).vectors(TEXTS)
-    monkeypatch.setattr(VectorStore, "_write", real)
+    monkeypatch.setattr(VectorStore, "write", real)
     model.encoded = 0
     np.testing.assert_allclose(
         VectorStore(tmp_path, model).vectors(TEXTS), VectorStore(tmp_path / "new", model).vectors(TEXTS), atol=1e-3

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
+from tqdm.auto import tqdm
 
-from st_vi.encoding.identity import model_identity
+from st_vi.encoding.search.vectors import KEY_BYTES, VectorStore
+from st_vi.inputs.kinds import picture_suffixes
 from st_vi.inputs.pictures import open_image
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,12 @@ class PictureIndex:
     """The vectors of all pictures in a folder and below.
 
     Args:
-        folder: Searched for files that end like pictures.
+        folder: Searched for all files that Pillow opens; names that begin with a dot are skipped.
         model: Encodes pictures and texts; a viPolyQwen.
-        kept_in: A folder for the vectors, so that a later call encodes only files that are new or changed; None keeps
-            nothing.
+        kept_in: A folder for the vectors (`VectorStore`), so that a later call encodes only pictures that are new;
+            None keeps nothing.
         batch_size: Pictures that are open at a time.
-        progress: Told of every batch: how many are done, and how many there are.
+        show_progress_bar: Whether to show a bar while pictures are encoded.
 
     Raises:
         ValueError: There is no such folder, or no picture in it that can be read.
@@ -63,27 +61,32 @@ class PictureIndex:
         *,
         kept_in: str | Path | None = None,
         batch_size: int = 16,
-        progress: Callable[[int, int], None] = lambda *_: None,
+        show_progress_bar: bool = False,
     ) -> None:
         self.folder, self.model = Path(folder), model
         if not self.folder.is_dir():
             raise ValueError(f"{folder} is no folder")
-        found = sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        vectors = self._kept(kept_in)
-        new = [file for file in found if self._key(file) not in vectors]
-        for start in range(0, len(new), batch_size):
-            part = self._read(new[start : start + batch_size])
-            if part:
-                made: Any = model.encode(list(part.values()), batch_size=batch_size, normalize_embeddings=True)
-                vectors.update(zip((self._key(file) for file in part), made.astype(np.float32), strict=True))
-            progress(min(len(new), start + batch_size), len(new))
-        readable = [file for file in found if self._key(file) in vectors]
+        keys = {file: _content(file) for file in _pictures(self.folder)}
+        store = VectorStore(kept_in, model) if kept_in is not None else None
+        known = store.read() if store else {}
+        new = list({key: file for file, key in keys.items() if key not in known}.values())
+        with tqdm(total=len(new), desc="Pictures", disable=not (show_progress_bar and new)) as progress:
+            for start in range(0, len(new), batch_size):
+                part = _opened(new[start : start + batch_size])
+                if part:
+                    vectors: Any = model.encode(list(part.values()), batch_size=batch_size, normalize_embeddings=True)
+                    found = dict(zip((keys[file] for file in part), vectors.astype(np.float16), strict=True))
+                    known |= found
+                    if store:
+                        store.write(found)
+                progress.update(min(batch_size, len(new) - start))
+        readable = [file for file, key in keys.items() if key in known]
         if not readable:
-            raise ValueError(f"there is no picture in {folder} that can be read ({', '.join(sorted(SUFFIXES))})")
+            raise ValueError(f"there is no picture in {folder} that can be read")
+        if store:
+            store.forget_others(known, [keys[file] for file in readable])
         self.files = [file.relative_to(self.folder).as_posix() for file in readable]
-        self.vectors = np.stack([vectors[self._key(file)] for file in readable])
-        if kept_in is not None and new:
-            self._keep(Path(kept_in), [self._key(file) for file in readable])
+        self.vectors = np.stack([known[keys[file]] for file in readable]).astype(np.float32)
 
     def search(self, query: str, top: int = 5, prompt_name: str | None = None) -> list[FoundPicture]:
         """The pictures that fit best.
@@ -104,35 +107,22 @@ class PictureIndex:
         scores = self.vectors @ vector.astype(np.float32)
         return [FoundPicture(self.files[number], float(scores[number])) for number in np.argsort(-scores)[:top]]
 
-    def _read(self, files: list[Path]) -> dict[Path, Any]:
-        pictures = {}
-        for file in files:
-            try:
-                pictures[file] = open_image(file)
-            except ValueError as error:
-                warnings.warn(f"{file} is left out: {error}", stacklevel=3)
-        return pictures
 
-    def _key(self, file: Path) -> str:
-        state = file.stat()
-        return hashlib.sha256(
-            f"{file.relative_to(self.folder)} {state.st_size} {state.st_mtime_ns}".encode()
-        ).hexdigest()
+def _pictures(folder: Path) -> list[Path]:
+    suffixes = picture_suffixes()
+    inside = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes and path.is_file()]
+    return [path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
-    def _kept(self, folder: str | Path | None) -> dict[str, np.ndarray]:
-        if folder is None:
-            return {}
-        self.identity = model_identity(self.model)
-        file = Path(folder) / "pictures.npz"
-        if not file.is_file():
-            return {}
-        with np.load(file, allow_pickle=False) as kept:
-            if str(kept["model"]) != self.identity:
-                return {}
-            return dict(zip(kept["keys"].tolist(), kept["vectors"], strict=True))
 
-    def _keep(self, folder: Path, keys: list[str]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / "pictures.unfinished.npz"
-        np.savez(unfinished, model=np.array(self.identity), keys=np.array(keys), vectors=self.vectors)
-        os.replace(unfinished, folder / "pictures.npz")
+def _content(file: Path) -> bytes:
+    return sha256(file.read_bytes()).digest()[:KEY_BYTES]
+
+
+def _opened(files: list[Path]) -> dict[Path, Any]:
+    pictures = {}
+    for file in files:
+        try:
+            pictures[file] = open_image(file)
+        except ValueError as error:
+            warnings.warn(f"{file} is left out: {error}", stacklevel=3)
+    return pictures

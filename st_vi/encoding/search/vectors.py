@@ -1,11 +1,11 @@
-"""An on-disk cache of passage vectors, keyed by content."""
+"""An on-disk cache of vectors of passages and pictures, keyed by content."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +15,16 @@ from tqdm.auto import tqdm
 from st_vi.encoding.batches import encode_by_tokens
 from st_vi.encoding.identity import model_identity
 
+KEY_BYTES = 16
+"""Length of a key: the beginning of a SHA-256 of the content."""
 _AT_ONCE = 2048  # texts encoded between two writes
 
 
 class VectorStore:
-    """A folder of unit vectors keyed by content, so that no text is encoded twice.
+    """A folder of unit vectors keyed by content, so that nothing is encoded twice.
 
-    Each file ``part-00000.npz`` has keys and vectors (float16) of some texts, and appears only when complete. Vectors
-    of deleted texts are removed once they outnumber the others.
+    Each file ``part-00000.npz`` has some keys and vectors (float16), and appears only when complete. Vectors
+    of what is deleted are removed once they outnumber the others.
 
     Args:
         folder: Cache folder, created if needed; may be shared by several models.
@@ -40,44 +42,49 @@ class VectorStore:
 
     def vectors(self, texts: Sequence[str], show_progress_bar: bool = False) -> np.ndarray:
         """Vectors (N, D) of texts in float32; new texts are encoded and cached."""
-        keys = [hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:16] for text in texts]
-        known = self._read()
+        keys = [hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:KEY_BYTES] for text in texts]
+        known = self.read()
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         with tqdm(total=len(new), desc="Passages", disable=not (show_progress_bar and new)) as progress:
             pending = list(new)
             for start in range(0, len(pending), _AT_ONCE):
                 part = pending[start : start + _AT_ONCE]
-                found = _unit(encode_by_tokens(self.model, [new[key] for key in part]))
-                self._write(part, found)
-                known |= dict(zip(part, found.astype(np.float16), strict=True))
+                vectors = _unit(encode_by_tokens(self.model, [new[key] for key in part])).astype(np.float16)
+                found = dict(zip(part, vectors, strict=True))
+                self.write(found)
+                known |= found
                 progress.update(len(part))
-        if len(known) > 2 * len(set(keys)):
-            self._rewrite({key: known[key] for key in keys})
+        self.forget_others(known, keys)
         return np.stack([known[key] for key in keys]).astype(np.float32)
 
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.npz"))
-
-    def _read(self) -> dict[bytes, np.ndarray]:
+    def read(self) -> dict[bytes, np.ndarray]:
+        """Every vector by its key."""
         known: dict[bytes, np.ndarray] = {}
         for file in self._files():
             with np.load(file) as part:
                 known |= dict(zip(map(bytes, part["keys"]), part["vectors"], strict=True))
         return known
 
-    def _write(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
+    def write(self, vectors: Mapping[bytes, np.ndarray]) -> None:
+        """Add vectors (D,) by key."""
         taken = [int(file.stem.removeprefix("part-")) for file in self._files()]
         file = self.folder / f"part-{max(taken, default=-1) + 1:05d}.npz"
         unfinished = file.with_suffix(f".{os.getpid()}.tmp")
         with unfinished.open("wb") as output:
-            np.savez(output, keys=np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16), vectors=vectors.astype("f2"))
+            keys = np.frombuffer(b"".join(vectors), np.uint8).reshape(-1, KEY_BYTES)
+            np.savez(output, keys=keys, vectors=np.stack(list(vectors.values())).astype(np.float16))
         os.replace(unfinished, file)
 
-    def _rewrite(self, known: dict[bytes, np.ndarray]) -> None:
-        old = self._files()
-        self._write(list(known), np.stack(list(known.values())))
-        for file in old:
-            file.unlink()
+    def forget_others(self, known: Mapping[bytes, np.ndarray], keys: Collection[bytes]) -> None:
+        """Remove all vectors but those of `keys`, once the others outnumber them."""
+        if len(known) > 2 * len(set(keys)):
+            old = self._files()
+            self.write({key: known[key] for key in keys})
+            for file in old:
+                file.unlink()
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("part-*.npz"))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
