@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -166,8 +167,16 @@ def distill_vipolyqwen(
         raise ValueError(f"there is no stage {unknown[0]!r}; there are {', '.join(_NAMES)}")
     output = Path(output)
     log = partial(write_record, output / LOG)
-    settings = {"teacher": str(teacher), "base": base and str(base), "num_texts": num_texts, "num_pairs": num_pairs}
-    _begin(output, settings | {"num_scenes": num_scenes, "sizes": sizes, "seed": seed}, resume)
+    texts = list(texts)
+    settings: dict[str, Any] = {
+        "teacher": str(teacher),
+        "base": base and str(base),
+        "num_texts": num_texts,
+        "num_pairs": num_pairs,
+    }
+    settings |= {"num_scenes": num_scenes, "sizes": sizes, "seed": seed, "shares": shares and list(shares)}
+    settings |= {name: _described(rows) for name, rows in (("texts", texts), ("named", named), ("asked", asked))}
+    _begin(output, settings, resume)
     progress("texts and the teacher's vectors")
     material = _prepare(
         str(teacher), documents, shares, texts, output, log,
@@ -225,6 +234,13 @@ def _begin(output: Path, settings: dict[str, Any], resume: bool) -> None:
                 raise ValueError(f"{output} was begun with {name} = {before.get(name)!r}, not {value!r}")
     output.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(settings), encoding="utf-8")
+
+
+def _described(rows: Sequence[Any]) -> str:
+    """How many rows, and a hash of them; a picture counts by its name, wherever it lies."""
+    plain = [vars(row) | {"picture": row.picture.name} if isinstance(row, (Named, Asked)) else row for row in rows]
+    digest = hashlib.sha256(json.dumps(plain).encode(errors="surrogatepass"))
+    return f"{len(rows)} rows ({digest.hexdigest()[:8]})"
 
 
 def _of_stage(log: Callable[[dict[str, Any]], None], name: str, record: dict[str, Any]) -> None:

@@ -86,6 +86,13 @@ def test_a_second_call_goes_on(run, teacher):
         distill_vipolyqwen(teacher, documents, output, **options)
     with pytest.raises(ValueError, match="was begun with num_texts = 120, not 99"):
         distill_vipolyqwen(teacher, documents, output, resume=True, **options | {"num_texts": 99})
+    fewer = options["named"][:-1]
+    with pytest.raises(ValueError, match=rf"was begun with named = '{len(NAMES)} rows .*, not '{len(fewer)} rows"):
+        distill_vipolyqwen(teacher, documents, output, resume=True, **options | {"named": fewer})
+    with pytest.raises(ValueError, match=r"was begun with shares = None, not \[1\.0\]"):
+        distill_vipolyqwen(teacher, documents, output, resume=True, shares=[1.0], **options)
+    with pytest.raises(ValueError, match="was begun with texts = '0 rows"):
+        distill_vipolyqwen(teacher, documents, output, resume=True, texts=["Khác."], **options)
     lines = (output / "log.jsonl").read_text()
 
     def never():
