@@ -129,6 +129,9 @@ def test_reading_losses_in_closed_form():
     assert losses["which"].item() == pytest.approx(((one + both) / 2).item(), rel=1e-5)
     sum(losses.values()).backward()
     assert not cells.grad[2].any()  # nothing is written there
+    moved = torch.tensor([[5.0, 0.0, 0.0], [2.0, 2.0, 0.0], [9.0, 9.0, 9.0]])  # by 1 in one of six numbers
+    # over the mean square of the targets (4, 0, 0) and (2, 2, 0), which is 4
+    assert reading_losses(moved, 2 * table, drawn)["read"].item() == pytest.approx(1 / 6 / 4)
 
 
 def test_phrases_are_of_the_text():
