@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -150,18 +150,6 @@ def learn(
             torch.save({**training.state(), "step": number + 1}, file.with_suffix(".new"))
             os.replace(file.with_suffix(".new"), file)
             saved = time.time()
-
-
-def batches_by_length(lengths: Iterable[int], size: int, random: Random) -> list[list[int]]:
-    """Rows in batches of alike lengths, the batches in random order: within each 16 batches, sorted."""
-    rows = list(enumerate(lengths))
-    random.shuffle(rows)
-    batches = []
-    for start in range(0, len(rows), 16 * size):
-        part = sorted(rows[start : start + 16 * size], key=lambda row: row[1])
-        batches += [[number for number, _ in part[i : i + size]] for i in range(0, len(part), size)]
-    random.shuffle(batches)
-    return batches
 
 
 def write_record(file: Path, record: dict[str, Any]) -> None:
