@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from st_vi.losses.blocks import MAX_MATRIX_BYTES, SummedGradient
 from st_vi.losses.dle import DLELoss, Negatives
 from st_vi.losses.grad_cache import GradCache
 from st_vi.losses.supcon_nli import SupConNLILoss
@@ -19,8 +19,8 @@ from st_vi.terms.pairs import SameAnchor
 class CachedSupConNLILoss(GradCache, SupConNLILoss):
     """`SupConNLILoss` with the memory of a mini-batch: same values and gradients, but each input is embedded twice.
 
-    Unlike gradient accumulation, this gives more negatives. Only the activations of one mini-batch are in memory;
-    inputs, embeddings and similarities still grow with the batch.
+    Unlike gradient accumulation, this gives more negatives. Only the activations of one mini-batch and the similarities
+    of one block of rows are in memory; inputs and embeddings still grow with the batch.
 
     With several processes and a model that is not wrapped in DDP, columns are embedded one by one, because sharded
     models need the same number of forward passes in every process. They cannot use `mini_batch_num_tokens`, with which
@@ -35,6 +35,9 @@ class CachedSupConNLILoss(GradCache, SupConNLILoss):
         mini_batch_num_tokens: Alternatively, tokens per mini-batch, without padding; a longer input becomes a
             mini-batch of its own.
         show_progress_bar: Show the progress over the mini-batches.
+        max_matrix_bytes: Largest similarity matrix in memory, in bytes. The loss is evaluated for as many rows at a
+            time as fit, together with its backward pass, so that a batch of any size needs about ten such matrices.
+            None evaluates all rows at once, in (rows × candidates).
 
     Inputs:
         As for `SupConNLILoss`.
@@ -64,6 +67,7 @@ class CachedSupConNLILoss(GradCache, SupConNLILoss):
         mini_batch_size: int = 32,
         mini_batch_num_tokens: int | None = None,
         show_progress_bar: bool = False,
+        max_matrix_bytes: int | None = MAX_MATRIX_BYTES,
     ) -> None:
         super().__init__(
             model,
@@ -75,7 +79,7 @@ class CachedSupConNLILoss(GradCache, SupConNLILoss):
             gather_across_devices=gather_across_devices,
             embed_once=embed_once,
         )
-        self._set_mini_batches(mini_batch_size, mini_batch_num_tokens, show_progress_bar)
+        self._set_mini_batches(mini_batch_size, mini_batch_num_tokens, show_progress_bar, max_matrix_bytes)
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         """Embed the columns and return the mean loss of the rows; its backward pass embeds them again."""
@@ -99,6 +103,9 @@ class CachedDLELoss(GradCache, DLELoss):
         mini_batch_num_tokens: Alternatively, tokens per mini-batch including image tokens, without padding; a longer
             input becomes a mini-batch of its own.
         show_progress_bar: Show the progress over the mini-batches.
+        max_matrix_bytes: Largest similarity matrix in memory, in bytes. The loss is evaluated for as many rows at a
+            time as fit, together with its backward pass, so that a batch of any size needs about ten such matrices.
+            None evaluates all rows at once, in (rows × candidates).
 
     Inputs:
         As for `DLELoss`.
@@ -129,6 +136,7 @@ class CachedDLELoss(GradCache, DLELoss):
         mini_batch_size: int = 32,
         mini_batch_num_tokens: int | None = None,
         show_progress_bar: bool = False,
+        max_matrix_bytes: int | None = MAX_MATRIX_BYTES,
     ) -> None:
         super().__init__(
             model,
@@ -139,28 +147,11 @@ class CachedDLELoss(GradCache, DLELoss):
             embed_once=embed_once,
             num_positives=num_positives,
         )
-        self._set_mini_batches(mini_batch_size, mini_batch_num_tokens, show_progress_bar)
+        self._set_mini_batches(mini_batch_size, mini_batch_num_tokens, show_progress_bar, max_matrix_bytes)
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
         """Embed the columns and return the components of the loss; the backward pass of their sum embeds again."""
         names = [name for task in self.tasks for name in task.components]
-        components = _Components.apply(*self._cached(sentence_features, labels))
+        total, values = self._cached(sentence_features, labels)
+        components = SummedGradient.apply(values, [torch.ones_like(total)], total)
         return dict(zip(names, components.unbind(), strict=True))
-
-
-class _Components(torch.autograd.Function):
-    """The components of a loss, with the gradient of their sum only."""
-
-    @staticmethod
-    def forward(ctx: Any, total: Tensor, components: Tensor) -> Tensor:
-        return components.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        # An error instead of wrong gradients: those of single components are not kept.
-        if not (gradient == gradient[0]).all():
-            raise ValueError(
-                "CachedDLELoss has only the gradient of the sum of its components. To weight them, set the weights of "
-                f"the terms in `tasks`; backward got the gradients {gradient.tolist()}"
-            )
-        return gradient[0], None

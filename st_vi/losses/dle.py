@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -10,14 +10,14 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
+from st_vi.losses.blocks import Observer, term_sums
 from st_vi.losses.content import content_ids
 from st_vi.losses.embed import check_columns, embed_distinct, gather_columns
 from st_vi.losses.settings import Settings
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
-from st_vi.terms import PairBatch, Term
+from st_vi.terms import PairBatch
 
 Negatives = Literal["task", "batch"]
-Observer = Callable[[str, Term, PairBatch, Tensor], None]
 
 
 class DLELoss(Settings, nn.Module):
@@ -65,6 +65,8 @@ class DLELoss(Settings, nn.Module):
         >>> [name for name in loss if name.startswith("instr")]
         ['instr_info_nce', 'instr_cosine_alignment']
     """
+
+    max_matrix_bytes: int | None = None  # the cached loss sets it
 
     def __init__(
         self,
@@ -121,21 +123,20 @@ class DLELoss(Settings, nn.Module):
         rows = len(labels)
         own = torch.arange(rows, device=labels.device)
         labels = labels.to(torch.promote_types(embeddings[0].dtype, torch.float32))
-        zero = sum((embedding * 0.0).sum() for embedding in embeddings).to(labels.dtype)  # type: ignore[union-attr]  # fp16 may overflow in a sum
+        zero = sum((embedding[:1] * 0.0).sum() for embedding in embeddings).to(labels.dtype)  # type: ignore[union-attr]  # every column gets a gradient
         if self.gather_across_devices:
             (*embeddings, labels), own = gather_columns([*embeddings, labels])
             ids = ids and gather_columns(ids)[0]
 
-        loss = {}
+        loss: dict[str, Tensor] = {}
         for task, pairs in zip(self.tasks, self._batches(embeddings, labels, ids, own), strict=True):
-            for name, term in task.components.items():
-                if pairs is None:
-                    loss[name] = zero
-                    continue
-                values = term(pairs)
-                loss[name] = zero + term.weight * values.sum() / rows
-                if self.observer:
-                    self.observer(name, term, pairs, values.detach())
+            components = task.components
+            if pairs is None:
+                loss |= dict.fromkeys(components, zero)
+                continue
+            weights = labels.new_full((pairs.num_own_rows,), 1 / rows)
+            sums = term_sums(components, pairs, weights, self.max_matrix_bytes, self.observer)
+            loss |= {name: zero + value for name, value in zip(components, sums, strict=True)}
         return loss
 
     def _check_labels(self, labels: Tensor | None, rows: int, columns: int) -> None:
@@ -169,7 +170,8 @@ class DLELoss(Settings, nn.Module):
             # Scores of rows of other tasks are ignored here.
             known = scores.masked_fill(~of_task, float("nan"))
             to_train = (of_task & is_own)[members]
-            anchors, *candidates = (embedding[members] for embedding in embeddings)
+            everything = bool(members.all())  # no copies then
+            anchors, *candidates = embeddings if everything else (embedding[members] for embedding in embeddings)
             positives, *more_positives = candidates[: self.num_positives] or [anchors]
             negatives = candidates[self.num_positives :]
             yield PairBatch(

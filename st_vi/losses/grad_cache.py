@@ -26,7 +26,8 @@ class GradCache:
     """Mixin for a loss with `compute_loss_from_embeddings`, which then needs only the memory of one mini-batch.
 
     The batch is embedded twice: first without gradients, for the loss of the whole batch and its gradient at the
-    embeddings; then again in the backward pass, one mini-batch at a time and with the same dropout.
+    embeddings; then again in the backward pass, one mini-batch at a time and with the same dropout. The loss is
+    evaluated for as many rows at a time as `max_matrix_bytes` allows.
 
     Source: GradCache (Gao et al. 2021, arXiv 2101.06983), with stock's ``CachedLossMixin``. New here: with
     `embed_once`, the "columns" that it embeds are the distinct inputs of all columns, sorted by length.
@@ -35,20 +36,26 @@ class GradCache:
     model: Any
     embed_once: bool
     compute_loss_from_embeddings: Callable[..., Any]
+    max_matrix_bytes: int | None
 
     uses_gradient_cache = True  # tells stock's wrappers to decorate `calculate_loss`
 
-    def _set_mini_batches(self, size: int, num_tokens: int | None, show_progress_bar: bool) -> None:
+    def _set_mini_batches(
+        self, size: int, num_tokens: int | None, show_progress_bar: bool, max_matrix_bytes: int | None
+    ) -> None:
         if size < 1:
             raise ValueError(f"mini_batch_size must be a positive integer, got {size}")
         if num_tokens is not None and num_tokens < 1:
             raise ValueError(f"mini_batch_num_tokens must be a positive integer or None, got {num_tokens}")
+        if max_matrix_bytes is not None and max_matrix_bytes < 1:
+            raise ValueError(f"max_matrix_bytes must be a positive integer or None, got {max_matrix_bytes}")
         model = getattr(self.model, "module", self.model)  # inside DDP
         if isinstance(model, SentenceTransformer) and has_static_embedding_input(model):
             raise ValueError("the inputs of a StaticEmbedding cannot be split into mini-batches: use the uncached loss")
         self.mini_batch_size = size
         self.mini_batch_num_tokens = num_tokens
         self.show_progress_bar = show_progress_bar
+        self.max_matrix_bytes = max_matrix_bytes
 
     def _cached(self, sentence_features: Iterable[Mapping[str, Any]], labels: Tensor | None) -> tuple[Tensor, Any]:
         """The loss, whose backward pass embeds again, and the detached values of `calculate_loss`."""
@@ -82,17 +89,16 @@ class GradCache:
         Returns:
             The loss, (); or one value for each component, (K,).
         """
-        if order is None:
-            embeddings = [torch.cat(column) for column in reps]
-        else:
-            distinct = torch.cat([embedded for part in reps for embedded in part])
-            embeddings = [distinct[places] for places in order]
+        embeddings = _columns(reps, order)
+        if with_backward:  # by hand, as autograd would keep a gradient of all mini-batches for each column
+            embeddings = [column.detach().requires_grad_() for column in embeddings]
         values = self.compute_loss_from_embeddings(embeddings, labels, ids)
         if isinstance(values, dict):
             values = torch.stack(list(values.values()))
         if with_backward:
             values.sum().backward()
             values = values.detach()
+            _pass_on(embeddings, reps, order)
         return values
 
     def get_config_dict(self) -> dict[str, Any]:
@@ -100,6 +106,7 @@ class GradCache:
         return super().get_config_dict() | {  # type: ignore[misc]
             "mini_batch_size": self.mini_batch_size,
             "mini_batch_num_tokens": self.mini_batch_num_tokens,
+            "max_matrix_bytes": self.max_matrix_bytes,
         }
 
     @property
@@ -116,6 +123,28 @@ class GradCache:
     url = "https://arxiv.org/abs/2101.06983",
 }}
 """
+
+
+def _columns(reps: list[list[Tensor]], order: list[Tensor] | None) -> list[Tensor]:
+    if order is None:
+        return [torch.cat(column) for column in reps]
+    distinct = torch.cat([embedded for part in reps for embedded in part])
+    return [distinct[places] for places in order]
+
+
+def _pass_on(columns: list[Tensor], reps: list[list[Tensor]], order: list[Tensor] | None) -> None:
+    """Pass the gradients of the columns on to the mini-batches that they were made of."""
+    gradients = [column.grad for column in columns]
+    if order is not None:
+        first = columns[0]
+        total = first.new_zeros(sum(len(embedded) for part in reps for embedded in part), first.shape[1])
+        for gradient, places in zip(gradients, order, strict=True):
+            if gradient is not None:
+                total.index_add_(0, places, gradient)
+        gradients, reps = [total], [[embedded for part in reps for embedded in part]]
+    for gradient, parts in zip(gradients, reps, strict=True):
+        if gradient is not None:  # else stock names the unused column
+            torch.autograd.backward(parts, gradient.split([len(embedded) for embedded in parts]))
 
 
 class _Step(CachedLossMixin):

@@ -10,6 +10,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
+from st_vi.losses.blocks import term_sums
 from st_vi.losses.content import content_ids
 from st_vi.losses.embed import check_columns, embed_distinct, gather_columns
 from st_vi.losses.settings import Settings
@@ -58,6 +59,8 @@ class SupConNLILoss(Settings, nn.Module):
         tensor(0.7437)
     """
 
+    max_matrix_bytes: int | None = None  # the cached loss sets it
+
     def __init__(
         self,
         model: SentenceTransformer,
@@ -98,6 +101,7 @@ class SupConNLILoss(Settings, nn.Module):
         if len(embeddings) < 2:
             raise ValueError(f"SupConNLILoss needs an anchor and a positive column, got {len(embeddings)} column(s)")
         check_columns(embeddings, ids)
+        weights = _row_weights(labels, embeddings[0])
         own_rows = None
         if self.gather_across_devices:
             embeddings, own_rows = gather_columns(embeddings)
@@ -113,18 +117,7 @@ class SupConNLILoss(Settings, nn.Module):
             same_anchor=self.same_anchor,
             mask_duplicates=self.mask_duplicates,
         )
-        loss = self.term(pairs)
-        if labels is None:
-            return loss.mean()
-        if not labels.is_floating_point() or labels.shape != loss.shape:
-            raise ValueError(
-                "SupConNLILoss uses the label column as row weights: expected one float a row, got "
-                f"{labels.dtype} of shape {tuple(labels.shape)}. Remove the column if it is something else"
-            )
-        total = labels.sum()
-        if not ((labels >= 0).all() & total.isfinite()):
-            raise ValueError(f"the weights of the rows must be finite and not negative, got {labels.tolist()}")
-        return (loss * labels).sum() / total.clamp(min=torch.finfo(labels.dtype).tiny)
+        return term_sums({"info_nce": self.term}, pairs, weights, self.max_matrix_bytes)[0]
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings for the model card."""
@@ -157,3 +150,20 @@ class SupConNLILoss(Settings, nn.Module):
     url = "https://arxiv.org/abs/2603.21084",
 }
 """
+
+
+def _row_weights(labels: Tensor | None, anchors: Tensor) -> Tensor:
+    """The share of each row in the mean, (B,)."""
+    rows, dtype = len(anchors), torch.promote_types(anchors.dtype, torch.float32)
+    if labels is None:
+        return torch.full((rows,), 1 / rows, dtype=dtype, device=anchors.device)
+    if not labels.is_floating_point() or labels.shape != (rows,):
+        raise ValueError(
+            "SupConNLILoss uses the label column as row weights: expected one float a row, got "
+            f"{labels.dtype} of shape {tuple(labels.shape)}. Remove the column if it is something else"
+        )
+    labels = labels.to(torch.promote_types(labels.dtype, dtype))
+    total = labels.sum()
+    if not ((labels >= 0).all() & total.isfinite()):
+        raise ValueError(f"the weights of the rows must be finite and not negative, got {labels.tolist()}")
+    return labels / total.clamp(min=torch.finfo(labels.dtype).tiny)

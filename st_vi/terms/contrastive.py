@@ -61,7 +61,8 @@ class InfoNCE(Term):
         return loss * ~(pairs.own(pairs.scores) < self.min_score)
 
     def _logits(self, view: View) -> Tensor:
-        return view.similarity / self.temperature + self.hard_negative_weight * view.hard
+        logits = view.similarity / self.temperature
+        return logits + self.hard_negative_weight * view.hard if self.hard_negative_weight else logits
 
     def _loss(self, view: View) -> Tensor:
         logits = self._logits(view).masked_fill(~(view.positive | view.negative), -float("inf"))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from st_vi.terms.pairs import PairBatch, cosines
+from st_vi.terms.pairs import PairBatch, products
 from st_vi.terms.term import Term
 
 Opponents = Literal["candidates", "anchors"]
@@ -93,14 +93,14 @@ class GroupOrdering(Term):
 
     def _compared(self, pairs: PairBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Similarities of the own anchors to all that they are compared with; masks of positives and negatives."""
-        view, anchors = pairs.anchor_view, pairs.own(pairs.anchors)
-        similarity, others = view.similarity, pairs.anchors
+        view, anchors = pairs.anchor_view, pairs.own(pairs.unit_anchors)
+        similarity, others = view.similarity, pairs.unit_anchors
         if self.detach_candidates:
-            similarity, others = cosines(anchors, pairs.candidates.flatten(0, 1).detach()), others.detach()
+            similarity, others = products(anchors, pairs.unit_candidates.detach()), others.detach()
         if self.negatives == "candidates":
             return similarity, view.positive, view.negative
         items = pairs.negative_items
-        similarity = torch.cat([similarity, cosines(anchors, others)], dim=1)
+        similarity = torch.cat([similarity, products(anchors, others)], dim=1)
         positive = torch.cat([view.positive, torch.zeros_like(items)], dim=1)
         return similarity, positive, torch.cat([torch.zeros_like(view.negative), items], dim=1)
 

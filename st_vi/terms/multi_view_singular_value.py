@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from st_vi.terms.pairs import PairBatch
+from st_vi.terms.pairs import PairBatch, products, unit
 from st_vi.terms.term import Term
 
 
@@ -60,17 +60,20 @@ class MultiViewSingularValue(Term):
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""
-        views = pairs.anchors_and_positives.transpose(0, 1)
-        dtype = torch.promote_types(views.dtype, torch.float32)
-        with torch.autocast(views.device.type, enabled=False):
-            values, directions = _decompose(F.normalize(views.to(dtype), dim=2))
-            logits = pairs.own(directions) @ directions.T / self.temperature
+        values, directions = pairs.once(_singular)
+        logits = products(pairs.own(directions), directions) / self.temperature
         row = pairs.own(torch.arange(len(directions), device=directions.device))
         candidate = pairs.negative_items.scatter(1, row[:, None], True)
         logits = logits.masked_fill(~candidate, -float("inf"))
         first = pairs.own(values) / self.singular_temperature
         alignment = F.cross_entropy(first, torch.zeros_like(row), reduction="none")
         return alignment + F.cross_entropy(logits, row, reduction="none")
+
+
+def _singular(pairs: PairBatch) -> tuple[Tensor, Tensor]:
+    views = unit(torch.stack(pairs.inputs[: 1 + pairs.num_positives], dim=1))
+    with torch.autocast(views.device.type, enabled=False):
+        return _decompose(views)
 
 
 def _decompose(views: Tensor) -> tuple[Tensor, Tensor]:

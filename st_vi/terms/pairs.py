@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from st_vi.terms.once import Once
 
 SameAnchor = Literal["positive", "mask", "negative"]
 
@@ -89,13 +92,14 @@ class PairBatch:
     own_rows: Tensor | None = None
     same_anchor: SameAnchor = "positive"
     mask_duplicates: bool = True
+    _once: Once = field(default_factory=Once, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.same_anchor not in get_args(SameAnchor):
             raise ValueError(f"same_anchor must be one of {get_args(SameAnchor)}, got {self.same_anchor!r}")
         if (self.anchor_ids is None) != (self.candidate_ids is None):
             raise ValueError("pass both anchor_ids and candidate_ids, or neither")
-        expected = (len(self.anchors), len(self.candidates))
+        expected = (len(self.anchors), self.num_candidates)
         if self.teacher_scores is not None and self.teacher_scores.shape != expected:
             raise ValueError(
                 f"teacher_scores must be (rows, candidates) {expected}, got {tuple(self.teacher_scores.shape)}"
@@ -108,28 +112,82 @@ class PairBatch:
                 f"{tuple(vectors.shape)}"
             )
 
-    @cached_property
+    def blocks(self, size: int) -> Iterator[PairBatch]:
+        """The same batch with `size` of the own rows at a time, so that no matrix has more than (size, C) elements.
+
+        Backpropagate the loss of each block before taking the next one. What the blocks share (`once`) passes its
+        gradient on after the last one.
+        """
+        rows = torch.arange(len(self.anchors), device=self.anchors.device) if self.own_rows is None else self.own_rows
+        once = Once(cut=True)
+        for some in [self.own_rows] if len(rows) <= size else rows.split(size):
+            block = replace(self, own_rows=some)
+            object.__setattr__(block, "_once", once)
+            yield block
+        once.backward()
+
+    def once(self, compute: Callable[..., Any], *settings: Any) -> Any:
+        """``compute(self, *settings)``, computed once for all blocks of this batch and all terms.
+
+        Use it for what costs much and does not depend on the own rows. Not inside ``torch.no_grad``, as another term
+        may need the gradient.
+
+        Args:
+            compute: A function of the module, not a lambda. It returns a tensor or a tuple of tensors.
+            settings: Hashable values.
+        """
+        return self._once((compute, settings), lambda: compute(self, *settings))
+
+    @property
+    def num_positives(self) -> int:
+        """1 + m."""
+        return 1 + (0 if self.more_positives is None else len(self.more_positives))
+
+    @property
+    def num_candidates(self) -> int:
+        """k, the candidates of a row."""
+        return self.num_positives + (0 if self.negatives is None else len(self.negatives))
+
+    @property
+    def num_own_rows(self) -> int:
+        """R."""
+        return len(self.anchors if self.own_rows is None else self.own_rows)
+
+    @property
     def anchors_and_positives(self) -> Tensor:
         """Anchors, then all positives, (2 + m, W, D)."""
-        vectors = torch.stack([self.anchors, self.positives])
-        return vectors if self.more_positives is None else torch.cat([vectors, self.more_positives])
+        vectors: Tensor = self.once(_anchors_and_positives)
+        return vectors
 
-    @cached_property
+    @property
     def candidates(self) -> Tensor:
         """All positives, then all negatives, (k, W, D)."""
-        positives = self.anchors_and_positives[1:]
-        return positives if self.negatives is None else torch.cat([positives, self.negatives])
+        vectors: Tensor = self.once(_candidates)
+        return vectors
 
     @property
     def inputs(self) -> list[Tensor]:
         """Anchors, then all candidates, 1 + k of (W, D)."""
-        return [self.anchors, *self.candidates]
+        further = [column for part in (self.more_positives, self.negatives) if part is not None for column in part]
+        return [self.anchors, self.positives, *further]
+
+    @property
+    def unit_anchors(self) -> Tensor:
+        """Anchors of length 1, in at least fp32, (W, D)."""
+        vectors: Tensor = self.once(_unit_anchors)
+        return vectors
+
+    @property
+    def unit_candidates(self) -> Tensor:
+        """Candidates of length 1, in at least fp32, (C, D)."""
+        vectors: Tensor = self.once(_unit_candidates)
+        return vectors
 
     @cached_property
     def anchor_view(self) -> View:
         """Own anchors against all candidates, (R, C)."""
-        similarity = cosines(self.own(self.anchors), self.candidates.flatten(0, 1))
-        return self._view(similarity, self.anchor_ids, self.candidate_ids, len(self.anchors_and_positives) - 1)
+        similarity = products(self.own(self.unit_anchors), self.unit_candidates)
+        return self._view(similarity, self.anchor_ids, self.candidate_ids, self.num_positives)
 
     @cached_property
     def positive_view(self) -> View:
@@ -138,7 +196,7 @@ class PairBatch:
         if self.own_rows is None:
             similarity = self.anchor_view.similarity[:, :width].T
         else:
-            similarity = cosines(self.own(self.positives), self.anchors)
+            similarity = products(self.own(self.unit_candidates[:width]), self.unit_anchors)
         if self.anchor_ids is None:
             return self._view(similarity, None, None)
         return self._view(similarity, self.candidate_ids[:width], self.anchor_ids)  # type: ignore[index]
@@ -149,26 +207,35 @@ class PairBatch:
 
         All their positives are its negatives, and their anchor has another text than its anchor and positives.
         """
-        width, positives = len(self.anchors), len(self.anchors_and_positives) - 1
-        negative = self.anchor_view.negative.unflatten(1, (-1, width))[:, :positives].all(dim=1)
+        width = len(self.anchors)
+        of_column = self.anchor_view.negative.split(width, dim=1)[: self.num_positives]
+        negative = of_column[0].clone()
+        for of_positive in of_column[1:]:
+            negative &= of_positive
         if self.anchor_ids is None or not self.mask_duplicates:
             return negative
-        texts = [self.anchor_ids, *self.candidate_ids.view(-1, width)[:positives]]  # type: ignore[union-attr]
-        own_texts = self.own(torch.stack(texts, dim=1))
-        return negative & ~(own_texts[:, :, None] == self.anchor_ids).any(dim=1)
+        for ids in [self.anchor_ids, *self.candidate_ids.split(width)[: self.num_positives]]:  # type: ignore[union-attr]
+            negative[_matches(self.own(ids), self.anchor_ids)] = False
+        return negative
 
     @cached_property
     def own_candidates(self) -> Tensor:
         """Cosines of each own row with its own candidates, (R, k)."""
-        similarity = self.anchor_view.similarity.unflatten(1, (len(self.candidates), -1))
-        row = self.own(torch.arange(len(self.anchors), device=similarity.device))
-        return similarity.take_along_dim(row[:, None, None], dim=2).squeeze(2)
+        return self.anchor_view.similarity.gather(1, self.own_columns)
 
-    @cached_property
+    @property
+    def own_columns(self) -> Tensor:
+        """The places of each own row's candidates among all C, (R, k)."""
+        width, device = len(self.anchors), self.anchors.device
+        return self.own(torch.arange(width, device=device))[:, None] + width * torch.arange(
+            self.num_candidates, device=device
+        )
+
+    @property
     def cosine(self) -> Tensor:
         """Cosine of every anchor with its own positive, (W,)."""
-        dtype = torch.promote_types(self.anchors.dtype, torch.float32)
-        return F.cosine_similarity(self.anchors.to(dtype), self.positives.to(dtype))
+        values: Tensor = self.once(_cosine)
+        return values
 
     @property
     def own_cosine(self) -> Tensor:
@@ -207,37 +274,77 @@ class PairBatch:
         return values if self.own_rows is None else values[self.own_rows]
 
     def _view(self, similarity: Tensor, query_ids: Tensor | None, candidate_ids: Any, positives: int = 1) -> View:
-        width = len(self.anchors)
-        column = torch.arange(similarity.shape[1], device=similarity.device)
-        is_answer = column < positives * width  # a positive of some row
-        row = self.own(column[:width])[:, None]
-        own = (column % width == row) & is_answer
-        hard = (column % width == row) & ~is_answer
+        width, device = len(self.anchors), similarity.device
+        answers = positives * width  # the first candidates: each is a positive of some row
+        blank = torch.zeros(similarity.shape, dtype=torch.bool, device=device)
+        row = self.own(torch.arange(width, device=device))[:, None]
+        columns = row + width * torch.arange(similarity.shape[1] // width, device=device)
+        own, hard = (blank.scatter(1, part, True) for part in (columns[:, :positives], columns[:, positives:]))
         if query_ids is None:
             return View(similarity, own, ~own, hard)
 
-        related = own
+        # Only pairs with equal ids are looked at, as most texts differ.
+        own_ids, related = self.own(query_ids), own
         if self.same_anchor != "negative":
-            same = self.own(query_ids)[:, None] == query_ids
-            related = own | (same.repeat(1, len(column) // width) & is_answer)
+            related = own.clone()
+            same, other = _matches(own_ids, query_ids)
+            for start in range(0, answers, width):
+                related[same, other + start] = True
         positive, left_out = own, related
         if self.mask_duplicates:
-            answer_ids = candidate_ids[: positives * width]
-            own_texts = self.own(torch.stack([query_ids, *answer_ids.split(width)], dim=1))
-            duplicate = (own_texts[:, :, None] == candidate_ids).any(dim=1)
-            # Has the text of some related positive: one matrix product instead of an (R, W, C) mask.
-            repeats = related[:, is_answer].float() @ (answer_ids[:, None] == candidate_ids).float() > 0
+            duplicate = blank
+            for ids in [query_ids, *candidate_ids[:answers].split(width)]:
+                duplicate[_matches(self.own(ids), candidate_ids)] = True
+            left_out = related | duplicate
             if self.same_anchor == "positive":
                 positive = own | (related & ~duplicate)
-            left_out = related | duplicate | repeats
+            if self.same_anchor != "negative":  # has the text of some related positive
+                known = torch.stack([query_ids.repeat(positives), candidate_ids[:answers]], dim=1).unique(dim=0)
+                some, text = _matches(own_ids, known[:, 0])
+                place, candidate = _matches(known[text, 1], candidate_ids)
+                left_out[some[place], candidate] = True
         elif self.same_anchor == "positive":
             positive = related
         negative = ~(positive | left_out)
         return View(similarity, positive, negative, hard & negative)
 
 
-def cosines(queries: Tensor, candidates: Tensor) -> Tensor:
-    """Cosine similarities in at least fp32: at temperature 0.05 a rounding step of bf16 is 0.08 logits."""
-    dtype = torch.promote_types(queries.dtype, torch.float32)
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors (…, D) of length 1 in at least fp32: at temperature 0.05 a rounding step of bf16 is 0.08 logits."""
+    return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)
+
+
+def products(queries: Tensor, candidates: Tensor) -> Tensor:
+    """Products of all rows, (R, D) and (C, D) → (R, C), whatever the autocast."""
     with torch.autocast(queries.device.type, enabled=False):
-        return F.normalize(queries.to(dtype), dim=-1) @ F.normalize(candidates.to(dtype), dim=-1).T
+        return queries @ candidates.T
+
+
+def _anchors_and_positives(pairs: PairBatch) -> Tensor:
+    return torch.stack(pairs.inputs[: 1 + pairs.num_positives])
+
+
+def _candidates(pairs: PairBatch) -> Tensor:
+    return torch.stack(pairs.inputs[1:])
+
+
+def _unit_anchors(pairs: PairBatch) -> Tensor:
+    return unit(pairs.anchors)
+
+
+def _unit_candidates(pairs: PairBatch) -> Tensor:
+    return torch.cat([unit(column) for column in pairs.inputs[1:]])
+
+
+def _cosine(pairs: PairBatch) -> Tensor:
+    return (pairs.unit_anchors * pairs.unit_candidates[: len(pairs.anchors)]).sum(dim=1)
+
+
+def _matches(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """All (i, j) with left[i] == right[j]: the i, in ascending order, and the j."""
+    values, order = right.sort()
+    begin = torch.searchsorted(values, left)
+    counts = torch.searchsorted(values, left, right=True) - begin
+    i = torch.arange(len(left), device=left.device).repeat_interleave(counts)
+    skipped = begin - (counts.cumsum(0) - counts)
+    return i, order[torch.arange(len(i), device=i.device) + skipped[i]]

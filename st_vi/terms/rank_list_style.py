@@ -55,9 +55,14 @@ class RankListStyle(ScoredTerm):
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""
         scores, similarity = pairs.known_scores, self._predicted(pairs) / self.temperature
-        _, place = scores.nan_to_num(-float("inf")).unique(return_inverse=True)  # ascending
+        place = pairs.once(_places)
         distance = pairs.own(place)[:, None] - place
         steps = torch.tensor([1, *self.skips], device=place.device)
         chosen = torch.isin(distance, steps) & (pairs.own(scores)[:, None] > scores)  # the second is False for NaN
         gap = similarity - pairs.own(similarity)[:, None]
         return pad(gap.masked_fill(~chosen, -float("inf")), (1, 0)).logsumexp(dim=1)
+
+
+def _places(pairs: PairBatch) -> Tensor:
+    """The place of every score among the distinct ones, ascending, (W,)."""
+    return pairs.known_scores.nan_to_num(-float("inf")).unique(return_inverse=True)[1]

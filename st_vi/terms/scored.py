@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from st_vi.terms.pairs import PairBatch
@@ -54,9 +55,9 @@ class ScoreMSE(ScoredTerm):
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""
-        scores = pairs.known_scores
-        error = self._predicted(pairs) - scores.nan_to_num()
-        return pairs.own(error.square().masked_fill(scores.isnan(), 0.0))
+        scores = pairs.own(pairs.known_scores)
+        error = pairs.own(self._predicted(pairs)) - scores.nan_to_num()
+        return error.square().masked_fill(scores.isnan(), 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +93,10 @@ class PairwiseRank(ScoredTerm):
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""
         scores, predicted = pairs.known_scores, self._predicted(pairs)
-        ordered = scores[:, None] > scores  # False where either is NaN
-        hinge = (self.margin - (predicted[:, None] - predicted)).clamp(min=0)
-        scored = (~scores.isnan()).sum()
-        return pairs.own((hinge * ordered).sum(dim=1) * scored / ordered.sum().clamp(min=1))
+        ordered = pairs.own(scores)[:, None] > scores  # False where either is NaN
+        hinge = (self.margin - (pairs.own(predicted)[:, None] - predicted)).clamp(min=0)
+        scored, count = pairs.once(_counts)
+        return (hinge * ordered).sum(dim=1) * scored / count.clamp(min=1)
 
     @staticmethod
     def in_order(pairs: PairBatch) -> tuple[Tensor, Tensor]:
@@ -103,6 +104,15 @@ class PairwiseRank(ScoredTerm):
         scores, cosine = pairs.known_scores, pairs.cosine
         ordered = pairs.own(scores)[:, None] > scores
         return (ordered & (pairs.own_cosine[:, None] > cosine)).sum(), ordered.sum()
+
+
+def _counts(pairs: PairBatch) -> tuple[Tensor, Tensor]:
+    """The number of rows with a score, and |S|: all pairs of them but those with equal scores."""
+    scores = pairs.known_scores
+    known = scores[~scores.isnan()]
+    equal = known.unique(return_counts=True)[1]
+    scored = torch.tensor(len(known), device=scores.device)
+    return scored, (scored.square() - equal.square().sum()) // 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from st_vi.terms.pairs import PairBatch, cosines
+from st_vi.terms.pairs import PairBatch, products, unit
 from st_vi.terms.term import Term
 
 
@@ -66,14 +66,15 @@ class SupReMix(Term):
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""
-        dtype = torch.promote_types(pairs.anchors.dtype, torch.float32)
-        z = F.normalize(pairs.anchors.to(dtype), dim=1) * F.normalize(pairs.positives.to(dtype), dim=1)
+        z = pairs.once(_products)
+        dtype = z.dtype
         gap = pairs.known_scores.to(dtype) - pairs.own(pairs.known_scores)[:, None].to(dtype)  # NaN: not compared
         gap = gap.masked_fill(_same_pair(pairs), float("nan"))
 
-        mixtures, mixed_gap = self._mixtures(F.normalize(z.detach(), dim=1), gap, pairs)
+        unit_z = pairs.once(_unit_products)
+        mixtures, mixed_gap = self._mixtures(unit_z.detach(), gap, pairs)
         mixed_similarity = F.cosine_similarity(pairs.own(z)[:, None], mixtures, dim=2)
-        similarity = torch.cat([cosines(pairs.own(z), z), mixed_similarity], dim=1)
+        similarity = torch.cat([products(pairs.own(unit_z), unit_z), mixed_similarity], dim=1)
         gap = torch.cat([gap, mixed_gap], dim=1)
 
         positive, negative = gap == 0, gap.abs() > 0
@@ -97,11 +98,25 @@ class SupReMix(Term):
         return torch.stack(mixtures, dim=1), scores.masked_fill(~exists, float("nan"))
 
 
+def _products(pairs: PairBatch) -> Tensor:
+    return pairs.unit_anchors * pairs.unit_candidates[: len(pairs.anchors)]
+
+
+def _unit_products(pairs: PairBatch) -> Tensor:
+    return unit(pairs.once(_products))
+
+
 def _same_pair(pairs: PairBatch) -> Tensor:
     """Which rows are the own row itself or have the same two texts, (R, W)."""
     row = torch.arange(len(pairs.anchors), device=pairs.anchors.device)
     same = pairs.own(row)[:, None] == row
     if pairs.anchor_ids is None or not pairs.mask_duplicates:
         return same
-    texts = torch.stack([pairs.anchor_ids, pairs.candidate_ids[: len(row)]], dim=1).sort(dim=1).values  # type: ignore[index]
-    return same | (pairs.own(texts)[:, None] == texts).all(dim=2)
+    text = pairs.once(_text_pairs)
+    return same | (pairs.own(text)[:, None] == text)
+
+
+def _text_pairs(pairs: PairBatch) -> Tensor:
+    """A number for the two texts of each row, in either order, (W,)."""
+    texts = torch.stack([pairs.anchor_ids, pairs.candidate_ids[: len(pairs.anchors)]], dim=1)  # type: ignore[list-item,index]
+    return texts.sort(dim=1).values.unique(dim=0, return_inverse=True)[1]

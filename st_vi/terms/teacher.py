@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from st_vi.terms.pairs import PairBatch, View
@@ -18,15 +17,12 @@ def taught_candidates(pairs: PairBatch) -> tuple[View, Tensor]:
         ValueError: There are no teacher scores, or there is only one candidate per row.
     """
     scores, view = pairs.known_teacher_scores, pairs.anchor_view
-    width, count = len(pairs.anchors), len(pairs.candidates)
-    if count < 2:
+    if pairs.num_candidates < 2:
         raise ValueError(
             "this term compares the candidates of a row, and there is only one: add a column 'negative' (or "
             "'negative_1', 'negative_2', …), or further positives ('positive_2', … with num_positives of the loss)"
         )
-    row = pairs.own(torch.arange(width, device=scores.device))
-    columns = row[:, None] + width * torch.arange(count, device=scores.device)
     known = scores < float("inf")
-    masks = (mask.gather(1, columns) & known for mask in (view.positive, view.negative, view.hard))
+    masks = (mask.gather(1, pairs.own_columns) & known for mask in (view.positive, view.negative, view.hard))
     view = View(pairs.own_candidates, *masks)
     return view, scores.to(view.similarity.dtype).masked_fill(~known, 0.0)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from st_vi.terms.pairs import PairBatch, cosines
+from st_vi.terms.pairs import PairBatch, products, unit
 from st_vi.terms.term import Term
 
 
@@ -53,11 +53,11 @@ class TeacherCosine(Term):
                 f"the teacher's {teacher.shape[-1]}: TeacherSimilarities takes any"
             )
         dtype = torch.promote_types(pairs.anchors.dtype, torch.float32)
-        columns = [pairs.own(column) for column in pairs.inputs[: len(teacher)]]
-        known = teacher.isfinite().all(dim=-1)
-        theirs = pairs.own(teacher.transpose(0, 1)).transpose(0, 1).nan_to_num(0.0, 0.0, 0.0)
-        distance = 1 - F.cosine_similarity(torch.stack(columns).to(dtype), theirs.to(dtype), dim=-1)
-        return _mean(distance, pairs.own(known.T).T)
+        ours = torch.stack([pairs.own(column) for column in pairs.inputs[: len(teacher)]])
+        theirs = torch.stack([pairs.own(column) for column in teacher])
+        known = theirs.isfinite().all(dim=-1)
+        theirs = theirs.nan_to_num(0.0, 0.0, 0.0)
+        return _mean(1 - F.cosine_similarity(ours.to(dtype), theirs.to(dtype), dim=-1), known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,19 +93,27 @@ class TeacherSimilarities(Term):
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""
-        teacher = pairs.known_teacher_vectors
-        count, width = teacher.shape[:2]
-        known = teacher.isfinite().all(dim=-1)
-        inputs = torch.stack(list(pairs.inputs[:count]))
+        count, width = pairs.known_teacher_vectors.shape[:2]
+        student, (teacher, known) = pairs.once(_student, count), pairs.once(_teacher)
         row = pairs.own(torch.arange(width, device=teacher.device))
         own = (row + width * torch.arange(count, device=teacher.device)[:, None]).flatten()
-        student, theirs = inputs.flatten(0, 1), teacher.nan_to_num(0.0, 0.0, 0.0).flatten(0, 1)
-        similarity = cosines(student[own], student)
-        error = (similarity - cosines(theirs[own], theirs).to(similarity.dtype)) ** 2
-        valid = known.flatten()[own, None] & known.flatten()
+        similarity = products(student[own], student)
+        error = (similarity - products(teacher[own], teacher).to(similarity.dtype)) ** 2
+        valid = known[own, None] & known
         valid[torch.arange(len(own), device=own.device), own] = False  # an input with itself
         shape = (count, len(row), -1)
         return _mean(error.view(shape).transpose(0, 1).flatten(1).T, valid.view(shape).transpose(0, 1).flatten(1).T)
+
+
+def _student(pairs: PairBatch, count: int) -> Tensor:
+    """The first `count` columns of inputs, of length 1, (count · W, D)."""
+    return torch.cat([unit(column) for column in pairs.inputs[:count]])
+
+
+def _teacher(pairs: PairBatch) -> tuple[Tensor, Tensor]:
+    """The teacher's vectors, of length 1, (v · W, T), and which are known."""
+    vectors = pairs.known_teacher_vectors.flatten(0, 1)
+    return unit(vectors.nan_to_num(0.0, 0.0, 0.0)), vectors.isfinite().all(dim=-1)
 
 
 def _mean(values: Tensor, known: Tensor) -> Tensor:

@@ -79,14 +79,18 @@ class WeightedNegatives(Term):
         """w of the negatives of each own row, (R, C); 1 for all other candidates."""
         # Without no_grad: `pairs` caches its view, and other terms need the gradient of it.
         view = pairs.anchor_view
-        candidates = F.normalize(pairs.candidates.detach().flatten(0, 1).to(view.similarity.dtype), dim=1)
         beside = torch.zeros_like(view.similarity)  # clusterings shared with a positive
-        with torch.autocast(candidates.device.type, enabled=False):
+        with torch.autocast(view.similarity.device.type, enabled=False):
             for count in self.num_clusters:
-                member = _k_means(candidates, min(count, len(candidates)), self.rounds)
+                member = pairs.once(_clusters, count, self.rounds)
                 beside += (view.positive.to(member.dtype) @ member).clamp(max=1) @ member.T
         weighted = view.negative & ~view.hard if self.spare_hard else view.negative
         return 1 - (1 - self.same_cluster_weight) * (beside / len(self.num_clusters)) * weighted
+
+
+def _clusters(pairs: PairBatch, count: int, rounds: int) -> Tensor:
+    candidates = pairs.unit_candidates.detach()
+    return _k_means(candidates, min(count, len(candidates)), rounds)
 
 
 def _k_means(vectors: Tensor, count: int, rounds: int) -> Tensor:

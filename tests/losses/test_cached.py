@@ -315,16 +315,19 @@ def test_the_observer_sees_the_whole_batch_once(tiny_model):
 def test_arguments(cached):
     plain = cached.__mro__[2]
     own = list(inspect.signature(cached).parameters)
-    added = ["mini_batch_size", "mini_batch_num_tokens", "show_progress_bar"]
+    added = ["mini_batch_size", "mini_batch_num_tokens", "show_progress_bar", "max_matrix_bytes"]
     assert own == [*inspect.signature(plain).parameters, *added]
     assert issubclass(cached, plain) and not getattr(plain, "uses_gradient_cache", False)
     config = cached(None, mini_batch_num_tokens=7).get_config_dict()
-    assert config == plain(None).get_config_dict() | {"mini_batch_size": 32, "mini_batch_num_tokens": 7}
+    own = {"mini_batch_size": 32, "mini_batch_num_tokens": 7, "max_matrix_bytes": 2**26}
+    assert config == plain(None).get_config_dict() | own
     assert "2101.06983" in cached(None).citation
     with pytest.raises(ValueError, match="mini_batch_size"):
         cached(None, mini_batch_size=0)
     with pytest.raises(ValueError, match="mini_batch_num_tokens"):
         cached(None, mini_batch_num_tokens=0)
+    with pytest.raises(ValueError, match="max_matrix_bytes"):
+        cached(None, max_matrix_bytes=0)
     static = SentenceTransformer(modules=[StaticEmbedding(tiny_tokenizer().backend_tokenizer, embedding_dim=4)])
     with pytest.raises(ValueError, match="StaticEmbedding"):
         cached(static)
@@ -342,7 +345,8 @@ def run_rank(rank, folder, base, multimodal):
             model.register_forward_pre_hook(lambda _, args, to=shapes: to.append(tuple(args[0]["input_ids"].shape)))
             # Buffers are broadcast: a process that waits for more of them than the other sends would wait forever.
             ddp = DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=True)
-            loss = cached(ddp if wrapped else model, gather_across_devices=True, mini_batch_size=2)
+            sizes = {"mini_batch_size": 2, "max_matrix_bytes": 1 if wrapped else 300}  # one row at a time, or some
+            loss = cached(ddp if wrapped else model, gather_across_devices=True, **sizes)
             columns = BY_RANK[rank] if kind == "supcon" else BY_RANK[rank][:2]
             for _ in range(2):  # DDP regroups its buckets after the first step
                 model.zero_grad()

@@ -104,8 +104,8 @@ def test_repeated_texts_are_no_negatives(vectors):
 
 
 def test_each_similarity_matrix_is_computed_once(vectors, monkeypatch):
-    sizes, cosines = [], pairs.cosines
-    monkeypatch.setattr(pairs, "cosines", lambda *sides: sizes.append(len(sides[0])) or cosines(*sides))
+    sizes, products = [], pairs.products
+    monkeypatch.setattr(pairs, "products", lambda *sides: sizes.append(len(sides[0])) or products(*sides))
     DLELoss(None).compute_loss_from_embeddings(vectors, LABELS)
     assert sizes == [3, 2, 2, 1, 3]  # one for each task, whatever the number of terms and views
 

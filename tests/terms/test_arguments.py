@@ -94,6 +94,7 @@ def test_what_terms_need():
         "needs_teacher": {"IRPO", "ListwiseDistillation", "SoftLabelKL"},
         "needs_teacher_vectors": vectors,
         "needs_positive": {term.__name__ for term in TERMS} - vectors,
+        "needs_all_rows": set(),
     }
 
 
