@@ -1,7 +1,8 @@
 """What the site has beyond plain MkDocs; named in mkdocs.yml, and no part of the site itself.
 
-The notebooks become pages under *Look inside*, every page knows its twin in the other language, and the social card is
-drawn. ``ST_VI_DOCS_NOTEBOOKS=0`` shows the notebooks without running them, for quick writing.
+The notebooks become pages under *Look inside*, every page knows its twin in the other language, Vietnamese pages have
+their own navigation, and the social card is drawn.
+``ST_VI_DOCS_NOTEBOOKS=0`` shows the notebooks without running them, for quick writing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 from notebook_pages import FailingCell, NotebookPage, executed, page_of, plain, scripts
 from social_card import social_card
+from vietnamese import navigation, translations, words
 
 logger = logging.getLogger("mkdocs.hooks.st_vi")
 
@@ -28,23 +30,31 @@ PLOTLY = "assets/plotly.min.js"
 LANGUAGES = {"en": "English", "vi": "Tiếng Việt"}
 
 pages: dict[str, NotebookPage] = {}
+vietnamese: list[Navigation] = []
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Run the notebooks, or fetch what they gave the last time, and add their pages to the navigation."""
     run = os.environ.get("ST_VI_DOCS_NOTEBOOKS", "1") != "0"
     pages.clear()
+    translated = translations(scripts())
     for script in scripts():
         try:
             notebook = executed(script, logger.info) if run else plain(script)
         except FailingCell as error:
             raise PluginError(str(error)) from None
         name = script.stem[3:].replace("_", "-")  # without its number
-        pages[f"{FOLDER}/{name}.md"] = page_of(notebook, script, run)
+        uri = f"{FOLDER}/{name}.md"
+        pages[uri] = page_of(notebook, script, run)
+        if translation := translated.get(script):
+            for text in translation.missing(notebook):
+                logger.warning("notebooks/vi/%s.md does not have this cell as it is now: %s", script.stem, text)
+            pages[f"vi/{uri}"] = page_of(translation.of(notebook), script, run, translation.phrase)
+    english = [uri for uri in pages if uri.startswith(FOLDER)]
     for entry in config.nav or []:
         for children in entry.values() if isinstance(entry, dict) else ():
             if f"{FOLDER}/index.md" in children:
-                children[:] = [child for child in children if child not in pages] + list(pages)
+                children[:] = [child for child in children if child not in pages] + english
     return config
 
 
@@ -61,11 +71,19 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_nav(nav: Navigation, config: MkDocsConfig, files: Files) -> None:
+    """Make the navigation of the Vietnamese pages."""
+    vietnamese[:] = [navigation(nav, files)]
+
+
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """List the notebooks where the page asks for it; say which page needs plotly."""
-    if page.file.src_uri == f"{FOLDER}/index.md":
-        items = [f"| [{one.title}]({uri.rpartition('/')[2]}) | {one.summary} |" for uri, one in pages.items()]
-        return markdown.replace("<!-- notebooks -->", "\n".join(["| notebook | begins with |", "|---|---|", *items]))
+    folder, _, name = page.file.src_uri.rpartition("/")
+    if folder.endswith(FOLDER) and name == "index.md":
+        listed = {uri.rpartition("/")[2]: one for uri, one in pages.items() if uri.startswith(f"{folder}/")}
+        items = [f"| [{one.title}]({uri}) | {one.summary} |" for uri, one in listed.items()]
+        head = [words()["notebooks"] if folder.startswith("vi/") else "| notebook | begins with |", "|---|---|"]
+        return markdown.replace("<!-- notebooks -->", "\n".join([*head, *items]))
     notebook = pages.get(page.file.src_uri)
     if notebook:
         page.meta["description"] = notebook.summary
@@ -74,7 +92,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Put the outputs of a notebook where its Markdown has left a place for them."""
+    """Put the outputs of a notebook where its Markdown has left a place for them; name links in the page's language."""
+    if page.file.src_uri.startswith("vi/"):
+        html = html.replace('title="Permanent link"', f'title="{words()["permalink"]}"')
     notebook = pages.get(page.file.src_uri)
     if notebook is None:
         return html
@@ -82,9 +102,14 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 
 def on_page_context(context: dict[str, Any], page: Page, config: MkDocsConfig, nav: Navigation) -> dict[str, Any]:
-    """Let the language switch lead to the same page in the other language, and set the language of this one."""
-    config.theme["language"] = "vi" if page.url.startswith("vi/") else "en"
+    """Let the language switch lead to the same page in the other language; what is around the page is in its own."""
+    language = "vi" if page.url.startswith("vi/") else "en"
+    config.theme["language"] = language
     config.extra["alternate"] = alternates(page.url.removeprefix("vi/"), {file.url for file in context["pages"]})
+    for choice, names in zip(config.theme["palette"], words()["toggles"], strict=True):
+        choice["toggle"]["name"] = names[language]
+    if language == "vi":
+        context["nav"] = vietnamese[0]
     return context
 
 

@@ -40,6 +40,7 @@ class NotebookPage:
         outputs: What comes there.
         pictures: Files beside the page, by name.
         has_figures: Whether the page needs plotly.
+        phrase: What the page says around the notebook, in its language.
     """
 
     title: str = ""
@@ -48,6 +49,7 @@ class NotebookPage:
     outputs: list[str] = field(default_factory=list)
     pictures: dict[str, bytes] = field(default_factory=dict)
     has_figures: bool = False
+    phrase: Callable[[str], str] = str
 
 
 def plain(script: Path):
@@ -118,15 +120,16 @@ def _state(script: Path) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
-def page_of(notebook, script: Path, was_run: bool = True) -> NotebookPage:
+def page_of(notebook, script: Path, was_run: bool = True, phrase: Callable[[str], str] = str) -> NotebookPage:
     """The page of a notebook.
 
     Args:
         notebook: With its outputs, or without.
         script: Where it comes from.
         was_run: Whether the outputs are there; the page says so.
+        phrase: Gives a sentence of the page in the language of the notebook's text.
     """
-    page, parts = NotebookPage(), []
+    page, parts = NotebookPage(phrase=phrase), []
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             parts.append(cell.source)
@@ -146,7 +149,9 @@ def page_of(notebook, script: Path, was_run: bool = True) -> NotebookPage:
         if was_run
         else "**This copy of the site was built without running the notebooks: no output is shown.** Run it yourself:"
     )
-    page.markdown = "\n\n".join([heading, rest.strip(), f"{ran} `{command}`\n{{ .st-vi-notebook }}", *parts[1:]])
+    page.markdown = "\n\n".join(
+        [heading, rest.strip(), f"{phrase(ran)} `{command}`\n{{ .st-vi-notebook }}", *parts[1:]]
+    )
     return page
 
 
@@ -167,7 +172,7 @@ def _joined(outputs: list) -> list:
 def _html(output, page: NotebookPage) -> str:
     """An output as HTML; empty where nothing is to be shown."""
     if output.output_type == "stream":
-        return _text(re.sub(r"\n{2,}", "\n", output.text))
+        return _text(re.sub(r"\n{2,}", "\n", output.text), page)
     data = output.data
     if "application/vnd.plotly.v1+json" in data:
         import plotly.io
@@ -188,8 +193,9 @@ def _html(output, page: NotebookPage) -> str:
     if "image/png" in data:
         name = f"{len(page.pictures)}.png"
         page.pictures[name] = base64.b64decode(data["image/png"])
-        return f'<div class="st-vi-output"><img src="{name}" alt="a picture that the code above has made"></div>'
-    return _text(data.get("text/plain", ""))
+        about = page.phrase("a picture that the code above has made")
+        return f'<div class="st-vi-output"><img src="{name}" alt="{about}"></div>'
+    return _text(data.get("text/plain", ""), page)
 
 
 def _markup(markup: str, page: NotebookPage) -> str:
@@ -199,7 +205,7 @@ def _markup(markup: str, page: NotebookPage) -> str:
     if not re.sub(r"<[^>]*>|\s", "", markup):
         return ""
     if len(markup) > CHARACTERS:
-        return _text("This output is too long for a page; it is in the notebook.")
+        return _text("This output is too long for a page; it is in the notebook.", page)
     if 'class="dataframe"' in markup:  # a table of pandas takes the look of the page
         markup = re.sub(r"<style.*?</style>", "", markup, flags=re.DOTALL)
         markup = re.sub(r'<table border="1" class="dataframe">', "<table>", markup)
@@ -213,9 +219,9 @@ def _figure(markup: str, page: NotebookPage) -> str:
     return f'<div class="st-vi-output st-vi-card">{re.sub("<script[^>]*>", "<script type=module>", markup)}</div>'
 
 
-def _text(text: str) -> str:
+def _text(text: str, page: NotebookPage) -> str:
     lines = [line.rpartition("\r")[2] for line in text.rstrip().split("\n")]
     if len(lines) > LINES:
         lines = [*lines[: LINES - 1], f"… and {len(lines) - LINES + 1} more lines in the notebook"]
-    joined = html.escape("\n".join(lines))
+    joined = html.escape("\n".join(map(page.phrase, lines)))
     return f'<pre class="st-vi-output st-vi-text"><code>{joined}</code></pre>' if joined.strip() else ""

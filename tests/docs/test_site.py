@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
@@ -155,14 +156,81 @@ def test_light_and_dark(name, scheme, width, site, browser):
             assert sum(card.evaluate(colour)) > 700
 
 
+def switches(site: Site, page: str) -> dict[str, str]:
+    """Where the language switch of a page leads to, by language."""
+    links = re.findall(r'<a href="([^"]*)" hreflang="(..)" class="md-select__link"', text_of(site, page))
+    return {language: urljoin(site.root + page, link).removeprefix(site.root) for link, language in links}
+
+
 def test_the_language_switch_leads_to_the_same_page(site):
-    translated = [page for page in site.pages() if page.startswith("vi/")]
-    if not translated:
-        pytest.skip("no page is translated yet")
-    for page in translated:
-        assert '<html lang="vi"' in text_of(site, page)
-        other = page.removeprefix("vi/")
-        assert re.search(r'hreflang="vi"', text_of(site, other)), other
+    """Both ways, and to the front page of the other language where there is no such page."""
+    pages = set(site.pages()) - {"404.html"}
+    translated = {page for page in pages if page.startswith("vi/")}
+    assert len(translated) >= 10
+    for page in pages:
+        english = page.removeprefix("vi/")
+        there = f"vi/{english}" if f"vi/{english}" in translated else "vi/"
+        assert switches(site, page) == {"en": english, "vi": there}
+        assert f'<html lang="{"vi" if page in translated else "en"}"' in text_of(site, page)
+
+
+@pytest.mark.parametrize("start", ["serve/", "look-inside/pooling-decides-rankings/"])
+def test_a_reader_switches_there_and_back(start, site, browser):
+    wrong: list[str] = []
+    with opened(browser, site.root + start, site.root, wrong) as page:
+        for language, there in (("vi", f"vi/{start}"), ("en", start)):
+            page.locator(".md-select").hover()
+            page.locator(f".md-select__link[hreflang={language}]").click()
+            page.wait_for_url(site.root + there)
+            assert page.locator("html").get_attribute("lang") == language
+    assert not wrong
+
+
+def around(site: Site, page: str) -> set[str]:
+    """What a page says around its text: names of pages and sections, and labels of what can be pressed."""
+    text = re.sub(r"<article.*?</article>", "", text_of(site, page), flags=re.DOTALL)
+    text = re.sub(r'<a href="#[^>]*>.*?</a>', "", text, flags=re.DOTALL)  # its own headings
+    said = re.findall(r'(?:title|aria-label|placeholder)="([^"]*)"', text)
+    said += re.findall(r'<span class="md-ellipsis">(.*?)</span>', text, re.DOTALL)
+    said += re.findall(r'<div class="md-search-result__meta">(.*?)</div>', text, re.DOTALL)
+    return {one.strip() for one in said} - {""}
+
+
+def test_around_a_vietnamese_page_all_is_vietnamese(site):
+    pages = [page for page in site.pages() if page.startswith("vi/")]
+    english = set().union(*(around(site, page.removeprefix("vi/")) for page in pages))
+    assert {"Start", "Search", "Dark", "Footer", "Guides"} <= english
+    for page in pages:
+        said = around(site, page)
+        assert said & english <= {"st_vi", "ViCLSR", "viPolyQwen", "FAQ", "PhoBERT"}, page
+        assert {"Bắt đầu", "Trang tiếng Anh", "Chọn ngôn ngữ"} <= said
+
+
+FONTS = """() => [...document.querySelectorAll(".highlight pre")].map((block, number) => {
+  block.id = `block-${number}`;
+  return block.textContent;
+})"""
+
+
+@pytest.mark.parametrize("name", ["vi/serve/", "train/"])
+def test_code_has_one_font_with_vietnamese_letters(name, site, browser):
+    """The browser itself says with which fonts it drew: only with that of the site."""
+    wrong: list[str] = []
+    with opened(browser, site.root + name, site.root, wrong) as page:
+        page.evaluate("document.fonts.ready")
+        texts = page.evaluate(FONTS)
+        session = page.context.new_cdp_session(page)
+        session.send("DOM.enable")
+        session.send("CSS.enable")
+        document = session.send("DOM.getDocument")["root"]["nodeId"]
+        for number, text in enumerate(texts):
+            node = session.send("DOM.querySelector", {"nodeId": document, "selector": f"#block-{number}"})["nodeId"]
+            fonts = session.send("CSS.getPlatformFontsForNode", {"nodeId": node})["fonts"]
+            assert {(font["familyName"], font["isCustomFont"]) for font in fonts} == {("JetBrains Mono", True)}, text
+        assert len(texts) > 10 and any(letter in "".join(texts) for letter in "ạầễộừ")
+    assert not wrong
+    licence = (site.folder / "assets" / "fonts" / "OFL.txt").read_text(encoding="utf-8")
+    assert "SIL OPEN FONT LICENSE" in licence
 
 
 def test_social_card(site):
