@@ -56,7 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
 
     def place(item: pytest.Item) -> int:
-        return 1 if item.path.parent.name == "notebooks" else 2 if item.path.name == "test_site.py" else 0
+        built = ("test_site.py", "test_live_demo.py")
+        return 1 if item.path.parent.name == "notebooks" else 2 if item.path.name in built else 0
 
     items.sort(key=place)
     for item in items:

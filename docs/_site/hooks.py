@@ -1,8 +1,8 @@
 """What the site has beyond plain MkDocs; named in mkdocs.yml, and no part of the site itself.
 
-The notebooks become pages under *Look inside*, every page knows its twin in the other language, Vietnamese pages have
-their own navigation, and the social card is drawn.
-``ST_VI_DOCS_NOTEBOOKS=0`` shows the notebooks without running them, for quick writing.
+The notebooks become pages under *Look inside*, the front page has a live demo, figures are taken from the tables of
+other pages, every page knows its twin in the other language, Vietnamese pages have their own navigation, and the social
+card is drawn. ``ST_VI_DOCS_NOTEBOOKS=0`` shows the notebooks without running them, for quick writing.
 """
 
 from __future__ import annotations
@@ -14,22 +14,28 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from demo_file import DemoFile, demo_file
+from live_demo import live_demo
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
+from mkdocs.utils import get_relative_url
 from notebook_pages import FailingCell, NotebookPage, executed, page_of, plain, scripts
 from social_card import social_card
+from tables import NoSuchFigure, with_figures
 from vietnamese import navigation, translations, words
 
 logger = logging.getLogger("mkdocs.hooks.st_vi")
 
 FOLDER = "look-inside"
 PLOTLY = "assets/plotly.min.js"
+DEMO, DEMO_SCRIPT = '<div class="st-vi-live"></div>', "assets/demo/page.js"
 LANGUAGES = {"en": "English", "vi": "Tiếng Việt"}
 
 pages: dict[str, NotebookPage] = {}
+demo: list[DemoFile] = []
 vietnamese: list[Navigation] = []
 
 
@@ -59,7 +65,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages of the notebooks, their pictures, plotly and the social card."""
+    """Add the pages of the notebooks, their pictures, plotly, what the live demo loads and the social card."""
     for uri, page in pages.items():
         files.append(File.generated(config, uri, content=page.markdown))
         for name, picture in page.pictures.items():
@@ -67,6 +73,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     if any(page.has_figures for page in pages.values()):
         source = Path(find_spec("plotly").origin).parent / "package_data" / "plotly.min.js"
         files.append(File.generated(config, PLOTLY, abs_src_path=str(source)))
+    demo[:] = [demo_file()]
+    files.append(File.generated(config, _demo_address(), abs_src_path=str(demo[0].path)))
     files.append(File.generated(config, "assets/card.png", content=social_card(config.site_description)))
     return files
 
@@ -77,7 +85,7 @@ def on_nav(nav: Navigation, config: MkDocsConfig, files: Files) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """List the notebooks where the page asks for it; say which page needs plotly."""
+    """List the notebooks and fill in figures where the page asks for it; say which page needs which script."""
     folder, _, name = page.file.src_uri.rpartition("/")
     if folder.endswith(FOLDER) and name == "index.md":
         listed = {uri.rpartition("/")[2]: one for uri, one in pages.items() if uri.startswith(f"{folder}/")}
@@ -88,17 +96,30 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if notebook:
         page.meta["description"] = notebook.summary
         page.meta["script"] = PLOTLY if notebook.has_figures else ""
-    return markdown
+    if DEMO in markdown:
+        page.meta["module"] = DEMO_SCRIPT
+    try:
+        return with_figures(markdown, comma="," if page.url.startswith("vi/") else ".")
+    except NoSuchFigure as error:
+        raise PluginError(f"{page.file.src_uri}: {error}") from None
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Put the outputs of a notebook where its Markdown has left a place for them; name links in the page's language."""
+    """Put the live demo and outputs of notebooks where the Markdown has left a place; name links in its language."""
     if page.file.src_uri.startswith("vi/"):
         html = html.replace('title="Permanent link"', f'title="{words()["permalink"]}"')
+    if DEMO in html:
+        language = "vi" if page.url.startswith("vi/") else "en"
+        return html.replace(DEMO, live_demo(demo[0], language, get_relative_url(_demo_address(), page.url)))
     notebook = pages.get(page.file.src_uri)
     if notebook is None:
         return html
     return re.sub(r'<div data-output="(\d+)"></div>', lambda match: notebook.outputs[int(match[1])], html)
+
+
+def _demo_address() -> str:
+    """Where the site has what the demo loads. The name changes with the content, so that browsers may keep it."""
+    return f"assets/demo/{demo[0].path.name}"
 
 
 def on_page_context(context: dict[str, Any], page: Page, config: MkDocsConfig, nav: Navigation) -> dict[str, Any]:

@@ -1,8 +1,15 @@
-"""What the pages of the documentation find when their code runs: an empty folder, and small stand-ins for the hub."""
+"""What the pages of the documentation find when their code runs: an empty folder, and small stand-ins for the hub.
+
+And the site itself, built once.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +18,14 @@ import pytest
 from PIL import Image
 
 from st_vi import build_viclsr
+from tests.docs.site import served
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("vi/*.md")])
+
+RECORDS = ROOT / ".cache" / "site"  # times and screenshots, for a person to look at
 
 RUN, NO_RUN, OUTPUT, SHELL = "python", "{.python .no-run}", "{.text .output}", "bash"
 
@@ -59,3 +69,40 @@ def workplace(tiny_base, tmp_path, monkeypatch) -> Path:
         build_viclsr(tiny_base).save_pretrained(str(tmp_path / saved))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@dataclass(frozen=True)
+class Site:
+    """A built site that is being served."""
+
+    folder: Path
+    root: str
+    seconds: float
+
+    def pages(self) -> list[str]:
+        """Their addresses below the root."""
+        files = sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.html"))
+        return [file.removesuffix("index.html") for file in files]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    pytest.importorskip("mkdocs", reason='pip install "st-vi[docs]"')
+    pytest.importorskip("nbclient", reason='pip install "st-vi[docs]"')
+    folder, start = tmp_path_factory.mktemp("site"), time.monotonic()
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={"ST_VI_DOCS_NOTEBOOKS": "1", **os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    with served(folder) as root:
+        yield Site(folder, root, time.monotonic() - start)
+
+
+def write_record(name: str, content: bytes) -> None:
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    (RECORDS / ".gitignore").write_text("*\n", encoding="utf-8")
+    (RECORDS / name).write_bytes(content)

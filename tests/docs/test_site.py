@@ -4,53 +4,16 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
-import subprocess
-import sys
-import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from urllib.parse import urljoin
 
 import pytest
 
-from tests.docs.conftest import ROOT
-from tests.docs.site import FIGURE, Links, Visit, dead_links, opened, served, visit
+from tests.docs.conftest import ROOT, Site, write_record
+from tests.docs.site import FIGURE, Links, Visit, dead_links, opened, visit
 
-RECORDS = ROOT / ".cache" / "site"  # times and screenshots, for a person to look at
 NOTEBOOKS = sorted(path.stem[3:].replace("_", "-") for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
-
-
-@dataclass(frozen=True)
-class Site:
-    """A built site that is being served."""
-
-    folder: Path
-    root: str
-    seconds: float
-
-    def pages(self) -> list[str]:
-        """Their addresses below the root."""
-        files = sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.html"))
-        return [file.removesuffix("index.html") for file in files]
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    pytest.importorskip("mkdocs", reason='pip install "st-vi[docs]"')
-    pytest.importorskip("nbclient", reason='pip install "st-vi[docs]"')
-    folder, start = tmp_path_factory.mktemp("site"), time.monotonic()
-    built = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "ST_VI_DOCS_NOTEBOOKS": "1", "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
-    with served(folder) as root:
-        yield Site(folder, root, time.monotonic() - start)
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +27,6 @@ def visits(site, browser) -> dict[str, Visit]:
     record["pages"] = {page: asdict(one) for page, one in seen.items()}
     write_record("site.json", json.dumps(record, indent=1).encode())
     return seen
-
-
-def write_record(name: str, content: bytes) -> None:
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    (RECORDS / ".gitignore").write_text("*\n", encoding="utf-8")
-    (RECORDS / name).write_bytes(content)
 
 
 def test_no_dead_link_or_anchor(site):
