@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from st_vi import modules
+from st_vi.graphs.kept import GraphDtype, on_graph
 from st_vi.model_files import check_files, check_modules, plain_weights
 from st_vi.modules import MLPHead
 from st_vi.modules.model_card import TAGS, ModelCard, with_own_card
@@ -189,11 +190,19 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
 
     Args:
         path_or_repo: A folder, a repository "owner/name", or the name of an included model, "vi-mini" (`pretrained`).
-        **kwargs: As for `SentenceTransformer`, except `trust_remote_code`.
+        **kwargs: As for `SentenceTransformer`, except `trust_remote_code` and, with ``backend="onnx"``, `device` and
+            `model_kwargs`.
+
+    With ``backend="onnx"``, the whole text model runs on the CPU as one ONNX graph (``pip install "st-vi[onnx]"``). The
+    graph is exported at the first call and kept in ``~/.cache/st_vi/onnx`` (or below ``ST_VI_CACHE``). It has 8-bit
+    weights where the CPU has instructions for them (VNNI) and the cosine to the model's own vectors is at least 0.99 on
+    sample texts, otherwise float32; ``model_kwargs={"dtype": "float32"}``, or ``"int8"``, decides it.
 
     Raises:
+        ImportError: A package of the extra `onnx` is missing.
         ValueError: The model names another class or a path outside its folder; a file is damaged, truncated or would
-            run code; weights of the backbone are missing or left over; or `trust_remote_code` is set.
+            run code; weights of the backbone are missing or left over; `trust_remote_code` is set; or the model or an
+            option is not for ``backend="onnx"``, such as a model for images.
 
     Example:
         >>> import tempfile
@@ -212,6 +221,8 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
     hub = {argument: kwargs[argument] for argument in _HUB_ARGUMENTS if argument in kwargs}
     if any(isinstance(part, dict) and part.get("trust_remote_code") for part in (kwargs, *kwargs.values())):
         raise ValueError("st_vi.load runs no remote code: leave trust_remote_code out")
+    if kwargs.get("backend") == "onnx":
+        return _load_graph(name, kwargs)
     check_modules(name, own, **hub)
     if kwargs.get("backend", "torch") == "torch":
         kwargs["model_kwargs"] = _NOT_THE_MODELS_CHOICE | (kwargs.get("model_kwargs") or {}) | {"weights_only": True}
@@ -225,6 +236,17 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
         raise
     with_own_card(model)
     return model
+
+
+def _load_graph(name: str, kwargs: dict[str, Any]) -> SentenceTransformer:
+    """Load with torch, then exchange the modules for a graph."""
+    options: dict[str, Any] = dict(kwargs.get("model_kwargs") or {})
+    dtype: GraphDtype = options.pop("dtype", "auto")
+    if options or kwargs.get("device") not in (None, "cpu"):
+        what = f"model_kwargs {sorted(options)}" if options else f"device={kwargs['device']!r}"
+        raise ValueError(f'backend="onnx" runs on the CPU and takes only model_kwargs={{"dtype": …}}, not {what}')
+    model = load(name, **kwargs | {"backend": "torch", "device": "cpu", "model_kwargs": {"dtype": "float32"}})
+    return on_graph(model, dtype)
 
 
 def _own_classes() -> dict[str, type[Module]]:

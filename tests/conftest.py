@@ -33,7 +33,7 @@ from tests.helpers.browser import browser  # noqa: F401
 torch.set_num_threads(1)  # threads only get in each other's way on models this small
 
 if find_spec("optimum") is None:  # in an environment of its own: .ci/openvino
-    collect_ignore = ["encoding/test_openvino.py"]
+    collect_ignore = ["graphs/test_openvino.py"]
 
 SENTENCES = [
     "Trời mưa to nên đường phố ngập nước.",

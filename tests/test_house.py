@@ -18,11 +18,12 @@ BEGIN, END = "<!-- rooms -->\n", "<!-- /rooms -->\n"
 
 # Ground floor first. A room imports rooms of lower floors and no other.
 FLOORS = (
-    ("files", "stock", "terms", "text", "version", "vocabulary"),
+    ("files", "identity", "stock", "terms", "text", "version", "vocabulary"),
     ("inputs", "model_files", "tasks"),
     ("evaluation", "losses", "modules"),
-    ("data", "hub", "inspection"),
-    ("encoding", "viz"),
+    ("data", "graphs", "inspection"),
+    ("hub", "viz"),
+    ("encoding",),
     ("recipes",),
     ("cli",),
     ("__main__",),

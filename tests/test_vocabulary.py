@@ -234,8 +234,8 @@ def test_qwen2_vl_keeps_its_special_tokens(tmp_path):
 @pytest.mark.skipif(not all(map(find_spec, ("onnx", "onnxruntime", "onnxscript"))), reason="needs st-vi[onnx]")
 @pytest.mark.parametrize("model", [unigram, bpe], indirect=True)
 def test_onnx_of_a_cut_model(model, tmp_path):
-    from st_vi.encoding.onnx import OnnxEncoder
-    from st_vi.encoding.onnx_export import export_onnx
+    from st_vi.graphs.encoder import OnnxEncoder
+    from st_vi.graphs.export import export_onnx
 
     trim_vocabulary(model, [*SENTENCES[:4], SENTENCES[0].lower()])
     export_onnx(model, tmp_path)

@@ -15,6 +15,7 @@ import typer
 
 from st_vi.cli.options import BF16, Device, loading_options, refuse, use_device
 from st_vi.cli.quiet import one_bar
+from st_vi.files.cache import cache_folder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -142,5 +143,4 @@ def _beside(source: Path) -> Path:
     folder = source if source.is_dir() else source.parent
     if os.access(folder, os.W_OK):
         return folder / ".st_vi" / (source.name if source.is_file() else "all")
-    cache = Path(os.environ.get("ST_VI_CACHE") or Path.home() / ".cache" / "st_vi")
-    return cache / "search" / hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:16]
+    return cache_folder("search") / hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:16]

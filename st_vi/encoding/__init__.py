@@ -9,17 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
-    "OnnxEncoder": "st_vi.encoding.onnx",
+    "OnnxEncoder": "st_vi.graphs.encoder",
+    "QueryEncoder": "st_vi.encoding.query",
     "encode_by_tokens": "st_vi.encoding.batches",
     "encode_corpus": "st_vi.encoding.corpus",
     "encode_with_ray": "st_vi.encoding.ray",
-    "export_onnx": "st_vi.encoding.onnx_export",
-    "quantize_onnx": "st_vi.encoding.onnx_export",
+    "export_onnx": "st_vi.graphs.export",
+    "quantize_onnx": "st_vi.graphs.export",
     "untrusted_input": "st_vi.encoding.untrusted",
 }
 
 __all__ = [
     "OnnxEncoder",
+    "QueryEncoder",
     "encode_by_tokens",
     "encode_corpus",
     "encode_with_ray",
@@ -31,10 +33,11 @@ __all__ = [
 if TYPE_CHECKING:
     from st_vi.encoding.batches import encode_by_tokens
     from st_vi.encoding.corpus import encode_corpus
-    from st_vi.encoding.onnx import OnnxEncoder
-    from st_vi.encoding.onnx_export import export_onnx, quantize_onnx
+    from st_vi.encoding.query import QueryEncoder
     from st_vi.encoding.ray import encode_with_ray
     from st_vi.encoding.untrusted import untrusted_input
+    from st_vi.graphs.encoder import OnnxEncoder
+    from st_vi.graphs.export import export_onnx, quantize_onnx
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,6 @@ from sentence_transformers.util import quantize_embeddings
 from tqdm.auto import tqdm
 
 from st_vi.encoding.batches import MAX_TOKENS
-from st_vi.encoding.identity import fingerprint, model_identity
 from st_vi.encoding.limits import Cut, token_limit
 from st_vi.encoding.row_encoder import BadRow, EncodedRows, Problems, RowEncoder
 from st_vi.encoding.rows import InputColumns, NoRow
@@ -32,6 +31,7 @@ from st_vi.encoding.shards import (
     shard_path,
 )
 from st_vi.encoding.sources import folder_of, open_rows, row_count
+from st_vi.identity import fingerprint, model_identity
 from st_vi.inputs.prompts import prompt_of
 
 Precision = Literal["float32", "float16", "binary", "ubinary"]

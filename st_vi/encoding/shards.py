@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from st_vi.encoding.identity import FINGERPRINT_BYTES
 from st_vi.encoding.limits import Cut
+from st_vi.identity import FINGERPRINT_BYTES
 
 MANIFEST = "manifest.json"
 LAYOUT = 2

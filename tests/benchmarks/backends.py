@@ -25,8 +25,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.backend import export_static_quantized_openvino_model
 
 from st_vi.data import read_rows
-from st_vi.encoding.onnx import OnnxEncoder
-from st_vi.encoding.onnx_export import export_onnx, quantize_onnx
+from st_vi.graphs.encoder import OnnxEncoder
+from st_vi.graphs.export import export_onnx, quantize_onnx
 from st_vi.hub import load
 from st_vi.recipes import build_viclsr
 from st_vi.recipes.ablation.tables import markdown

@@ -25,7 +25,7 @@ from sentence_transformers.util import quantize_embeddings
 from st_vi import build_vipolyqwen, load
 from st_vi.data import read_rows
 from st_vi.encoding import corpus, encode_corpus
-from st_vi.encoding.identity import model_identity
+from st_vi.identity import model_identity
 from tests.conftest import SENTENCES
 from tests.helpers.command_line import st_vi
 from tests.helpers.processes import forked

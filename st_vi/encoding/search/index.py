@@ -11,6 +11,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from st_vi.encoding.batches import encode_by_tokens, token_counts
+from st_vi.encoding.query import QueryEncoder
 from st_vi.encoding.search.passages import Passage, read_passages
 from st_vi.encoding.search.vectors import VectorStore
 from st_vi.encoding.search.words import WordIndex
@@ -88,6 +89,7 @@ class SearchIndex:
                 else encode_by_tokens(model, texts, show_progress_bar=show_progress_bar)
             )
             self._vectors = _faiss_index(vectors)
+            self._encoder = QueryEncoder(model)
 
     @classmethod
     def of_files(
@@ -135,8 +137,12 @@ class SearchIndex:
         if top < 1:
             raise ValueError(f"top must be positive, got {top}")
         by_words = self._by_words(query) if side != "vectors" else {}
-        by_vectors = self._by_vectors(query) if side != "words" else {}
-        scores = self._added(query, [*by_vectors, *by_words]) if side == "both" else by_vectors or by_words
+        vector = self._query_vector(query) if side != "words" else None
+        by_vectors = self._by_vectors(vector) if vector is not None else {}
+        if vector is not None and side == "both":
+            scores = self._added(query, vector, [*by_vectors, *by_words])
+        else:
+            scores = by_vectors or by_words
         ranks = [{row: rank for rank, row in enumerate(found, 1)} for found in (by_vectors, by_words)]
         best = sorted(scores, key=lambda row: -scores[row])[:top]
         return [Found(self.passages[row], scores[row], ranks[0].get(row), ranks[1].get(row)) for row in best]
@@ -147,21 +153,23 @@ class SearchIndex:
         rows = np.argsort(-scores, kind="stable")[:CANDIDATES]
         return {int(row): float(scores[row]) for row in rows if scores[row] > 0}
 
-    def _by_vectors(self, query: str) -> dict[int, float]:
-        scores, rows = self._vectors.search(self._query_vector(query), min(CANDIDATES, len(self.passages)))
+    def _by_vectors(self, vector: np.ndarray) -> dict[int, float]:
+        scores, rows = self._vectors.search(vector, min(CANDIDATES, len(self.passages)))
         return {int(row): float(score) for row, score in zip(rows[0], scores[0], strict=True)}
 
-    def _added(self, query: str, candidates: Sequence[int]) -> dict[int, float]:
+    def _added(self, query: str, vector: np.ndarray, candidates: Sequence[int]) -> dict[int, float]:
         """Sum of the standardised scores of both sides for the candidates."""
         rows = list(dict.fromkeys(candidates))
-        cosines = self._vectors.reconstruct_batch(rows) @ self._query_vector(query)[0]
+        cosines = self._vectors.reconstruct_batch(rows) @ vector[0]
         total = _standardised(cosines) + _standardised(self._words.scores(query)[rows])
         return dict(zip(rows, total.tolist(), strict=True))
 
     def _query_vector(self, query: str) -> np.ndarray:
         """The query vector of unit length, (1, D)."""
-        assert self.model is not None
-        return _unit(encode_by_tokens(self.model, [query], prompt_name=self.query_prompt_name))
+        vector = self._encoder.encode(query, prompt_name=self.query_prompt_name)
+        if not np.isfinite(vector).all():
+            raise ValueError("the model returned a vector that is not finite")
+        return _unit(vector[None])
 
 
 def _standardised(scores: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
 from st_vi.encoding.batches import encode_by_tokens
-from st_vi.encoding.identity import model_identity
+from st_vi.identity import model_identity
 
 KEY_BYTES = 16
 """Length of a key: the beginning of a SHA-256 of the content."""

@@ -27,7 +27,7 @@ def model_identity(model: SentenceTransformer) -> str:
     Example:
         >>> from sentence_transformers import SentenceTransformer
         >>> from sentence_transformers.sentence_transformer.modules import BoW
-        >>> from st_vi.encoding.identity import model_identity
+        >>> from st_vi.identity import model_identity
         >>> first, same, other = (SentenceTransformer(modules=[BoW([word])]) for word in ("xin", "xin", "chào"))
         >>> model_identity(first) == model_identity(same), model_identity(first) == model_identity(other)
         (True, False)
@@ -58,7 +58,7 @@ def fingerprint(row: Any) -> bytes:
         row: Nested dicts and lists; a `Path` is replaced by the content of its file.
 
     Example:
-        >>> from st_vi.encoding.identity import fingerprint
+        >>> from st_vi.identity import fingerprint
         >>> fingerprint(["Trời mưa.", 3]) == fingerprint(["Trời mưa.", 3]), len(fingerprint("Trời mưa."))
         (True, 8)
     """

@@ -20,9 +20,9 @@ from sentence_transformers.sentence_transformer.modules import LSTM, BoW, Poolin
 from torch import nn
 
 from st_vi import MLPHead, WordSegmentedTransformer, build_viclsr, build_vipolyqwen
-from st_vi.encoding import onnx_export
-from st_vi.encoding.onnx import CONFIG_FILE, OnnxEncoder
-from st_vi.encoding.onnx_export import export_onnx, quantize_onnx
+from st_vi.graphs import export as onnx_export
+from st_vi.graphs.encoder import CONFIG_FILE, OnnxEncoder
+from st_vi.graphs.export import export_onnx, quantize_onnx
 from tests.conftest import SENTENCES
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 

@@ -52,7 +52,7 @@ class OnnxEncoder:
         ValueError: The runtime is unknown, or does not support the dtype.
 
     Example:
-        >>> from st_vi.encoding.onnx import OnnxEncoder
+        >>> from st_vi.encoding import OnnxEncoder
         >>> encoder = OnnxEncoder("outputs/onnx", runtime="openvino", dtype="bfloat16")  # doctest: +SKIP
         >>> encoder.encode(["Trời mưa to.", "Ngoài trời mưa lớn."]).shape  # doctest: +SKIP
         (2, 1024)
@@ -73,7 +73,7 @@ class OnnxEncoder:
         folder = Path(path)
         for name in (file_name, CONFIG_FILE):
             if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder} has no {name}: st_vi.encoding.onnx_export.export_onnx writes it")
+                raise FileNotFoundError(f"{folder} has no {name}: st_vi.encoding.export_onnx writes it")
         config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         self.max_seq_length: int | None = config["max_seq_length"]
         self.prompts: dict[str, str] = config["prompts"]
@@ -84,7 +84,7 @@ class OnnxEncoder:
         self._segment = segment_words if config["segment_words"] else None
         if self._segment:
             segmenter()  # fail now, not at the first text, if pyvi is missing
-        self._run = _RUNTIMES[runtime, dtype](folder / file_name, threads)
+        self.run: Run = _RUNTIMES[runtime, dtype](folder / file_name, threads)
 
     def encode(
         self,
@@ -123,10 +123,19 @@ class OnnxEncoder:
         with tqdm(total=len(tokens), desc="Texts", disable=not show_progress_bar) as progress:
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
-                embeddings[batch] = self._run(self._padded([tokens[i] for i in batch]))
+                embeddings[batch] = self.run(self._padded([tokens[i] for i in batch]))
                 progress.update(len(batch))
         embeddings = _unit(embeddings) if normalize_embeddings else embeddings
         return embeddings[0] if single else embeddings
+
+    def features(self, texts: list[str], prompt: str = "") -> dict[str, np.ndarray]:
+        """What `run` takes to give vectors (B, D): ``input_ids`` and ``attention_mask`` (B, N).
+
+        Raises:
+            TypeError: An input is not a text.
+            ValueError: An input is not valid Unicode.
+        """
+        return self._padded(self._tokenize(texts, prompt))
 
     def similarity(self, embeddings1: np.ndarray, embeddings2: np.ndarray) -> np.ndarray:
         """Similarities (A, B) of embeddings (A, D) and (B, D), by the similarity function of the model."""
@@ -151,9 +160,9 @@ class OnnxEncoder:
         return tokens
 
     def _padded(self, tokens: list[np.ndarray]) -> dict[str, np.ndarray]:
-        """The inputs of the graph for a batch sorted by length, the longest first."""
+        """The inputs of the graph for a batch."""
         lengths = np.array([len(row) for row in tokens])
-        attention_mask = np.arange(lengths[0]) < lengths[:, None]
+        attention_mask = np.arange(lengths.max()) < lengths[:, None]
         input_ids = np.full(attention_mask.shape, self.tokenizer.pad_token_id, dtype=np.int64)
         input_ids[attention_mask] = np.concatenate(tokens)
         return {"input_ids": input_ids, "attention_mask": attention_mask.astype(np.int64)}

@@ -16,13 +16,21 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.util import fullname
 from torch import Tensor, nn
 
-from st_vi.encoding.onnx import CONFIG_FILE, MODEL_FILE, OnnxEncoder
+from st_vi.graphs.encoder import CONFIG_FILE, MODEL_FILE, OnnxEncoder
 from st_vi.modules import WordSegmentedTransformer
 
 INT8_FILE = "model_int8.onnx"
 
 _ONE_FILE = 2**30  # bytes of weights; protobuf allows twice that, larger weights are stored beside the graph
-_SAMPLES = ["Xin chào!", "Hà Nội là thủ đô của Việt Nam.", unicodedata.normalize("NFD", "TIẾNG VIỆT có dấu"), ""]
+_SAMPLES = [
+    "Xin chào!",
+    "Hà Nội là thủ đô của Việt Nam.",
+    unicodedata.normalize("NFD", "TIẾNG VIỆT có dấu"),
+    "",
+    "bao gio duoc hoan ve",
+    "Mấy giờ thư viện mở cửa vào thứ bảy?",
+    "Cửa hàng giảm giá 30 % cho đơn từ 500.000 đồng, trừ các mặt hàng điện tử và sách giáo khoa.",
+]
 
 
 def export_onnx(model: SentenceTransformer, path: str | Path) -> Path:
@@ -49,7 +57,7 @@ def export_onnx(model: SentenceTransformer, path: str | Path) -> Path:
 
     Example:
         >>> from st_vi import build_viclsr
-        >>> from st_vi.encoding.onnx_export import export_onnx, quantize_onnx
+        >>> from st_vi.encoding import export_onnx, quantize_onnx
         >>> file = export_onnx(build_viclsr("vinai/phobert-base-v2"), "outputs/onnx")  # doctest: +SKIP
         >>> quantize_onnx(file.parent)  # doctest: +SKIP
         PosixPath('outputs/onnx/model_int8.onnx')
@@ -184,6 +192,13 @@ def _save_config(model: SentenceTransformer, file: Path) -> None:
         "segment_words": isinstance(model[0], WordSegmentedTransformer),
     }
     file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def lowest_cosine(encoder: OnnxEncoder, model: SentenceTransformer) -> float:
+    """The lowest cosine between vectors of a graph and of its model, over sample texts; −1 if one is not a number."""
+    a, b = encoder.encode(_SAMPLES), model.encode(_SAMPLES, show_progress_bar=False)
+    cosines = (a * b).sum(axis=1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-12)
+    return float(cosines.min()) if np.isfinite(cosines).all() else -1.0
 
 
 def _check_vectors(model: SentenceTransformer, file: Path) -> None:

@@ -1,0 +1,92 @@
+"""Encoding of single short texts, such as the queries of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import batch_to_device, truncate_embeddings
+
+from st_vi.encoding.batches import as_texts
+from st_vi.inputs.as_list import as_list
+from st_vi.inputs.prompts import prompt_of
+from st_vi.text import is_unicode
+
+
+class QueryEncoder:
+    """Encodes a text as ``model.encode`` does, with less work around the model.
+
+    For every call, the stock method visits all modules to set evaluation mode, all weights to find their device, and
+    sorts and stacks the batch. For a short text, this takes a fifth of the time. Here it is done once. The vectors are
+    equal. Any number of threads may share an encoder.
+
+    Args:
+        model: Any `SentenceTransformer` that accepts text, also one from ``load(…, backend="onnx")``. It is set to
+            evaluation mode.
+
+    Raises:
+        ValueError: The model does not accept text.
+
+    Example:
+        >>> from sentence_transformers import SentenceTransformer
+        >>> from sentence_transformers.sentence_transformer.modules import BoW
+        >>> from st_vi.encoding import QueryEncoder
+        >>> encoder = QueryEncoder(SentenceTransformer(modules=[BoW(["xin", "chào"])], device="cpu"))
+        >>> encoder.encode("xin chào").tolist(), encoder.encode(["xin", "chào"]).shape
+        ([1.0, 1.0], (2, 2))
+    """
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        if "text" not in model.modalities and "message" not in model.modalities:
+            raise ValueError(f"the model does not accept text, only {', '.join(map(str, model.modalities))}")
+        self.model = model
+        self._encode_several(["."], "")  # places the model and settles its tokenizer
+
+    def encode(
+        self, texts: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None
+    ) -> np.ndarray:
+        """Encode one text, or several.
+
+        Args:
+            texts: A text, or several in a list, a column, a Series, an array or a generator. Strings are always text,
+                also if the model accepts images and the string is the path of one.
+            prompt_name: Name of a prompt of the model; None for its default, if any.
+            prompt: Text to prepend; takes precedence over `prompt_name`.
+
+        Returns:
+            A vector (D,) for a text; an array (len(texts), D) for several.
+
+        Raises:
+            TypeError: An input is not a text, such as an image: use ``model.encode``.
+            ValueError: The prompt is unknown, an input or the prompt is not valid Unicode, or the texts are in a table
+                or a set.
+        """
+        items, single = as_list(texts)
+        prompt = prompt_of(self.model, prompt, prompt_name) or ""
+        for number, text in enumerate(items):
+            if not isinstance(text, str):
+                kind = type(text).__name__
+                raise TypeError(f"input {number} is not a text but {kind}: use model.encode for other inputs")
+            if not is_unicode(prompt + text):
+                raise ValueError(f"input {number}, {prompt + text!r:.100}, is no Unicode text")
+        if not items:
+            return np.empty((0, self.model.get_embedding_dimension() or 0), dtype=np.float32)
+        return self._encode_one(items[0], prompt) if single else self._encode_several(items, prompt)
+
+    def _encode_several(self, texts: list[str], prompt: str) -> np.ndarray:
+        return self.model.encode(as_texts(self.model, texts), prompt=prompt, show_progress_bar=False)
+
+    @torch.inference_mode()
+    def _encode_one(self, text: str, prompt: str) -> np.ndarray:
+        model = self.model
+        if model.training or any(module.training for module in model):
+            model.eval()  # it was trained in the meantime; stock does it every time
+        features: dict[str, Any] = model.preprocess(as_texts(model, [text]), prompt=prompt)
+        vectors = model(batch_to_device(features, model.device))["sentence_embedding"]
+        if model.truncate_dim is not None:
+            vectors = truncate_embeddings(vectors, model.truncate_dim)
+        vector = vectors[0].cpu()
+        return (vector.float() if vector.dtype == torch.bfloat16 else vector).numpy()
