@@ -193,7 +193,7 @@ def distill_vipolyqwen(
 
     def pictures(shares: Mapping[str, float]) -> Step:
         scenes = Scenes(output / "scenes.npy", num_scenes, seed)
-        seeing = Seeing(model, material.teacher, material.texts.texts, scenes, named, asked)
+        seeing = Seeing(model, material.teacher, material.texts, scenes, named, asked)
         return seeing.step(words, letters, shares)
 
     steps: dict[str, Callable[[], Step]] = {

@@ -22,6 +22,7 @@ from st_vi.recipes.sight.base import Teacher
 from st_vi.recipes.sight.letters import cell_tokens, phrase, reading_losses
 from st_vi.recipes.sight.looks import fitted, look
 from st_vi.recipes.sight.pixels import Reader
+from st_vi.recipes.sight.text import Texts
 from st_vi.recipes.sight.tower import picture_vectors
 
 if TYPE_CHECKING:
@@ -32,12 +33,12 @@ TEMPERATURE = 0.05
 SEEING: dict[str, float] = {"text": 0.12, "captions": 0.33, "questions": 0.34, "named": 0.2, "asked": 0.01}
 """Of the batches, where nothing has to be read. With text in pictures from the start, nothing was learned."""
 READING: dict[str, float] = {
-    "text": 0.1,
-    "letters": 0.35,
-    "lines": 0.2,
-    "captions": 0.12,
-    "questions": 0.13,
-    "named": 0.09,
+    "text": 0.18,
+    "letters": 0.22,
+    "lines": 0.24,
+    "captions": 0.08,
+    "questions": 0.15,
+    "named": 0.12,
     "asked": 0.01,
 }
 """Of the batches, of all kinds."""
@@ -51,11 +52,11 @@ def for_testing(name: str) -> bool:
 
 
 class Remembered:
-    """A teacher that computes the vector of a text once."""
+    """A teacher that computes the vector of a text once, and no vector of `known`."""
 
-    def __init__(self, teacher: Teacher) -> None:
+    def __init__(self, teacher: Teacher, known: Texts) -> None:
         self.teacher = teacher
-        self.kept: dict[str, Tensor] = {}
+        self.kept: dict[str, Tensor] = dict(zip(known.texts, known.targets, strict=True))
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """(N, D), fp32."""
@@ -128,7 +129,7 @@ class Seeing:
     Args:
         model: Trained on text and letters, with eager attention.
         teacher: Teacher for texts.
-        texts: Sorted by length.
+        known: Texts sorted by length, with their vectors.
         scenes: Drawn scenes.
         named: Such as emoji.
         asked: Such as questions of the driving test.
@@ -137,7 +138,7 @@ class Seeing:
 
     model: SentenceTransformer
     teacher: Teacher
-    texts: Sequence[str]
+    known: Texts
     scenes: Scenes
     named: Sequence[Named] = ()
     asked: Sequence[Asked] = ()
@@ -145,7 +146,8 @@ class Seeing:
 
     def __post_init__(self) -> None:
         self.reader = Reader(self.model)
-        self.targets = Remembered(self.teacher)
+        self.targets = Remembered(self.teacher, self.known)
+        self.texts = self.known.texts
         self.table = self.model[0].model.get_input_embeddings().weight  # type: ignore[union-attr,operator]
         self.lengths = [len(text) for text in self.texts]
         self.opened: dict[Path, Image] = {}
@@ -199,7 +201,7 @@ class Seeing:
         vectors, _ = picture_vectors(self.model, self.reader(pictures, [row[1] for row in rows], prefix))
         return self._to_targets("questions", vectors, [row[2] for row in rows], [row[3] for row in rows])
 
-    def of_names(self, random: Random, size: int = 32) -> dict[str, Tensor]:
+    def of_names(self, random: Random, size: int = 48) -> dict[str, Tensor]:
         """Pictures with names, each with many looks."""
         rows = random.sample(list(self.named), min(size, len(self.named)))
         side = random.choice((84, 84, 112))

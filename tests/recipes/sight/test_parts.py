@@ -27,6 +27,7 @@ from st_vi.recipes.sight.letters import (
 from st_vi.recipes.sight.looks import look
 from st_vi.recipes.sight.pixels import Reader
 from st_vi.recipes.sight.seeing import Scenes, Seeing, for_testing, turns
+from st_vi.recipes.sight.text import Texts
 from st_vi.recipes.sight.tower import even_cells, picture_vectors
 from tests.conftest import SENTENCES
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
@@ -173,7 +174,9 @@ def small_seeing(model, tmp_path):
         rows = [torch.randn(16, generator=generator.manual_seed(len(text) * 97 + ord(text[-2]))) for text in texts]
         return F.normalize(torch.stack(rows), dim=1)
 
-    return Seeing(model, teacher, sorted(SENTENCES * 4, key=len), Scenes(tmp_path / "scenes.npy", 6, size=84))
+    texts = sorted(dict.fromkeys(SENTENCES * 4), key=len)
+    known = Texts(texts, teacher(texts).half())
+    return Seeing(model, teacher, known, Scenes(tmp_path / "scenes.npy", 6, size=84))
 
 
 def test_losses_to_targets_against_a_loop(model, tmp_path):
