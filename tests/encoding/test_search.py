@@ -24,6 +24,7 @@ TEXTS = [
     "Tòa nhà quận có thang máy",
     "Hoà giải trước khi ra toà",
 ]
+TITLES = ["Ly hôn", "", "Giá vé", "Ly hôn", ""]
 WORDS = sorted({word for text in TEXTS for word in re.findall(r"\w+", text.lower())})
 
 
@@ -92,6 +93,24 @@ def test_both_sides_are_standardised_and_added(model):
     best = index.search(query)[0]
     assert (best.by_vectors, best.by_words) == (1, 1)
     assert index.search(query, side="vectors")[0].score == pytest.approx(cosines.max(), abs=1e-5)
+
+
+def test_a_title_counts_half_as_much_as_its_passage(model):
+    """Of both sides, the weighted mean; a passage without a title has its own score."""
+    titled = [Passage(text, title, "", str(n)) for n, (text, title) in enumerate(zip(TEXTS, TITLES, strict=True))]
+    index, query = SearchIndex(titled, model), "ly hôn tại quận, giá bao nhiêu"
+    searched = [passage.searched for passage in titled]
+    headings = [title or text for text, title in zip(TEXTS, TITLES, strict=True)]
+    one = model.encode([query], normalize_embeddings=True)[0]
+    cosines = [model.encode(texts, normalize_embeddings=True) @ one for texts in (searched, headings)]
+    distinct = list(dict.fromkeys(headings))  # a title of many passages is one text
+    by_title = dict(zip(distinct, WordIndex(distinct).scores(query), strict=True))
+    words = [WordIndex(searched).scores(query), [by_title[heading] for heading in headings]]
+    for side, (passages, titles) in {"vectors": cosines, "words": words}.items():
+        found = {int(row.passage.place): row.score for row in index.search(query, top=len(TEXTS), side=side)}
+        assert found
+        for place, score in found.items():
+            assert score == pytest.approx((passages[place] + titles[place] / 2) / 1.5, abs=1e-5)
 
 
 def test_vectors_are_kept_by_content(model, tmp_path):

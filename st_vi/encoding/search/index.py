@@ -20,6 +20,8 @@ Side = Literal["both", "vectors", "words"]
 
 CANDIDATES = 1000
 """Candidates from each side that are fused."""
+TITLE_WEIGHT = 0.5
+"""Weight of a title beside its passage, chosen on questions about laws and about Wikipedia, see docs/benchmarks.md."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Found:
 
     Attributes:
         passage: The passage.
-        score: Cosine, BM25 score, or the sum of both after standardisation.
+        score: Cosine or BM25 score, each a mean of the passage's and its title's, or the sum of both after
+            standardisation.
         by_vectors: Rank by vectors, from 1; None if not in the top thousand.
         by_words: Rank by BM25, from 1; None if not in the top thousand, or without a word of the query.
     """
@@ -43,8 +46,10 @@ class SearchIndex:
     """Hybrid search of passages by vectors and words.
 
     Vectors are compared by cosine (FAISS, exact). Words are compared with BM25, which ignores diacritics if the query
-    has none. For hybrid search, the scores of each side are standardised over the candidates of both, (s − mean) /
-    deviation, and added. Unlike reciprocal rank fusion, this lets a confident side outweigh an uncertain one.
+    has none. On both sides a score is a weighted mean of those of the passage and of its title, which counts half as
+    much (`TITLE_WEIGHT`): a title says what a long text is about. For hybrid search, the scores of each side are
+    standardised over the candidates of both, (s − mean) / deviation, and added. Unlike reciprocal rank fusion, this
+    lets a confident side outweigh an uncertain one.
 
     Args:
         passages: Passages, at least one; see `read_passages`.
@@ -80,15 +85,22 @@ class SearchIndex:
         self.model = model
         self.query_prompt_name = query_prompt_name
         texts = [passage.searched for passage in self.passages]
-        self._words = WordIndex(texts)
+        headings = list(dict.fromkeys(passage.heading for passage in self.passages))
+        numbers = {heading: number for number, heading in enumerate(headings)}
+        self._heading_of = np.array([numbers[passage.heading] for passage in self.passages])
+        self._words, self._heading_words = WordIndex(texts), WordIndex(headings)
         self._vectors: Any = None
         if model is not None:
-            vectors = (
-                store.vectors(texts, show_progress_bar)
+            every = list(dict.fromkeys([*texts, *headings]))
+            vectors = _unit(
+                store.vectors(every, show_progress_bar)
                 if store
-                else encode_by_tokens(model, texts, show_progress_bar=show_progress_bar)
+                else encode_by_tokens(model, every, show_progress_bar=show_progress_bar)
             )
-            self._vectors = _faiss_index(vectors)
+            rows = {text: row for row, text in enumerate(every)}
+            own, heading = ([rows[text] for text in each] for each in (texts, headings))
+            # The product with a mean of vectors is the mean of the products.
+            self._vectors = _faiss_index(_with_title(vectors[own], vectors[heading][self._heading_of]))
             self._encoder = QueryEncoder(model)
 
     @classmethod
@@ -149,9 +161,13 @@ class SearchIndex:
 
     def _by_words(self, query: str) -> dict[int, float]:
         """BM25 score by row, the best first."""
-        scores = self._words.scores(query)
+        scores = self._word_scores(query)
         rows = np.argsort(-scores, kind="stable")[:CANDIDATES]
         return {int(row): float(scores[row]) for row in rows if scores[row] > 0}
+
+    def _word_scores(self, query: str) -> np.ndarray:
+        """BM25 score of every passage with its title, (N,)."""
+        return _with_title(self._words.scores(query), self._heading_words.scores(query)[self._heading_of])
 
     def _by_vectors(self, vector: np.ndarray) -> dict[int, float]:
         scores, rows = self._vectors.search(vector, min(CANDIDATES, len(self.passages)))
@@ -161,7 +177,7 @@ class SearchIndex:
         """Sum of the standardised scores of both sides for the candidates."""
         rows = list(dict.fromkeys(candidates))
         cosines = self._vectors.reconstruct_batch(rows) @ vector[0]
-        total = _standardised(cosines) + _standardised(self._words.scores(query)[rows])
+        total = _standardised(cosines) + _standardised(self._word_scores(query)[rows])
         return dict(zip(rows, total.tolist(), strict=True))
 
     def _query_vector(self, query: str) -> np.ndarray:
@@ -170,6 +186,11 @@ class SearchIndex:
         if not np.isfinite(vector).all():
             raise ValueError("the model returned a vector that is not finite")
         return _unit(vector[None])
+
+
+def _with_title(passages: np.ndarray, titles: np.ndarray) -> np.ndarray:
+    mean: np.ndarray = (passages + TITLE_WEIGHT * titles) / (1 + TITLE_WEIGHT)
+    return mean
 
 
 def _standardised(scores: np.ndarray) -> np.ndarray:
@@ -188,7 +209,7 @@ def _faiss_index(vectors: np.ndarray) -> Any:
     except ImportError as error:
         raise ImportError('search by vectors needs FAISS: pip install "st-vi[search]"') from error
     index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(_unit(vectors))
+    index.add(vectors)
     return index
 
 

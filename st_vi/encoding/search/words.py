@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -35,9 +37,11 @@ class WordIndex:
 
     def __init__(self, texts: Sequence[str], show_progress_bar: bool = False) -> None:
         self._count = len(texts)
-        written = [syllables(text) for text in texts]
+        # One string for each distinct syllable: a large corpus has thousands of copies of most.
+        written = [[intern(word) for word in syllables(text)] for text in texts]
         self._written = _bm25(written, show_progress_bar)
-        self._stripped = _bm25([[strip_diacritics(word) for word in words] for words in written], show_progress_bar)
+        bare = {word: strip_diacritics(word) for word in set(chain.from_iterable(written))}
+        self._stripped = _bm25([[bare[word] for word in words] for words in written], show_progress_bar)
 
     def scores(self, query: str) -> np.ndarray:
         """BM25 score of each text, (N,); 0 for texts without a syllable of the query."""

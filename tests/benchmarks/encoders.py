@@ -1,0 +1,166 @@
+"""vi-mini beside its teacher, a static table made of it, and words: what each finds, how large it is, how fast.
+
+pip install "st-vi[search]" model2vec
+python -m tests.benchmarks.encoders                # measure what has no figures yet, then update docs/benchmarks.md
+python -m tests.benchmarks.encoders --table-only
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Normalize
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from st_vi import load, pretrained
+from st_vi.data import read_rows, sample_nli, sample_retrieval
+from st_vi.encoding.search.words import WordIndex
+from st_vi.evaluation import NLISimilarityEvaluator
+from st_vi.inspection.rankings import relevant_ranks
+from st_vi.recipes.ablation.tables import markdown
+from st_vi.text import strip_diacritics
+from tests.benchmarks.tables import update_docs
+
+DATA = Path(os.environ.get("ST_VI_DATA", "../shared/data"))
+TEACHER = Path(os.environ.get("ST_VI_TEACHER", "../shared/models/e5-small-vi"))
+FIGURES = {
+    "weights": "weights",
+    "megabytes": "MB",
+    "speed": "sentences a second",
+    "xnli": "XNLI triplets",
+    "xquad": "XQuAD recall@1",
+    "xquad_bare": "without diacritics",
+    "own": "own questions",
+    "own_bare": "without diacritics",
+}
+Scores = Callable[[Sequence[str], Sequence[str]], np.ndarray]
+"""Queries (Q) and texts (N) to scores (Q, N)."""
+
+
+def teacher() -> SentenceTransformer:
+    """multilingual-e5-small, cut to Vietnamese; every text begins with "query: "."""
+    model = SentenceTransformer(str(TEACHER), device="cpu", model_kwargs={"dtype": "float32"})
+    model.prompts, model.default_prompt_name = {"query": "query: "}, "query"
+    return model
+
+
+def static() -> SentenceTransformer:
+    """One vector a piece of vi-mini's vocabulary, by model2vec with its defaults: PCA to 256, Zipf weights."""
+    table = StaticEmbedding.from_distillation(str(pretrained("vi-mini")), device="cpu", pca_dims=256)
+    return SentenceTransformer(modules=[table, Normalize()], device="cpu")
+
+
+def tfidf(queries: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+    """Cosines of TF-IDF vectors over syllables."""
+    vectors = TfidfVectorizer(token_pattern=r"\w+", sublinear_tf=True).fit(texts)
+    scores: np.ndarray = (vectors.transform(queries) @ vectors.transform(texts).T).toarray()
+    return scores
+
+
+def bm25(queries: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+    """BM25 as `search` has it: a query without diacritics meets texts without theirs."""
+    index = WordIndex(texts)
+    return np.stack([index.scores(query) for query in queries])
+
+
+MODELS: dict[str, Callable[[], SentenceTransformer]] = {
+    "teacher": teacher,
+    "vi-mini": lambda: load("vi-mini"),
+    "static table of vi-mini": static,
+}
+WORDS: dict[str, Scores] = {"TF-IDF": tfidf, "BM25, a bare query against bare texts": bm25}
+
+
+def found_first(scores: Scores, queries: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
+    """Percent of queries whose text comes first among the different ones, as written and without diacritics."""
+    different = list(dict.fromkeys(texts))
+    right = [different.index(text) for text in texts]
+    figures = {}
+    for name, asked in {"": list(queries), "_bare": [strip_diacritics(query) for query in queries]}.items():
+        ranks = relevant_ranks(torch.as_tensor(scores(asked, different)), right)
+        figures[name] = 100 * float((ranks == 1).double().mean())
+    return figures
+
+
+def measure(scores: Scores) -> dict[str, float]:
+    """XQuAD and the held-out questions of the package."""
+    xquad, own = read_rows(DATA / "retrieval" / "xquad_vi.jsonl"), sample_retrieval("test")
+    figures = {}
+    for name, rows, text in (("xquad", xquad, "context"), ("own", own, "passage")):
+        found = found_first(scores, rows["question"][:], rows[text][:])
+        figures |= {f"{name}{variant}": value for variant, value in found.items()}
+    return figures
+
+
+def measure_model(model: SentenceTransformer, runs: int = 5) -> dict[str, float]:
+    """All figures of a model: quality in bf16 (the static table in fp32); sentences a second of a core in fp32."""
+    sentences = list(dict.fromkeys(sample_nli()["hypothesis"]))[:600]
+    seconds = []
+    for _ in range(runs):
+        started = time.process_time()  # of one thread: not what other programs take
+        model.encode(sentences, batch_size=32)
+        seconds.append(time.process_time() - started)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    figures: dict[str, float] = {"weights": weights, "megabytes": 2 * weights / 1e6, "speed": 600 / median(seconds)}
+    if not isinstance(model[0], StaticEmbedding):
+        model = model.bfloat16()
+
+    def cosines(queries: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+        one, other = (
+            model.encode(list(side), convert_to_tensor=True, normalize_embeddings=True).float()
+            for side in (queries, texts)
+        )
+        product: np.ndarray = (one @ other.T).numpy()
+        return product
+
+    nli = read_rows(DATA / "nli" / "xnli_vi.jsonl")
+    judged = NLISimilarityEvaluator(nli["premise"], nli["hypothesis"], nli["label"])(model)
+    return {**figures, "xnli": 100 * judged["triplet_accuracy"], **measure(cosines)}
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """One row a model."""
+    rows = []
+    for name in [*MODELS, *WORDS]:
+        if name in results:
+            of = results[name]
+            size = f"{of['weights'] / 1e6:.1f} M" if "weights" in of else ""
+            rest = [
+                f"{of[key]:.{0 if key in ('megabytes', 'speed') else 1}f}" if key in of else ""
+                for key in list(FIGURES)[1:]
+            ]
+            rows.append([name, size, *rest])
+    return markdown(["model", *FIGURES.values()], rows)
+
+
+def main() -> None:
+    """Measure what has no figures yet, then print the table and put it into the docs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("outputs/encoders.json"), help="figures measured so far")
+    parser.add_argument("--table-only", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = json.loads(options.results.read_text()) if options.results.exists() else {}
+    for name in [] if options.table_only else [*WORDS, *reversed(MODELS)]:
+        if name not in results:
+            results[name] = measure(WORDS[name]) if name in WORDS else measure_model(MODELS[name]())
+            options.results.write_text(json.dumps(results, indent=1))
+            print(name, results[name], flush=True)
+    print(table(results))
+    update_docs("encoders", table(results))
+
+
+if __name__ == "__main__":
+    main()
