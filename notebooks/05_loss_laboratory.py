@@ -36,6 +36,29 @@ explorer
 # anywhere. And a sphere is crowded: in hundreds of dimensions there is room for all negatives, and uniformity comes
 # near −4. What carries over is who pulls, how hard, and at whom.
 #
+# ## Collapse, and its cure
+#
+# A small network sees pairs of noisy points, and InfoNCE has a margin term beside it: the positive should be nearer
+# than the hardest negative of the batch. While pairs are hard to tell apart, the hardest negative *is* nearer, and what
+# satisfies the margin most cheaply is that all vectors are alike. InfoNCE is then log B, and stays there. **Move the
+# slider** to cause it and to cure it. The dotted lines are the control, InfoNCE alone; where pairs are easy to tell
+# apart, no weight of the margin does harm. That is why `train_vipolyqwen` has `info_nce_warm_up`.
+
+# %%
+from math import log as ln
+
+from st_vi.viz.collapse import BATCH, at_the_end, collapse_figure, collapse_runs
+
+runs = collapse_runs()
+ends = {name: at_the_end(losses) for name, losses in runs.items()}
+for kind in dict.fromkeys(kind for kind, _ in runs):
+    weights = sorted(weight for name, weight in runs if name == kind)
+    alone, most = ends[kind, weights[0]], ends[kind, weights[-1]]
+    print(f"{kind}: InfoNCE ends at {alone:.2f} alone and at {most:.2f} with weight {weights[-1]:g}.")
+print(f"All vectors alike: log {BATCH} = {ln(BATCH):.2f}.")
+collapse_figure(runs)
+
+# %% [markdown]
 # ## A real training
 #
 # The same terms in the log of a training: the last layer of `vi-mini` and an attention pooling, on the 106 similarity

@@ -1,0 +1,152 @@
+"""Collapse, as an experiment: a small encoder whose vectors a margin term makes all alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import log
+from statistics import fmean
+
+import plotly.graph_objects as go
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from st_vi.terms import HardestNegativeMargin, InfoNCE, PairBatch
+from st_vi.viz.theme import COLOURS, styled
+
+BATCH = 32
+BLOCK = 10
+NOISE = {"pairs hard to tell apart": 1.0, "pairs easy to tell apart": 0.3}
+"""Standard deviation of the noise on both sides of a pair, whose common part has deviation 1."""
+WEIGHTS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0)
+
+Runs = Mapping[tuple[str, float], Sequence[float]]
+"""Kind of pairs and weight of the margin → InfoNCE of every step."""
+
+
+def train_with_margin(noise: float, weight: float, steps: int = 150, seed: int = 0) -> list[float]:
+    """Train a network of two layers on InfoNCE and a weighted `HardestNegativeMargin`.
+
+    Pairs are two noisy views of one of 512 random points in 32 dimensions. All weights are small at first, so all
+    vectors begin nearly alike.
+
+    Args:
+        noise: Standard deviation of the noise.
+        weight: Weight of the margin term; InfoNCE has weight 1.
+        steps: Steps with batches of `BATCH` pairs.
+        seed: Seed of points, noise and weights.
+
+    Returns:
+        InfoNCE before every step; log(`BATCH`) if the vectors of a batch are all alike.
+
+    Example:
+        >>> from st_vi.viz.collapse import train_with_margin
+        >>> losses = train_with_margin(noise=0.3, weight=0.0, steps=50)
+        >>> losses[0] > 3 > 1 > losses[-1]
+        True
+    """
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int, deviation: float = 1.0) -> Tensor:
+        return deviation * torch.randn(*shape, generator=random)
+
+    points = normal(512, 32)
+    first, second, shared = normal(32, 64, deviation=0.05), normal(64, 16, deviation=0.05), normal(16, deviation=0.5)
+
+    def embed(inputs: Tensor) -> Tensor:
+        return normalize(torch.relu(inputs @ first) @ second + shared, dim=1)
+
+    parameters = [parameter.requires_grad_() for parameter in (first, second, shared)]
+    optimizer = torch.optim.AdamW(parameters, lr=3e-3)
+    info_nce, margin = InfoNCE(temperature=0.07), HardestNegativeMargin()
+    losses = []
+    for _ in range(steps):
+        rows = points[torch.randint(len(points), (BATCH,), generator=random)]
+        anchors, positives = (rows + normal(BATCH, 32, deviation=noise) for _ in range(2))
+        batch = PairBatch(embed(anchors), embed(positives))
+        contrast = info_nce(batch).mean()
+        losses.append(float(contrast.detach()))
+        optimizer.zero_grad()
+        (contrast + weight * margin(batch).mean()).backward()
+        optimizer.step()
+    return losses
+
+
+def collapse_runs(weights: Sequence[float] = WEIGHTS, steps: int = 150) -> dict[tuple[str, float], list[float]]:
+    """`train_with_margin` for every weight, with pairs of both kinds.
+
+    Args:
+        weights: Weights of the margin term, 0 among them as the control.
+        steps: Steps of each training.
+    """
+    return {
+        (kind, weight): train_with_margin(noise, weight, steps) for kind, noise in NOISE.items() for weight in weights
+    }
+
+
+def at_the_end(losses: Sequence[float]) -> float:
+    """Mean of the last ten steps."""
+    return fmean(losses[-BLOCK:])
+
+
+def collapse_figure(runs: Runs, weight: float | None = None) -> go.Figure:
+    """InfoNCE by step, with a slider for the weight of the margin term, which needs no kernel.
+
+    The dashed line is log B, where all vectors of a batch are alike. The pale lines are the control, without the term.
+
+    Args:
+        runs: Result of `collapse_runs`.
+        weight: Weight shown first; None for the largest.
+
+    Raises:
+        ValueError: There is no such weight.
+
+    Example:
+        >>> from st_vi.viz.collapse import collapse_figure, collapse_runs
+        >>> figure = collapse_figure(collapse_runs(weights=(0.0, 20.0), steps=20))
+        >>> [step.label for step in figure.layout.sliders[0].steps]
+        ['0', '20']
+    """
+    weights = sorted({each for _, each in runs})
+    weight = weights[-1] if weight is None else weight
+    if weight not in weights:
+        raise ValueError(f"there is no run with weight {weight}; there are {', '.join(map(str, weights))}")
+    kinds = list(dict.fromkeys(kind for kind, _ in runs))
+    means = {name: _blocks(losses) for name, losses in runs.items()}
+    steps = list(range(0, BLOCK * len(next(iter(means.values()))), BLOCK))
+    figure = go.Figure()
+    for number, kind in enumerate(kinds):
+        line = {"color": COLOURS[number]}
+        figure.add_scatter(x=steps, y=means[kind, weight], name=kind, line=line)
+        pale = f"{kind}, InfoNCE alone"
+        figure.add_scatter(x=steps, y=means[kind, weights[0]], name=pale, line={**line, "dash": "dot"}, opacity=0.5)
+    shown = [2 * number for number in range(len(kinds))]
+    figure.add_hline(
+        log(BATCH), line_dash="dash", annotation_text="log B: all alike", annotation_position="bottom right"
+    )
+    figure.update_layout(
+        sliders=[
+            {
+                "active": weights.index(weight),
+                "currentvalue": {"prefix": "weight of the margin term: "},
+                "pad": {"t": 40},
+                "steps": [
+                    {
+                        "label": f"{each:g}",
+                        "method": "restyle",
+                        "args": [{"y": [means[kind, each] for kind in kinds]}, shown],
+                    }
+                    for each in weights
+                ],
+            }
+        ]
+    )
+    figure.update_xaxes(title="step")
+    figure.update_yaxes(title="InfoNCE", range=[0, 1.1 * log(BATCH)])
+    styled(figure, "A margin term collapses what cannot be told apart yet", height=500)
+    return figure.update_layout(legend={"y": 1, "yanchor": "bottom", "font": {"size": 11}}, margin={"t": 100, "b": 90})
+
+
+def _blocks(losses: Sequence[float]) -> list[float]:
+    """Means of ten steps each, because the noise is new in every batch."""
+    return [round(fmean(losses[start : start + BLOCK]), 3) for start in range(0, len(losses), BLOCK)]
