@@ -23,6 +23,7 @@ from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 from mkdocs.utils import get_relative_url
 from notebook_pages import FailingCell, NotebookPage, executed, page_of, plain, scripts
+from reference_index import with_index
 from social_card import social_card
 from tables import NoSuchFigure, with_figures
 from vietnamese import navigation, translations, words
@@ -98,6 +99,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         page.meta["script"] = PLOTLY if notebook.has_figures else ""
     if DEMO in markdown:
         page.meta["module"] = DEMO_SCRIPT
+    if page.file.src_uri.startswith("reference/"):
+        return with_index(markdown)
     try:
         return with_figures(markdown, comma="," if page.url.startswith("vi/") else ".")
     except NoSuchFigure as error:

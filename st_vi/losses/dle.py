@@ -25,7 +25,7 @@ class DLELoss(Settings, nn.Module):
 
     With B rows, n_t of them of task t, and L_t the weighted sum of the terms of task t, averaged over its rows:
 
-        L = 1/B Σ_i Σ_{k ∈ terms(task_i)} w_k L_k,i   =   Σ_t n_t/B · L_t
+        L = 1/B Σ_i Σ_{k ∈ terms(task_i)} w_k L_{k,i}   =   Σ_t n_t/B · L_t
 
     Source: viPolyQwen, Section "Dynamic Loss Equilibrium". The paper writes losses per row, but InfoNCE and ranking
     need a batch: here each task is its own batch (`negatives="task"`), or the rows of all tasks are candidates

@@ -190,6 +190,37 @@ def test_code_has_one_font_with_vietnamese_letters(name, site, browser):
     assert "SIL OPEN FONT LICENSE" in licence
 
 
+LINKS = """() => [...document.querySelectorAll(".st-vi-index a")].map(link => link.getAttribute("href"))"""
+ENTRIES = """() => [...document.querySelectorAll(".doc-contents")].map(one => one.parentElement).filter(
+  one => one.matches(".doc-class, .doc-function, .doc-attribute") && !one.parentElement.closest(".doc-class"),
+).map(one => ({
+  link: "#" + one.querySelector(".doc-heading").id,
+  kind: one.className.match(/doc-(class|function|attribute)/)[1],
+  height: one.getBoundingClientRect().height,
+}))"""
+
+
+def test_reference_pages_begin_with_an_index_and_no_class_is_longer_than_two_screens(site, browser):
+    """What is folded does not count."""
+    for address in [page for page in site.pages() if re.fullmatch(r"reference/\w+/", page)]:
+        with opened(browser, site.root + address, site.root, [], width=1400) as page:
+            entries, links = page.evaluate(ENTRIES), page.evaluate(LINKS)
+            assert entries and sorted(links) == sorted(entry["link"] for entry in entries), address
+            long = {entry["link"]: entry["height"] for entry in entries if entry["kind"] == "class"}
+            assert max(long.values(), default=0) <= 2 * 1000, (address, long)
+
+
+def test_equations_are_set_and_links_to_folded_members_open_them(site, browser):
+    with opened(browser, f"{site.root}reference/terms/#st_vi.terms.InfoNCE.__call__", site.root, []) as page:
+        page.wait_for_function("document.querySelectorAll('details.st-vi-members[open]').length === 1")
+        sizes = page.locator("math").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
+        assert len(sizes) >= 20 and min(sizes) > 10
+        log = page.locator("math", has=page.locator("mfrac")).first.evaluate(
+            "one => one.getBoundingClientRect().height"
+        )
+        assert log > 1.5 * min(sizes), "a fraction is higher than a line"
+
+
 def test_social_card(site):
     from PIL import Image
 
