@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from markdown.extensions.toc import slugify
 from mkdocs.structure import StructureItem
 from mkdocs.structure.files import Files
 from mkdocs.structure.nav import Link, Navigation, Section
@@ -26,6 +27,7 @@ from nbformat import NotebookNode
 HERE = Path(__file__).parent
 CELL = re.compile(r"^<!-- (\w+).*-->\n", re.MULTILINE)
 PRINTED = "printed"
+HEADING = re.compile(r"^##+ (.+)$", re.MULTILINE)
 TABLE_CELL = re.compile(r"(?<=>)[^<>\n]+(?=</t[hd]>)")
 STRING = re.compile(r'("(?:[^"\\\n]|\\.)*")(\s*:)?')  # what follows the name of a property, too
 
@@ -139,7 +141,7 @@ class Translation:
         notebook = copy.deepcopy(notebook)
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                cell.source = self.cells.get(key(cell.source), cell.source)
+                cell.source = _anchored(self.cells.get(key(cell.source), cell.source), cell.source)
             for output in cell.get("outputs", []):
                 self._translate(output)
         return notebook
@@ -171,6 +173,12 @@ class Translation:
             if match := _pattern(english).fullmatch(text):
                 return vietnamese.format(*map(_number, match.groups()))
         return text
+
+
+def _anchored(text: str, english: str) -> str:
+    """With the anchors that the English headings have, below the title."""
+    anchors = [slugify(title, "-") for title in HEADING.findall(english)]
+    return HEADING.sub(lambda match: f"{match[0]} {{ #{anchors.pop(0)} }}" if anchors else match[0], text)
 
 
 @cache

@@ -131,8 +131,11 @@ def test_the_language_switch_leads_to_the_same_page(site):
         assert f'<html lang="{"vi" if page in translated else "en"}"' in text_of(site, page)
 
 
-@pytest.mark.parametrize("start", ["serve/", "look-inside/pooling-decides-rankings/"])
+@pytest.mark.parametrize(
+    "start", ["serve/#hybrid-search-in-files", "look-inside/pooling-decides-rankings/#against-words"]
+)
 def test_a_reader_switches_there_and_back(start, site, browser):
+    """And stays at the same heading."""
     wrong: list[str] = []
     with opened(browser, site.root + start, site.root, wrong) as page:
         for language, there in (("vi", f"vi/{start}"), ("en", start)):
