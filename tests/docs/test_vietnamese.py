@@ -195,7 +195,7 @@ def test_a_changed_cell_is_shown_in_english(translations, tmp_path):
     file = tmp_path / "a.md"
     key = translations.key("# A pool\n\n## Its depth")
     file.write_text(
-        f"<!-- {key} A pool -->\n# Một pooling\n\n## Sâu\n\n<!-- printed -->\nIt is {{}} of {{}}.\nTrong {{1}} có {{0}}.\n"
+        f"<!-- {key} pool -->\n# Một ao\n\n## Sâu\n\n<!-- printed -->\nIt is {{}} of {{}}.\nTrong {{1}} có {{0}}.\n"
     )
     translation = translations.Translation.read(file)
     printed = new_output("stream", name="stdout", text="It is 1.5 of 20%.\nIt is odd.\n")
@@ -208,7 +208,7 @@ def test_a_changed_cell_is_shown_in_english(translations, tmp_path):
     notebook = new_notebook(cells=cells)
     assert translation.missing(notebook) == ["# A pond"]
     first, second, code = translation.of(notebook).cells
-    assert (first.source, second.source) == ("# Một pooling\n\n## Sâu { #its-depth }", "# A pond")
+    assert (first.source, second.source) == ("# Một ao\n\n## Sâu { #its-depth }", "# A pond")
     assert code.outputs[0].text == "Trong 20 % có 1,5.\nIt is odd.\n"
     assert code.outputs[1].data["application/vnd.plotly.v1+json"]["layout"]["title"] == "Trong 2 có 1."
     drawn = 'Plotly.newPlot("a", [{"name": "It is 1 of 2.", "It is 1 of 2.": "\\u003c \\"It is 1 of 2.\\""}])'
