@@ -1,4 +1,4 @@
-"""The command line: ``python -m st_vi demo | train … | evaluate | encode | search | trim | distill … | ablate …``."""
+"""The command line: ``python -m st_vi demo | train … | evaluate | encode | search | trim | distill … | plan …``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from st_vi.cli import ablate, demo, distil, encode, evaluate, search, sight, train
+from st_vi.cli import ablate, demo, distil, encode, evaluate, plan, search, sight, train
 from st_vi.cli.common import InterruptedRun
 
 app = typer.Typer(help="Vietnamese embeddings for sentence-transformers.", no_args_is_help=True, add_completion=False)
@@ -29,6 +29,10 @@ app.add_typer(distill_app, name="distill")
 ablate_app = typer.Typer(help="Measure the contribution of each part.", no_args_is_help=True)
 ablate_app.command("vipolyqwen")(ablate.ablate_vipolyqwen)
 app.add_typer(ablate_app, name="ablate")
+plan_app = typer.Typer(help="Whether it fits into memory, and how long it takes.", no_args_is_help=True)
+plan_app.command()(plan.train)
+plan_app.command()(plan.encode)
+app.add_typer(plan_app, name="plan")
 
 
 def _show_version(wanted: bool) -> None:

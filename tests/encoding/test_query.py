@@ -81,6 +81,23 @@ def test_weights_and_dimensions_may_change(tiny_base):
     assert distance(encoder.encode(TEXTS[0]), before[:4]) > 1e-3
 
 
+def test_a_text_longer_than_the_limit(tiny_model):
+    encoder = QueryEncoder(tiny_model)
+    for limit in (64, 5):
+        tiny_model.max_seq_length = limit
+        for text in (TEXTS[0], " ".join(SENTENCES)):
+            assert distance(encoder.encode(text), tiny_model.encode(text)) < 1e-6
+
+
+@pytest.mark.parametrize("settings", [{"padding": "max_length"}, {"add_special_tokens": False}], ids=str)
+def test_settings_of_the_tokenizer_that_it_does_not_know_itself(tiny_base, settings):
+    transformer = Transformer(str(tiny_base), processing_kwargs={"text": settings})
+    model = SentenceTransformer(modules=[transformer, Pooling(32, "cls")], device="cpu")
+    encoder = QueryEncoder(model)
+    for text in TEXTS[:2]:
+        assert distance(encoder.encode(text), model.encode(text)) < 1e-6
+
+
 def test_no_gradients_are_kept(tiny_model):
     seen = []
 

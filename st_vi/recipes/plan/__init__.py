@@ -1,0 +1,7 @@
+"""Plans: whether a training or an encoding fits into memory, and how long it takes, from a configuration alone."""
+
+from st_vi.recipes.plan.encoding import EncodingPlan, plan_encoding
+from st_vi.recipes.plan.shape import ModelShape, read_shape
+from st_vi.recipes.plan.training import TrainingPlan, plan_training
+
+__all__ = ["EncodingPlan", "ModelShape", "TrainingPlan", "plan_encoding", "plan_training", "read_shape"]
