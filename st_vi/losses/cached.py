@@ -36,7 +36,7 @@ class CachedSupConNLILoss(GradCache, SupConNLILoss):
             mini-batch of its own.
         show_progress_bar: Show the progress over the mini-batches.
         max_matrix_bytes: Largest similarity matrix in memory, in bytes. The loss is evaluated for as many rows at a
-            time as fit, together with its backward pass, so that a batch of any size needs about ten such matrices.
+            time as fit, together with its backward pass, so that a batch of any size needs about six such matrices.
             None evaluates all rows at once, in (rows × candidates).
 
     Inputs:
@@ -104,7 +104,7 @@ class CachedDLELoss(GradCache, DLELoss):
             input becomes a mini-batch of its own.
         show_progress_bar: Show the progress over the mini-batches.
         max_matrix_bytes: Largest similarity matrix in memory, in bytes. The loss is evaluated for as many rows at a
-            time as fit, together with its backward pass, so that a batch of any size needs about ten such matrices.
+            time as fit, together with its backward pass, so that a batch of any size needs about six such matrices.
             None evaluates all rows at once, in (rows × candidates).
 
     Inputs:

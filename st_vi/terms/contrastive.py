@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from st_vi.terms.pairs import PairBatch, View
+from st_vi.terms.pairs import PairBatch, View, any_of
 from st_vi.terms.term import Term
 
 MarginScale = Literal["logit", "cosine"]
@@ -60,15 +62,43 @@ class InfoNCE(Term):
             return loss
         return loss * ~(pairs.own(pairs.scores) < self.min_score)
 
-    def _logits(self, view: View) -> Tensor:
-        logits = view.similarity / self.temperature
-        return logits + self.hard_negative_weight * view.hard if self.hard_negative_weight else logits
+    def _cosines(self, view: View) -> Tensor:
+        """τ ℓ, (R, C)."""
+        added = self.temperature * self.hard_negative_weight
+        return view.similarity.add(view.hard, alpha=added) if added else view.similarity
 
     def _loss(self, view: View) -> Tensor:
-        logits = self._logits(view).masked_fill(~(view.positive | view.negative), -float("inf"))
-        log_p = logits.log_softmax(dim=1).masked_fill(~view.positive, 0.0)
-        loss = -log_p.sum(dim=1) / view.positive.sum(dim=1)
-        return loss * view.negative.any(dim=1)
+        loss: Tensor = _MeanOfPositives.apply(self._cosines(view), self.temperature, view.positive, view.negative)
+        return loss * any_of(view.negative)
+
+
+class _MeanOfPositives(torch.autograd.Function):
+    """−1/|P| Σ_{p ∈ P} log softmax_p(cosines/τ) over P ∪ N, (R,), of cosines and masks (R, C).
+
+    The gradient is (softmax − [c ∈ P]/|P|)/τ. Written out, it needs one matrix besides the cosines; autograd keeps
+    several, and most of the time of a large batch goes into them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, cosines: Tensor, temperature: float, positive: Tensor, negative: Tensor) -> Tensor:
+        """The loss."""
+        powers = cosines.masked_fill(~(positive | negative), -float("inf"))
+        most = powers.amax(dim=1, keepdim=True)
+        row, column = positive.nonzero(as_tuple=True)
+        share = 1 / (temperature * row.bincount(minlength=len(cosines))[row].to(cosines.dtype))
+        mean = torch.zeros_like(most[:, 0]).index_add(0, row, share * (cosines[row, column] - most[row, 0]))
+        total = powers.sub_(most).div_(temperature).exp_().sum(dim=1)
+        ctx.save_for_backward(powers, total * temperature, row, column, share)
+        return total.log() - mean
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """The gradient of the cosines."""
+        powers, total, row, column, share = ctx.saved_tensors
+        result = powers * (gradient / total)[:, None]
+        result[row, column] -= share * gradient[row]
+        return result, None, None, None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,4 +141,4 @@ class HardestNegativeMargin(Term):
         view, scale = pairs.anchor_view, 1.0 if self.margin_scale == "cosine" else self.temperature
         hardest = view.similarity.masked_fill(~view.negative, -1.0).amax(dim=1)
         loss = ((hardest - pairs.own_cosine) / scale + self.margin).clamp(min=0)
-        return loss * view.negative.any(dim=1)
+        return loss * any_of(view.negative)

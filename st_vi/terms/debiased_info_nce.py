@@ -59,7 +59,7 @@ class DebiasedInfoNCE(InfoNCE):
 
     def _loss(self, view: View) -> Tensor:
         prior, negative = self.false_negative_prior, view.negative
-        logits = self._logits(view).masked_fill(~(view.positive | negative), -float("inf"))
+        logits = (self._cosines(view) / self.temperature).masked_fill(~(view.positive | negative), -float("inf"))
         # Divided by the denominator of InfoNCE, held constant, so that no exponential overflows.
         log_share = logits - logits.logsumexp(dim=1, keepdim=True).detach()
         share = log_share.exp()

@@ -299,9 +299,9 @@ class PairBatch:
             if self.same_anchor == "positive":
                 positive = own | (related & ~duplicate)
             if self.same_anchor != "negative":  # has the text of some related positive
-                known = torch.stack([query_ids.repeat(positives), candidate_ids[:answers]], dim=1).unique(dim=0)
-                some, text = _matches(own_ids, known[:, 0])
-                place, candidate = _matches(known[text, 1], candidate_ids)
+                queries, texts = _distinct_pairs(query_ids.repeat(positives), candidate_ids[:answers])
+                some, text = _matches(own_ids, queries)
+                place, candidate = _matches(texts[text], candidate_ids)
                 left_out[some[place], candidate] = True
         elif self.same_anchor == "positive":
             positive = related
@@ -348,3 +348,17 @@ def _matches(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     i = torch.arange(len(left), device=left.device).repeat_interleave(counts)
     skipped = begin - (counts.cumsum(0) - counts)
     return i, order[torch.arange(len(i), device=i.device) + skipped[i]]
+
+
+def _distinct_pairs(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct (left[i], right[i]); unique(dim=0) is far slower."""
+    numbers = left.unique(return_inverse=True)[1] * len(left) + right.unique(return_inverse=True)[1]
+    _, number = numbers.unique(return_inverse=True)
+    some = torch.empty_like(number).scatter_(0, number, torch.arange(len(number), device=number.device))
+    some = some[: int(number.max()) + 1]
+    return left[some], right[some]
+
+
+def any_of(mask: Tensor) -> Tensor:
+    """``mask.any(dim=1)``, which is far slower on a CPU."""
+    return mask.view(torch.uint8).amax(dim=1).bool()

@@ -72,5 +72,5 @@ class SoftInfoNCE(InfoNCE):
         weights = (self.uniformity_weight - self.relevance_weight * p) / mean
         return weights.where(view.negative & (mean > 0), torch.ones_like(weights))
 
-    def _logits(self, view: View) -> Tensor:
-        return super()._logits(view) + self.weights(view).clamp(min=self.min_weight).log()
+    def _cosines(self, view: View) -> Tensor:
+        return super()._cosines(view) + self.temperature * self.weights(view).clamp(min=self.min_weight).log()

@@ -119,4 +119,5 @@ def _same_pair(pairs: PairBatch) -> Tensor:
 def _text_pairs(pairs: PairBatch) -> Tensor:
     """A number for the two texts of each row, in either order, (W,)."""
     texts = torch.stack([pairs.anchor_ids, pairs.candidate_ids[: len(pairs.anchors)]], dim=1)  # type: ignore[list-item,index]
-    return texts.sort(dim=1).values.unique(dim=0, return_inverse=True)[1]
+    first, second = texts.unique(return_inverse=True)[1].sort(dim=1).values.unbind(dim=1)
+    return first * 2 * len(texts) + second
