@@ -15,7 +15,7 @@ from st_vi.terms import PairBatch, Term
 
 logger = logging.get_logger(__name__)
 Observer = Callable[[str, Term, PairBatch, Tensor], None]
-MAX_MATRIX_BYTES = 2**25
+MAX_MATRIX_BYTES = 2**24
 _VECTORS = ("anchors", "positives", "negatives", "more_positives")
 
 

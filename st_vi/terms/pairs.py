@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from st_vi.terms.once import Once
 
@@ -186,7 +187,7 @@ class PairBatch:
     @cached_property
     def anchor_view(self) -> View:
         """Own anchors against all candidates, (R, C)."""
-        similarity = products(self.own(self.unit_anchors), self.unit_candidates)
+        similarity = self._similarity(self.unit_anchors, self.unit_candidates)
         return self._view(similarity, self.anchor_ids, self.candidate_ids, self.num_positives)
 
     @cached_property
@@ -196,7 +197,7 @@ class PairBatch:
         if self.own_rows is None:
             similarity = self.anchor_view.similarity[:, :width].T
         else:
-            similarity = products(self.own(self.unit_candidates[:width]), self.unit_anchors)
+            similarity = self._similarity(self.unit_candidates, self.unit_anchors)
         if self.anchor_ids is None:
             return self._view(similarity, None, None)
         return self._view(similarity, self.candidate_ids[:width], self.anchor_ids)  # type: ignore[index]
@@ -273,6 +274,14 @@ class PairBatch:
         """The own rows, (R, …), of (W, …)."""
         return values if self.own_rows is None else values[self.own_rows]
 
+    def _similarity(self, queries: Tensor, candidates: Tensor) -> Tensor:
+        """Cosines of the own rows' queries with all candidates, of unit vectors."""
+        if not self._once.cut:
+            return products(self.own(queries[: len(self.anchors)]), candidates)
+        rows = torch.arange(len(self.anchors), device=queries.device) if self.own_rows is None else self.own_rows
+        similarity: Tensor = _BlockProducts.apply(queries, candidates, rows)
+        return similarity
+
     def _view(self, similarity: Tensor, query_ids: Tensor | None, candidate_ids: Any, positives: int = 1) -> View:
         width, device = len(self.anchors), similarity.device
         answers = positives * width  # the first candidates: each is a positive of some row
@@ -318,6 +327,30 @@ def products(queries: Tensor, candidates: Tensor) -> Tensor:
     """Products of all rows, (R, D) and (C, D) → (R, C), whatever the autocast."""
     with torch.autocast(queries.device.type, enabled=False):
         return queries @ candidates.T
+
+
+class _BlockProducts(torch.autograd.Function):
+    """``products(queries[rows], candidates)`` of two values of `Once`, whose gradients are added in place.
+
+    Autograd would make a gradient as large as all queries and all candidates for each block, and then add it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, candidates: Tensor, rows: Tensor) -> Tensor:
+        ctx.values = queries, candidates, rows
+        return products(queries[rows], candidates)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
+        queries, candidates, rows = ctx.values
+        for value in (queries, candidates):
+            if value.grad is None:
+                value.grad = torch.zeros_like(value)
+        with torch.autocast(gradient.device.type, enabled=False):
+            queries.grad.index_add_(0, rows, gradient @ candidates.detach())
+            candidates.grad.addmm_(gradient.T, queries.detach()[rows])
+        return None, None, None
 
 
 def _anchors_and_positives(pairs: PairBatch) -> Tensor:

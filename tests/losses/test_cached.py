@@ -319,7 +319,7 @@ def test_arguments(cached):
     assert own == [*inspect.signature(plain).parameters, *added]
     assert issubclass(cached, plain) and not getattr(plain, "uses_gradient_cache", False)
     config = cached(None, mini_batch_num_tokens=7).get_config_dict()
-    own = {"mini_batch_size": 32, "mini_batch_num_tokens": 7, "max_matrix_bytes": 2**25}
+    own = {"mini_batch_size": 32, "mini_batch_num_tokens": 7, "max_matrix_bytes": 2**24}
     assert config == plain(None).get_config_dict() | own
     assert "2101.06983" in cached(None).citation
     with pytest.raises(ValueError, match="mini_batch_size"):
