@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any, Literal
@@ -10,11 +10,14 @@ from zlib import crc32
 
 import torch
 from sentence_transformers.base.data_collator import BaseDataCollator
+from transformers.utils import logging
 
 from st_vi.data.columns import candidate_columns, check_choice, shown
-from st_vi.data.row_values import model_input, score_of, teacher_scores_of, teacher_vector_of
+from st_vi.data.row_values import model_input, score_of, teacher_scores_of, teacher_vector_of, unopened_input
+from st_vi.inputs.lazy import LazyInputs
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
+logger = logging.get_logger(__name__)
 PrefixSide = Literal["anchor", "both", "none"]
 
 
@@ -35,21 +38,29 @@ class MixedTaskCollator(BaseDataCollator):
     the anchor and uses none for general-purpose inference: with `prefix_dropout`, a share of the rows is trained
     without, so that such input is not new to the model (this project's own).
 
+    With `lazy_images`, a batch has its images as they are stored, and `CachedDLELoss` opens and preprocesses those of a
+    mini-batch just before it embeds them, so that a batch of thousands of images needs the memory of a mini-batch. Give
+    paths or bytes: an image column of `datasets` decodes every image of a batch unless it is cast to
+    ``Image(decode=False)``.
+
     Args:
         preprocess_fn: The model's `preprocess`.
         tasks: The tasks in the order of the loss; a row's label holds the index of its task.
         prefix_side: Which texts get the prefix: the "anchor" (as in the paper, as far as it says), "both" or "none".
         prefix_dropout: Expected share, in [0, 1], of the rows that have no prefix; always the same rows.
+        lazy_images: Leave the images to `CachedDLELoss`; no other loss can embed such batches.
 
     Returns:
         What the trainer expects: ``anchor_…``, ``positive_…``, … features, and ``label`` (B, 2) with the index of the
         task and the score, NaN where there is none; with k teacher scores a row, (B, 2 + k); with teacher vectors of
-        size T in any column, (B, 2 + k + (1 + k)·T).
+        size T in any column, (B, 2 + k + (1 + k)·T). With `lazy_images`, each column's only feature is its
+        `LazyInputs`.
 
     Raises:
         ValueError: No rows, an unknown task, a missing column, neither text nor image, a score that is not in [0, 1],
             teacher scores that are not one number per candidate, teacher vectors of different sizes or with other than
-            finite numbers, or a setting out of range. Names column and row.
+            finite numbers, or a setting out of range. Names column and row. With `lazy_images`, an image that cannot be
+            read is the same error when the loss opens it.
 
     Example:
         >>> from st_vi import MixedTaskCollator
@@ -63,11 +74,16 @@ class MixedTaskCollator(BaseDataCollator):
     tasks: Sequence[Task] = VIPOLYQWEN_TASKS
     prefix_side: PrefixSide = "anchor"
     prefix_dropout: float = 0.0
+    lazy_images: bool = False
 
     def __post_init__(self) -> None:
         check_choice("prefix_side", self.prefix_side, PrefixSide)
         if not 0 <= self.prefix_dropout <= 1:
             raise ValueError(f"prefix_dropout must lie between 0 and 1, got {self.prefix_dropout}")
+        if self.lazy_images and getattr(self.preprocess_fn, "__name__", None) != "preprocess":
+            raise ValueError(
+                "lazy_images=True needs preprocess_fn=model.preprocess, as the loss calls that of its model"
+            )
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate rows into one batch; see the class."""
@@ -78,13 +94,17 @@ class MixedTaskCollator(BaseDataCollator):
         prefixes = [self._prefix(row, by_name[row["task"]]) for row in features]
         for column in ("anchor", *candidate_columns(features[0])):
             has_prefix = self.prefix_side == "both" or self.prefix_side == column
+            read: Callable[..., Any] = unopened_input if self.lazy_images else model_input
             inputs = []
             for number, (row, prefix) in enumerate(zip(features, prefixes, strict=True)):
                 try:
-                    inputs.append(model_input(row, column, prefix if has_prefix else ""))
+                    inputs.append(read(row, column, prefix if has_prefix else ""))
                 except ValueError as error:
                     raise ValueError(f"row {number} of the batch, column {column!r}: {error}") from error
-            batch |= {f"{column}_{key}": value for key, value in self.preprocess_fn(inputs).items()}
+            if self.lazy_images:
+                batch[f"{column}_input_ids"] = _lazy(column, inputs)
+            else:
+                batch |= {f"{column}_{key}": value for key, value in self.preprocess_fn(inputs).items()}
         return batch
 
     def labels(self, features: Sequence[Mapping[str, Any]]) -> torch.Tensor:
@@ -126,11 +146,26 @@ class ScoreCollator(MixedTaskCollator):
         preprocess_fn: The model's `preprocess`; see `MixedTaskCollator` for the other arguments.
     """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lazy_images:
+            raise ValueError("stock losses cannot open images: lazy_images=True needs CachedDLELoss")
+
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate rows into one batch; see the class."""
         batch = super().__call__(features)
         scores = batch.pop("label")[:, 1]
         return batch if scores.isnan().any() else {"label": scores, **batch}
+
+
+def _lazy(column: str, inputs: Sequence[tuple[str, list[Any]]]) -> LazyInputs:
+    texts, images = map(list, zip(*inputs, strict=True))
+    if any(hasattr(image, "getbands") for of_row in images for image in of_row):
+        logger.warning_once(
+            f"column {column!r} has decoded images, which lazy_images=True cannot save the memory of: give paths or "
+            "bytes, or cast the column to datasets.Image(decode=False)"
+        )
+    return LazyInputs(column, texts, images)
 
 
 def _teacher_vectors(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from st_vi.data.columns import bad_value, is_missing, shown
-from st_vi.inputs.kinds import is_picture
+from st_vi.inputs.lazy import stock_input
 from st_vi.inputs.pictures import open_image
 from st_vi.text import is_unicode, mend
 
@@ -114,14 +114,20 @@ def model_input(row: Mapping[str, Any], column: str, prefix: str = "") -> Any:
         ValueError: There is neither text nor picture, the text is not one that can be trained on (`text_of`), or a
             picture cannot be read (`BadImageError`).
     """
-    text, images = text_of(row, column), images_of(row, column)
+    text, _ = unopened_input(row, column, prefix)
+    return stock_input(text, images_of(row, column))
+
+
+def unopened_input(row: Mapping[str, Any], column: str, prefix: str = "") -> tuple[str, list[Any]]:
+    """Text, "" for none, and pictures of a column, as they are stored.
+
+    Raises:
+        ValueError: As for `model_input`, but for pictures that cannot be read.
+    """
+    text, images = text_of(row, column), stored_images(row.get(f"{column}_image"))
     if not images and not text:
         raise ValueError(f"a row has neither text nor image in {column!r}")
-    text = f"{prefix} {text}".strip()
-    if not images:
-        return {"text": text} if is_picture(text) else text  # a column of texts may hold addresses and paths, too
-    image = images[0] if len(images) == 1 else images
-    return {"text": text, "image": image} if text else image
+    return f"{prefix} {text}".strip(), images
 
 
 def images_of(row: Mapping[str, Any], column: str) -> list[Image]:

@@ -133,7 +133,7 @@ def _look(
     scores: list[float] = []
     sizes: list[Sizes] = []
     vector_size = None
-    for number, row in enumerate(_undecoded(dataset)):
+    for number, row in enumerate(undecoded(dataset)):
         task, score = _checked_values(row, number, by_name, columns)
         vector_size = _size_of_vectors(row, number, task, columns, vector_size)
         found = _sizes_of_pictures(row, number, columns, bad_image)
@@ -163,7 +163,7 @@ class ModelInputs(Sequence[Any]):
         self.column = column
         wanted = (column, f"{column}_image")
         self.parts = {
-            name: _undecoded(part.select_columns([name for name in wanted if name in part.column_names]))
+            name: undecoded(part.select_columns([name for name in wanted if name in part.column_names]))
             for name, part in parts.items()
         }
         self.places = [(name, row) for name, part in self.parts.items() for row in range(len(part))]
@@ -199,7 +199,7 @@ def task_stream(
         sizes = _sizes_of_pictures(row, number, columns, bad_image)
         return sizes is not None and _fit(sizes, number, bad_image, fits)
 
-    return _undecoded(rows).filter(is_good, with_indices=True)
+    return undecoded(rows).filter(is_good, with_indices=True)
 
 
 def _checked_columns(rows: Dataset | IterableDataset, tasks: Sequence[Task], bad_image: BadImage) -> tuple[str, ...]:
@@ -266,8 +266,14 @@ def _bad_image(column: str, number: int, error: ValueError) -> ValueError:
     return ValueError(f"column '{column}_image', row {number}: {error} (bad_image='skip' leaves such rows out)")
 
 
-def _undecoded(dataset: Any) -> Any:
-    """Image columns as bytes or paths, so that one broken image does not end the loop."""
+def undecoded(dataset: Any) -> Any:
+    """The same rows with image columns as bytes or paths, so that no image is opened before it is needed.
+
+    Args:
+        dataset: A `Dataset`, an `IterableDataset` with known features, or a `DatasetDict`.
+    """
+    if isinstance(dataset, DatasetDict):
+        return DatasetDict({name: undecoded(part) for name, part in dataset.items()})
     for name, feature in dataset.features.items():
         if isinstance(feature, Image):
             dataset = dataset.cast_column(name, Image(decode=False))
@@ -290,7 +296,7 @@ def _typed(dataset: Dataset, scores: Sequence[float], pictured: set[str]) -> Dat
         if name not in pictured and len(dataset):
             dataset = dataset.remove_columns(name)
         elif isinstance(dataset.features[name], (List, LargeList)):
-            lists = [list(map(Image().encode_example, stored_images(value))) for value in _undecoded(dataset)[name]]
+            lists = [list(map(Image().encode_example, stored_images(value))) for value in undecoded(dataset)[name]]
             dataset = dataset.remove_columns(name).add_column(name, lists, feature=List(Image()))
         elif kind in ("string", "large_string"):
             paths = [None if is_missing(path) else path for path in dataset[name]]

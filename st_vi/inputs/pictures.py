@@ -78,6 +78,36 @@ def open_image(value: Any, *, fetch: bool = False) -> Image:
         raise ValueError(f"cannot read the image {name}: {error or type(error).__name__}") from error
 
 
+def image_size(value: Any) -> tuple[int, int]:
+    """(width, height) of an image as it is stored, read from the head of its file.
+
+    Args:
+        value: As for `open_image`.
+
+    Raises:
+        ValueError: As for `open_image`, as far as the head of the file tells.
+
+    Example:
+        >>> from PIL import Image
+        >>> from st_vi.inputs.pictures import image_size
+        >>> image_size(Image.new("RGB", (4, 2)))
+        (4, 2)
+    """
+    from PIL import Image
+
+    source = (value.get("bytes") or value.get("path")) if isinstance(value, Mapping) else value
+    try:
+        if isinstance(source, Image.Image):
+            size = source.size
+        else:
+            with Image.open(_file(source, fetch=False)) as picture:
+                size = picture.size
+        _check_size(size)
+    except Exception:  # an array, or an error that tells what is wrong
+        return open_image(value).size
+    return size
+
+
 class _SizeError(ValueError):
     pass
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from st_vi.losses.blocks import Observer, term_sums
 from st_vi.losses.content import content_ids
 from st_vi.losses.embed import check_columns, embed_distinct, gather_columns
+from st_vi.losses.lazy import reject_lazy
 from st_vi.losses.settings import Settings
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 from st_vi.terms import PairBatch
@@ -98,6 +99,7 @@ class DLELoss(Settings, nn.Module):
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
         """Embed the columns and return the components of the loss."""
         columns = list(sentence_features)
+        reject_lazy(columns, self)
         ids = content_ids(columns) if self.mask_duplicates or self.embed_once else None
         embeddings = embed_distinct(self.model, columns, ids) if self.embed_once else embed_columns(self.model, columns)
         return self.compute_loss_from_embeddings(embeddings, labels, ids if self.mask_duplicates else None)

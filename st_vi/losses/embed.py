@@ -12,6 +12,7 @@ from sentence_transformers.util import all_gather, get_rank
 from torch import Tensor, nn
 
 from st_vi.losses.inputs import Inputs
+from st_vi.losses.lazy import LazyBatch
 from st_vi.stock.models import merging_disabled
 
 # Cost of one more forward and backward pass, in tokens. Measured on one CPU thread with a 4-layer encoder: 11 ms per
@@ -74,10 +75,10 @@ def embed_distinct(
     return list(embeddings[places].split(inputs.sizes))
 
 
-def representatives(inputs: Inputs, ids: Sequence[Tensor] | None) -> list[int]:
+def representatives(inputs: Inputs | LazyBatch, ids: Sequence[Tensor] | None) -> list[int]:
     """For each input, the index of the first equal one, whose embedding it can share."""
     if ids is None:
-        return list(range(len(inputs.lengths)))
+        return list(range(len(inputs.metadata)))
     content = [number for column in ids for number in column.tolist()]
     rows = [row for size in inputs.sizes for row in range(size)]
     seen: Counter[tuple[Any, ...]] = Counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,10 +15,13 @@ from sentence_transformers.base.losses.gradcache import (
 )
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
+from st_vi.inputs.lazy import LazyInputs
 from st_vi.losses.content import content_ids
 from st_vi.losses.embed import representatives
 from st_vi.losses.inputs import Inputs
+from st_vi.losses.lazy import LazyBatch, LazyPart, lazy_columns
 from st_vi.stock.training import uncompiled
 
 
@@ -60,6 +63,8 @@ class GradCache:
     def _cached(self, sentence_features: Iterable[Mapping[str, Any]], labels: Tensor | None) -> tuple[Tensor, Any]:
         """The loss, whose backward pass embeds again, and the detached values of `calculate_loss`."""
         columns = list(sentence_features)
+        if lazy := lazy_columns(columns):
+            return self._cached_lazily(lazy, labels)
         ids = content_ids(columns)
         inputs = Inputs.read(columns) if self.embed_once and _may_differ_in_forwards(self.model) else None
         parts: Any
@@ -67,6 +72,29 @@ class GradCache:
         device = next(value.device.type for value in columns[0].values() if isinstance(value, Tensor))
         step = _Step(self, ids, order, device)
         return step.forward_cached(parts, labels), step.values
+
+    def _cached_lazily(self, columns: list[LazyInputs], labels: Tensor | None) -> tuple[Tensor, Any]:
+        """The same for columns whose images are opened in both passes, mini-batch by mini-batch."""
+        model: Any = uncompiled(self.model)
+        model = getattr(model, "module", model)  # inside DDP
+        device = next(model.parameters()).device if labels is None else labels.device
+        batch = LazyBatch(columns, model, device)
+        if self.mini_batch_num_tokens is not None and not batch.counts_tokens:
+            raise ValueError(
+                f"{type(model[0]).__name__} cannot count the tokens of images that are not opened yet: with "
+                "lazy_images, use mini_batch_size instead of mini_batch_num_tokens"
+            )
+        if self.embed_once and _may_differ_in_forwards(self.model):
+            stands_for = representatives(batch, batch.ids)
+            chosen = batch.by_image(sorted(set(stands_for)))
+            parts = [LazyPart(batch, chosen)]
+            order: list[Tensor] | None = _places(stands_for, chosen, batch.sizes, device)
+        else:
+            columns_of = torch.arange(len(batch.places)).split(batch.sizes)
+            parts, order = [LazyPart(batch, numbers.tolist()) for numbers in columns_of], None
+        step = _Step(self, None, order, device.type)
+        step.lazy = batch
+        return step.forward_cached(parts, labels), step.values  # type: ignore[arg-type]
 
     def calculate_loss(
         self,
@@ -156,8 +184,10 @@ class _Step(CachedLossMixin):
         self.mini_batch_size = loss.mini_batch_size
         self.mini_batch_num_tokens = loss.mini_batch_num_tokens
         self.show_progress_bar = loss.show_progress_bar
-        self.batch = {"ids": ids, "order": order}
+        self.batch: dict[str, Any] = {"ids": ids, "order": order}
         self.values: Tensor | None = None
+        self.lazy: LazyBatch | None = None
+        self.contents: list[list[Tensor] | None] = []  # of each mini-batch of the first pass, if it is lazy
         # The second pass runs in backward, after the caller's autocast has ended. Without a cache, as some versions of
         # torch would reuse the weights that the first pass cast without gradients.
         self.autocast: dict[str, Any] = {
@@ -170,9 +200,35 @@ class _Step(CachedLossMixin):
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
     ) -> Tensor:
+        if self.lazy and None not in self.contents:
+            ids: Tensor = torch.cat([some for (some,) in self.contents])  # type: ignore[misc]
+            order = self.batch["order"]
+            self.batch["ids"] = list(ids.split(self.lazy.sizes)) if order is None else [ids[places] for places in order]
         # Looked up each time: a wrapper may have replaced it.
         self.values = self.loss.calculate_loss(reps, labels, with_backward=with_backward, **self.batch)
         return self.values.sum()
+
+    def embed_minibatch_iter(
+        self,
+        sentence_feature: dict[str, Tensor],
+        with_grad: bool,
+        copy_random_state: bool,
+        random_states: list[RandContext] | None = None,
+        ranges: list[tuple[int, int]] | None = None,
+    ) -> Iterator[tuple[Tensor, RandContext | None]]:
+        how: dict[str, Any] = {"with_grad": with_grad, "copy_random_state": copy_random_state}
+        if not isinstance(sentence_feature, LazyPart):
+            yield from super().embed_minibatch_iter(sentence_feature, **how, random_states=random_states, ranges=ranges)
+            return
+        assert ranges is not None  # stock's passes share them
+        progress = tqdm(ranges, desc="Embed mini-batches", disable=not self.show_progress_bar)
+        for number, ((begin, end), features) in enumerate(
+            zip(progress, sentence_feature.mini_batches(ranges), strict=True)
+        ):
+            if not with_grad:
+                self.contents.append(content_ids([features]))
+            state = random_states[number] if random_states else None
+            yield self.embed_minibatch(features, 0, end - begin, **how, random_state=state)
 
     def embed_minibatch(  # type: ignore[override]
         self, sentence_feature: dict[str, Any], begin: int, end: int, **how: Any
@@ -202,9 +258,14 @@ def _sorted_parts(inputs: Inputs, ids: Sequence[Tensor] | None) -> tuple[list[_P
         length = inputs.lengths[number] if inputs.pad is None else None
         kinds.setdefault((inputs.metadata[number], length), []).append(number)
     parts = [_Part(inputs, numbers) for numbers in kinds.values()]
-    place = {number: place for place, number in enumerate(number for part in parts for number in part.numbers)}
-    places = torch.tensor([place[number] for number in stands_for], device=parts[0]["attention_mask"].device)
-    return parts, list(places.split(inputs.sizes))
+    chosen = [number for part in parts for number in part.numbers]
+    return parts, _places(stands_for, chosen, inputs.sizes, parts[0]["attention_mask"].device)
+
+
+def _places(stands_for: list[int], chosen: list[int], sizes: list[int], device: torch.device) -> list[Tensor]:
+    """For each column, the places of its inputs' representatives among the chosen ones."""
+    place = {number: place for place, number in enumerate(chosen)}
+    return list(torch.tensor([place[number] for number in stands_for], device=device).split(sizes))
 
 
 def _may_differ_in_forwards(model: nn.Module) -> bool:

@@ -203,14 +203,27 @@ class Qwen2VLTransformer(OpenTransformer):
         Raises:
             ValueError: The visual tokens do not fit into `max_seq_length`.
         """
-        processor, limit = self.processor.image_processor, self.max_seq_length
-        patches = sum(processor.get_number_of_image_patches(height, width) for width, height in sizes)
-        tokens = patches // processor.merge_size**2 + 2 * len(sizes)  # each has a start and an end
+        tokens, limit = self._image_tokens(sizes), self.max_seq_length
         if limit is not None and self._before_pictures + tokens > limit:
             raise ValueError(
                 f"{len(sizes)} picture(s) are {tokens} tokens, and the model reads {limit} (max_seq_length): "
                 "give fewer, or build the model with less max_pixels"
             )
+
+    def count_tokens(self, text: str, sizes: Sequence[tuple[int, int]]) -> int:
+        """Number of tokens of an input, without those that a chat template adds.
+
+        Args:
+            text: Its text, "" for none.
+            sizes: (width, height) of each of its images.
+        """
+        tokens = self._image_tokens(sizes) + len(self._token_ids(text))
+        return max(1, tokens if self.max_seq_length is None else min(tokens, self.max_seq_length))
+
+    def _image_tokens(self, sizes: Sequence[tuple[int, int]]) -> int:
+        processor = self.processor.image_processor
+        patches = sum(processor.get_number_of_image_patches(height, width) for width, height in sizes)
+        return patches // processor.merge_size**2 + 2 * len(sizes)  # each has a start and an end
 
     @cached_property
     def _before_pictures(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -20,9 +21,9 @@ from st_vi.data import MixedTaskCollator, split_by_task
 from st_vi.data.accepted import TrainRows, as_datasets, as_train_rows
 from st_vi.data.collator import PrefixSide, ScoreCollator
 from st_vi.data.row_values import score_of
-from st_vi.data.task_rows import ModelInputs
+from st_vi.data.task_rows import ModelInputs, undecoded
 from st_vi.evaluation import TaskRetrievalEvaluator
-from st_vi.losses import DLELoss, DLEMonitor, InfoNCEWarmUp
+from st_vi.losses import CachedDLELoss, DLELoss, DLEMonitor, InfoNCEWarmUp
 from st_vi.losses.own_model import own_losses
 from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer
 from st_vi.modules.model_card import TAGS, ModelCard
@@ -150,6 +151,7 @@ def train_vipolyqwen(
     prefix_dropout: float = 0.0,
     info_nce_warm_up: float = 0.0,
     bad_image: Literal["error", "skip"] = "error",
+    lazy_images: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
@@ -175,6 +177,7 @@ def train_vipolyqwen(
         info_nce_warm_up: Share of the steps at the start with InfoNCE only; see `InfoNCEWarmUp`. Not in the paper, but
             needed for a randomly initialised model.
         bad_image: "error" for an error if an image cannot be read, or "skip" to skip the row and count it in a warning.
+        lazy_images: Open images mini-batch by mini-batch; see `MixedTaskCollator`. Needs a `CachedDLELoss`.
         resume: Continue from the last checkpoint in `output_dir`, if any. Rows, base model, loss and arguments must be
             the same; only settings without effect on the weights, such as logging, may change.
         overwrite: Replace the model and the checkpoints of an earlier run in `output_dir`.
@@ -186,11 +189,13 @@ def train_vipolyqwen(
 
     Raises:
         ValueError: Before the first step: a row is invalid (`check_task_rows`), the loss or a term lacks a column, or
-            `model` cannot process the images of a row.
+            `model` cannot process the images of a row, or `lazy_images` has another loss than a `CachedDLELoss`.
     """
     rows = as_train_rows(train_dataset)
     loss = loss or DLELoss(model, num_positives=num_positives(rows) or 1)
     own = own_losses(loss, DLELoss)
+    if lazy_images and not (own and all(isinstance(part, CachedDLELoss) for part in own)):
+        raise ValueError("lazy_images=True needs loss=CachedDLELoss(model, …)")
     tasks, rows = tasks_of(own), checked_rows(rows, own, model, bad_image)
     check_evaluator(model, evaluator)
     if not any("visual." in name for name, _ in model.named_parameters()):
@@ -198,10 +203,10 @@ def train_vipolyqwen(
     if info_nce_warm_up and not own:
         raise ValueError("info_nce_warm_up needs a DLELoss")
     warm_up = [InfoNCEWarmUp(part, info_nce_warm_up) for part in own] if info_nce_warm_up else []
-    collator = MixedTaskCollator if own else ScoreCollator
+    collator = partial(MixedTaskCollator, lazy_images=lazy_images) if own else ScoreCollator
     return train(
         model,
-        rows,
+        undecoded(rows) if lazy_images else rows,
         output_dir,
         loss,
         vipolyqwen_training_arguments,

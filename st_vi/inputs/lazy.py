@@ -1,0 +1,123 @@
+"""Inputs whose images are opened when they are embedded, not when the batch is made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from st_vi.inputs.kinds import is_picture
+from st_vi.inputs.pictures import image_size, open_image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+T = TypeVar("T")
+
+
+def stock_input(text: str, images: Sequence[Any]) -> Any:
+    """Text and opened images as one stock input: a string, an image, or {"text", "image"}.
+
+    Example:
+        >>> from st_vi.inputs.lazy import stock_input
+        >>> stock_input("Trời mưa.", []), stock_input("anh/meo.png", [])
+        ('Trời mưa.', {'text': 'anh/meo.png'})
+    """
+    if not images:
+        return {"text": text} if is_picture(text) else text  # a column of texts may hold addresses and paths, too
+    image = images[0] if len(images) == 1 else list(images)
+    return {"text": text, "image": image} if text else image
+
+
+@dataclass(frozen=True, eq=False)
+class LazyInputs:
+    """The inputs of a column with images as they are stored: paths, bytes, or anything that `open_image` opens.
+
+    In the features of a batch it stands in place of the tensors of its column. Only `CachedDLELoss` knows how to embed
+    it; any use as a tensor is an error that says so.
+
+    Args:
+        column: Name of the column, for messages.
+        texts: Text of each row, "" for none.
+        images: Stored images of each row.
+
+    Example:
+        >>> from PIL import Image
+        >>> from st_vi.inputs.lazy import LazyInputs
+        >>> red = Image.new("RGB", (2, 2), "red")
+        >>> inputs = LazyInputs("anchor", ["Màu gì?", "Màu đỏ."], [[red], []])
+        >>> inputs.opened(1, {})
+        'Màu đỏ.'
+        >>> inputs.opened(0, {})["text"]
+        'Màu gì?'
+    """
+
+    column: str
+    texts: list[str]
+    images: list[list[Any]]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{self._as_tensor()} ({name!r} was asked for)")
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Raise an error: no function of torch takes them."""
+        raise TypeError(next(value for value in args if isinstance(value, cls))._as_tensor())
+
+    def _as_tensor(self) -> str:
+        return (
+            f"the images of column {self.__dict__.get('column')!r} are not opened yet: only CachedDLELoss can embed "
+            "batches of MixedTaskCollator(lazy_images=True)"
+        )
+
+    def key(self, row: int) -> tuple[Hashable, ...]:
+        """Equal for inputs of the same text and images with the same path or bytes."""
+        return (self.texts[row], *map(image_key, self.images[row]))
+
+    def image_sizes(self, row: int, known: dict[Hashable, tuple[int, int]]) -> list[tuple[int, int]]:
+        """(width, height) of the images of a row, which are not decoded for it; `known` and errors as for `opened`."""
+        return [self._of_image(row, stored, known, image_size) for stored in self.images[row]]
+
+    def opened(self, row: int, known: dict[Hashable, Image]) -> Any:
+        """The stock input of a row. Images in `known` are not opened again; those that are opened are added to it.
+
+        Raises:
+            ValueError: An image cannot be read. Names row and column.
+        """
+        images = [self._of_image(row, stored, known, open_image) for stored in self.images[row]]
+        return stock_input(self.texts[row], images)
+
+    def _of_image(self, row: int, stored: Any, known: dict[Hashable, T], read: Callable[[Any], T]) -> T:
+        key = image_key(stored)
+        if key not in known:
+            try:
+                known[key] = read(stored)
+            except ValueError as error:
+                raise self.error(row, error) from error
+        return known[key]
+
+    def error(self, row: int, error: Exception) -> ValueError:
+        """The error of a row, as `MixedTaskCollator` names it."""
+        return ValueError(f"row {row} of the batch, column {self.column!r}: {error}")
+
+
+def image_key(stored: Any) -> Hashable:
+    """Equal for the same path and for equal bytes; an object in memory equals itself.
+
+    Example:
+        >>> from st_vi.inputs.lazy import image_key
+        >>> image_key({"bytes": b"GIF8", "path": "a.gif"}) == image_key(b"GIF8")
+        True
+    """
+    if isinstance(stored, Mapping) and ("bytes" in stored or "path" in stored):
+        stored = stored.get("bytes") or stored.get("path")
+    if isinstance(stored, (bytes, bytearray, memoryview)):
+        return ("bytes", blake2b(stored, digest_size=16).digest())
+    if isinstance(stored, (str, os.PathLike)):
+        return ("path", os.fspath(stored))
+    return ("object", id(stored))
