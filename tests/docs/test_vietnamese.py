@@ -117,6 +117,19 @@ def _lines(page: Path) -> list[str]:
     return re.sub(r"^```.*?^```$", "", text_of(page), flags=re.DOTALL | re.MULTILINE).splitlines()
 
 
+@pytest.mark.parametrize("page", [README, *PAGES], ids=name)
+def test_a_section_names_what_the_english_one_names(page):
+    """Arguments, functions and commands in the text; a Vietnamese section may name more."""
+    ours, theirs = named(page), named(twin(page))
+    assert len(ours) == len(theirs) and any(theirs)
+    assert not [english - vietnamese for vietnamese, english in zip(ours, theirs, strict=True) if english - vietnamese]
+
+
+def named(page: Path) -> list[set[str]]:
+    sections = re.split(r"^(?=#+ )", "\n".join(_lines(page)), flags=re.MULTILINE)
+    return [{" ".join(code.split()) for code in re.findall(r"`([^`]+)`", section)} for section in sections]
+
+
 @pytest.mark.parametrize("page", [README, *PAGES, *NOTEBOOKS, DOCS / "_site" / "vi.yml"], ids=name)
 def test_letters_are_composed(page):
     """One code point a letter (NFC), and no letter of another alphabet that looks the same."""
