@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
 
     def place(item: pytest.Item) -> int:
-        built = ("test_site.py", "test_live_demo.py")
+        built = ("test_site.py", "test_live_demo.py", "test_charts.py")
         return 1 if item.path.parent.name == "notebooks" else 2 if item.path.name in built else 0
 
     items.sort(key=place)

@@ -14,7 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from charts import with_charts
 from demo_file import DemoFile, demo_file
+from folds import folded
 from live_demo import live_demo
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -102,7 +104,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if page.file.src_uri.startswith("reference/"):
         return with_index(markdown)
     try:
-        return with_figures(markdown, comma="," if page.url.startswith("vi/") else ".")
+        return with_charts(with_figures(markdown, comma="," if page.url.startswith("vi/") else "."))
     except NoSuchFigure as error:
         raise PluginError(f"{page.file.src_uri}: {error}") from None
 
@@ -114,6 +116,8 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     if DEMO in html:
         language = "vi" if page.url.startswith("vi/") else "en"
         return html.replace(DEMO, live_demo(demo[0], language, get_relative_url(_demo_address(), page.url)))
+    if "folded" in page.meta:
+        return folded(html, page.meta["folded"])
     notebook = pages.get(page.file.src_uri)
     if notebook is None:
         return html

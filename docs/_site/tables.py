@@ -9,8 +9,8 @@ from pathlib import Path
 from markdown.extensions.toc import slugify
 
 DOCS = Path(__file__).parents[1]
-REQUEST = re.compile(r"^<!-- figures: (\S+)#(\S+) -->\n\n?((?:^\|.*\n)+)", re.MULTILINE)
-CELL = re.compile(r"\{([^{}:]+): ([^{}]+)\}")
+REQUEST = re.compile(r"^<!-- figures: ([^\s#]+)(?:#(\S+))? -->\n\n?((?:^\|.*\n)+)", re.MULTILINE)
+CELL = re.compile(r"\{(?:#(\S+) )?([^{}:#]+): ([^{}]+)\}")
 
 
 class NoSuchFigure(Exception):
@@ -25,14 +25,13 @@ class Table:
     rows: list[list[str]]
 
     def cell(self, row: str, column: str) -> str:
-        """The cell of a row, by its first cell, and a column; the first where there are several of the name.
+        """The cell of a row, by its first cell, and a column; empty where there is none.
 
-        Raises:
-            NoSuchFigure: With the names that there are.
+        Of several with the same name it is the first.
         """
         found = {plain(cells[0]): cells for cells in reversed(self.rows)}
         if row not in found or column not in self.header:
-            raise NoSuchFigure(f"no {row!r}, {column!r} in a table of rows {list(found)} and columns {self.header}")
+            return ""
         return plain(found[row][self.header.index(column)])
 
 
@@ -57,8 +56,8 @@ def section(markdown: str, anchor: str) -> str:
         NoSuchFigure: No heading has this anchor.
     """
     text = re.sub(r"^```.*?^```$", lambda code: code[0].replace("#", " "), markdown, flags=re.DOTALL | re.MULTILINE)
-    for heading in re.finditer(r"^(#+) (.+)$", text, re.MULTILINE):
-        if slugify(heading[2], "-") == anchor:
+    for heading in re.finditer(r"^(#+) (.+?)(?: \{ #(\S+) \})?$", text, re.MULTILINE):
+        if anchor == (heading[3] or slugify(heading[2], "-")):
             rest = text[heading.end() :]
             end = re.search(rf"^#{{1,{len(heading[1])}}} ", rest, re.MULTILINE)
             return rest[: end.start()] if end else rest
@@ -66,25 +65,28 @@ def section(markdown: str, anchor: str) -> str:
 
 
 def with_figures(markdown: str, comma: str = ".") -> str:
-    """Fill ``{row: column}`` in each table below ``<!-- figures: page.md#heading -->`` from the first table there.
+    """Fill the cells of each table below ``<!-- figures: page.md#heading -->`` from the tables that are there.
+
+    A cell asks with ``{row: column}``, or with ``{#heading row: column}`` for another part of the page.
 
     Args:
         markdown: Of the page that asks.
         comma: The decimal mark of its language.
 
     Raises:
-        NoSuchFigure: The page, the row or the column does not exist, or its cell is empty.
+        NoSuchFigure: The heading, the row or the column does not exist, or its cell is empty.
     """
 
     def filled(request: re.Match[str]) -> str:
         page, anchor, block = request.groups()
-        table = tables_in(section((DOCS / page).read_text(encoding="utf-8"), anchor))[0]
+        source = (DOCS / page).read_text(encoding="utf-8")
 
         def figure(match: re.Match[str]) -> str:
-            cell = table.cell(match[1], match[2])
-            if not cell:
-                raise NoSuchFigure(f"{page}#{anchor} has no figure for {match[0]}")
-            return cell.replace(".", comma)
+            place, row, column = match.groups()
+            found = [table.cell(plain(row), column) for table in tables_in(section(source, place or anchor or ""))]
+            if not any(found):
+                raise NoSuchFigure(f"{page} has no figure for {match[0]}")
+            return next(filter(None, found)).replace(".", comma)
 
         return CELL.sub(figure, block)
 
