@@ -7,14 +7,15 @@ with "±" has a line as long as its deviation. ``<!-- chart against the first ro
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html import escape
 
 from tables import NoSuchFigure, Table, plain, tables_in
 
 REQUEST = re.compile(r"^<!-- chart( against the first row)?: (.+) -->$", re.MULTILINE)
 NUMBER = re.compile(r"([+-−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+))(?:\s*±\s*(\d+(?:\.\d+)?))?")
-WIDTH, ROW, HEAD, GAP = 760, 20, 26, 24
-LETTER = 6.2  # width of a letter, on average
+WIDTH, ROW, LINE, GAP = 760, 20, 16, 24
+LETTER, BOLD = 6.2, 7.2  # width of a letter, on average
 
 
 def with_charts(markdown: str) -> str:
@@ -56,57 +57,65 @@ def chart(table: Table, panels: list[list[str]], against_first: bool = False) ->
     names = _names(table)
     left = min(max(LETTER * len(name) for name in names) + 10, 0.45 * WIDTH)
     width = (WIDTH - left) / len(panels) - GAP
-    height = HEAD + ROW * len(names) + 24
+    head = 10 + LINE * max(len(_lines(columns, width)) for columns in panels)
+    height = head + ROW * len(names) + 24
     parts = [
-        f'<text x="0" y="{HEAD + ROW * (index + 0.7):.1f}"><title>{escape(name)}</title>'
+        f'<text x="3" y="{head + ROW * (index + 0.7):.1f}"><title>{escape(name)}</title>'
         f"{escape(_short(name, int(left / LETTER)))}</text>"
         for index, name in enumerate(names)
     ]
     for index, columns in enumerate(panels):
         x = left + GAP / 2 + index * (width + GAP)
-        parts.append(_panel(table, names, columns, x, width, against_first))
+        parts.append(_panel(table, names, columns, x, width, head, against_first))
     title = escape(", ".join(name for columns in panels for name in columns))
     return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
 
 
-def _panel(table: Table, names: list[str], columns: list[str], x: float, width: float, dashed: bool) -> str:
+def _lines(columns: list[str], width: float) -> list[list[str]]:
+    """The columns of a panel on the lines of its heading: one, or one a column."""
+    return [columns] if sum(BOLD * len(name) + 20 for name in columns) < width else [[name] for name in columns]
+
+
+def _panel(
+    table: Table, names: list[str], columns: list[str], x: float, width: float, head: float, dashed: bool
+) -> str:
     values = {column: _values(table, column) for column in columns}
-    ends = [
-        value + sign * spread
-        for column in columns
-        for value, spread in filter(None, values[column])
-        for sign in (-1, 1)
-    ]
-    least, most = min(ends), max(ends)
-    bottom = HEAD + ROW * len(names)
+    found = [one for column in columns for one in values[column] if one]
+    least = min(value - spread for value, spread in found)
+    most = max(value + spread for value, spread in found)
+    bottom = head + ROW * len(names)
 
     def place(value: float) -> float:
         return x + 6 + (width - 12) * ((value - least) / (most - least) if most > least else 0.5)
 
-    parts = [f'<rect x="{x:.1f}" y="{HEAD}" width="{width:.1f}" height="{bottom - HEAD}"/>']
+    parts = [f'<rect x="{x:.1f}" y="{head}" width="{width:.1f}" height="{bottom - head}"/>']
     first = values[columns[0]][0]
     if first and dashed:
-        parts.append(f'<path class="first" d="M{place(first[0]):.1f} {HEAD}V{bottom}"/>')
-    at = x
+        parts.append(f'<path class="first" d="M{place(first[0]):.1f} {head}V{bottom}"/>')
+    for number_of_line, line in enumerate(_lines(columns, width)):
+        at, y = x, LINE * number_of_line + 13
+        for column in line:
+            if len(columns) > 1:
+                parts.append(f'<circle class="s{columns.index(column)}" cx="{at + 5:.1f}" cy="{y - 4}" r="4"/>')
+            start = at + (12 if len(columns) > 1 else 0)
+            parts.append(f'<text class="head" x="{start:.1f}" y="{y}">{escape(column)}</text>')
+            at = start + BOLD * len(column) + 8
     for series, column in enumerate(columns):
-        mark = f'<circle class="s{series}" cx="{at + 5:.1f}" cy="13" r="4"/>' if len(columns) > 1 else ""
-        start = at + (12 if mark else 0)
-        parts.append(f'{mark}<text class="head" x="{start:.1f}" y="17">{escape(column)}</text>')
-        at = start + 1.2 * LETTER * len(column) + 8  # bold
-        for index, found in enumerate(values[column]):
-            if found is None:
-                continue
-            value, spread = found
-            y = HEAD + ROW * (index + 0.5)
-            if spread:
-                line = f"M{place(value - spread):.1f} {y}H{place(value + spread):.1f}"
-                parts.append(f'<path class="s{series}" d="{line}"/>')
-            told = f"{names[index]}, {column}: {plain(table.rows[index][table.header.index(column)])}"
-            title = f"<title>{escape(told)}</title>"
-            parts.append(f'<circle class="s{series}" cx="{place(value):.1f}" cy="{y}" r="4">{title}</circle>')
+        for index, one in enumerate(values[column]):
+            if one:
+                told = f"{names[index]}, {column}: {plain(table.rows[index][table.header.index(column)])}"
+                parts.append(_dot(series, place, *one, head + ROW * (index + 0.5), told))
     parts.append(f'<text class="tick" x="{x + 2:.1f}" y="{bottom + 16}">{least:g}</text>')
     parts.append(f'<text class="tick end" x="{x + width - 2:.1f}" y="{bottom + 16}">{most:g}</text>')
     return "".join(parts)
+
+
+def _dot(series: int, place: Callable[[float], float], value: float, spread: float, y: float, told: str) -> str:
+    line = (
+        f'<path class="s{series}" d="M{place(value - spread):.1f} {y}H{place(value + spread):.1f}"/>' if spread else ""
+    )
+    title = f"<title>{escape(told)}</title>"
+    return f'{line}<circle class="s{series}" cx="{place(value):.1f}" cy="{y}" r="4">{title}</circle>'
 
 
 def _values(table: Table, column: str) -> list[tuple[float, float] | None]:

@@ -28,9 +28,17 @@ def _entries(markdown: str) -> Iterator[tuple[str, str, str]]:
     for path, options in DIRECTIVE.findall(markdown + "\n"):
         module = _package()[path.removeprefix("st_vi.")]
         listed = re.search(r"members: \[(.*)\]", options or "")
-        names = re.split(r",\s*", listed[1]) if listed else [str(name) for name in module.exports or ()]
+        names = re.split(r",\s*", listed[1]) if listed else _public(module)
         for name in names:
             yield name, f"{path}.{name}", _first_sentence(module[name])
+
+
+def _public(module: griffe.Object | griffe.Alias) -> list[str]:
+    """What ``__all__`` names, or where there is none, what is defined there without an underscore."""
+    if module.exports is not None:
+        return [str(name) for name in module.exports]
+    here = (one for one in module.members.values() if not one.is_alias and one.has_docstring)
+    return [one.name for one in here if not one.name.startswith("_")]
 
 
 @cache
