@@ -39,8 +39,11 @@ def encode(
     bf16: BF16 = None,
     device: Device = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="skip and list rows that cannot be encoded")] = False,
+    part: Annotated[
+        str | None, typer.Option(help="k/n: only every n-th file, from the k-th, for n processes on one folder")
+    ] = None,
 ) -> None:
-    """Encode a corpus into Parquet files, one shard in memory at a time. Resumable."""
+    """Encode a corpus into Parquet files, two shards in memory at a time. Resumable."""
     if not chunk:
         refuse(context, "without --chunk", "chunk_tokens")
     encoder_options = loading_options(bf16, use_device(device))
@@ -66,7 +69,17 @@ def encode(
             normalize=normalize,
             chunk=chunk_tokens or chunk,
             bad_row="skip" if skip_bad_rows else "error",
+            part=_part(part),
             show_progress_bar=True,
         )
     done, *notes = str(result).splitlines()
     typer.echo("\n".join([f"{done} in {output}", *notes]))
+
+
+def _part(value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    part, _, parts = value.partition("/")
+    if not part.isdecimal() or not parts.isdecimal():
+        raise typer.BadParameter(f"--part must be two numbers such as 1/4, got {value!r}")
+    return int(part), int(parts)

@@ -14,6 +14,7 @@ from sentence_transformers.base.modality import infer_modality
 from sentence_transformers.util import quantize_embeddings
 from tqdm.auto import tqdm
 
+from st_vi.encoding.forward import KeptTokens, vectors_of
 from st_vi.inputs.as_list import as_list
 from st_vi.inputs.kinds import is_picture
 from st_vi.inputs.pictures import open_image
@@ -48,8 +49,8 @@ def encode_by_tokens(
 
     The stock method sorts by characters and uses a fixed batch size: 32 short texts leave a GPU idle, while 32 pages,
     or an image among texts, may not fit. Here the tokens of every input are counted first (`token_counts`), and each
-    batch is one call of the stock ``encode``. Counting preprocesses every text twice, which costs little for models of
-    usual size, except with the slow segmenter of `WordSegmentedTransformer`.
+    batch is what one call of the stock ``encode`` computes. The tokens of texts are kept for that; other inputs are
+    preprocessed twice.
 
     Args:
         model: Any `SentenceTransformer`.
@@ -86,11 +87,14 @@ def encode_by_tokens(
     def fail(number: int, error: Exception) -> None:
         raise _named(number, inputs[number], error) from error
 
-    counts = count_each(model, inputs, prompt, fail)
+    tokens = KeptTokens(model)
+    counts = count_each(model, inputs, prompt, fail, tokens)
     with tqdm(total=len(inputs), desc="Inputs", disable=not show_progress_bar) as progress:
-        embeddings = encode_each(
-            model, inputs, counts, fail, max_tokens, prompt, normalize, lambda batch: progress.update(len(batch))
-        )
+
+        def done(batch: Sequence[int]) -> None:
+            progress.update(len(batch))
+
+        embeddings = encode_each(model, inputs, counts, fail, max_tokens, prompt, normalize, done, tokens)
     # Quantized once at the end: with ranges per batch, equal vectors would differ between batches.
     if precision != "float32":
         embeddings = quantize_embeddings(embeddings, precision)  # type: ignore[assignment]
@@ -106,17 +110,21 @@ def encode_each(
     prompt: str | None,
     normalize: bool,
     done: Callable[[Sequence[int]], Any] = len,
+    tokens: KeptTokens | None = None,
 ) -> np.ndarray:
     """Vectors (len(inputs), D) of the inputs in `counts`, in batches by token count; zeros for the others.
 
     If a batch fails, its inputs are encoded one by one, and those that fail are passed to `fail` with their error.
-    `done` is called with the indices of every batch.
+    `done` is called with the indices of every batch. Texts in `tokens` are not tokenized again, except in the first
+    batch, for which stock places the model.
     """
-    numbers = list(counts)
+    numbers, placed = list(counts), False
     embeddings = np.zeros((len(inputs), model.get_embedding_dimension() or 0), dtype=np.float32)
     for places in plan_batches(list(counts.values()), max_tokens):
         batch = [numbers[place] for place in places]
-        for good, part in _parts_of_batch(model, inputs, batch, fail, prompt, normalize):
+        features = tokens.features(batch) if tokens and placed else None
+        placed = True
+        for good, part in _parts_of_batch(model, inputs, batch, fail, prompt, normalize, features):
             if embeddings.shape[1] != part.shape[1] or embeddings.dtype != part.dtype:  # the first part
                 embeddings = np.zeros((len(inputs), part.shape[1]), dtype=part.dtype)
             embeddings[good] = part
@@ -131,9 +139,12 @@ def _parts_of_batch(
     fail: Fail,
     prompt: str | None,
     normalize: bool,
+    features: dict[str, Any] | None = None,
 ) -> list[tuple[list[int], np.ndarray]]:
     """The batch with its vectors, or, if it fails, every input separately."""
     try:
+        if features is not None:
+            return [(batch, _finite(vectors_of(model, features, normalize)))]
         return [(batch, _encoded(model, [inputs[number] for number in batch], prompt, normalize))]
     except _OURS:
         raise
@@ -152,6 +163,10 @@ def _encoded(model: SentenceTransformer, items: list[Any], prompt: str | None, n
         normalize_embeddings=normalize,
         show_progress_bar=False,
     )
+    return _finite(vectors)
+
+
+def _finite(vectors: np.ndarray) -> np.ndarray:
     if not np.isfinite(vectors).all():
         raise ValueError("the model returned a vector that is not finite")
     return vectors
@@ -240,8 +255,17 @@ def token_counts(model: SentenceTransformer, inputs: Any, prompt: str | None = N
     return [counts[number] for number in range(len(inputs))]
 
 
-def count_each(model: SentenceTransformer, inputs: Sequence[Any], prompt: str | None, fail: Fail) -> dict[int, int]:
-    """Tokens of each input by index; inputs that cannot be counted are passed to `fail` and left out."""
+def count_each(
+    model: SentenceTransformer,
+    inputs: Sequence[Any],
+    prompt: str | None,
+    fail: Fail,
+    tokens: KeptTokens | None = None,
+) -> dict[int, int]:
+    """Tokens of each input by index; inputs that cannot be counted are passed to `fail` and left out.
+
+    The tokens of texts are added to `tokens`.
+    """
     if prompt and not is_unicode(prompt):
         raise ValueError(f"the prompt {prompt!r:.100} is no Unicode text: it has half of a surrogate pair")
     counts: dict[int, int] = {}
@@ -263,26 +287,34 @@ def count_each(model: SentenceTransformer, inputs: Sequence[Any], prompt: str | 
             texts.append((number, text))
     texts.sort(key=lambda pair: len(pair[1]))  # similar lengths together, for less padding
     for start in range(0, len(texts), _COUNTED_AT_ONCE):
-        _count_texts(model, texts[start : start + _COUNTED_AT_ONCE], prompt, counts, fail)
+        _count_texts(model, texts[start : start + _COUNTED_AT_ONCE], prompt, counts, fail, tokens)
     return counts
 
 
 def _count_texts(
-    model: SentenceTransformer, texts: list[tuple[int, str]], prompt: str | None, counts: dict[int, int], fail: Fail
+    model: SentenceTransformer,
+    texts: list[tuple[int, str]],
+    prompt: str | None,
+    counts: dict[int, int],
+    fail: Fail,
+    tokens: KeptTokens | None,
 ) -> None:
     """Add the tokens of texts to `counts`, one by one if the whole batch fails."""
     try:
-        found = _preprocessed(model, as_texts(model, [text for _, text in texts]), prompt)
+        features = model.preprocess(as_texts(model, [text for _, text in texts]), prompt=prompt)
+        found = _lengths(features, [text for _, text in texts])
     except _OURS:
         raise
     except Exception as error:
         if len(texts) > 1:
             for pair in texts:
-                _count_texts(model, [pair], prompt, counts, fail)
+                _count_texts(model, [pair], prompt, counts, fail, tokens)
             return
         del counts[texts[0][0]]
         fail(texts[0][0], ValueError(reason(texts[0][1], error)))
         return
+    if tokens is not None and not any(counts[number] for number, _ in texts):  # no text beside an image
+        tokens.add([number for number, _ in texts], features)
     for (number, _), count in zip(texts, found, strict=True):
         counts[number] += count
 
@@ -296,7 +328,10 @@ def as_texts(model: SentenceTransformer, texts: Sequence[str]) -> list[Any]:
 
 def _preprocessed(model: SentenceTransformer, inputs: list[Any], prompt: str | None) -> list[int]:
     """Tokens of each input according to the preprocessing of the model."""
-    features = model.preprocess(inputs, prompt=prompt)
+    return _lengths(model.preprocess(inputs, prompt=prompt), inputs)
+
+
+def _lengths(features: Mapping[str, Any], inputs: Sequence[Any]) -> list[int]:
     if "attention_mask" in features:
         return features["attention_mask"].sum(dim=1).tolist()
     if "cu_seq_lens_q" in features:  # flattened for FlashAttention: boundaries instead of padding

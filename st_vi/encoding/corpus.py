@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from tqdm.auto import tqdm
 
 from st_vi.encoding.batches import MAX_TOKENS
 from st_vi.encoding.limits import Cut, token_limit
-from st_vi.encoding.row_encoder import BadRow, EncodedRows, Problems, RowEncoder
+from st_vi.encoding.row_encoder import BadRow, CountedRows, EncodedRows, Problems, RowEncoder
 from st_vi.encoding.rows import InputColumns, NoRow
 from st_vi.encoding.shards import (
     LAYOUT,
@@ -102,12 +103,14 @@ def encode_corpus(
     normalize: bool = False,
     chunk: bool | int = False,
     bad_row: BadRow = "error",
+    part: tuple[int, int] | None = None,
     show_progress_bar: bool = False,
 ) -> EncodedCorpus:
     """Encode one column of a corpus into Parquet files, ``shard-00000.parquet``, ``shard-00001.parquet``, ….
 
     Each shard has the columns `keep`, ``id`` (the row number, unless `keep` has an ``id``) and ``embedding`` (a list of
-    fixed size). One shard is in memory at a time. Shards appear under their names only when complete: a killed run,
+    fixed size). While the model encodes a shard, another thread tokenizes the next one: two shards are in
+    memory at a time. Shards appear under their names only when complete: a killed run,
     called again, skips existing shards and writes byte-identical files. ``manifest.json`` records the model, the
     settings and finally the number of rows, so that different runs are never mixed.
 
@@ -147,6 +150,8 @@ def encode_corpus(
         bad_row: What to do with a row that has no input (None, blank, a number), a missing or unreadable image, a text
             that cannot be tokenized, or a value that does not fit into its kept column. "error" stops and names the
             row; "skip" skips and lists it.
+        part: (k, n) encodes only every n-th file, from the k-th, so that n processes share the work on one folder
+            without waiting for each other. At the end, a call without it checks all files and completes the manifest.
         show_progress_bar: Whether to show a progress bar.
 
     Returns:
@@ -174,6 +179,8 @@ def encode_corpus(
         '4 rows in 2 shards, 1 of them from an earlier run, 1 rows added to the last of an earlier run'
     """
     check_arguments(column, image_column, keep, shard_rows, precision, bad_row, chunk)
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise ValueError(f"part must be (k, n) with k from 1 to n, got {part}")
     if image_column is None:
         column = column or "text"
     wanted = [name for name in (column, image_column, *keep) if name is not None]
@@ -203,13 +210,38 @@ def encode_corpus(
     check_manifest(output, settings)
     run = _Run(encoder, output, settings, list(keep), precision, bad_row, _named(rows))
     total = row_count(source, rows) if show_progress_bar else None
-    with tqdm(total=total, desc="Rows", disable=not show_progress_bar) as progress:
-        for number, shard in enumerate(chain([first], shards)):
-            run.shard(number, shard, progress.update)
-    return run.finished()
+    with (
+        tqdm(total=total, desc="Rows", disable=not show_progress_bar) as progress,
+        ThreadPoolExecutor(1, "st_vi-tokens") as ahead,
+    ):
+        upcoming: Future[_CountedShard] | None = None
+        # Rows are read in this thread: a source, such as a database connection, may be bound to it.
+        for number, shard in chain(enumerate(chain([first], shards)), [(-1, [])]):
+            if shard and part and number % part[1] != part[0] - 1:
+                continue
+            counted, upcoming = upcoming, ahead.submit(run.count, number, shard) if shard else None
+            try:
+                if counted:
+                    run.shard(counted.result(), progress.update)
+            except ValueError as error:
+                raise ValueError(f"{_named(rows)}{error}") from error
+    return run.finished() if part is None else run.summary()
 
 
 _UNFIT = (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionError)  # for a column
+
+
+@dataclass(frozen=True)
+class _CountedShard:
+    """A shard whose rows are read and tokenized, as far as they are new."""
+
+    number: int
+    rows: list[Mapping[str, Any]]
+    first: int
+    problems: Problems
+    prints: tuple[bytes, ...]
+    notes: Notes
+    counted: CountedRows | None
 
 
 class _Run:
@@ -232,29 +264,37 @@ class _Run:
         self.skipped: dict[int, str] = {}
         self.cut = Cut()
 
-    def shard(self, number: int, rows: list[Mapping[str, Any]], done: Callable[[int], Any]) -> None:
-        """Reuse, extend or create one shard."""
-        path, first = shard_path(self.output, number), self.rows + len(self.skipped)
+    def count(self, number: int, rows: list[Mapping[str, Any]]) -> _CountedShard:
+        """Compare one shard with an existing file, and tokenize its new rows. Runs while the one before is encoded."""
+        path, first = shard_path(self.output, number), number * self.settings["shard_rows"]
         problems = Problems(self.bad_row, lambda place: f"row {first + place}")
-        try:
-            inputs = self.encoder.inputs(rows, problems)
-            prints = tuple(self._fingerprint(row, inputs.get(place)) for place, row in enumerate(rows))
-            notes = self._stored(path, number, prints, first)
-            table = None
-            there = len(notes.fingerprints)
-            self.reused += there == len(rows)
-            done(there)
-            if there < len(rows):
-                self.added += len(rows) - there if there else 0
-                table, new = self._new_rows(rows, inputs, problems, there, first, path, done)
-                table = pa.concat_tables([read_shard(path), table]) if there else table
-                notes += Notes(prints[there:], new.skipped, new.cut)
-        except ValueError as error:
-            raise ValueError(f"{self.source}{error}") from error
-        if table is not None:
+        inputs = self.encoder.inputs(rows, problems)
+        prints = tuple(self._fingerprint(row, inputs.get(place)) for place, row in enumerate(rows))
+        notes = self._stored(path, number, prints, first)
+        there = len(notes.fingerprints)
+        new = {place: item for place, item in inputs.items() if place >= there and place not in problems.found}
+        counted = self.encoder.count(new, problems) if there < len(rows) else None
+        return _CountedShard(number, rows, first, problems, prints, notes, counted)
+
+    def shard(self, shard: _CountedShard, done: Callable[[int], Any]) -> None:
+        """Reuse, extend or create one shard."""
+        path, notes, rows = shard_path(self.output, shard.number), shard.notes, shard.rows
+        there = len(notes.fingerprints)
+        self.reused += there == len(rows)
+        done(there)
+        if shard.counted is not None:
+            self.added += len(rows) - there if there else 0
+            table, new = self._new_rows(shard, shard.counted, there, path, done)
+            table = pa.concat_tables([read_shard(path), table]) if there else table
+            notes += Notes(shard.prints[there:], new.skipped, new.cut)
             save_manifest(self.output, self.settings)  # first, because shards are only valid with a manifest
             save_shard(path, table, notes)
-        self.schema = self.schema or pq.read_schema(path)
+        schema = pq.read_schema(path)
+        self.schema = self.schema or schema
+        if not schema.equals(self.schema):  # without metadata
+            raise ValueError(
+                f"{path} has other types of columns than the files before it. Delete it to encode its rows again"
+            )
         self._count(len(rows), notes, path)
 
     def finished(self) -> EncodedCorpus:
@@ -277,6 +317,10 @@ class _Run:
             "vectors": self.vectors,
         }
         save_manifest(self.output, self.settings | found)
+        return self.summary()
+
+    def summary(self) -> EncodedCorpus:
+        """What was done."""
         return EncodedCorpus(
             self.rows,
             len(self.skipped),
@@ -304,21 +348,19 @@ class _Run:
 
     def _new_rows(
         self,
-        rows: Sequence[Mapping[str, Any]],
-        inputs: Mapping[int, Any],
-        problems: Problems,
+        shard: _CountedShard,
+        counted: CountedRows,
         there: int,
-        first: int,
         path: Path,
         done: Callable[[int], Any],
     ) -> tuple[pa.Table, Notes]:
         """The rows of a shard, starting at `there`."""
         if self.schema is None and there:
             self.schema = pq.read_schema(path)
-        kept = _kept(rows, there, self.keep, self.schema, path, problems)
-        wanted = {place: inputs[place] for place in inputs if place >= there and place not in problems.found}
-        done(len(rows) - there - len(wanted))
-        encoded = self.encoder.encode(wanted, problems, done)
+        first, problems = shard.first, shard.problems
+        kept = _kept(shard.rows, there, self.keep, self.schema, path, problems)
+        done(len(shard.rows) - there - counted.rows)
+        encoded = self.encoder.encode_counted(counted, problems, done)
         table = self._table(encoded, kept, there, first)
         skipped = {first + place: text for place, text in sorted(problems.found.items()) if place >= there}
         return table, Notes((), skipped, encoded.cut)

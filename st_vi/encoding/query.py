@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
-from sentence_transformers.util import batch_to_device, truncate_embeddings
 
 from st_vi.encoding.batches import as_texts
+from st_vi.encoding.forward import vectors_of
 from st_vi.inputs.as_list import as_list
 from st_vi.inputs.prompts import prompt_of
 from st_vi.text import is_unicode
@@ -110,14 +110,6 @@ class QueryEncoder:
             return None
         return {"input_ids": torch.tensor([ids]), "attention_mask": torch.tensor([mask]), "modality": "text"}
 
-    @torch.inference_mode()
     def _encode_one(self, text: str, prompt: str) -> np.ndarray:
-        model = self.model
-        if model.training or any(module.training for module in model):
-            model.eval()  # it was trained in the meantime; stock does it every time
         features = (self._direct and self._tokens(prompt + text)) or self._preprocessed(text, prompt)
-        vectors = model(batch_to_device(features, model.device))["sentence_embedding"]
-        if model.truncate_dim is not None:
-            vectors = truncate_embeddings(vectors, model.truncate_dim)
-        vector = vectors[0].cpu()
-        return (vector.float() if vector.dtype == torch.bfloat16 else vector).numpy()
+        return vectors_of(self.model, features)[0]

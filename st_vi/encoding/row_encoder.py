@@ -11,6 +11,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from st_vi.encoding.batches import MAX_TOKENS, count_each, encode_each, reason
+from st_vi.encoding.forward import KeptTokens
 from st_vi.encoding.limits import Chunker, Cut, count_cut
 from st_vi.encoding.rows import BadValue, InputColumns
 
@@ -49,6 +50,22 @@ class EncodedRows:
     spans: list[tuple[int, int] | None]
     vectors: np.ndarray
     cut: Cut
+
+
+@dataclass(frozen=True)
+class CountedRows:
+    """Inputs, ready for the model: their tokens are counted, and long texts are chunks.
+
+    The first two have an entry for each input or chunk, `counts` and `tokens` are by its index in them.
+    """
+
+    places: list[int]
+    items: list[Any]
+    spans: list[tuple[int, int] | None]
+    counts: dict[int, int]
+    tokens: KeptTokens
+    cut: Cut
+    rows: int
 
 
 class RowEncoder:
@@ -94,20 +111,33 @@ class RowEncoder:
         self, inputs: Mapping[int, Any], problems: Problems, done: Callable[[int], Any] = lambda rows: None
     ) -> EncodedRows:
         """Encode inputs by position; `done` is called with the number of rows finished since the last call."""
+        return self.encode_counted(self.count(inputs, problems), problems, done)
 
-        def fail(number: int, error: Exception) -> None:
-            column = self.columns.image or self.columns.text
-            problems.add(places[number], str(column), reason(items[number], error), error)
-
+    def count(self, inputs: Mapping[int, Any], problems: Problems) -> CountedRows:
+        """Tokenize inputs by position. Another thread may do this while the model encodes earlier rows."""
         places, items = list(inputs), list(inputs.values())
-        counts = count_each(self.model, items, self.prompt, fail)
+        tokens = KeptTokens(self.model)
+        counts = count_each(self.model, items, self.prompt, self._fail(places, items, problems), tokens)
         spans: list[tuple[int, int] | None] = [None] * len(items)
         if self.chunker:
             places, items, spans = self._chunks(places, items, counts)
-            counts = count_each(self.model, items, self.prompt, fail)
+            tokens = KeptTokens(self.model)
+            counts = count_each(self.model, items, self.prompt, self._fail(places, items, problems), tokens)
         cut = count_cut(self.model, items, counts, self.prompt)
+        return CountedRows(places, items, spans, counts, tokens, cut, len(inputs))
+
+    def encode_counted(
+        self, counted: CountedRows, problems: Problems, done: Callable[[int], Any] = lambda rows: None
+    ) -> EncodedRows:
+        """Encode what `count` returned, without rows that have become bad since."""
+        places, items, spans = counted.places, counted.items, counted.spans
+        counts = {n: count for n, count in counted.counts.items() if places[n] not in problems.found}
+        cut = counted.cut
+        if len(counts) < len(counted.counts):
+            cut = count_cut(self.model, items, counts, self.prompt)
+        fail = self._fail(places, items, problems)
         left = Counter(places[number] for number in counts)
-        done(len(inputs) - len(left))
+        done(counted.rows - len(left))
 
         def progress(batch: Sequence[int]) -> None:
             finished = 0
@@ -116,9 +146,18 @@ class RowEncoder:
                 finished += not left[places[number]]
             done(finished)
 
-        vectors = encode_each(self.model, items, counts, fail, self.max_tokens, self.prompt, self.normalize, progress)
+        vectors = encode_each(
+            self.model, items, counts, fail, self.max_tokens, self.prompt, self.normalize, progress, counted.tokens
+        )
         good = [number for number in sorted(counts) if places[number] not in problems.found]
         return EncodedRows([places[i] for i in good], [spans[i] for i in good], vectors[good], cut)
+
+    def _fail(self, places: list[int], items: list[Any], problems: Problems) -> Callable[[int, Exception], None]:
+        def fail(number: int, error: Exception) -> None:
+            column = self.columns.image or self.columns.text
+            problems.add(places[number], str(column), reason(items[number], error), error)
+
+        return fail
 
     def _chunks(
         self, places: list[int], items: list[Any], counts: Mapping[int, int]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -126,7 +127,8 @@ def save_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     """Write the manifest atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
-    with _complete(folder / MANIFEST) as file:
+    # Processes that share a folder (`part`) write the same at the same time.
+    with _complete(folder / MANIFEST, f".{os.getpid()}-{threading.get_ident()}") as file:
         file.write(text.encode())
 
 
@@ -146,9 +148,9 @@ def read_shard(path: Path) -> pa.Table:
 
 
 @contextmanager
-def _complete(path: Path) -> Iterator[BinaryIO]:
+def _complete(path: Path, writer: str = "") -> Iterator[BinaryIO]:
     """A file that appears under its name only when completely written."""
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}{writer}.part")
     try:
         with temporary.open("wb") as file:
             yield file
