@@ -91,7 +91,7 @@ def main() -> None:
     """Run all cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--rows", type=int, nargs="+", default=[64, 512])
+    parser.add_argument("--rows", type=int, nargs="+", default=[16, 512])
     options = parser.parse_args()
     if options.case:
         folder, count, lazily = options.case
