@@ -1,4 +1,4 @@
-"""The command line: ``python -m st_vi demo | train … | evaluate | encode | search | trim | distill … | plan …``."""
+"""The command line: ``python -m st_vi demo | train | evaluate | encode | search | trim | distill | ablate | plan``."""
 
 from __future__ import annotations
 
