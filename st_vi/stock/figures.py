@@ -17,16 +17,28 @@ const load = async (model) => {
 const unheard = (key, value) =>
   /^_js2py_.*Deltas?$/.test(key) || (key === "_js2py_pointsCallback" && value?.event_type !== "plotly_click");
 const quiet = (model) => ({ ...model, set: (key, value) => unheard(key, value) || model.set(key, value) });
+// plotly follows the window; a cell also changes when a sidebar opens
+const follow = (el, rendered) => {
+  let width = el.clientWidth;
+  new ResizeObserver(() => {
+    if (el.clientWidth && el.clientWidth !== width) {
+      width = el.clientWidth;
+      window.dispatchEvent(new Event("resize"));
+    }
+  }).observe(el);
+  return rendered;
+};
 export default () => {
   let figure, loaded;
   return {
     initialize({ model }) {
-      model.set("_config", { ...model.get("_config"), plotGlPixelRatio: window.devicePixelRatio });
+      const settings = { plotGlPixelRatio: window.devicePixelRatio, responsive: true };
+      model.set("_config", { ...model.get("_config"), ...settings });
       loaded = load(model).then((module) => (figure = module.default()).initialize({ model: quiet(model) }));
       // anywidget never speaks again to what takes longer than two seconds
       return Promise.race([loaded, new Promise((resolve) => setTimeout(resolve, 1500))]);
     },
-    render: ({ model, el }) => loaded.then(() => figure.render({ model: quiet(model), el })),
+    render: ({ model, el }) => loaded.then(() => follow(el, figure.render({ model: quiet(model), el }))),
   };
 };
 """
@@ -43,7 +55,8 @@ class LiveFigure(go.FigureWidget):
     each lasso, which are then sent back and drawn again, trace by trace. This takes longer than the update itself.
     Here, the page reports only clicks, and lassos are read from ``layout.selections``. If a trace loses points after a
     lasso, call `unmark`, or the page draws points that no longer exist. WebGL uses the resolution of the screen instead
-    of plotly's four pixels for each, which is a third slower without a graphics card.
+    of plotly's four pixels for each, which is a third slower without a graphics card. A figure without a
+    width of its own follows that of its cell.
 
     Example:
         >>> from st_vi.stock.figures import LiveFigure

@@ -153,7 +153,21 @@ class OpenNotebook:
             self.page.wait_for_timeout(120)
         raise AssertionError(f"{self.name}: the page does not come to rest")
 
+    def widths(self, figure: int) -> tuple[float, float]:
+        """Width of what a figure has drawn, and of the output that it stands in, in pixels."""
+        script = (
+            "plot => [plot.querySelector('.main-svg').clientWidth, plot.closest('.jp-OutputArea-output').clientWidth]"
+        )
+        drawn, room = self.page.locator(FIGURE).nth(figure).evaluate(script)
+        return drawn, room
+
     # What a hand can do
+
+    def widen(self, width: int) -> None:
+        """Give the window this width in pixels."""
+        size = self.page.viewport_size
+        self.page.set_viewport_size({"width": width, "height": size["height"] if size else 1000})
+        self._settle()
 
     def _control(self, kinds: str, description: str) -> Locator:
         label = self.page.locator(".widget-label, .widget-label-basic", has_text=_exactly(description))

@@ -47,6 +47,10 @@ EXPLORER = 3  # after three plain figures
 def test_in_the_browser(open_notebook):
     notebook = open_notebook("01_where_does_the_pool_look")
     notebook.screenshot("before")
+    for width in (900, 1400):
+        notebook.widen(width)
+        drawn, room = notebook.widths(EXPLORER)
+        assert 0.9 * room < drawn <= room and 0.5 * width < room < width
     model = notebook.data(EXPLORER, 0, "y")
     with notebook.changes(figure=EXPLORER):
         notebook.slide("temperature", "ArrowLeft", presses=5)
