@@ -17,6 +17,7 @@ from transformers import set_seed
 from st_vi.data import nli_to_triplets, sample_nli
 from st_vi.hub import load
 from st_vi.modules import AttentionPooling
+from st_vi.recipes.training.progress import Bar
 from st_vi.recipes.viclsr import train_viclsr
 from st_vi.version import __version__
 
@@ -115,6 +116,7 @@ def _make_text_model(folder: Path, pooling: PoolingName, trained: bool, seed: in
         prompts={"anchor": PREFIX},
         save_strategy="no",
         logging_strategy="no",
+        callbacks=[Bar()],
         use_cpu=True,
         seed=seed,
     )
