@@ -18,14 +18,18 @@ def demo(
     system: Annotated[Literal["viclsr", "vipolyqwen"], typer.Option(help="text, or text and images")] = "viclsr",
     output: Annotated[Path, typer.Option(help="folder for the trained model")] = Path("outputs/demo"),
     epochs: Annotated[int, typer.Option(min=1, help="training epochs of viclsr")] = 2,
-    steps: Annotated[int, typer.Option(min=1, help="training steps of vipolyqwen")] = 400,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="of vipolyqwen: instead, train a small model for this many steps")
+    ] = None,
 ) -> None:
-    """Demonstrate an included or small model and train it. Downloads nothing."""
+    """Demonstrate an included model; viclsr also trains. Downloads nothing."""
     refuse(context, f"with --system {system}", "steps" if system == "viclsr" else "epochs")
     one_bar(context)
     with interruptible(lambda: "run the same command to start again"):
         if system == "viclsr":
             _demo_viclsr(output, epochs)
+        elif steps is None:
+            _demo_pictures(output)
         else:
             _demo_vipolyqwen(output, steps)
 
@@ -55,6 +59,23 @@ def _demo_viclsr(output: Path, epochs: int) -> None:
         "it has seen, and not at all on the others. On other datasets training helps, see docs/benchmarks.md."
     )
     typer.echo(f"\nThe trained model is in {result.trained}: st_vi.load({str(result.trained)!r})")
+
+
+def _demo_pictures(output: Path) -> None:
+    """Search pictures with the included model."""
+    from st_vi.recipes.examples.demo_pictures import MODEL, run_picture_demo
+
+    typer.echo(f"Encoding 60 pictures with {MODEL} …", err=True)
+    result = run_picture_demo(folder=output / "pictures")
+    typer.echo(f"Six queries to {len(result.pictures)} pictures, in {output / 'pictures'}:\n")
+    for answer in result.answers:
+        typer.echo(f"  {answer.query}\n  {'✓' if answer.right else '✗'} {answer.score:.2f}  {answer.found}\n")
+    typer.echo(f"{'share that comes first for its own text':<42}{'written':>9}{'no diacritics':>15}")
+    for kind, (marked, bare) in result.found.items():
+        typer.echo(f"  {kind:<40}{100 * marked:>8.0f}%{100 * bare:>14.0f}%")
+    typer.echo(f"\nA question about one picture: {result.question}")
+    for text, score in result.options[:5]:
+        typer.echo(f"  {'✓' if text == result.answer else ' '} {score:5.2f}  {text}")
 
 
 def _demo_vipolyqwen(output: Path, steps: int) -> None:
