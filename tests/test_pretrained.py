@@ -46,7 +46,7 @@ def test_loads_by_name_and_in_full_precision(model):
     assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
     assert (again.encode("Xin chào") == model.encode("Xin chào")).all()
     assert type(again) is SentenceTransformer and model.max_seq_length == 512
-    with pytest.raises(ValueError, match="no model 'vi-maxi' comes with the package; there are vi-mini"):
+    with pytest.raises(ValueError, match="no model 'vi-maxi' comes with the package; there are poly-mini, vi-mini"):
         pretrained("vi-maxi")
     with pytest.raises(ValueError, match="no model"):
         pretrained("../pretrained/vi-mini")
@@ -58,3 +58,16 @@ def test_similarity_follows_people(model):
     cosine, score = (first * second).sum(dim=1), torch.tensor(rows["score"])
     order = [torch.argsort(torch.argsort(values)).double() for values in (cosine, score)]
     assert torch.corrcoef(torch.stack(order))[0, 1] > 0.55
+
+
+def test_poly_mini_is_small_and_tells_a_red_circle_from_a_blue_star():
+    from st_vi.data.generated.scenes import Scene, Shape, draw
+
+    folder = Path(pretrained("poly-mini"))
+    assert sum(file.stat().st_size for file in folder.rglob("*.safetensors")) <= 24e6
+    model = load("poly-mini", device="cpu")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    shapes = (Shape("hình tròn", "đỏ", "to", (0, 0)), Shape("ngôi sao", "xanh dương", "to", (2, 2)))
+    pictures = model.encode([draw(Scene((shape,))) for shape in shapes])
+    texts = model.encode([f"Trong ảnh có một {shape.name}." for shape in shapes])
+    assert (texts @ pictures.T).argmax(axis=1).tolist() == [0, 1]

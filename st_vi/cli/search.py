@@ -34,7 +34,7 @@ def search(
     query: Annotated[str | None, typer.Argument(help="the question; if omitted, prompts for questions")] = None,
     images: Annotated[bool, typer.Option("--images", help="find pictures in a folder instead of passages")] = False,
     model: Annotated[
-        str | None, typer.Option(help="an included model, a Hub id or a folder; default: vi-mini; needed with --images")
+        str | None, typer.Option(help="an included model, a Hub id or a folder; default: vi-mini, poly-mini for images")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="number of passages")] = 5,
     dense: Annotated[bool, typer.Option(help="--no-dense: search by words only, without a model")] = True,
@@ -55,15 +55,13 @@ def search(
         raise ValueError("--no-dense and --no-words exclude each other")
     if images:
         refuse(context, "with --images", "dense", "words", "column")
-        if model is None:
-            raise ValueError("--images needs --model: a viPolyQwen, see `python -m st_vi distill vipolyqwen --help`")
     options = loading_options(bf16, use_device(device))
     one_bar(context)
     from st_vi.encoding.search import SearchIndex
     from st_vi.hub import load
 
     if images:
-        _answer(_pictures(source, load(str(model), **options), index, top, prompt_name, as_json), query)
+        _answer(_pictures(source, load(model or "poly-mini", **options), index, top, prompt_name, as_json), query)
         return
     encoder = load(model or "vi-mini", **options) if dense else None
     found = SearchIndex.of_files(

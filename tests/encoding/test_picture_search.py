@@ -110,5 +110,3 @@ def test_the_command(model, folder, tmp_path):
     assert plain.stdout.startswith("1. ") and found[0]["file"] in plain.stdout.splitlines()[0]
     result = CliRunner().invoke(app, [*arguments, "--no-words"])
     assert isinstance(result.exception, ValueError) and "does nothing with --images" in str(result.exception)
-    result = CliRunner().invoke(app, ["search", "--images", str(folder), "ảnh đỏ"])
-    assert isinstance(result.exception, ValueError) and "--images needs --model" in str(result.exception)
