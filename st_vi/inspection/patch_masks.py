@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from st_vi.inspection.patches import Patch, PatchView, preprocess_pictures, views_of
-from st_vi.modules import Qwen2VLTransformer
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -77,11 +76,8 @@ def mask_patches(
         >>> effect.similarity - effect.painted_similarity  # doctest: +SKIP
     """
     features = preprocess_pictures(model, pictures, text, prompt_name)
-    backbone: Any = model[0]
-    positions = backbone.patch_positions(features)[0]
-    if not 0 <= number < len(positions):
-        raise ValueError(f"there are {len(positions)} pictures, numbered from 0; {number} is none of them")
-    rows, columns = positions[number].shape
+    places = picture_grid(model, features, number)
+    rows, columns = places.shape
     if outside := [patch for patch in patches if not (0 <= patch[0] < rows and 0 <= patch[1] < columns)]:
         raise ValueError(f"the picture has {rows} x {columns} patches; {outside[0]} is none of them")
     mask = torch.zeros(rows * columns, dtype=torch.bool)
@@ -90,30 +86,45 @@ def mask_patches(
     random = [mask[torch.randperm(len(mask), generator=generator)] for _ in range(draws)]
 
     # In one batch: the input unchanged, with patches left out of the pooling, painted, and painted at random.
-    batch = {name: _copies(value, 3 + draws) for name, value in features.items()}
+    batch = {name: copies(value, 3 + draws) for name, value in features.items()}
     values = features["pixel_values"]
     batch["pixel_values"] = torch.cat(
-        [values, values, *(_paint(features, number, each, backbone) for each in (mask, *random))]
+        [values, values, *(paint(model, features, number, each) for each in (mask, *random))]
     )
     unpooled = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
-    unpooled[1, positions[number].flatten()[mask.to(positions[number].device)]] = True
+    unpooled[1, places.flatten()[mask.to(places.device)]] = True
     views = views_of(model, batch, unpooled)
     cosines = cosine_similarity(torch.stack([view.embedding for view in views]), query.float().cpu(), dim=-1)
     whole, left_out, painted = views[:3]
     return MaskEffect(whole, painted, left_out, float(cosines[0]), float(cosines[2]), float(cosines[1]), cosines[3:])
 
 
-def _copies(value: Any, count: int) -> Any:
+def picture_grid(model: SentenceTransformer, features: dict[str, Any], number: int) -> Tensor:
+    """Where the tokens of the patches of one image stand in the input, (rows, columns).
+
+    Raises:
+        ValueError: `number` is out of range.
+    """
+    backbone: Any = model[0]
+    positions = backbone.patch_positions(features)[0]
+    if not 0 <= number < len(positions):
+        raise ValueError(f"there are {len(positions)} pictures, numbered from 0; {number} is none of them")
+    return positions[number]  # type: ignore[no-any-return]
+
+
+def copies(value: Any, count: int) -> Any:
+    """The features of one input, `count` times."""
     return value.repeat(count, *[1] * (value.dim() - 1)) if isinstance(value, Tensor) else value
 
 
-def _paint(features: dict[str, Any], number: int, mask: Tensor, backbone: Qwen2VLTransformer) -> Tensor:
+def paint(model: SentenceTransformer, features: dict[str, Any], number: int, mask: Tensor) -> Tensor:
     """The pixels with the masked patches of one image in its mean colour.
 
     Painted after the resize of the processor, so that no colour crosses the border of a patch.
     """
+    backbone: Any = model[0]
     processor = backbone.processor.image_processor
-    pixels = features["pixel_values"].clone()
+    pixels: Tensor = features["pixel_values"].clone()
     sizes = features["image_grid_thw"].prod(dim=1).tolist()
     picture = pixels.split(sizes)[number]  # (patches, values), a view; the parts of a merged patch are in sequence
     by_channel = picture.view(len(mask), processor.merge_size**2, 3, -1)

@@ -26,10 +26,11 @@ def patch_map(
     opacity: float = 0.55,
     colour_range: tuple[float, float] | None = None,
     title: str = "",
+    name: str = "weight",
 ) -> go.Figure:
-    """An image with a heat map of the weights of its patches.
+    """An image with a heat map of its patches: of their weights, or of another value.
 
-    The axes are in pixels of the image. Trace 0 is the heat map, with row, column and weight on hover. Trace 1 shows
+    The axes are in pixels of the image. Trace 0 is the heat map, with row, column and value on hover. Trace 1 shows
     the masked patches in the mean colour of the image. Trace 2 has the centres of all patches, row by row; it is
     invisible, and there because plotly's lasso needs points.
 
@@ -40,6 +41,7 @@ def patch_map(
         opacity: Opacity of the heat map, in [0, 1].
         colour_range: Weights of the lowest and highest colour; None means 0 and the largest weight.
         title: Title of the figure.
+        name: Name of the value, for the scale and the hover.
 
     Example:
         >>> import torch
@@ -50,7 +52,7 @@ def patch_map(
         (27.8260869565..., (0, 640))
     """
     picture = open_image(picture)
-    heat, covers = _traces(picture, weights, masked, opacity, colour_range)
+    heat, covers = _traces(picture, weights, masked, opacity, colour_range, name)
     rows, columns = weights.shape
     centres = go.Scatter(
         x=[heat.x0 + heat.dx * column for _ in range(rows) for column in range(columns)],
@@ -211,6 +213,7 @@ def _traces(
     masked: Collection[tuple[int, int]],
     opacity: float,
     colour_range: tuple[float, float] | None,
+    name: str = "weight",
 ) -> tuple[go.Heatmap, go.Heatmap]:
     """The traces of the weights and of the masked patches."""
     (rows, columns), (width, height) = weights.shape, picture.size
@@ -224,9 +227,9 @@ def _traces(
         zmax=high,
         opacity=opacity,
         colorscale=SEQUENTIAL,
-        colorbar={"title": "weight", "thickness": 12},
+        colorbar={"title": name.replace(" ", "<br>"), "thickness": 12},
         customdata=[[(row, column) for column in range(columns)] for row in range(rows)],
-        hovertemplate="row %{customdata[0]}, column %{customdata[1]}<br>weight %{z:.4f}<extra></extra>",
+        hovertemplate="row %{customdata[0]}, column %{customdata[1]}<br>" + name + " %{z:.4f}<extra></extra>",
     )
     mean = "rgb({}, {}, {})".format(*picture.resize((1, 1), resample=4).getpixel((0, 0)))  # type: ignore[misc]  # 4: box
     covers = go.Heatmap(

@@ -27,8 +27,9 @@ from sentence_transformers import SentenceTransformer
 from st_vi.data import sample_sts, split_by_anchor
 from st_vi.data.documents import document_texts
 from st_vi.data.generated.lines import TEST_FACES, draw_lines
-from st_vi.data.generated.scenes import caption_rows, scene_rows
+from st_vi.data.generated.scenes import caption_rows, draw, scene, scene_rows, shape_patches
 from st_vi.hub import load
+from st_vi.inspection.query_maps import query_map
 from st_vi.recipes.ablation.tables import markdown
 from st_vi.recipes.sight.looks import look
 from st_vi.recipes.sight.seeing import for_testing
@@ -151,6 +152,32 @@ def ink(model: SentenceTransformer, count: int = 100) -> tuple[float, float]:
     return 100 * float(np.mean(weights)), 100 * float(np.mean(shares))
 
 
+def pointed_at(model: SentenceTransformer, count: int = 200) -> dict[str, float]:
+    """Of scenes of three different shapes, and the name of one: how often the largest patch of each map is on it.
+
+    "chance" is the share of the patches that show the shape; "another" is the fall for the name of another shape.
+    """
+    hits: dict[str, list[float]] = {}
+    number = 0
+    while len(hits.get("chance", ())) < count:
+        found = scene("test", number)
+        number += 1
+        if len(found.shapes) != 3 or len(found.groups) != 3:
+            continue
+        shape, other = Random(number).sample(found.shapes, 2)
+        picture = draw(found)
+        on = shape_patches(found, shape, 4, 4)
+        own, another = (
+            query_map(model, picture, model.encode(f"Trong ảnh có một {one.name}.", convert_to_tensor=True))
+            for one in (shape, other)
+        )
+        maps = {"fall": own.fall, "similarity": own.similarity, "weight": own.weights, "another": another.fall}
+        for name, values in maps.items():
+            hits.setdefault(name, []).append(float(on.flat[int(values.argmax())]))
+        hits.setdefault("chance", []).append(float(on.mean()))
+    return {name: 100 * float(np.mean(values)) for name, values in hits.items()}
+
+
 def measure(model: SentenceTransformer, only: Sequence[str] = ()) -> list[tuple[str, str, float]]:
     """Rows of the table: what, chance, figure."""
 
@@ -192,7 +219,17 @@ def measure(model: SentenceTransformer, only: Sequence[str] = ()) -> list[tuple[
         own, share = ink(model)
         return [("weight of the pool on cells with ink", f"{share:.0f}", own)]
 
-    parts = {"text": text, "read": read, "see": see, "name": name, "ink": look_at}
+    def point() -> list[tuple[str, str, float]]:
+        found = pointed_at(model)
+        chance = f"{found['chance']:.0f}"
+        return [
+            ("largest fall of the cosine on the shape that the query names, of three", chance, found["fall"]),
+            ("the same for the query of another shape", chance, found["another"]),
+            ("most similar patch on the shape that the query names", chance, found["similarity"]),
+            ("largest weight of the pool on that shape", chance, found["weight"]),
+        ]
+
+    parts = {"text": text, "read": read, "see": see, "name": name, "ink": look_at, "point": point}
     return [row for part in only or parts for row in parts[part]()]
 
 
@@ -200,7 +237,7 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="outputs/poly-mini/model")
-    parser.add_argument("--only", nargs="*", default=(), choices=("text", "read", "see", "name", "ink"))
+    parser.add_argument("--only", nargs="*", default=(), choices=("text", "read", "see", "name", "ink", "point"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     start = time.time()

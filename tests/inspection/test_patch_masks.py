@@ -1,4 +1,4 @@
-"""Masked patches against pictures painted by Pillow and a softmax written out."""
+"""Masked patches against pictures painted by Pillow and a softmax written out; maps of a query against these."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import cosine_similarity
 
 from st_vi import build_vipolyqwen
 from st_vi.inspection.patch_masks import mask_patches
+from st_vi.inspection.patches import view_patches
+from st_vi.inspection.query_maps import query_map
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
@@ -107,3 +110,37 @@ def test_wrong_patches_and_pictures(model, query):
         mask_patches(model, SQUARE, [(-1, 0)], query)
     with pytest.raises(ValueError, match="1 is none of them"):
         mask_patches(model, SQUARE, [(0, 0)], query, number=1)
+
+
+@pytest.mark.parametrize(("pictures", "number"), [([WIDE], 0), ([TALL, SQUARE], 1)])
+@pytest.mark.parametrize("text", ["", "Có mấy hình?"])
+def test_each_patch_is_painted_alone(model, query, pictures, number, text):
+    found = query_map(model, pictures, query, text, number=number, prompt_name="ocr", batch_size=3)
+    whole = model.encode([{"image": pictures, **({"text": text} if text else {})}], prompt_name="ocr")[0]
+    assert found.whole == pytest.approx(float(torch.as_tensor(whole) @ query.cpu()), abs=1e-5)
+    for patch in [(0, 0), (1, 2), (2, 1)][: None if number == 0 else 1]:
+        effect = mask_patches(model, pictures, [patch], query, text, number=number, prompt_name="ocr", draws=1)
+        assert float(found.fall[patch]) == pytest.approx(effect.similarity - effect.painted_similarity, abs=1e-5)
+    view = view_patches(model, pictures, text, prompt_name="ocr")
+    torch.testing.assert_close(found.weights, view.maps[number])
+    assert found.similarity.shape == found.fall.shape == view.maps[number].shape
+
+
+def test_a_patch_alone_is_its_own_token_through_the_head(model, query):
+    """One head: the pooled vector of one token is that token."""
+    found = query_map(model, WIDE, query)
+    features = model.preprocess([{"image": [WIDE]}])
+    with torch.no_grad():
+        states = model[0](dict(features))["token_embeddings"][0]
+        places = model[0].patch_positions(features)[0][0]
+        for patch in [(0, 0), (2, 3)]:
+            pooled = {"sentence_embedding": states[places[patch]][None]}
+            for module in list(model)[2:]:
+                pooled = module(pooled)
+            own = cosine_similarity(pooled["sentence_embedding"][0], query, dim=0)
+            assert float(found.similarity[patch]) == pytest.approx(float(own), abs=1e-5)
+
+
+def test_no_such_picture(model, query):
+    with pytest.raises(ValueError, match="there are 1 pictures"):
+        query_map(model, WIDE, query, number=1)

@@ -11,6 +11,7 @@ from itertools import islice, permutations, product
 from math import cos, pi, sin
 from typing import Any, Literal
 
+import numpy as np
 from datasets import Dataset, Features, Image, Value
 
 from st_vi.data.sample_sets import Split
@@ -203,6 +204,36 @@ def draw(scene: Scene, size: int = 112) -> Picture.Image:
             pen, shape, ((column + 0.5) * cell, (row + 0.5) * cell), cell * (0.44 if shape.size == "to" else 0.26)
         )
     return picture.reduce(smooth)
+
+
+def shape_patches(scene: Scene, shape: Shape, rows: int, columns: int, size: int = 112) -> np.ndarray:
+    """Which patches of a drawn scene show a shape: boolean, (rows, columns).
+
+    Args:
+        scene: With the shape.
+        shape: One of its shapes.
+        rows: Number of rows of patches.
+        columns: Number of columns of patches.
+        size: As for `draw`; a multiple of `rows` and `columns`.
+
+    Raises:
+        ValueError: The scene does not have the shape, or the patches do not divide the picture.
+
+    Example:
+        >>> from st_vi.data.generated.scenes import Scene, Shape, shape_patches
+        >>> circle = Shape("hình tròn", "đỏ", "nhỏ", (0, 0))
+        >>> shape_patches(Scene((circle,)), circle, 2, 2).tolist()
+        [[True, False], [False, False]]
+    """
+    if shape not in scene.shapes:
+        raise ValueError(f"the scene has no {shape}")
+    if size % rows or size % columns:
+        raise ValueError(f"{rows} x {columns} patches do not divide {size} pixels")
+    others = tuple(other for other in scene.shapes if other != shape)
+    without = draw(Scene(others), size) if others else Picture.new("RGB", (size, size), BACKGROUND)
+    differs = (np.asarray(draw(scene, size)) != np.asarray(without)).any(axis=-1)
+    found: np.ndarray = differs.reshape(rows, size // rows, columns, size // columns).any(axis=(1, 3))
+    return found
 
 
 def caption(scene: Scene, seed: int) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from st_vi.inspection.patch_masks import mask_patches
 from st_vi.inspection.patches import Patch, PatchView, patch_box, pixel_budget, view_patches
+from st_vi.inspection.query_maps import query_map
 from st_vi.viz.lasso import drawn_lines, inside
 from st_vi.viz.patches import mass_bars, patch_map, resolutions_side_by_side, similarity_bars, with_opacity_slider
 from st_vi.viz.pictures import is_transparent, readable
@@ -24,6 +25,7 @@ from st_vi.viz.widgets.explorer import Explorer
 TOKEN_PIXELS = 28 * 28  # of Qwen2-VL
 WIDTH = 1080  # of all figures together, in pixels
 TRANSPARENT = "This picture has transparent parts. It is shown and encoded on white."
+COLOURS = {"weight": "weights", "cosine with the query": "similarity", "cosine falls by": "fall"}
 NO_QUERY = "The query is empty, so there is nothing to compare the picture with."
 
 
@@ -32,7 +34,8 @@ class PatchExplorer(Explorer):
 
     A weight alone does not show importance. The explorer compares the cosine with the query for the original image,
     with the patches painted in the mean colour and encoded again, with the patches only left out of the pooling, and
-    with the same number of random patches painted. Click a masked patch to restore it. Without a kernel, the map has a
+    with the same number of random patches painted. The colours are those weights, or what each patch has to do with the
+    query (see `query_map`). Click a masked patch to restore it. Without a kernel, the map has a
     slider for its opacity.
 
     Args:
@@ -91,7 +94,7 @@ class PatchExplorer(Explorer):
         beside = w.HBox([self.map, w.VBox([self.similarities, self.masses])])
         rows = [
             w.HBox([self.picture, self.upload, self.budget, self.clear]),
-            *(self.text, self.query, w.HBox([self.opacity, self.colour_range]), beside, self.resolutions),
+            *(self.text, self.query, w.HBox([self.colours, self.opacity, self.colour_range]), beside, self.resolutions),
         ]
         self.children = (self.notice, *rows)
         self._listen()
@@ -103,6 +106,7 @@ class PatchExplorer(Explorer):
         named = [(f"at most {_patches(pixels)} patches", pixels) for pixels in self.budgets]
         self.budget = w.Dropdown(options=named, value=budget, description="pixel budget", style=auto)
         self.clear = w.Button(description="clear mask")
+        self.colours = w.Dropdown(options=COLOURS, description="colours", style=auto)
         self.text = w.Text(text, description="text", continuous_update=False, layout=wide)
         self.query = w.Text(query, description="query", continuous_update=False, layout=wide)
         self.opacity = w.FloatSlider(0.55, min=0, max=1, step=0.05, description="opacity", style=auto)
@@ -114,7 +118,7 @@ class PatchExplorer(Explorer):
         self.on_change(self.upload, self._upload)
         for control in (self.picture, self.text):
             self.on_change(control, self._encode)
-        for control in (self.budget, self.query):
+        for control in (self.budget, self.query, self.colours):
             self.on_change(control, self._look)
         for control in (self.opacity, self.colour_range):
             self.on_change(control, self._colour)
@@ -170,8 +174,14 @@ class PatchExplorer(Explorer):
         settings = {"text": self.text.value, "prompt_name": self.prompt_name, "draws": 5 if self.masked else 1}
         with pixel_budget(self.model, self.budget.value):
             self.effect = mask_patches(self.model, self.shown, sorted(self.masked), query, **settings)
+            self.values = self._weights() if self.colours.value == "weights" else self._of_query(query)
         self._show()
         self.show_notice(" ".join([NO_QUERY] * blank + [TRANSPARENT] * is_transparent(self.pictures[self.name])))
+
+    def _of_query(self, query: Tensor) -> Tensor:
+        """What the patches of the unmasked image have to do with the query."""
+        found = query_map(self.model, self.shown, query, self.text.value, prompt_name=self.prompt_name)
+        return getattr(found, self.colours.value)  # type: ignore[no-any-return]
 
     def _mask(self, masked: set[Patch]) -> None:
         self.masked = masked
@@ -219,13 +229,15 @@ class PatchExplorer(Explorer):
         return (self.effect.painted if self.masked else self.effect.whole).maps[0]
 
     def _range(self) -> tuple[float, float]:
-        """Weights of the lowest and highest colour; never equal, so that there is a scale."""
-        (low, high), largest = self.colour_range.value, float(self._weights().max())
-        return low * largest, max(high, low + 0.01) * largest
+        """Values of the lowest and highest colour; never equal, so that there is a scale."""
+        (low, high), largest = self.colour_range.value, float(self.values.max())
+        least = 0.0 if self.colours.value == "weights" else float(self.values.min())
+        room = max(largest - least, 1e-6)
+        return least + low * room, least + max(high, low + 0.01) * room
 
     def _overlay(self, title: str) -> go.Figure:
-        looks = {"opacity": self.opacity.value, "colour_range": self._range()}
-        return patch_map(self.shown, self._weights(), self.masked, title=title, **looks)
+        looks = {"opacity": self.opacity.value, "colour_range": self._range(), "name": self.colours.label}
+        return patch_map(self.shown, self.values, self.masked, title=title, **looks)
 
     def _colour(self) -> None:
         low, high = self._range()

@@ -24,6 +24,7 @@ from st_vi.data.generated.scenes import (
     scene,
     scene_rows,
     scene_stream,
+    shape_patches,
 )
 
 SCENES = [scene(split, seed) for split in ("train", "test") for seed in range(150)]
@@ -230,3 +231,29 @@ def test_captions_in_both_directions_hold_the_same_pairs():
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_patches_of_a_shape_are_those_it_covers(number):
+    """Against the outline's own box; every patch that two scenes draw differently, and no other."""
+    found = scene("test", number)
+    for shape in found.shapes:
+        patches = shape_patches(found, shape, 4, 4)
+        row, column = shape.position
+        half = 112 / 3 * (0.44 if shape.size == "to" else 0.26)
+        middle = [(place + 0.5) * 112 / 3 for place in (row, column)]
+        first, last = ([int((at + side * (half + 1)) // 28) for at in middle] for side in (-1, 1))
+        rows, columns = np.nonzero(patches)
+        assert patches.any()
+        assert rows.min() >= first[0] and rows.max() <= last[0]
+        assert columns.min() >= first[1] and columns.max() <= last[1]
+        assert patches[int(middle[0] // 28), int(middle[1] // 28)]
+
+
+def test_patches_of_what_is_not_there():
+    found = scene("test", 0)
+    free = next(place for place in PLACES if place not in {shape.position for shape in found.shapes})
+    with pytest.raises(ValueError, match="the scene has no"):
+        shape_patches(found, Shape("hình tròn", "đỏ", "to", free), 4, 4)
+    with pytest.raises(ValueError, match="do not divide"):
+        shape_patches(found, found.shapes[0], 5, 4)

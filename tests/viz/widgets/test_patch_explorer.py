@@ -13,6 +13,7 @@ from st_vi import build_vipolyqwen
 from st_vi.data.generated.scenes import draw, scene
 from st_vi.inspection.patch_masks import mask_patches
 from st_vi.inspection.patches import view_patches
+from st_vi.inspection.query_maps import query_map
 from st_vi.viz.widgets.patch_explorer import NO_QUERY, TRANSPARENT, PatchExplorer
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -118,6 +119,23 @@ def test_budget_changes_the_grid_and_takes_the_mask_away(explorer):
     assert heat(explorer).shape == (8, 8)
     assert len(explorer.map.data[2].x) == 64
     assert explorer.model[0].processor.image_processor.size.longest_edge == 112**2  # the model is left as it was
+
+
+def test_colours_of_the_query(explorer):
+    """Each map is that of `query_map`, of the picture without a mask, and has a scale of its own."""
+    explorer._clicked([[1, 2]])
+    query = explorer.model.encode(explorer.query.value, convert_to_tensor=True)
+    found = query_map(explorer.model, explorer.pictures["scene"], query, prompt_name="instr")
+    for name, values in {"similarity": found.similarity, "fall": found.fall}.items():
+        explorer.colours.value = name
+        torch.testing.assert_close(heat(explorer), values, atol=1e-5, rtol=0)
+        shown = explorer.map.data[0]
+        assert (shown.zmin, shown.zmax) == pytest.approx((float(values.min()), float(values.max())), abs=1e-5)
+        assert explorer.colours.label in shown.hovertemplate
+    explorer.colour_range.value = (0.5, 1)
+    assert explorer.map.data[0].zmin == pytest.approx(float(found.fall.min() + found.fall.max()) / 2, abs=1e-5)
+    explorer.colours.value = "weights"
+    torch.testing.assert_close(heat(explorer), explorer.effect.painted.maps[0])
 
 
 def test_another_picture_moves_the_axes(explorer):
