@@ -1,24 +1,23 @@
 # %% [markdown]
 # # Which patches of a picture count?
 #
-# Qwen2-VL cuts a picture into patches of 28 × 28 pixels, after scaling it to a pixel budget. Each patch is one token,
-# and attention pooling gives it a weight. This notebook lays the weights over the picture, and then takes patches away
-# to see what the embedding really owes to them.
+# Qwen2-VL cuts a picture into patches of 28 × 28 pixels, after scaling it to a pixel budget. Each patch is one token.
+# Attention pooling gives it a weight that knows nothing of any query; the embedding it makes is then compared with
+# queries. So there are two questions: what is pooled, and which patch speaks for *this* query?
 #
-# The example model is **small**: one layer in the vision tower and one in the language model, trained in under a
-# minute on drawn shapes. It has never seen a photograph, nor a line of writing.
+# `poly-mini` comes with the package: 7 million parameters that learned drawn shapes, lines of printed text and emoji.
+# It has hardly seen a photograph.
 
 # %%
 from st_vi import load
-from st_vi.recipes.examples.vision_model import example_vision_model
 
 MODEL = None  # or a folder or a name on the hub
 
-model = load(MODEL) if MODEL else example_vision_model()  # the small one is trained here, the first time
+model = load(MODEL or "poly-mini")
 prompt = "instr" if "instr" in model.prompts else None
 
 # %% [markdown]
-# ## What has the model learned?
+# ## Does the model know what it sees?
 #
 # One hundred scenes and their captions, none of whose inventories ("one red circle, two purple stars") was in the
 # training rows. The right one of a hundred captions, or pictures, is to be found.
@@ -33,82 +32,112 @@ held_out = generated_rows("test", 100, seed=0, kinds=["image_to_text", "text_to_
 figures = vipolyqwen_evaluator(held_out, write_csv=False)(model)
 names = ("recall@1", "recall@10", "chance")
 learned = pd.DataFrame({kind: {name: figures[f"{kind}_{name}"] for name in names} for kind in held_out}).T
+found, chance = (100 * learned[name].mean() for name in ("recall@1", "chance"))
+print(f"{found:.0f} of 100 come first; by chance it would be {chance:.0f}.")
 learned
-
-# %% [markdown]
-# ## Pictures, square and oblong
-#
-# All are drawn by st_vi: scenes with shapes, and Vietnamese text. They are larger than the budget of the model's
-# training, 112 × 112 pixels, so that larger budgets show more of them.
-
-# %%
-from PIL import Image
-
-from st_vi.data.generated.render import render_text
-from st_vi.data.generated.scenes import Scene, Shape, draw
-
-circle = Shape("hình tròn", "đỏ", "to", (0, 0))
-star = Shape("ngôi sao", "xanh dương", "to", (2, 2))
-scene, other = (
-    draw(Scene((circle, star)), size=336),
-    draw(Scene((Shape("hình vuông", "vàng", "to", (1, 1)),)), size=336),
-)
-both = Image.new("RGB", (672, 336))
-both.paste(scene)
-both.paste(other, (336, 0))
-notice = render_text("Quán phở Hương Lúa\nmở cửa từ sáu giờ sáng", seed=3, size=(560, 280), layout="sign")
-pictures = {"circle and star": scene, "oblong": both, "writing": notice}
 
 # %% [markdown]
 # ## Try it
 #
+# - **Colours**: the weight in the pool; the *cosine with the query* of each patch, were it the only one pooled; or by
+#   how much the *cosine falls* when the patch is painted over. Type the name of another shape as the **query**: the
+#   weights stay, the other two move.
 # - **Click** a patch, or draw a **lasso** around several: they are painted in the picture's mean colour, and all is
 #   encoded again. A second click brings a patch back; **clear mask** brings back all.
 # - The bars compare the cosine with the **query** before and after. *Out of the pool* leaves the patches in the
 #   picture, and only their tokens out of the weighted mean: other tokens have looked at them before. *Random patches
-#   painted* is the scale: a mask of any kind moves an embedding (the line spans five random masks).
+#   painted* is the control: a mask of any kind moves an embedding (the line spans five random masks).
 # - **pixel budget**: the same picture in fewer or more patches, all of them below. A picture is never scaled up to it.
+#   The model learned scenes in 16 patches; in 64 it is on unknown ground.
 # - **text** goes beside the picture: how much of the pool does it take?
-# - **colour range** is in shares of the largest weight.
 
 # %%
+from random import Random
+
+from PIL import Image
+
+from st_vi.data.generated.lines import draw_lines
+from st_vi.data.generated.scenes import Scene, Shape, draw
 from st_vi.viz.widgets.patch_explorer import PatchExplorer
 
+circle, star = Shape("hình tròn", "đỏ", "to", (0, 0)), Shape("ngôi sao", "xanh dương", "to", (2, 2))
+scene = draw(Scene((circle, star, Shape("hình vuông", "vàng", "nhỏ", (0, 2)))), size=336)
+both = Image.new("RGB", (672, 336))
+both.paste(scene)
+both.paste(draw(Scene((Shape("hình tam giác", "tím", "to", (1, 1)),)), size=336), (336, 0))
+line = Image.fromarray(draw_lines("Quán phở mở cửa từ sáu giờ sáng", Random(3), columns=11).pixels)
 explorer = PatchExplorer(
     model,
-    pictures,
-    query="Trong ảnh có một hình tròn đỏ và một ngôi sao xanh dương.",
+    {"three shapes": scene, "oblong": both, "writing": line},
+    query="Trong ảnh có một hình tròn đỏ.",
     prompt_name=prompt,
     budgets=[56 * 56, 84 * 84, 112 * 112, 224 * 224],
+    budget=112 * 112,
 )
+explorer.colours.value = "fall"
 explorer
 
 # %% [markdown]
-# ## The same as numbers
+# ## One picture proves nothing
 #
-# Mask every patch alone: does the one with the largest weight also move the similarity most? The rank correlation is
-# over the patches of one picture: 1 means that the weights name what the similarity needs, 0 that they say nothing
-# about it. **Attention is not an explanation**: look at the sign, too. With the example model, painting a patch with a
-# large weight may even bring the picture closer to its own caption.
+# Thirty scenes of three different shapes, and a query that names one of them. On how many does the largest value of
+# each map lie on the named shape? The control is a random patch: the share of the patches that show the shape.
 
 # %%
-from scipy.stats import spearmanr
+import plotly.graph_objects as go
 
-from st_vi.inspection.patch_masks import mask_patches
+from st_vi.data.generated.scenes import scene as scene_of
+from st_vi.data.generated.scenes import shape_patches
+from st_vi.inspection.query_maps import query_map
+from st_vi.viz.theme import COLOURS, styled
+
+scenes = (scene_of("test", seed) for seed in range(600))
+three = [found for found in scenes if len(found.shapes) == len(found.groups) == 3][:30]
+hits = {"cosine falls by": [], "cosine with the query": [], "weight": [], "random patch": []}
+for number, found in enumerate(three):
+    named = found.shapes[number % 3]
+    query = model.encode(f"Trong ảnh có một {named.name}.", convert_to_tensor=True)
+    maps = query_map(model, draw(found), query)
+    rows, columns = maps.fall.shape
+    on_shape = shape_patches(found, named, rows, columns).flatten()
+    for name, values in zip(hits, (maps.fall, maps.similarity, maps.weights), strict=False):
+        hits[name].append(on_shape[int(values.argmax())])
+    hits["random patch"].append(on_shape.mean())
+shares = pd.Series({name: 100 * sum(each) / len(each) for name, each in hits.items()})
+print(
+    f"Painting over shows which shape the query means: the largest fall is on it in {shares['cosine falls by']:.0f} % "
+    f"of the scenes, the pool's largest weight in {shares['weight']:.0f} %, a random patch "
+    f"in {shares['random patch']:.0f} %."
+)
+bars = go.Figure(go.Bar(y=shares.index, x=shares, orientation="h", marker_color=[*COLOURS[:3], "#b0b0b0"]))
+bars.update_xaxes(range=[0, 100], title="% of scenes whose largest value is on the named shape")
+bars.update_yaxes(autorange="reversed", automargin=True)
+styled(bars, "The cosine knows the query; the pool does not", height=260)
+
+# %% [markdown]
+# ## What the pool does look at
+#
+# Lines of text in the upper half of a picture whose lower half is empty. How much of the picture's weight lies on
+# patches with ink? If the weights were uniform, it would be the share of such patches.
+
+# %%
+import numpy as np
+
+from st_vi.data import sample_nli
 from st_vi.inspection.patches import view_patches
 
-query = model.encode(explorer.query.value, convert_to_tensor=True)
-view = view_patches(model, scene, prompt_name=prompt)
-rows, columns = view.maps[0].shape
-effects = {
-    (row, column): mask_patches(model, scene, [(row, column)], query, prompt_name=prompt, draws=1)
-    for row in range(rows)
-    for column in range(columns)
-}
-falls = pd.Series({patch: effect.similarity - effect.painted_similarity for patch, effect in effects.items()})
-weights = pd.Series({patch: float(view.maps[0][patch]) for patch in effects})
-print(f"rank correlation of weight and change: {spearmanr(weights, falls.abs()).statistic:.2f}")
-pd.DataFrame({"weight": weights, "cosine falls by": falls}).sort_values("weight", ascending=False).head(6).round(3)
+on_ink, uniform = [], []
+for number, sentence in enumerate(sample_nli("test")["hypothesis"][:20]):
+    drawn = draw_lines(" ".join(sentence.split()[:7]), Random(number), columns=14, noise=0.0)
+    empty = np.broadcast_to(drawn.pixels[:1, :1], drawn.pixels.shape)
+    weights = view_patches(model, Image.fromarray(np.concatenate([drawn.pixels, empty]))).maps[0].flatten().numpy()
+    ink = np.concatenate([drawn.coverage().sum(axis=1) > 0, np.zeros(len(weights) // 2, dtype=bool)])
+    on_ink.append(weights[ink].sum() / weights.sum())
+    uniform.append(ink.mean())
+print(
+    f"{100 * np.mean(on_ink):.0f} % of the picture's weight is on patches with ink; "
+    f"uniform weights would put {100 * np.mean(uniform):.0f} % there."
+)
 
 # %% [markdown]
 # ## Pictures against text
@@ -124,4 +153,6 @@ inputs = {
     "two pictures": ([scene, both], "Hai bức ảnh này khác nhau ở đâu?"),
 }
 views = {name: view_patches(model, *item, prompt_name=prompt) for name, item in inputs.items()}
+taken = views["and a question"].text
+print(f"A question of seven words takes {100 * taken:.0f} % of the weight beside the picture.")
 mass_bars({name: {"image": v.image, "text": v.text, "special tokens": v.special} for name, v in views.items()})

@@ -66,12 +66,11 @@ def view_patches(
             be read or is more than 200 times as long as wide.
 
     Example:
+        >>> from st_vi import load
         >>> from st_vi.data.generated.scenes import draw, scene
         >>> from st_vi.inspection.patches import view_patches
-        >>> from st_vi.recipes.examples.vision_model import example_vision_model
-        >>> model = example_vision_model()  # doctest: +SKIP
-        >>> view = view_patches(model, draw(scene("test", 0)), "Có mấy hình?")  # doctest: +SKIP
-        >>> view.maps[0].shape, round(view.image + view.text + view.special, 4)  # doctest: +SKIP
+        >>> view = view_patches(load("poly-mini"), draw(scene("test", 0)), "Có mấy hình?")
+        >>> view.maps[0].shape, round(view.image + view.text + view.special, 4)
         (torch.Size([4, 4]), 1.0)
     """
     (view,) = views_of(model, preprocess_pictures(model, pictures, text, prompt_name))

@@ -64,13 +64,14 @@ def query_map(
         ValueError: As for `view_patches`; or `number` is out of range.
 
     Example:
-        >>> from st_vi.data.generated.scenes import draw, scene
+        >>> from st_vi import load
+        >>> from st_vi.data.generated.scenes import Scene, Shape, draw
         >>> from st_vi.inspection.query_maps import query_map
-        >>> from st_vi.recipes.examples.vision_model import example_vision_model
-        >>> model = example_vision_model()  # doctest: +SKIP
-        >>> query = model.encode("hình tròn đỏ", convert_to_tensor=True)  # doctest: +SKIP
-        >>> query_map(model, draw(scene("test", 0)), query).similarity.shape  # doctest: +SKIP
-        torch.Size([4, 4])
+        >>> model = load("poly-mini")
+        >>> picture = draw(Scene((Shape("hình tròn", "đỏ", "to", (0, 0)), Shape("ngôi sao", "tím", "to", (2, 2)))))
+        >>> found = query_map(model, picture, model.encode("Trong ảnh có một hình tròn đỏ.", convert_to_tensor=True))
+        >>> found.fall.shape, bool(found.fall[:2, :2].max() > found.fall[2:, 2:].max())
+        (torch.Size([4, 4]), True)
     """
     features = preprocess_pictures(model, pictures, text, prompt_name)
     places = picture_grid(model, features, number)

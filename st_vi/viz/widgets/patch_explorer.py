@@ -46,6 +46,7 @@ class PatchExplorer(Explorer):
         prompt_name: Name of the prompt for the image; the query has none.
         budgets: Pixel budgets in increasing order, shown side by side. Defaults to a quarter, half and all of the
             model's budget, which is added if missing. Images are only scaled down to a budget, never up.
+        budget: Initial pixel budget; None for the model's.
 
     Attributes:
         effect: The `MaskEffect` that is shown.
@@ -57,11 +58,11 @@ class PatchExplorer(Explorer):
             cannot be read.
 
     Example:
+        >>> from st_vi import load
         >>> from st_vi.data.generated.scenes import draw, scene
-        >>> from st_vi.recipes.examples.vision_model import example_vision_model
         >>> from st_vi.viz.widgets.patch_explorer import PatchExplorer
         >>> pictures = {"scene": draw(scene("test", 0), size=224)}
-        >>> PatchExplorer(example_vision_model(), pictures, query="Một hình tròn đỏ.")  # doctest: +SKIP
+        >>> PatchExplorer(load("poly-mini"), pictures, query="Một hình tròn đỏ.")  # doctest: +SKIP
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class PatchExplorer(Explorer):
         *,
         prompt_name: str | None = None,
         budgets: Sequence[int] | None = None,
+        budget: int | None = None,
     ) -> None:
         if not pictures:
             raise ValueError("there is no picture: pass at least one")
@@ -82,9 +84,9 @@ class PatchExplorer(Explorer):
         self.shown = readable(self.name, self.pictures[self.name])
         view_patches(model, self.shown, text, prompt_name=prompt_name)  # raises early if the model is unsuitable
         own: Any = model[0].max_pixels
-        self._masked_at = own
-        self.budgets = sorted({own, *(budgets or (own // 4, own // 2))})
-        self._make_controls(text, query, own)
+        self._masked_at = budget or own
+        self.budgets = sorted({own, self._masked_at, *(budgets or (own // 4, own // 2))})
+        self._make_controls(text, query, self._masked_at)
         super().__init__([], self._static_twin)
         self.map: Any = None
         self.similarities: Any = None
