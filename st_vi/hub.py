@@ -180,6 +180,18 @@ def pretrained(name: str = "vi-mini") -> str:
     return str(folder)
 
 
+def included_or_same(path_or_repo: str | Path) -> str:
+    """The folder of an included model if this is the name of one, and no file or folder; otherwise the same.
+
+    Example:
+        >>> from st_vi.hub import included_or_same
+        >>> included_or_same("intfloat/multilingual-e5-small")
+        'intfloat/multilingual-e5-small'
+    """
+    name = str(path_or_repo)
+    return pretrained(name) if name in _pretrained_names() and not Path(name).exists() else name
+
+
 def _pretrained_names() -> list[str]:
     return sorted(file.parent.name for file in _PRETRAINED.glob("*/modules.json"))
 
@@ -218,9 +230,7 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
         ...     [type(module).__name__ for module in load(folder)]
         ['BoW', 'MLPHead']
     """
-    name, own = str(path_or_repo), _own_classes()
-    if name in _pretrained_names() and not Path(name).exists():
-        name = pretrained(name)
+    name, own = included_or_same(path_or_repo), _own_classes()
     hub = {argument: kwargs[argument] for argument in _HUB_ARGUMENTS if argument in kwargs}
     if any(isinstance(part, dict) and part.get("trust_remote_code") for part in (kwargs, *kwargs.values())):
         raise ValueError("st_vi.load runs no remote code: leave trust_remote_code out")

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers.utils import logging
 
 from st_vi.__main__ import main
@@ -242,6 +243,19 @@ def test_a_label_that_no_row_has(monkeypatch, capsys, tmp_path):
     assert "no row of" in error and "rows.csv has '2'" in error
     assert run_main(monkeypatch, *arguments, *given[:4]) == 2  # for the base alone
     assert "triplets" in capsys.readouterr().out
+
+
+def test_training_starts_from_an_included_model_by_its_name(rows, tmp_path):
+    options = ("--train", rows, "--output", tmp_path / "out", "--max-steps", 1, "--device", "cpu", "--no-bf16")
+    result = st_vi("train", "viclsr", "--base", "vi-mini", *options, "--batch-size", 4, "--learning-rate", 1e-12)
+    assert result.exit_code == 0, result.output
+    texts = ["Trời mưa to.", "Cho tôi một ly cà phê."]
+    vectors = []
+    for name in ("vi-mini", tmp_path / "out"):
+        model = load(name, device="cpu")
+        encoder = SentenceTransformer(modules=[model[0], Pooling(384, "mean")], device="cpu")
+        vectors.append(encoder.encode(texts, convert_to_tensor=True))
+    torch.testing.assert_close(*vectors, atol=1e-3, rtol=0)  # a step at a rate of nothing
 
 
 @pytest.mark.parametrize("checkpoints", [[], ["checkpoint-2", "checkpoint-10"]])

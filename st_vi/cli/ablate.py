@@ -15,6 +15,7 @@ from st_vi.cli.options import (
     Device,
     Labels,
     pairs,
+    positive,
     refuse,
     roles,
     training_options,
@@ -34,7 +35,11 @@ def ablate_vipolyqwen(
     nli: Annotated[list[str] | None, typer.Option(help="NLI rows for text pairs; default: the sample set")] = None,
     columns: Columns = None,
     label: Labels = None,
-    base: Annotated[str | None, typer.Option(help="a pretrained Qwen2-VL; default: a small random one")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="a pretrained Qwen2-VL, or poly-mini; default: a small random one")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="rows of a step; default: the recipe's")] = None,
+    learning_rate: Annotated[float | None, typer.Option(callback=positive)] = None,
     train: Annotated[list[str] | None, typer.Option(help="rows of mixed tasks instead of generated ones")] = None,
     evaluation: Annotated[list[str] | None, typer.Option("--eval", help="held-out rows for --train")] = None,
     bf16: BF16 = None,
@@ -56,14 +61,20 @@ def ablate_vipolyqwen(
     (found,) = roles(columns, task_roles() if train else NLI_ROLES)
     names = pairs("--label", label)
     arguments = training_options(None, None, bf16, use_device(device), False)
+    if batch_size is not None:
+        arguments |= {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": 1}
+    if learning_rate is not None:
+        arguments["learning_rate"] = learning_rate
 
     one_bar(context)
     from st_vi.data import split_by_task
     from st_vi.data.sources import nli_rows, task_rows
+    from st_vi.hub import included_or_same
     from st_vi.recipes.ablation.report import headline, plot, summarise, table
     from st_vi.recipes.ablation.run import ablate, read_results
     from st_vi.recipes.ablation.study import generated_study, study_of_rows
 
+    base = base and included_or_same(base)
     results = output / "results.jsonl"
     if not table_only:
         if train:

@@ -35,7 +35,7 @@ from st_vi.cli.quiet import one_bar
 
 def viclsr(
     context: typer.Context,
-    base: Annotated[str, typer.Option(help="encoder to start from: a Hub id or a folder")],
+    base: Annotated[str, typer.Option(help="encoder to start from: a Hub id, a folder or vi-mini")],
     train: Annotated[
         list[str], typer.Option(help="NLI rows: .jsonl, .csv, .tsv, .xlsx, .parquet or a Hub id; repeatable")
     ],
@@ -80,6 +80,7 @@ def viclsr(
 
     from st_vi.data import nli_to_triplets, split_by_anchor
     from st_vi.data.sources import nli_rows
+    from st_vi.hub import included_or_same
     from st_vi.losses import SupConNLILoss
     from st_vi.recipes import build_viclsr, train_viclsr
     from st_vi.recipes.training.progress import Bar
@@ -93,6 +94,7 @@ def viclsr(
     typer.echo(triplets.report)
 
     set_seed(seed)  # for the head
+    base = included_or_same(base)
     model = trained_base(context, base, "activation", "pooling", "max_length")
     model = model or build_viclsr(base, activation, max_length, pooling)
     loss = SupConNLILoss(model, temperature, hard_negative_weight, same_anchor, symmetric=symmetric)
@@ -119,7 +121,7 @@ def viclsr(
 
 def vipolyqwen(
     context: typer.Context,
-    base: Annotated[str, typer.Option(help="a Qwen2-VL: a Hub id or a folder")],
+    base: Annotated[str, typer.Option(help="a Qwen2-VL: a Hub id, a folder or poly-mini")],
     train: Annotated[
         list[str], typer.Option(help="rows of mixed tasks: a file as for viclsr, or a Hub id; repeatable")
     ],
@@ -164,6 +166,7 @@ def vipolyqwen(
     from transformers import set_seed
 
     from st_vi.data.sources import task_rows
+    from st_vi.hub import included_or_same
     from st_vi.recipes import build_vipolyqwen, lora_config, train_vipolyqwen, vipolyqwen_evaluator
     from st_vi.recipes.training.progress import Bar
 
@@ -176,6 +179,7 @@ def vipolyqwen(
         held_out, _ = task_rows(evaluation, found, bad_image=bad_image)
         evaluator = vipolyqwen_evaluator(held_out)
     set_seed(seed)  # for pooling and head
+    base = included_or_same(base)
     model = trained_base(context, base, "embedding_dimension", "pooling", "max_pixels", "lora")
     model = model or build_vipolyqwen(base, embedding_dimension, pooling, lora=adapter, max_pixels=max_pixels)
     with interruptible(lambda: how_to_resume(output)):
