@@ -1,5 +1,6 @@
 """What a small viPolyQwen reads and sees, on rows that it was not trained on.
 
+    python -m tests.benchmarks.sight                                     # poly-mini
     python -m tests.benchmarks.sight --model outputs/poly-mini/model
 
 Paragraphs, emoji and questions are those of the folder ``ST_VI_DATA`` that the training kept apart: titles by
@@ -14,6 +15,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -28,15 +30,17 @@ from st_vi.data import sample_sts, split_by_anchor
 from st_vi.data.documents import document_texts
 from st_vi.data.generated.lines import TEST_FACES, draw_lines
 from st_vi.data.generated.scenes import caption_rows, draw, scene, scene_rows, shape_patches
-from st_vi.hub import load
+from st_vi.hub import load, pretrained
 from st_vi.inspection.query_maps import query_map
 from st_vi.recipes.ablation.tables import markdown
 from st_vi.recipes.sight.looks import look
 from st_vi.recipes.sight.seeing import for_testing
 from st_vi.text import strip_diacritics
+from tests.benchmarks.tables import update_docs
 from tests.benchmarks.viclsr import DATA
 
 Encode = Callable[..., np.ndarray]
+MODEL = "poly-mini"
 
 
 @cache
@@ -234,16 +238,19 @@ def measure(model: SentenceTransformer, only: Sequence[str] = ()) -> list[tuple[
 
 
 def main() -> None:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="outputs/poly-mini/model")
+    """Print the table; that of the included model goes into the docs and into its card."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=MODEL)
     parser.add_argument("--only", nargs="*", default=(), choices=("text", "read", "see", "name", "ink", "point"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     start = time.time()
     rows = measure(load(options.model, device="cpu"), options.only)
-    print(markdown(["", "chance", options.model], [[what, chance, f"{value:.1f}"] for what, chance, value in rows]))
-    print(f"{time.time() - start:.0f} s")
+    table = markdown(["", "chance", options.model], [[what, chance, f"{value:.1f}"] for what, chance, value in rows])
+    print(f"{table}\n{time.time() - start:.0f} s")
+    if options.model == MODEL and not options.only:
+        update_docs("sight", table)
+        update_docs("sight", table, Path(pretrained(MODEL)) / "README.md")
 
 
 if __name__ == "__main__":
