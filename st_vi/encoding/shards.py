@@ -158,5 +158,6 @@ def _complete(path: Path, writer: str = "") -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:  # a full disk; Python names the file only if opening it fails
+        temporary.unlink(missing_ok=True)
         todo = f"{error.strerror}. The shards before it are complete; make room and call this again"
         raise OSError(error.errno, todo, str(path)) from error

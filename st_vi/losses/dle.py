@@ -125,7 +125,8 @@ class DLELoss(Settings, nn.Module):
         rows = len(labels)
         own = torch.arange(rows, device=labels.device)
         labels = labels.to(torch.promote_types(embeddings[0].dtype, torch.float32))
-        zero = sum((embedding[:1] * 0.0).sum() for embedding in embeddings).to(labels.dtype)  # type: ignore[union-attr]  # every column gets a gradient
+        # Every column gets a gradient, and no component hides a vector that is not finite.
+        zero = torch.stack([embedding.sum(dtype=labels.dtype) for embedding in embeddings]).sum() * 0.0
         if self.gather_across_devices:
             (*embeddings, labels), own = gather_columns([*embeddings, labels])
             ids = ids and gather_columns(ids)[0]

@@ -152,7 +152,7 @@ def encode_on_a_full_disk(model, output, size, told):
 
     def rows():
         for number, row in enumerate(CORPUS):
-            if number == 20:  # two shards are written
+            if number == 30:  # two shards are written: rows are read one shard ahead
                 limit_files(size)
             yield row
 

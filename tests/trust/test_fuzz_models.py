@@ -15,7 +15,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from st_vi import AttentionPooling, Qwen2VLTransformer
-from st_vi.encoding import encode_by_tokens, encode_corpus, onnx
+from st_vi.encoding import encode_by_tokens, encode_corpus
+from st_vi.graphs import encoder as onnx
 from st_vi.modules import WordSegmentedTransformer
 from st_vi.text import is_unicode
 from tests.conftest import tiny_tokenizer
