@@ -42,7 +42,8 @@ explorer
 # than the hardest negative of the batch. While pairs are hard to tell apart, the hardest negative *is* nearer, and what
 # satisfies the margin most cheaply is that all vectors are alike. InfoNCE is then log B, and stays there. **Move the
 # slider** to cause it and to cure it. The dotted lines are the control, InfoNCE alone; where pairs are easy to tell
-# apart, no weight of the margin does harm. That is why `train_vipolyqwen` has `info_nce_warm_up`.
+# apart, no weight of the margin does harm. A new model can tell nothing apart: `info_nce_warm_up` of
+# `train_vipolyqwen` leaves the other terms out until it has learned some of it.
 
 # %%
 from math import log as ln

@@ -203,15 +203,15 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
     of `st_vi.modules` and those that stock loads without the flag. Pickles are read as weights only, whatever the
     model's files say about that or about folders to write to.
 
-    Args:
-        path_or_repo: A folder, a repository "owner/name", or the name of an included model, "vi-mini" (`pretrained`).
-        **kwargs: As for `SentenceTransformer`, except `trust_remote_code` and, with ``backend="onnx"``, `device` and
-            `model_kwargs`.
-
     With ``backend="onnx"``, the whole text model runs on the CPU as one ONNX graph (``pip install "st-vi[onnx]"``). The
     graph is exported at the first call and kept in ``~/.cache/st_vi/onnx`` (or below ``ST_VI_CACHE``). It has 8-bit
     weights where the CPU has instructions for them (VNNI) and the cosine to the model's own vectors is at least 0.99 on
     sample texts, otherwise float32; ``model_kwargs={"dtype": "float32"}``, or ``"int8"``, decides it.
+
+    Args:
+        path_or_repo: A folder, a repository "owner/name", or the name of an included model, "vi-mini" (`pretrained`).
+        **kwargs: As for `SentenceTransformer`, except `trust_remote_code` and, with ``backend="onnx"``, `device` and
+            `model_kwargs`.
 
     Raises:
         ImportError: A package of the extra `onnx` is missing.

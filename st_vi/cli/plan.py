@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from st_vi.cli.options import positive
+
+if TYPE_CHECKING:
+    from st_vi.recipes.plan import EncodingPlan, TrainingPlan
 
 Base = Annotated[str, typer.Option(help="a folder with config.json, a published name or a Hub id; no weights are read")]
 Rows = Annotated[int, typer.Option(min=1)]
@@ -75,7 +78,7 @@ def train(
         tflops=tflops,
         utilisation=utilisation,
     )
-    typer.echo(json.dumps(plan.as_dict(), indent=2) if as_json else str(plan))
+    _show(plan, as_json)
 
 
 def encode(
@@ -116,4 +119,8 @@ def encode(
         utilisation=utilisation,
         within_hours=within_hours,
     )
+    _show(plan, as_json)
+
+
+def _show(plan: TrainingPlan | EncodingPlan, as_json: bool) -> None:
     typer.echo(json.dumps(plan.as_dict(), indent=2) if as_json else str(plan))

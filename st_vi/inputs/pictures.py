@@ -79,7 +79,7 @@ def open_image(value: Any, *, fetch: bool = False) -> Image:
 
 
 def image_size(value: Any) -> tuple[int, int]:
-    """(width, height) of an image as it is stored, read from the head of its file.
+    """(width, height) of an image as it is stored, read from the head of its file; `open_image` may turn it upright.
 
     Args:
         value: As for `open_image`.

@@ -143,7 +143,7 @@ def collapse_figure(runs: Runs, weight: float | None = None) -> go.Figure:
     )
     figure.update_xaxes(title="step")
     figure.update_yaxes(title="InfoNCE", range=[0, 1.1 * log(BATCH)])
-    styled(figure, "A margin term collapses what cannot be told apart yet", height=500)
+    styled(figure, "A margin term collapses pairs that are hard to tell apart", height=500)
     return figure.update_layout(legend={"y": 1, "yanchor": "bottom", "font": {"size": 11}}, margin={"t": 100, "b": 90})
 
 

@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.laws --output outputs/laws
     python -m tests.benchmarks.laws --output outputs/laws --search
+    python -m tests.benchmarks.laws --output outputs/laws --wikipedia
 
 The encoder is `vi-mini` in bfloat16 on one thread, or with ``--teacher`` e5-small-vi. A folder that is there is gone on
 with, and times are then those of what was left.
@@ -22,12 +23,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
+from st_vi.data import split_by_anchor
+from st_vi.data.documents import document_questions
 from st_vi.encoding import encode_corpus
-from st_vi.encoding.search import SearchIndex
+from st_vi.encoding.search import Passage, SearchIndex
+from st_vi.encoding.search.vectors import VectorStore
 from st_vi.hub import load
 from st_vi.recipes.ablation.tables import markdown
 from st_vi.text import strip_diacritics
@@ -77,6 +82,7 @@ CHOICE = {
 }
 
 SIDES = ("vectors", "words", "both")
+TITLE_WEIGHTS = (0.5, 0.0, 1.0)
 
 
 def teacher() -> SentenceTransformer:
@@ -135,13 +141,18 @@ def main() -> None:
     parser.add_argument("--shard-rows", type=int, default=3000)
     parser.add_argument("--teacher", action="store_true")
     parser.add_argument("--search", action="store_true", help="ask the questions over the first --rows articles")
+    parser.add_argument("--wikipedia", action="store_true", help="what titles do to questions about Wikipedia")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = teacher() if options.teacher else load("vi-mini", device="cpu", model_kwargs={"dtype": "bfloat16"})
-    if not options.search:
+    if not options.search and not options.wikipedia:
         counts = (options.rows, options.rows + options.more)
         runs = [timed(model, count, options.output, options.shard_rows) for count in counts]
         print(markdown(["articles", "result", "seconds", "of them at work"], runs))
+        return
+    if options.wikipedia:
+        table = wikipedia(model, VectorStore(options.output / "wikipedia", model))
+        print(markdown(["weight of titles", "MRR", "without diacritics"], table))
         return
     file = options.output / "laws.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -149,13 +160,40 @@ def main() -> None:
         "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in articles(options.rows)), encoding="utf-8"
     )
     begun = time.perf_counter()
-    index = SearchIndex.of_files(file, model, kept_in=options.output / "vectors", show_progress_bar=True)
+    store = options.output / "vectors"
+    index = SearchIndex.of_files(file, model, kept_in=store, show_progress_bar=True)
     seconds, peak = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{len(index.passages):,} passages, index in {seconds:.0f} s, peak memory {peak:.1f} GiB\n")
-    for questions in (CHOICE, QUESTIONS):
-        rows = ranks(index, questions)
-        print(markdown(["question", *SIDES, "first of both"], rows) + "\n")
-        print(markdown(["side", "diacritics", "right in the first place", "in the first five", "MRR"], summary(rows)))
+    for weight in TITLE_WEIGHTS:
+        if weight != index.title_weight:
+            index = SearchIndex(index.passages, model, VectorStore(store, model), title_weight=weight)
+        for questions in (CHOICE, QUESTIONS):
+            rows = ranks(index, questions)
+            print(f"titles {weight}, {len(questions)} questions\n")
+            print(markdown(["question", *SIDES, "first of both"], rows) + "\n")
+            print(
+                markdown(["side", "diacritics", "right in the first place", "in the first five", "MRR"], summary(rows))
+            )
+
+
+def wikipedia(model: SentenceTransformer, store: VectorStore, count: int = 300) -> list[list[str]]:
+    """MRR of both sides for sentences and titles of held-out articles, each to the paragraph that it was taken from."""
+    with gzip.open(DATA / "open" / "wiki.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = split_by_anchor(Dataset.from_list([json.loads(line) for line in file]), 0.03, anchor="title", seed=0)
+    passages = [Passage(" ".join(row["text"].split()), row["title"], "", str(n)) for n, row in enumerate(rows["test"])]
+    made = document_questions(rows["test"], 4 * count, 1).shuffle(seed=0).select(range(count))
+    table = []
+    for weight in TITLE_WEIGHTS:
+        index, found = SearchIndex(passages, model, store, title_weight=weight), []
+        for change in (str, strip_diacritics):
+            places = []
+            for row in made:
+                texts = [one.passage.text for one in index.search(change(row["anchor"]), top=1000)]
+                right = [" ".join(row["positive"].split()) in text for text in texts]
+                places.append(1 / (right.index(True) + 1) if any(right) else 0.0)
+            found.append(f"{np.mean(places):.2f}")
+        table.append([str(weight), *found])
+    return table
 
 
 if __name__ == "__main__":

@@ -95,22 +95,32 @@ def test_both_sides_are_standardised_and_added(model):
     assert index.search(query, side="vectors")[0].score == pytest.approx(cosines.max(), abs=1e-5)
 
 
-def test_a_title_counts_half_as_much_as_its_passage(model):
+@pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
+def test_a_title_counts_beside_its_passage(model, weight):
     """Of both sides, the weighted mean; a passage without a title has its own score."""
     titled = [Passage(text, title, "", str(n)) for n, (text, title) in enumerate(zip(TEXTS, TITLES, strict=True))]
-    index, query = SearchIndex(titled, model), "ly hôn tại quận, giá bao nhiêu"
+    index, query = SearchIndex(titled, model, title_weight=weight), "ly hôn tại quận, giá bao nhiêu"
     searched = [passage.searched for passage in titled]
-    headings = [title or text for text, title in zip(TEXTS, TITLES, strict=True)]
     one = model.encode([query], normalize_embeddings=True)[0]
-    cosines = [model.encode(texts, normalize_embeddings=True) @ one for texts in (searched, headings)]
-    distinct = list(dict.fromkeys(headings))  # a title of many passages is one text
-    by_title = dict(zip(distinct, WordIndex(distinct).scores(query), strict=True))
-    words = [WordIndex(searched).scores(query), [by_title[heading] for heading in headings]]
-    for side, (passages, titles) in {"vectors": cosines, "words": words}.items():
+    distinct = list(dict.fromkeys(filter(None, TITLES)))  # a title of many passages is one text
+    scores = {
+        "vectors": [model.encode(texts, normalize_embeddings=True) @ one for texts in (searched, distinct)],
+        "words": [WordIndex(texts).scores(query) for texts in (searched, distinct)],
+    }
+    for side, (passages, titles) in scores.items():
         found = {int(row.passage.place): row.score for row in index.search(query, top=len(TEXTS), side=side)}
-        assert found
+        assert len(found) >= 3
         for place, score in found.items():
-            assert score == pytest.approx((passages[place] + titles[place] / 2) / 1.5, abs=1e-5)
+            own = passages[place]
+            if title := TITLES[place]:
+                own = (own + weight * titles[distinct.index(title)]) / (1 + weight)
+            assert score == pytest.approx(own, abs=1e-5)
+
+
+@pytest.mark.parametrize("weight", [-0.1, math.nan, math.inf])
+def test_no_such_weight(weight):
+    with pytest.raises(ValueError, match="title_weight must be a finite number"):
+        SearchIndex(passages(), title_weight=weight)
 
 
 def test_vectors_are_kept_by_content(model, tmp_path):

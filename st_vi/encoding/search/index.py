@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from st_vi.encoding.batches import encode_by_tokens, token_counts
 from st_vi.encoding.query import QueryEncoder
 from st_vi.encoding.search.passages import Passage, read_passages
-from st_vi.encoding.search.vectors import VectorStore
+from st_vi.encoding.search.vectors import VectorStore, unit
 from st_vi.encoding.search.words import WordIndex
 
 Side = Literal["both", "vectors", "words"]
@@ -46,21 +47,22 @@ class SearchIndex:
     """Hybrid search of passages by vectors and words.
 
     Vectors are compared by cosine (FAISS, exact). Words are compared with BM25, which ignores diacritics if the query
-    has none. On both sides a score is a weighted mean of those of the passage and of its title, which counts half as
-    much (`TITLE_WEIGHT`): a title says what a long text is about. For hybrid search, the scores of each side are
-    standardised over the candidates of both, (s − mean) / deviation, and added. Unlike reciprocal rank fusion, this
-    lets a confident side outweigh an uncertain one.
+    has none. On both sides a score is the mean of those of the passage and of its title, with weights 1 and
+    `title_weight`, because a title says what a long text is about; a passage without a title has its own score. For
+    hybrid search, the scores of each side are standardised over the candidates of both, (s − mean) / deviation, and
+    added. Unlike reciprocal rank fusion, this lets a confident side outweigh an uncertain one.
 
     Args:
         passages: Passages, at least one; see `read_passages`.
         model: The encoder; None for BM25 only.
         store: Cache of vectors; None encodes all passages now.
         query_prompt_name: Name of the prompt for queries.
+        title_weight: Weight of a title beside its passage, at least 0.
         show_progress_bar: Whether to show a progress bar while encoding passages.
 
     Raises:
         ImportError: A package of the extra `search` is missing.
-        ValueError: There is no passage.
+        ValueError: There is no passage, or `title_weight` is negative or not finite.
 
     Example:
         >>> from st_vi.encoding.search import Passage, SearchIndex
@@ -77,30 +79,35 @@ class SearchIndex:
         store: VectorStore | None = None,
         *,
         query_prompt_name: str | None = None,
+        title_weight: float = TITLE_WEIGHT,
         show_progress_bar: bool = False,
     ) -> None:
+        if not 0 <= title_weight < math.inf:
+            raise ValueError(f"title_weight must be a finite number from 0, got {title_weight}")
         if not passages:
             raise ValueError("there are no passages to search")
         self.passages = list(passages)
         self.model = model
         self.query_prompt_name = query_prompt_name
+        self.title_weight = title_weight
         texts = [passage.searched for passage in self.passages]
-        headings = list(dict.fromkeys(passage.heading for passage in self.passages))
-        numbers = {heading: number for number, heading in enumerate(headings)}
-        self._heading_of = np.array([numbers[passage.heading] for passage in self.passages])
-        self._words, self._heading_words = WordIndex(texts), WordIndex(headings)
+        titles = list(dict.fromkeys(passage.title for passage in self.passages if passage.title))
+        numbers = {title: number for number, title in enumerate(titles)}
+        self._title_of = np.array([numbers.get(passage.title, -1) for passage in self.passages])  # -1: none
+        self._words = WordIndex(texts)
+        self._title_words = WordIndex(titles) if titles else None
         self._vectors: Any = None
         if model is not None:
-            every = list(dict.fromkeys([*texts, *headings]))
-            vectors = _unit(
+            every = list(dict.fromkeys([*texts, *titles]))
+            vectors = unit(
                 store.vectors(every, show_progress_bar)
                 if store
                 else encode_by_tokens(model, every, show_progress_bar=show_progress_bar)
             )
             rows = {text: row for row, text in enumerate(every)}
-            own, heading = ([rows[text] for text in each] for each in (texts, headings))
+            own, of_titles = (vectors[[rows[text] for text in each]] for each in (texts, titles))
             # The product with a mean of vectors is the mean of the products.
-            self._vectors = _faiss_index(_with_title(vectors[own], vectors[heading][self._heading_of]))
+            self._vectors = _faiss_index(self._with_titles(own, of_titles))
             self._encoder = QueryEncoder(model)
 
     @classmethod
@@ -167,7 +174,16 @@ class SearchIndex:
 
     def _word_scores(self, query: str) -> np.ndarray:
         """BM25 score of every passage with its title, (N,)."""
-        return _with_title(self._words.scores(query), self._heading_words.scores(query)[self._heading_of])
+        scores = self._words.scores(query)
+        return scores if self._title_words is None else self._with_titles(scores, self._title_words.scores(query))
+
+    def _with_titles(self, passages: np.ndarray, titles: np.ndarray) -> np.ndarray:
+        """Values of the passages (N, …), with those of the distinct titles (T, …) in the mean where there is one."""
+        titled = self._title_of >= 0
+        mean = passages.copy()
+        mean[titled] += self.title_weight * titles[self._title_of[titled]]
+        mean[titled] /= 1 + self.title_weight
+        return mean
 
     def _by_vectors(self, vector: np.ndarray) -> dict[int, float]:
         scores, rows = self._vectors.search(vector, min(CANDIDATES, len(self.passages)))
@@ -185,22 +201,13 @@ class SearchIndex:
         vector = self._encoder.encode(query, prompt_name=self.query_prompt_name)
         if not np.isfinite(vector).all():
             raise ValueError("the model returned a vector that is not finite")
-        return _unit(vector[None])
-
-
-def _with_title(passages: np.ndarray, titles: np.ndarray) -> np.ndarray:
-    mean: np.ndarray = (passages + TITLE_WEIGHT * titles) / (1 + TITLE_WEIGHT)
-    return mean
+        return unit(vector[None])
 
 
 def _standardised(scores: np.ndarray) -> np.ndarray:
     """Standardised scores; zeros if all are equal."""
     deviation = scores.std()
     return (scores - scores.mean()) / deviation if deviation > 1e-9 else np.zeros_like(scores)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 def _faiss_index(vectors: np.ndarray) -> Any:

@@ -46,11 +46,6 @@ class Passage:
         """The text to encode and match: the title, unless the text begins with it, and the text."""
         return self.text if not self.title or self.text.startswith(self.title) else f"{self.title}\n{self.text}"
 
-    @property
-    def heading(self) -> str:
-        """What is matched once more: the title, or the text where there is none."""
-        return self.title or self.text
-
 
 @dataclass(frozen=True)
 class _Document:

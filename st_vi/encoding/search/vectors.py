@@ -49,7 +49,7 @@ class VectorStore:
             pending = list(new)
             for start in range(0, len(pending), _AT_ONCE):
                 part = pending[start : start + _AT_ONCE]
-                vectors = _unit(encode_by_tokens(self.model, [new[key] for key in part])).astype(np.float16)
+                vectors = unit(encode_by_tokens(self.model, [new[key] for key in part])).astype(np.float16)
                 found = dict(zip(part, vectors, strict=True))
                 self.write(found)
                 known |= found
@@ -87,5 +87,6 @@ class VectorStore:
         return sorted(self.folder.glob("part-*.npz"))
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (N, D) of length 1 in float32; zeros stay zeros."""
+    return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)).astype(np.float32)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
-from st_vi.hub import pretrained
+from st_vi.hub import included_or_same
 
 Kind = Literal["encoder", "decoder", "vision"]
 Precision = Literal["float32", "autocast", "bfloat16"]
@@ -218,15 +218,12 @@ def read_shape(base: str | Path) -> ModelShape:
 
 
 def _config(base: str) -> PretrainedConfig:
-    folder = Path(base)
+    name = base.rpartition("/")[2].lower()
     try:
-        if not folder.exists():
-            if base == "vi-mini":
-                folder = Path(pretrained(base))
-            elif (name := base.rpartition("/")[2].lower()) in _KNOWN:
-                values = dict(_KNOWN[name])
-                return AutoConfig.for_model(values.pop("model_type"), **values)
-        return AutoConfig.from_pretrained(str(folder) if folder.exists() else base)
+        if name in _KNOWN and not Path(base).exists():
+            values = dict(_KNOWN[name])
+            return AutoConfig.for_model(values.pop("model_type"), **values)
+        return AutoConfig.from_pretrained(included_or_same(base))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{base}: no configuration: {str(error).splitlines()[0]} A folder with config.json will do, or one of "

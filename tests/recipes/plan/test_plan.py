@@ -11,6 +11,7 @@ from transformers import AutoModel, XLMRobertaConfig
 from typer.testing import CliRunner
 
 from st_vi.__main__ import app
+from st_vi.hub import load
 from st_vi.recipes.plan import plan_encoding, plan_training, read_shape
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -114,6 +115,11 @@ def test_operations_are_those_that_torch_counts(text_base, qwen_base):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.visual(torch.randn(256, 1176), grid_thw=torch.tensor([[1, 16, 16]]))
     assert shape.vision.flops(256) == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["vi-mini", "poly-mini"])
+def test_included_models_are_known_by_name(name):
+    assert read_shape(name).weights == sum(p.numel() for p in load(name, device="cpu")[0].model.parameters())
 
 
 def test_weights_are_those_of_the_model(text_base, qwen_base):
