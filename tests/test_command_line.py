@@ -18,6 +18,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers.utils import logging
 
+from st_vi import build_vipolyqwen
 from st_vi.__main__ import main
 from st_vi.data import sample_nli, sample_retrieval
 from st_vi.encoding.search.words import syllables
@@ -321,3 +322,25 @@ def test_runs_as_a_module():
     result = subprocess.run([sys.executable, "-m", "st_vi", "evaluate", "x"], capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.strip() == "error: nothing to evaluate: give --nli, --rows or --benchmark"
+
+
+def test_an_ablation_from_an_included_model(monkeypatch, capsys, tmp_path):
+    seen = []
+
+    def ablate(study, *rest):
+        seen.append(study)
+        raise ValueError("enough seen")
+
+    monkeypatch.setattr("st_vi.recipes.ablation.run.ablate", ablate)
+    options = ("--base", "poly-mini", "--steps", 3, "--batch-size", 5, "--learning-rate", 0.002, "--rows", 4)
+    assert run_main(monkeypatch, "ablate", "vipolyqwen", *options, "--test-rows", 2, "--output", tmp_path / "out") == 2
+    assert "enough seen" in capsys.readouterr().err
+    (study,) = seen
+    model, own = build_vipolyqwen(study.base_of(0), 8).cpu(), load("poly-mini", device="cpu")
+    same = dict(own[0].model.named_parameters())
+    for name, parameter in model[0].model.named_parameters():
+        torch.testing.assert_close(parameter.float(), same[name])
+    assert not torch.equal(model[1].attention_context_vector, own[1].attention_context_vector)
+    arguments = study.arguments
+    assert arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"] == 5
+    assert (arguments["learning_rate"], arguments["max_steps"]) == (0.002, 3)

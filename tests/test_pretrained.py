@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from st_vi import load, pretrained
 from st_vi.data import sample_sts
+from st_vi.hub import included_or_same
 from st_vi.text import strip_diacritics
 
 
@@ -50,6 +51,13 @@ def test_loads_by_name_and_in_full_precision(model):
         pretrained("vi-maxi")
     with pytest.raises(ValueError, match="no model"):
         pretrained("../pretrained/vi-mini")
+
+
+def test_a_folder_of_the_same_name_comes_first(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert included_or_same("vi-mini") == pretrained("vi-mini") and included_or_same("vi-maxi") == "vi-maxi"
+    (tmp_path / "vi-mini").mkdir()
+    assert included_or_same("vi-mini") == "vi-mini"
 
 
 def test_similarity_follows_people(model):

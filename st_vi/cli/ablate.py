@@ -69,12 +69,10 @@ def ablate_vipolyqwen(
     one_bar(context)
     from st_vi.data import split_by_task
     from st_vi.data.sources import nli_rows, task_rows
-    from st_vi.hub import included_or_same
     from st_vi.recipes.ablation.report import headline, plot, summarise, table
     from st_vi.recipes.ablation.run import ablate, read_results
     from st_vi.recipes.ablation.study import generated_study, study_of_rows
 
-    base = base and included_or_same(base)
     results = output / "results.jsonl"
     if not table_only:
         if train:

@@ -114,7 +114,7 @@ def test_each_picture_is_opened_once_a_pass(tiny_multimodal, monkeypatch, size):
     assert sorted(opened) == sorted([image_key(value) for value in stored] * 2)
 
 
-def test_one_mini_batch_ahead_and_no_more(tiny_multimodal):
+def test_one_mini_batch_ahead_and_no_more(tiny_multimodal, monkeypatch):
     stored = [as_png(picture(28, 28, i)) for i in range(6)]
     inputs = LazyInputs("anchor", ["Gì?"] * 6, [[value] for value in stored])
     batch = LazyBatch([inputs], tiny_multimodal, torch.device("cpu"))
@@ -130,6 +130,14 @@ def test_one_mini_batch_ahead_and_no_more(tiny_multimodal):
             made.append(weakref.ref(features["pixel_values"]))
             return features
 
+    opened, read = [], lazy.open_image
+
+    def open_image(value):
+        image = read(value)
+        opened.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(lazy, "open_image", open_image)
     batch.model = Model()
     mini_batches = LazyPart(batch, range(6)).mini_batches([(i, i + 1) for i in range(6)])
     for number, features in enumerate(mini_batches):
@@ -137,7 +145,8 @@ def test_one_mini_batch_ahead_and_no_more(tiny_multimodal):
         assert len(made) <= number + 2
         alive = [place for place, reference in enumerate(made) if reference() is not None]
         assert set(alive) <= {number, number + 1}
-    assert len(made) == 6 and threading.current_thread() not in threads and len(threads) == 1
+        assert sum(reference() is not None for reference in opened) <= 2
+    assert len(made) == len(opened) == 6 and threading.current_thread() not in threads and len(threads) == 1
     mini_batches = LazyPart(batch, range(6)).mini_batches([(i, i + 1) for i in range(6)])
     next(mini_batches)
     mini_batches.close()  # stock's backward hook leaves the iterator where it is

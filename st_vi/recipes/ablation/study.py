@@ -11,7 +11,9 @@ from datasets import Dataset, DatasetDict
 
 from st_vi.data import split_by_anchor
 from st_vi.data.generated.rows import first_rows, generated_rows, nli_text_pairs, texts_of
+from st_vi.hub import included_or_same, load
 from st_vi.recipes.ablation.run import Study
+from st_vi.recipes.base_models import trained_parts
 from st_vi.recipes.examples.demo_vipolyqwen import SMALL_MODEL, SMALL_PIXELS, SMALL_TRAINING
 from st_vi.recipes.examples.small_models import small_qwen2_vl
 
@@ -56,12 +58,14 @@ def study_of_rows(
         test: Test rows, as for `vipolyqwen_evaluator`.
         folder: Folder for the small models.
         steps: Training steps per run.
-        base: A pretrained Qwen2-VL, trained with the settings of the paper. None for a small one, randomly initialised
-            for each seed, with a single learning rate and an InfoNCE warm-up.
+        base: A pretrained Qwen2-VL, trained with the settings of the paper, or a viPolyQwen such as "poly-mini", whose
+            backbone gets a new pooling and head. None for a small one, randomly initialised for each seed, with a
+            single learning rate and an InfoNCE warm-up.
     """
     if base is not None:
+        backbone = _backbone(base, Path(folder))
         arguments: dict[str, Any] = {"learning_rate": 2e-5, "save_strategy": "no", "max_steps": steps}
-        return Study(lambda seed: base, train, test, arguments=arguments, base_name=str(base))
+        return Study(lambda seed: backbone, train, test, arguments=arguments, base_name=str(base))
     return Study(
         _small_base(texts_of(train), Path(folder)),
         train,
@@ -72,6 +76,17 @@ def study_of_rows(
         vision_rate=1.0,
         base_name="small, with random weights",
     )
+
+
+def _backbone(base: str | Path, folder: Path) -> str | Path:
+    """The Qwen2-VL itself; that of a trained viPolyQwen is saved in `folder`."""
+    name = included_or_same(base)
+    if not trained_parts(name):
+        return name
+    path = folder / "backbone"
+    transformer: Any = load(name, device="cpu")[0]
+    transformer.save(str(path))
+    return path
 
 
 def _small_base(texts: list[str], folder: Path) -> Callable[[int], Path]:

@@ -32,6 +32,10 @@ def test_figures_are_those_of_the_vectors(model, tmp_path, monkeypatch, fonts):
             own = [one.kind == kind for one in result.pictures]
             assert found[place] == pytest.approx(right[own].mean(), abs=0.06)
     assert len(result.answers) == 2 * len(result.found)
+    own = {text: one.text for one in result.pictures for text in (one.text, strip_diacritics(one.text).lower())}
+    for answer in result.answers:
+        assert answer.right == (answer.found == own[answer.query])
+    assert not all(answer.right for answer in result.answers)  # by a model that was not trained
     assert result.answer in [text for text, _ in result.options]
     scores = [score for _, score in result.options]
     assert scores == sorted(scores, reverse=True)

@@ -193,6 +193,16 @@ def test_losses_to_targets_against_a_loop(model, tmp_path):
     assert losses["x_options"].item() == pytest.approx(own.item() / 2, rel=1e-4)
 
 
+def test_vectors_that_are_known_are_not_computed_again(model, tmp_path):
+    asked, seeing = [], small_seeing(model, tmp_path)
+    teacher, text = seeing.targets.teacher, seeing.known.texts[0]
+    seeing.targets.teacher = lambda texts: asked.extend(texts) or teacher(texts)
+    for _ in range(2):
+        found = seeing.targets([text, "Một câu mới."])
+    assert asked == ["Một câu mới."]
+    torch.testing.assert_close(found[0], seeing.known.targets[0].float())
+
+
 def test_scenes_are_drawn_once(model, tmp_path):
     first = Scenes(tmp_path / "s.npy", 3, size=84)
     before = (tmp_path / "s.npy").stat().st_mtime_ns
