@@ -13,7 +13,7 @@ from html import escape
 from tables import NoSuchFigure, Table, plain, tables_in
 
 REQUEST = re.compile(r"^<!-- chart( against the first row)?: (.+) -->$", re.MULTILINE)
-NUMBER = re.compile(r"([+-−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+))(?:\s*±\s*(\d+(?:\.\d+)?))?")
+NUMBER = re.compile(r"([+\-−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+))(?:\s*±\s*(\d+(?:\.\d+)?))?")
 WIDTH, ROW, LINE, GAP = 760, 20, 16, 24
 LETTER, BOLD = 6.2, 7.2  # width of a letter, on average
 

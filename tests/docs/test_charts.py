@@ -28,6 +28,22 @@ def charts(monkeypatch):
     return importlib.import_module("charts")
 
 
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        ("12", (12, 0)),
+        ("−3.5 ± 1", (-3.5, 1)),
+        ("+.5", (0.5, 0)),
+        ("x5", None),
+        ("≤ 5", None),
+        ("(5)", None),
+        ("", None),
+    ],
+)
+def test_a_cell_is_a_number_only_if_it_begins_with_one(charts, cell, found):
+    assert charts.number(cell) == found
+
+
 def test_each_number_has_a_dot_at_its_place(charts):
     drawn = charts.with_charts(f"<!-- chart: a | b -->\n\n{TABLE}")
     dots = DOT.findall(drawn)
