@@ -32,6 +32,7 @@ needs_onnx = pytest.mark.skipif(
 needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="needs pip install openvino")
 
 TEXTS = [*SENTENCES, "", "a", " ".join(SENTENCES), *(text[: 3 + 5 * i] for i, text in enumerate(SENTENCES))]
+one_shape = pytest.mark.parametrize("model", [("cls", "tanh")], indirect=True, ids=" ".join)
 ROOT = Path(__file__).parents[2]
 PROMPTS = {"query": "Câu hỏi: ", "document": ""}
 
@@ -147,6 +148,7 @@ def test_the_model_stays_what_it_was(tiny_model, tmp_path):
 
 
 @needs_onnx
+@one_shape
 def test_large_weights_lie_beside_the_graph(model, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "_ONE_FILE", 1000)
     export_onnx(model, tmp_path)
@@ -157,24 +159,16 @@ def test_large_weights_lie_beside_the_graph(model, tmp_path, monkeypatch):
 
 
 @needs_onnx
-def test_vectors_without_unit_length(tiny_base, tmp_path):
-    model = SentenceTransformer(modules=[Transformer(str(tiny_base)), Pooling(32, "mean"), MLPHead(32, 6)])
-    export_onnx(model.cpu(), tmp_path)
-    encoder = OnnxEncoder(tmp_path)
-    assert distance(encoder.encode(TEXTS), model.encode(TEXTS)) < 1e-5
-    lengths = np.linalg.norm(encoder.encode(TEXTS, normalize_embeddings=True), axis=1)
-    assert distance(lengths, 1) < 1e-5
-
-
-@needs_onnx
-def test_words_are_segmented(tiny_base, tmp_path):
+def test_segmented_words_and_vectors_without_unit_length(tiny_base, tmp_path):
     pytest.importorskip("pyvi", reason='needs pip install "st-vi[vi]"')
     transformer = WordSegmentedTransformer(str(tiny_base))
-    model = SentenceTransformer(modules=[transformer, Pooling(32, "cls"), Normalize()], prompts=PROMPTS).cpu()
+    model = SentenceTransformer(modules=[transformer, Pooling(32, "mean"), MLPHead(32, 6)], prompts=PROMPTS).cpu()
     export_onnx(model, tmp_path)
+    encoder = OnnxEncoder(tmp_path)
     for name in PROMPTS:
-        expected = model.encode(TEXTS, prompt_name=name)
-        assert distance(OnnxEncoder(tmp_path).encode(TEXTS, prompt_name=name), expected) < 1e-5
+        assert distance(encoder.encode(TEXTS, prompt_name=name), model.encode(TEXTS, prompt_name=name)) < 1e-5
+    lengths = np.linalg.norm(encoder.encode(TEXTS, normalize_embeddings=True), axis=1)
+    assert distance(lengths, 1) < 1e-5
 
 
 WITHOUT_TORCH = """
@@ -194,6 +188,7 @@ assert not {*blocked} & {name.split(".")[0] for name in sys.modules}
 
 
 @needs_onnx
+@one_shape
 def test_it_runs_where_torch_is_not_installed(folder, tmp_path):
     """With word segmentation and without."""
     pytest.importorskip("pyvi", reason='needs pip install "st-vi[vi]"')
