@@ -5,24 +5,17 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import pkgutil
 import re
-import zlib
 
 import pytest
 
 import st_vi
-from tests.docs.conftest import DOCS, PAGES, ROOT, RUN, blocks
+from tests.docs.conftest import DOCS, PAGES, RUN, blocks
+from tests.docs.public import PUBLIC, ROOMS
 
 REFERENCE = "\n".join(page.read_text(encoding="utf-8") for page in sorted((DOCS / "reference").glob("*.md")))
 SHOWN = set(re.findall(r"^::: (\S+)", REFERENCE, re.MULTILINE))
 
-ROOMS = sorted(
-    name
-    for name in (f"st_vi.{module.name}" for module in pkgutil.iter_modules(st_vi.__path__) if module.ispkg)
-    if hasattr(importlib.import_module(name), "__all__")
-)
-PUBLIC = [(room, name) for room in ["st_vi", *ROOMS] for name in importlib.import_module(room).__all__]
 OBJECTS = {f"{room}.{name}": getattr(importlib.import_module(room), name) for room, name in PUBLIC}
 DOCUMENTED = {path: value for path, value in OBJECTS.items() if inspect.isclass(value) or inspect.isfunction(value)}
 
@@ -71,17 +64,3 @@ def test_there_is_an_example(path):
     """In the docstring, where pytest runs it, or on a page."""
     example = re.search(r"^Example:\n\s+>>> ", inspect.getdoc(DOCUMENTED[path]), re.MULTILINE)
     assert example or path.rpartition(".")[2] in used_on_pages(), f"{path} has no example"
-
-
-def test_the_site_shows_every_public_name(tmp_path, monkeypatch):
-    """Built without running the notebooks; `objects.inv` lists what the pages show."""
-    monkeypatch.setenv("ST_VI_DOCS_NOTEBOOKS", "0")
-    pytest.importorskip("mkdocstrings", reason='pip install "st-vi[docs]"')
-    from mkdocs.commands.build import build
-    from mkdocs.config import load_config
-
-    build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=False))
-    entries = zlib.decompress((tmp_path / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode().splitlines()
-    shown = {entry.split()[0] for entry in entries}
-    assert not {f"{room}.{name}" for room, name in PUBLIC if room != "st_vi"} - shown
-    assert all((tmp_path / page).is_file() for page in ("index.html", "start/index.html", "search/search_index.json"))

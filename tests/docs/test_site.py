@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import zlib
 from dataclasses import asdict
 from urllib.parse import urljoin
 
 import pytest
 
 from tests.docs.conftest import ROOT, Site, write_record
+from tests.docs.public import PUBLIC
 from tests.docs.site import FIGURE, Links, Visit, dead_links, opened, visit
 
 NOTEBOOKS = sorted(path.stem[3:].replace("_", "-") for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
@@ -27,6 +29,15 @@ def visits(site, browser) -> dict[str, Visit]:
     record["pages"] = {page: asdict(one) for page, one in seen.items()}
     write_record("site.json", json.dumps(record, indent=1).encode())
     return seen
+
+
+def test_every_public_name_is_shown(site):
+    """`objects.inv` lists what the pages of the reference show."""
+    entries = zlib.decompress((site.folder / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode().splitlines()
+    shown = {entry.split()[0] for entry in entries}
+    assert not {f"{room}.{name}" for room, name in PUBLIC if room != "st_vi"} - shown
+    pages = ("index.html", "start/index.html", "search/search_index.json")
+    assert all((site.folder / page).is_file() for page in pages)
 
 
 def test_no_dead_link_or_anchor(site):
