@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -30,6 +30,9 @@ from st_vi.text import is_blank, is_unicode
 logger = logging.getLogger(__name__)
 
 Template = Literal["plain", "chat"]
+
+AUTO = "<auto>"
+"""The prompt that stands for a prefix chosen by `TaskRouter`. It is no token."""
 
 _MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
 
@@ -62,7 +65,8 @@ class Qwen2VLTransformer(OpenTransformer):
       ``trainable_token_indices``: list the ids of the prefixes there.
     - **Prompts.** ``prompt_name="ocr"`` or ``prompt="<ocr>"`` goes right before the user's text, ``"<ocr> text"``;
       an image without text gets the prefix as its text. (Stock makes it a system message.) No prompt gives the general
-      embedding. `default_prompts` names one prompt for each prefix.
+      embedding. `default_prompts` names one prompt for each prefix. In a model with a `TaskRouter`, ``"<auto>"`` lets
+      it choose the prompt of each input.
     - **Template.** "plain" is the vision tokens followed by the text; "chat" is the model's own template, with the
       input as the user's message.
     - **Repeated images** in a batch go through the vision tower once.
@@ -142,6 +146,7 @@ class Qwen2VLTransformer(OpenTransformer):
         )
         self._set_pixel_budget()
         self._add_prefixes()
+        self.choose_prompts: Callable[[list[Any]], list[str]] | None = None  # set by a `TaskRouter`
         self.distinct_pictures = DistinctPictures(self.model.visual)  # type: ignore[arg-type]
         if "attn_implementation" not in (kwargs.get("model_kwargs") or {}):
             self._prefer_flash_attention()
@@ -162,12 +167,13 @@ class Qwen2VLTransformer(OpenTransformer):
         read = [self._read(number, item) for number, item in enumerate(inputs)]
         if not _is_unicode(prompt):
             raise ValueError(f"the prompt {prompt!r:.100} is no Unicode text: it has half of a surrogate pair")
+        prompts = self._prompts(read, prompt)
         try:
-            return self._checked(read, prompt, kwargs)
+            return self._checked(read, prompts, kwargs)
         except Exception:  # from the formatter, torchvision or the tokenizer
             for number, item in enumerate(read):  # find the input that caused it
                 try:
-                    self._checked([item], prompt, kwargs)
+                    self._checked([item], prompts if isinstance(prompts, str) else prompts[number : number + 1], kwargs)
                 except Exception as error:
                     raise ValueError(f"{_name(number, inputs[number])}: {error or type(error).__name__}") from error
             raise
@@ -186,8 +192,20 @@ class Qwen2VLTransformer(OpenTransformer):
         except Exception as error:  # from files or the web
             raise ValueError(f"{_name(number, item)}: {error or type(error).__name__}") from error
 
-    def _checked(self, inputs: Sequence[Any], prompt: str | None, kwargs: dict[str, Any]) -> dict[str, Any]:
-        features = super().preprocess(inputs, prompt=prompt, **kwargs)
+    def _prompts(self, read: list[Any], prompt: str | None) -> str | list[str]:
+        """One prompt for all inputs, or one for each."""
+        if prompt is None or prompt.strip() != AUTO:
+            return prompt or ""
+        if self.choose_prompts is None:
+            raise ValueError(
+                f"the prompt {AUTO!r} is chosen by a TaskRouter, which this model lacks: add one with "
+                "st_vi.recipes.train_router(model, rows)"
+            )
+        return self.choose_prompts(read)
+
+    def _checked(self, inputs: Sequence[Any], prompts: str | list[str], kwargs: dict[str, Any]) -> dict[str, Any]:
+        # Stock hands the prompt to `_PromptBeforeText` as it is.
+        features = super().preprocess(inputs, prompt=prompts, **kwargs)  # type: ignore[arg-type]
         if not features["attention_mask"].any(dim=1).all():
             raise ValueError("nothing is left of it for the model to read")
         if "pixel_values_videos" in features and not features["pixel_values_videos"].isfinite().all():
@@ -327,9 +345,13 @@ class _PromptBeforeText(InputFormatter):
         )
 
     def prepend_prompt_to_messages(
-        self, messages: list[list[dict[str, Any]]], prompt: str
+        self, messages: list[list[dict[str, Any]]], prompt: str | Sequence[str]
     ) -> list[list[dict[str, Any]]]:
-        return [_with_prompt(self.normalize_messages(conversation), prompt) for conversation in messages]
+        prompts = [prompt] * len(messages) if isinstance(prompt, str) else prompt
+        return [
+            _with_prompt(self.normalize_messages(conversation), own) if own else conversation
+            for conversation, own in zip(messages, prompts, strict=True)
+        ]
 
 
 def _with_prompt(conversation: list[dict[str, Any]], prompt: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from st_vi.recipes.distil import distill_encoder
 from st_vi.recipes.lora import lora_config, merge_lora
+from st_vi.recipes.router import train_router
 from st_vi.recipes.viclsr import build_viclsr, train_viclsr, viclsr_training_arguments
 from st_vi.recipes.vipolyqwen import (
     build_vipolyqwen,
@@ -16,6 +17,7 @@ __all__ = [
     "distill_encoder",
     "lora_config",
     "merge_lora",
+    "train_router",
     "train_viclsr",
     "train_vipolyqwen",
     "viclsr_training_arguments",
