@@ -121,7 +121,9 @@ class TaskRouter(SavedModule):
             raise ValueError("the router is not trained: st_vi.recipes.train_router(model, rows) does it")
         vectors = plain_vectors(model, items, batch_size)
         if vectors.shape[1] != self.embedding_dimension:
-            raise ValueError(f"the router is for vectors of {self.embedding_dimension}, these are of {vectors.shape[1]}")
+            raise ValueError(
+                f"the router is for vectors of {self.embedding_dimension}, these are of {vectors.shape[1]}"
+            )
         chosen = []
         for probabilities in self.probabilities(torch.from_numpy(vectors).to(self.weight.device)).tolist():
             best = max(range(len(self.tasks)), key=probabilities.__getitem__)
