@@ -134,7 +134,7 @@ class TaskRouter(SavedModule):
     def prompts_of(self, model: SentenceTransformer, items: list[Any]) -> list[str]:
         """The prompt for each input of a batch, "" for none."""
         chosen = self.choose(model, items, batch_size=len(items))
-        return [model.prompts[choice.task] if choice.task else "" for choice in chosen]
+        return [(model.prompts[choice.task] or "") if choice.task else "" for choice in chosen]
 
     def on_model_ready(self, model: SentenceTransformer) -> None:  # type: ignore[override]
         """Give the model the prompt "auto".
@@ -144,7 +144,8 @@ class TaskRouter(SavedModule):
         """
         super().on_model_ready(model)
         check_model(model, self.tasks)
-        model[0].choose_prompts = partial(self.prompts_of, model)
+        backbone: Any = model[0]
+        backbone.choose_prompts = partial(self.prompts_of, model)
         model.prompts["auto"] = AUTO
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -160,7 +161,7 @@ def plain_vectors(model: SentenceTransformer, items: list[Any], batch_size: int 
         batch_size=batch_size,
         show_progress_bar=False,
         truncate_dim=sys.maxsize,  # not that of the model
-        device=model.device,  # of this process alone, where stock shares `encode` between several
+        device=str(model.device),  # of this process alone, where stock shares `encode` between several
     )
 
 

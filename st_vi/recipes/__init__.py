@@ -2,6 +2,7 @@
 
 from st_vi.recipes.distil import distill_encoder
 from st_vi.recipes.lora import lora_config, merge_lora
+from st_vi.recipes.merging import merge_models, search_merge
 from st_vi.recipes.router import train_router
 from st_vi.recipes.viclsr import build_viclsr, train_viclsr, viclsr_training_arguments
 from st_vi.recipes.vipolyqwen import (
@@ -17,6 +18,8 @@ __all__ = [
     "distill_encoder",
     "lora_config",
     "merge_lora",
+    "merge_models",
+    "search_merge",
     "train_router",
     "train_viclsr",
     "train_vipolyqwen",
