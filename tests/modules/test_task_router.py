@@ -43,7 +43,7 @@ def test_the_fit_is_where_the_gradient_is_zero(tasks):
     by_hand = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(router.probabilities(torch.from_numpy(vectors)).numpy(), by_hand, rtol=1e-9)
     best = [tasks[number] for number in by_hand.argmax(axis=1)]
-    assert np.mean([one == two for one, two in zip(best, names, strict=True)]) > 0.8
+    assert np.mean([one == two for one, two in zip(best, names, strict=True)]) > 0.7
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def with_rank(model):
     [
         (lambda base: other(base, pooling="mean"), "Module '1' has a different configuration in model 1"),
         (lambda base: other(base, head=False), "Model 1 has a different module structure"),
-        (lambda base: with_words(other(base)), "Tokenizer vocabulary or special tokens differ in model 1, module '0'"),
+        (lambda base: with_words(other(base)), "Tokenizer vocabulary or special tokens differ in model 1"),
         (
             lambda base: other(base, prompts={"ocr": "<ocr> "}),
             r"the prompts \['ocr'\] of model 1 are not those of model 0",
