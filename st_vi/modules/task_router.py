@@ -76,13 +76,13 @@ class TaskRouter(SavedModule):
         self.register_buffer("weight", torch.zeros(len(tasks), embedding_dimension))
         self.register_buffer("bias", torch.zeros(len(tasks)))
 
-    def fit(self, vectors: np.ndarray, tasks: Sequence[str], inverse_penalty: float = 100.0) -> None:
+    def fit(self, vectors: np.ndarray, tasks: Sequence[str], inverse_penalty: float = 10.0) -> None:
         """Fit the layer with scikit-learn's `LogisticRegression`.
 
         Args:
             vectors: Embeddings without a prefix, (N, D).
             tasks: N names, every task of the router at least once.
-            inverse_penalty: ``C`` of scikit-learn. Its default of 1 leaves unit vectors with flat probabilities.
+            inverse_penalty: ``C`` of scikit-learn, whose default of 1 gives unit vectors flat probabilities.
 
         Raises:
             ValueError: A task of the router has no vector, or there is one of another task.
@@ -145,7 +145,9 @@ class TaskRouter(SavedModule):
         super().on_model_ready(model)
         check_model(model, self.tasks)
         backbone: Any = model[0]
-        backbone.choose_prompts = partial(self.prompts_of, model)
+        # A model of the same modules but another pooling asks the first model: the router knows its vectors.
+        if getattr(backbone.choose_prompts, "func", None) != self.prompts_of:
+            backbone.choose_prompts = partial(self.prompts_of, model)
         model.prompts["auto"] = AUTO
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

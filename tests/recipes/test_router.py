@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from st_vi import build_vipolyqwen, load
 from st_vi.encoding import encode_by_tokens
+from st_vi.inspection.flips import repooled
 from st_vi.modules import TaskRouter
 from st_vi.recipes import train_router
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
@@ -42,7 +43,7 @@ def model(tmp_path_factory):
     """With a router that knows `INPUTS`."""
     path = save_tiny_qwen2_vl(tmp_path_factory.mktemp("tiny-qwen2-vl"))
     model = build_vipolyqwen(path, embedding_dimension=24, max_pixels=56 * 56).to("cpu")
-    train_router(model, ROWS)
+    train_router(model, ROWS * 10)
     return model
 
 
@@ -109,6 +110,13 @@ def test_a_new_router_takes_the_place_of_the_old_one(model):
     assert [type(module).__name__ for module in other].count("TaskRouter") == 1 and other[-1] is router
     assert router.tasks == ["text_pair", "vqa_single"]
     np.testing.assert_allclose(other.encode(INPUTS[0], prompt_name="auto"), by_hand(model, TRUE)[0], atol=1e-6)
+
+
+def test_a_model_that_shares_the_modules_leaves_the_choice_as_it_is(model):
+    mean = repooled(model, "mean")
+    assert [type(module).__name__ for module in mean][1::3] == ["Pooling", "TaskRouter"]
+    np.testing.assert_allclose(model.encode(INPUTS, prompt_name="auto"), by_hand(model, TRUE), atol=1e-6)
+    np.testing.assert_allclose(mean.encode(INPUTS, prompt_name="auto"), by_hand(mean, TRUE), atol=1e-6)
 
 
 def test_what_cannot_be_is_one_plain_line(model, tiny_model):
