@@ -110,6 +110,14 @@ def test_search_finds_vietnamese_with_and_without_diacritics(query, site, browse
     assert not wrong
 
 
+@pytest.mark.parametrize(("query", "page"), [("atention poling", "pooling-decides-rankings"), ("temprature", "train/")])
+def test_search_forgives_one_wrong_letter_a_word(query, page, site, browser):
+    with opened(browser, site.root, site.root, []) as shown:
+        shown.locator("[data-md-component=search-query]").click()
+        shown.keyboard.type(query, delay=20)
+        shown.locator(f".md-search-result__item a[href*='{page}']").first.wait_for(timeout=120_000)
+
+
 @pytest.mark.parametrize("name", ["front page", "reference", "notebook"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1300, 375])
