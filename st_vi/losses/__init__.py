@@ -1,9 +1,32 @@
 """Losses for the stock `SentenceTransformerTrainer`, built from the terms in `st_vi.terms`."""
 
+from st_vi.losses.balance import (
+    Balance,
+    DynamicWeightAverage,
+    EqualGradientNorm,
+    GradNorm,
+    PCGrad,
+    UncertaintyWeighting,
+)
+from st_vi.losses.balance_keeper import BalanceKeeper
 from st_vi.losses.cached import CachedDLELoss, CachedSupConNLILoss
 from st_vi.losses.dle import DLELoss
 from st_vi.losses.monitor import DLEMonitor
 from st_vi.losses.supcon_nli import SupConNLILoss
 from st_vi.losses.warm_up import InfoNCEWarmUp
 
-__all__ = ["CachedDLELoss", "CachedSupConNLILoss", "DLELoss", "DLEMonitor", "InfoNCEWarmUp", "SupConNLILoss"]
+__all__ = [
+    "Balance",
+    "BalanceKeeper",
+    "CachedDLELoss",
+    "CachedSupConNLILoss",
+    "DLELoss",
+    "DLEMonitor",
+    "DynamicWeightAverage",
+    "EqualGradientNorm",
+    "GradNorm",
+    "InfoNCEWarmUp",
+    "PCGrad",
+    "SupConNLILoss",
+    "UncertaintyWeighting",
+]

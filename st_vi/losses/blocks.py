@@ -16,7 +16,7 @@ from st_vi.terms import PairBatch, Term
 logger = logging.get_logger(__name__)
 Observer = Callable[[str, Term, PairBatch, Tensor], None]
 MAX_MATRIX_BYTES = 2**24
-_VECTORS = ("anchors", "positives", "negatives", "more_positives")
+VECTORS = ("anchors", "positives", "negatives", "more_positives")
 
 
 def term_sums(
@@ -55,7 +55,7 @@ def term_sums(
     """
     if max_matrix_bytes is None:
         return _sums(terms, pairs, row_weights, observer)
-    vectors = {name: value for name in _VECTORS if (value := getattr(pairs, name)) is not None}
+    vectors = {name: value for name in VECTORS if (value := getattr(pairs, name)) is not None}
     train = torch.is_grad_enabled() and any(value.requires_grad for value in vectors.values())
     # At least fp32, in which the gradients of the blocks add up.
     leaves = {
@@ -135,13 +135,13 @@ class SummedGradient(torch.autograd.Function):
         # An error instead of wrong gradients: those of single values are not kept.
         if not (gradient == gradient[0]).all():
             raise ValueError(
-                "a cached loss has only the gradient of the sum of its components. To weight them, set the weights of "
-                f"the terms in `tasks`; backward got the gradients {gradient.tolist()}"
+                "a cached or balanced loss has only the gradient of the sum of its components. To weight them, set the "
+                f"weights of the terms in `tasks`; backward got the gradients {gradient.tolist()}"
             )
         # Kept for one backward pass only, as they are as large as the inputs.
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
-            raise RuntimeError("a cached loss can be backpropagated only once: call it again")
+            raise RuntimeError("a cached or balanced loss can be backpropagated only once: call it again")
         scale, results = gradient[0], []
         for value, (shape, dtype, device) in zip(gradients, ctx.like, strict=True):
             if value is None:

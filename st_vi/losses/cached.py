@@ -8,6 +8,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from st_vi.losses.balance import Balance, BalanceName
 from st_vi.losses.blocks import MAX_MATRIX_BYTES, SummedGradient
 from st_vi.losses.dle import DLELoss, Negatives
 from st_vi.losses.grad_cache import GradCache
@@ -137,6 +138,7 @@ class CachedDLELoss(GradCache, DLELoss):
         mini_batch_num_tokens: int | None = None,
         show_progress_bar: bool = False,
         max_matrix_bytes: int | None = MAX_MATRIX_BYTES,
+        balance: Balance | BalanceName | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -146,12 +148,28 @@ class CachedDLELoss(GradCache, DLELoss):
             gather_across_devices=gather_across_devices,
             embed_once=embed_once,
             num_positives=num_positives,
+            balance=balance,
         )
         self._set_mini_batches(mini_batch_size, mini_batch_num_tokens, show_progress_bar, max_matrix_bytes)
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
         """Embed the columns and return the components of the loss; the backward pass of their sum embeds again."""
         names = [name for task in self.tasks for name in task.components]
+        before = self._evaluations
         total, values = self._cached(sentence_features, labels)
         components = SummedGradient.apply(values, [torch.ones_like(total)], total)
+        if (penalty := self._penalty(self._evaluations - before)) is not None:
+            components = components + (penalty - penalty.detach()).to(components)
         return dict(zip(names, components.unbind(), strict=True))
+
+    def _penalty(self, evaluations: int) -> Tensor | None:
+        """What the parameters of the strategy get their gradient from; its values are in the components."""
+        if self.balance is None or self._measured is None or not evaluations:
+            return None
+        penalty = self.balance.penalty(self._measured)
+        if penalty is not None and evaluations > 1:
+            raise ValueError(
+                f"{type(self.balance).__name__} cannot train in MatryoshkaLoss, which evaluates a batch once for each "
+                "dimension: use a strategy without parameters"
+            )
+        return penalty

@@ -10,6 +10,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
+from st_vi.losses.balance import Balance, BalanceName, balance_of
+from st_vi.losses.balance.base import Measured
+from st_vi.losses.balance.weighted import Batch, weighted_components
 from st_vi.losses.blocks import Observer, term_sums
 from st_vi.losses.content import content_ids
 from st_vi.losses.embed import check_columns, embed_distinct, gather_columns
@@ -30,7 +33,8 @@ class DLELoss(Settings, nn.Module):
 
     Source: viPolyQwen, Section "Dynamic Loss Equilibrium". The paper writes losses per row, but InfoNCE and ranking
     need a batch: here each task is its own batch (`negatives="task"`), or the rows of all tasks are candidates
-    (`negatives="batch"`). As in the paper, the weights are constants. Gradient accumulation adds no negatives.
+    (`negatives="batch"`). As in the paper, the weights are constants, unless there is a `balance`. Gradient
+    accumulation adds no negatives.
 
     Args:
         model: The model to train.
@@ -43,6 +47,8 @@ class DLELoss(Settings, nn.Module):
             values and gradients. False embeds column by column, as in stock.
         num_positives: Number of columns after the anchor that are positives or further views of it; the rest are hard
             negatives.
+        balance: A strategy with a further weight for each term of each task, such as `GradNorm`, or its name; None for
+            the constants. See `Balance` for what it balances, and `BalanceKeeper` for training.
 
     Inputs: Columns anchor, `num_positives` positives, and n ≥ 0 hard negatives: k candidates per row. Labels (B, 2):
     the index of the task, and a score in [0, 1] or NaN; or (B, 2 + k), with a teacher's score of each candidate; or (B,
@@ -78,6 +84,7 @@ class DLELoss(Settings, nn.Module):
         gather_across_devices: bool = False,
         embed_once: bool = True,
         num_positives: int = 1,
+        balance: Balance | BalanceName | None = None,
     ) -> None:
         super().__init__()
         if num_positives < 1:
@@ -95,6 +102,11 @@ class DLELoss(Settings, nn.Module):
         self.embed_once = embed_once
         self.num_positives = num_positives
         self.observer: Observer | None = None
+        self.balance = balance_of(balance)
+        self._measured: Measured | None = None  # in the last evaluation of a balanced loss
+        self._evaluations = 0  # of them
+        if self.balance is not None:
+            self.balance.bind([name for task in self.tasks for name in task.components])
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
         """Embed the columns and return the components of the loss."""
@@ -131,8 +143,11 @@ class DLELoss(Settings, nn.Module):
             (*embeddings, labels), own = gather_columns([*embeddings, labels])
             ids = ids and gather_columns(ids)[0]
 
+        batches = self._batches(embeddings, labels, ids, own)
+        if self.balance is not None and torch.is_grad_enabled():
+            return self._balanced(self.balance, embeddings, labels, rows, batches, zero)
         loss: dict[str, Tensor] = {}
-        for task, pairs in zip(self.tasks, self._batches(embeddings, labels, ids, own), strict=True):
+        for task, pairs in zip(self.tasks, batches, strict=True):
             components = task.components
             if pairs is None:
                 loss |= dict.fromkeys(components, zero)
@@ -141,6 +156,32 @@ class DLELoss(Settings, nn.Module):
             sums = term_sums(components, pairs, weights, self.max_matrix_bytes, self.observer)
             loss |= {name: zero + value for name, value in zip(components, sums, strict=True)}
         return loss
+
+    def _balanced(
+        self,
+        balance: Balance,
+        embeddings: Sequence[Tensor],
+        labels: Tensor,
+        rows: int,
+        batches: Iterable[PairBatch | None],
+        zero: Tensor,
+    ) -> dict[str, Tensor]:
+        task_of, by_task = labels[:, 0], self.negatives == "task"
+        members = [int((task_of == index).sum()) if by_task else len(task_of) for index in range(len(self.tasks))]
+        batch = Batch(
+            tasks=self.tasks,
+            pairs=batches,
+            rows=rows,
+            sizes=[count * embeddings[0].shape[1] * len(embeddings) for count in members],
+            same_rows=not by_task,
+            gathered=self.gather_across_devices,
+            like=labels,
+        )
+        values, measured = weighted_components(balance, batch, self.max_matrix_bytes, self.observer)
+        self._measured, self._evaluations = measured, self._evaluations + 1
+        if (penalty := balance.penalty(measured)) is not None:
+            values = values + penalty.to(values)
+        return {name: zero + value for name, value in zip(balance.components, values, strict=True)}
 
     def _check_labels(self, labels: Tensor | None, rows: int, columns: int) -> None:
         scored = 1 + columns
@@ -201,4 +242,4 @@ class DLELoss(Settings, nn.Module):
             "gather_across_devices": self.gather_across_devices,
             "embed_once": self.embed_once,
             "num_positives": self.num_positives,
-        }
+        } | ({} if self.balance is None else {"balance": repr(self.balance)})

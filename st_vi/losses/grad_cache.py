@@ -124,7 +124,8 @@ class GradCache:
         if isinstance(values, dict):
             values = torch.stack(list(values.values()))
         if with_backward:
-            values.sum().backward()
+            # To the embeddings only: the parameters of a balanced loss get their gradient in the caller's backward.
+            values.sum().backward(inputs=embeddings)
             values = values.detach()
             _pass_on(embeddings, reps, order)
         return values

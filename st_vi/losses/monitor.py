@@ -22,7 +22,8 @@ class DLEMonitor(TrainerCallback):
     pairs equally similar, which is the margin.
 
     Adds to each entry of the training log: ``dle/{component}``, and for ranking terms ``dle/{component}_in_order``
-    and ``dle/{component}_constant``. With several devices, only the rows of the first one are used.
+    and ``dle/{component}_constant``. If the loss has a `balance`, also ``dle/{component}_weight``, the mean weight of
+    the component in the batches that had rows of it. With several devices, only the rows of the first one are used.
 
     Args:
         *losses: The losses of the trainer, such as the values of ``loss={name: …}``.
@@ -62,6 +63,9 @@ class DLEMonitor(TrainerCallback):
         """Add the means since the last training log, and reset them."""
         if not logs or "loss" not in logs:  # an evaluation, or the end of training
             return
+        for loss in self._losses:
+            for name, (total, count) in (loss.balance.take_log() if loss.balance else {}).items():
+                self._add(f"{name}_weight", total, count)
         figures = {f"dle/{name}": float(total / count) for name, (total, count) in self._totals.items() if count}
         figures |= {f"dle/{name}_constant": margin for name, margin in self._constants.items()}
         logs |= figures
