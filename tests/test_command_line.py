@@ -128,8 +128,9 @@ def test_train_and_evaluate_vipolyqwen(tmp_path, quiet):
     (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
     options = ("--base", base, "--train", tmp_path / "rows.jsonl", "--output", tmp_path / "model", "--epochs", 1)
     more = ("--embedding-dimension", 16, "--batch-size", 4, "--accumulation", 1, "--max-pixels", 56 * 56)
-    result = st_vi("train", "vipolyqwen", *options, *more)
+    result = st_vi("train", "vipolyqwen", *options, *more, "--balance", "grad_norm")
     assert result.exit_code == 0, result.output
+    assert "GradNorm(alpha=1.5)" in (tmp_path / "model" / "training_run.json").read_text(encoding="utf-8")
     assert result.stdout.split()[:4] == ["text_pair", "4", "ocr", "4"]
     quiet(result, "100%")
 

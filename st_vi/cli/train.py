@@ -136,6 +136,10 @@ def vipolyqwen(
     lora: Annotated[bool, typer.Option("--lora", help="train an adapter (PEFT) instead of the whole backbone")] = False,
     lora_rank: Annotated[int, typer.Option(min=1, help="rank for --lora; try --learning-rate 2e-4")] = 16,
     prefix_dropout: Annotated[float, typer.Option(min=0, max=1, help="share of rows without a prefix")] = 0.0,
+    balance: Annotated[
+        Literal["uncertainty", "grad_norm", "dynamic_weight_average", "equal_gradient_norm", "pc_grad"] | None,
+        typer.Option(help="weight the loss terms by a strategy instead of constants"),
+    ] = None,
     skip_bad_images: Annotated[bool, typer.Option(help="skip rows whose image cannot be read")] = False,
     epochs: Epochs = 3,
     max_steps: MaxSteps = None,
@@ -189,6 +193,7 @@ def vipolyqwen(
             output,
             evaluator=evaluator,
             prefix_dropout=prefix_dropout,
+            balance=balance,
             resume=resume,
             overwrite=overwrite,
             num_train_epochs=epochs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch.optim import Optimizer
@@ -52,8 +53,7 @@ class BalanceKeeper(TrainerCallback, ExportableState):
                 "BalanceKeeper has no balanced loss: pass it the losses of the trainer, and leave "
                 "restore_callback_states_from_checkpoint off, which creates an empty one"
             )
-        for balance in self._balances:
-            _own_groups(balance, args, kwargs["optimizer"])
+        _own_groups(self._balances, args, kwargs["optimizer"])
         if state.global_step:
             self._restore(state)
         for balance in self._balances:
@@ -95,25 +95,22 @@ class BalanceKeeper(TrainerCallback, ExportableState):
             balance.restore(one)
 
 
-def _own_groups(balance: Balance, args: TrainingArguments, optimizer: Optimizer) -> None:
-    """Switch weight decay off for the parameters of a strategy, and check that nothing else is in their groups."""
-    own = {id(parameter): name for name, parameter in balance.named_parameters()}
-    if not own:
-        return
-    strategy = type(balance).__name__
-    if args.deepspeed or args.fsdp:
-        raise ValueError(
-            f"{strategy} has parameters of its own, which DeepSpeed and FSDP do not train: use a strategy without "
-            "parameters, or DDP"
-        )
+def _own_groups(balances: Sequence[Balance], args: TrainingArguments, optimizer: Optimizer) -> None:
+    """Switch weight decay off for the parameters of strategies, and check that nothing else is in their groups."""
+    own = {id(p): (type(b).__name__, name) for b in balances for name, p in b.named_parameters()}
+    missing = dict(own)
     for group in optimizer.param_groups:
-        mine = [own.pop(id(parameter)) for parameter in group["params"] if id(parameter) in own]
+        mine = [missing.pop(id(p)) for p in group["params"] if id(p) in own]
         if mine and len(mine) < len(group["params"]):
+            strategy, name = mine[0]
             raise ValueError(
                 f"{strategy} needs a learning rate of its own, as that of the model would hardly move its parameters: "
-                f"learning_rate_mapping={{{mine[0]!r}: 0.025}}"
+                f"learning_rate_mapping={{{name!r}: 0.025}}"
             )
         if mine:
             group["weight_decay"] = 0.0
-    if own:
-        raise ValueError(f"{strategy} is not in the optimizer: {', '.join(own.values())} would never be trained")
+    for strategy, name in own.values() if args.deepspeed or args.fsdp else missing.values():
+        raise ValueError(
+            f"{strategy} cannot be trained here: its {name} must be in the optimizer, and DeepSpeed and FSDP leave out "
+            "what is not in the model. Use a strategy without parameters"
+        )

@@ -134,11 +134,11 @@ class CachedDLELoss(GradCache, DLELoss):
         gather_across_devices: bool = False,
         embed_once: bool = True,
         num_positives: int = 1,
+        balance: Balance | BalanceName | None = None,
         mini_batch_size: int = 32,
         mini_batch_num_tokens: int | None = None,
         show_progress_bar: bool = False,
         max_matrix_bytes: int | None = MAX_MATRIX_BYTES,
-        balance: Balance | BalanceName | None = None,
     ) -> None:
         super().__init__(
             model,

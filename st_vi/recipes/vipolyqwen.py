@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,8 @@ from st_vi.data.collator import PrefixSide, ScoreCollator
 from st_vi.data.row_values import score_of
 from st_vi.data.task_rows import ModelInputs, undecoded
 from st_vi.evaluation import TaskRetrievalEvaluator
-from st_vi.losses import CachedDLELoss, DLELoss, DLEMonitor, InfoNCEWarmUp
+from st_vi.losses import Balance, BalanceKeeper, CachedDLELoss, DLELoss, DLEMonitor, InfoNCEWarmUp
+from st_vi.losses.balance import BalanceName
 from st_vi.losses.own_model import own_losses
 from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer
 from st_vi.modules.model_card import TAGS, ModelCard
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 PoolingName = Literal["attention", "mean", "lasttoken"]
 HeadName = Literal["mlp", "linear"]
+_RATES = {r"visual\.": 2e-6}
 
 
 def build_vipolyqwen(
@@ -133,7 +136,7 @@ def vipolyqwen_training_arguments(output_dir: str | Path, **arguments: Any) -> S
         "per_device_train_batch_size": 12,
         "gradient_accumulation_steps": 10,
         "learning_rate": 2e-5,
-        "learning_rate_mapping": {r"visual\.": 2e-6},
+        "learning_rate_mapping": dict(_RATES),
         "lr_scheduler_type": "cosine",
         "weight_decay": 0.01,
         "max_grad_norm": 1.0,
@@ -155,6 +158,7 @@ def train_vipolyqwen(
     resume: bool = False,
     overwrite: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
+    balance: Balance | BalanceName | None = None,
     **arguments: Any,
 ) -> SentenceTransformerTrainer:
     """Train `model` in place on rows of mixed tasks with the stock trainer, and save it in `output_dir`.
@@ -182,6 +186,9 @@ def train_vipolyqwen(
             the same; only settings without effect on the weights, such as logging, may change.
         overwrite: Replace the model and the checkpoints of an earlier run in `output_dir`.
         callbacks: Callbacks for the trainer, in addition to a `DLEMonitor`.
+        balance: How the loss terms are weighted, such as "grad_norm" or an object of `st_vi.losses.GradNorm`; None for
+            the constants of the paper. A loss of your own has its own `balance`. Parameters of a strategy are trained
+            with a learning rate of 0.025, unless `learning_rate_mapping` has a pattern for them.
         **arguments: As for `vipolyqwen_training_arguments`.
 
     Returns:
@@ -189,10 +196,13 @@ def train_vipolyqwen(
 
     Raises:
         ValueError: Before the first step: a row is invalid (`check_task_rows`), the loss or a term lacks a column, or
-            `model` cannot process the images of a row, or `lazy_images` has another loss than a `CachedDLELoss`.
+            `model` cannot process the images of a row, `lazy_images` has another loss than a `CachedDLELoss`, or
+            `balance` is given together with a `loss`.
     """
     rows = as_train_rows(train_dataset)
-    loss = loss or DLELoss(model, num_positives=num_positives(rows) or 1)
+    if loss and balance:
+        raise ValueError(f"balance={balance!r} is for the default loss: pass it to your own, DLELoss(model, balance=…)")
+    loss = loss or DLELoss(model, num_positives=num_positives(rows) or 1, balance=balance)
     own = own_losses(loss, DLELoss)
     if lazy_images and not (own and all(isinstance(part, CachedDLELoss) for part in own)):
         raise ValueError("lazy_images=True needs loss=CachedDLELoss(model, …)")
@@ -203,6 +213,8 @@ def train_vipolyqwen(
     if info_nce_warm_up and not own:
         raise ValueError("info_nce_warm_up needs a DLELoss")
     warm_up = [InfoNCEWarmUp(part, info_nce_warm_up) for part in own] if info_nce_warm_up else []
+    balances = [part.balance for part in own if part.balance is not None]
+    arguments = _with_rates(balances, arguments)
     collator = partial(MixedTaskCollator, lazy_images=lazy_images) if own else ScoreCollator
     return train(
         model,
@@ -215,13 +227,25 @@ def train_vipolyqwen(
         data_collator=collator(model.preprocess, tasks=tasks, prefix_side=prefix_side, prefix_dropout=prefix_dropout),
         resume=resume,
         overwrite=overwrite,
-        callbacks=[DLEMonitor(*own), *warm_up, *callbacks],
+        callbacks=[DLEMonitor(*own), *([BalanceKeeper(*own)] if balances else []), *warm_up, *callbacks],
         settings={
             "prefix_side": prefix_side,
             "prefix_dropout": prefix_dropout,
             "info_nce_warm_up": info_nce_warm_up,
         },
     )
+
+
+def _with_rates(balances: Sequence[Balance], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with a learning rate for the parameters of each strategy that have none."""
+    rates = arguments.get("learning_rate_mapping", _RATES)
+    if not isinstance(rates, dict):  # JSON, as stock also takes it
+        return arguments
+    for balance in balances:
+        for name, _ in balance.named_parameters():
+            if not any(re.search(pattern, f"balance.{name}") for pattern in rates):
+                rates = rates | {rf"balance\.{name}$": 0.025}
+    return arguments if rates is _RATES else arguments | {"learning_rate_mapping": rates}
 
 
 def vipolyqwen_evaluator(rows: TrainRows, **settings: Any) -> TaskRetrievalEvaluator:

@@ -8,6 +8,8 @@ import torch.distributed as dist
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from st_vi import VIPOLYQWEN_TASKS, DLELoss, SupConNLILoss, Task
+from st_vi.losses import DynamicWeightAverage
+from st_vi.losses.balance import BALANCES
 from st_vi.terms import CosineAlignment, InfoNCE, PairwiseRank, ScoreMSE, Term, pairs
 from tests.helpers.columns import LABELS, NAN
 from tests.helpers.processes import on_two
@@ -190,6 +192,33 @@ def test_scores_are_asked_for_where_they_are_needed():
     assert {type(term) for term in VIPOLYQWEN_TASKS[0].terms} == {InfoNCE, ScoreMSE, PairwiseRank}
 
 
+BALANCED = LABELS[:10].clone()
+BALANCED[3, 0] = 3  # a task that only the first process has rows of, and one that only the second has
+
+
+def balanced_steps(columns, labels, gather):
+    """For each strategy: the gradients of some steps, and the state after them."""
+    found = {}
+    for name in BALANCES:
+        strategy = DynamicWeightAverage(every=1) if name == "dynamic_weight_average" else name
+        negatives = "batch" if name == "pc_grad" else "task"
+        loss = DLELoss(None, negatives=negatives, gather_across_devices=gather, balance=strategy).double()
+        loss.balance.start()
+        gradients = []
+        for step in range(3 if loss.balance.state_dict() else 1):
+            torch.manual_seed(step)
+            own = [(column + step * columns[1]).detach().requires_grad_() for column in columns]
+            loss.zero_grad()
+            sum(loss.compute_loss_from_embeddings(own, labels).values()).backward()
+            gradients.append([column.grad for column in own])
+            with torch.no_grad():
+                for parameter in loss.parameters():
+                    parameter -= 0.3 * parameter.grad
+            loss.balance.step()
+        found[name] = gradients, loss.balance.state()["values"]
+    return found
+
+
 def run_rank(rank, folder, vectors):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     rows = slice(5 * rank, 5 * rank + 5)
@@ -198,6 +227,10 @@ def run_rank(rank, folder, vectors):
     sum(components.values()).backward()
     result = {name: value.item() for name, value in components.items()}, [v.grad for v in own]
     torch.save(result, f"{folder}/rank{rank}")
+    torch.save(balanced_steps([v[rows] for v in vectors], BALANCED[rows], True), f"{folder}/balanced{rank}")
+    loss = DLELoss(None, balance="equal_gradient_norm")
+    loss.compute_loss_from_embeddings(own, BALANCED[rows])
+    torch.save([float(total) for total, _ in loss.balance.take_log().values()], f"{folder}/weights{rank}")
     dist.destroy_process_group()
 
 
@@ -211,3 +244,26 @@ def test_two_processes_equal_one_with_the_joint_batch(vectors, tmp_path):
         assert (first[name] + second[name]) / 2 == pytest.approx(value.item(), rel=1e-9), name
     for own, other, whole in zip(first_grads, second_grads, joint, strict=True):
         torch.testing.assert_close(torch.cat([own, other]) / 2, whole.grad)
+
+    first, second = (torch.load(tmp_path / f"balanced{rank}") for rank in (0, 1))
+    for case, (gradients, state) in balanced_steps([v.detach()[:10] for v in vectors], BALANCED, False).items():
+        for step, expected in enumerate(gradients):
+            for own, other, whole in zip(first[case][0][step], second[case][0][step], expected, strict=True):
+                torch.testing.assert_close(torch.cat([own, other]) / 2, whole, msg=lambda m, case=case: f"{case}: {m}")
+        for values in (first[case][1], second[case][1]):
+            for name, expected in state.items():
+                assert values[name] == pytest.approx(expected, rel=1e-9), (case, name)
+        assert first[case][1] == second[case][1]
+
+    # Without gathering: norms of the gradients of both processes together.
+    norms = 0
+    for rows in (slice(0, 5), slice(5, 10)):
+        own = [v.detach()[rows].requires_grad_() for v in vectors]
+        parts = DLELoss(None).compute_loss_from_embeddings(own, BALANCED[rows]).values()
+        grads = [torch.cat(torch.autograd.grad(part, own, retain_graph=True)) for part in parts]
+        norms = norms + torch.stack([grad.square().sum() for grad in grads])
+    norms = norms.sqrt()
+    expected = torch.where(norms > 0, norms.sum() / (norms > 0).sum() / norms, 1.0)
+    present = [any(BALANCED[:10, 0] == number) for number, task in enumerate(VIPOLYQWEN_TASKS) for _ in task.terms]
+    for rank in (0, 1):
+        assert torch.load(tmp_path / f"weights{rank}") == pytest.approx((expected * torch.tensor(present)).tolist())

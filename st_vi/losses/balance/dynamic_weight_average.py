@@ -14,7 +14,9 @@ class DynamicWeightAverage(Balance):
     """Weights each term by how little its loss has fallen from one window of steps to the next.
 
         r_k = L_k(t − 1) / L_k(t − 2)
-        λ_k = K · e^{r_k/T} / Σ_j e^{r_j/T}        for K terms
+        λ_k = K · e^{r_k/T} / Σ_j e^{r_j/T}
+
+    K is the number of components.
 
     Source: Liu, Johns and Davison 2019 (arXiv 1803.10704), with their T = 2. Their L_k(t) is the mean loss of an epoch;
     here it is the mean over the rows of `every` optimizer steps, as the few epochs of fine-tuning would leave the

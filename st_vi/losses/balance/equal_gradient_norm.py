@@ -11,11 +11,12 @@ from st_vi.losses.balance.base import Balance
 class EqualGradientNorm(Balance):
     """Scales the gradient of each term at the embeddings to the mean norm of all of them, in every batch.
 
-        λ_k = mean_j ‖g_j‖₂ / ‖g_k‖₂        g_k: gradient of c_k at the embeddings
+        λ_k = mean_j(‖g_j‖) / ‖g_k‖
 
-    The mean is over the terms with a gradient; one without has nothing to scale. Neither the constant weights of the
-    terms nor the numbers of rows of the tasks matter then: a task with two rows in the batch moves the embeddings as
-    much as one with two hundred, and a term that is nearly solved as much as one that is not.
+    g_k is the gradient of c_k at the embeddings. The mean is over the terms with a gradient; one without has nothing to
+    scale. Neither the constant weights of the terms nor the numbers of rows of the tasks matter then: a task with two
+    rows in the batch moves the embeddings as much as one with two hundred, and a term that is nearly solved as much as
+    one that is not.
 
     Source: the aim of `GradNorm` with α = 0 (Chen et al. 2018, arXiv 1711.02257), reached in each batch instead of
     learned; this form is original. It has no state.

@@ -15,11 +15,14 @@ _LEAST_WEIGHT = 0.01
 class GradNorm(Balance):
     """Learns weights with which the gradients of all terms have similar norms, and larger ones where learning is slow.
 
-        G_k = ‖λ_k g_k‖₂                            g_k: gradient of c_k at the embeddings
-        r_k = (L_k / L_k(0)) / mean_j (L_j / L_j(0))      how far term k is behind the others
-        L_grad = Σ_k |G_k − mean_j(G_j) · r_k^α|        a loss for λ only; its target is a constant
+        G_k = ‖λ_k g_k‖
+        q_k = L_k / L_k(0)
+        r_k = q_k / mean_j(q_j)
+        L_grad = Σ_k |G_k − mean_j(G_j) · r_k^{α}|
 
-    After each optimizer step, the λ_k are scaled so that they sum up to their number K.
+    g_k is the gradient of c_k at the embeddings, and r_k how far term k is behind the others. L_grad is a loss for the
+    λ_k alone, whose target mean(G) · r^α counts as a constant. After each optimizer step, the λ_k are scaled so that
+    they sum up to their number K.
 
     Source: Chen et al. 2018 (arXiv 1711.02257), Section 3. They take the gradient at the last shared weights; here it
     is the gradient at the embeddings. L_k(0) is the loss in the first batch that has rows of the term and a loss above

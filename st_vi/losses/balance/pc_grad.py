@@ -12,12 +12,13 @@ from st_vi.losses.balance.processes import of_first_process
 class PCGrad(Balance):
     """Projects the gradients of conflicting terms onto the normal plane of each other, in every batch.
 
-        for each term i:        p_i = g_i, and then for each other term j, in random order:
-            if p_i · g_j < 0:   p_i ← p_i − (p_i · g_j) / ‖g_j‖² g_j
-        the gradient at the embeddings is Σ_i p_i
+    g_i is the gradient of c_i at the embeddings. For each i, p_i starts as g_i and meets the g_j of all other terms, in
+    random order. If p_i · g_j < 0, it loses what opposes g_j:
 
-    Each p_i is a sum of the g_j, whose factors depend on their scalar products only. So Σ_i p_i = Σ_k λ_k g_k, with
-    λ_k ≥ 1, which is what is computed and logged.
+        p_i ← p_i − (p_i · g_j) / ‖g_j‖² · g_j
+
+    The gradient at the embeddings is Σ_i p_i. Each p_i is a sum of gradients, with factors that depend on their scalar
+    products only. So Σ_i p_i = Σ_k λ_k g_k, with λ_k ≥ 1, which is what is computed and logged.
 
     Source: Yu et al. 2020 (arXiv 2001.06782), Algorithm 1. They project the gradients of all weights, here it is the
     gradients at the embeddings. With ``negatives="task"``, two tasks have no row in common, so that only terms of the

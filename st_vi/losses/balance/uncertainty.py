@@ -11,9 +11,10 @@ from st_vi.losses.balance.base import Balance, Measured
 class UncertaintyWeighting(Balance):
     """Divides each term by a variance σ_k² that is learned with the model.
 
-        L = Σ_k c_k / σ_k² + n_k/B · log σ_k        s_k = log σ_k², so that λ_k = e^{−s_k} and log σ_k = s_k / 2
+        L = Σ_k (e^{−s_k} · c_k + n_k/B · s_k/2)
 
-    n_k/B is the share of the rows with the term in the batch: the loss of each such row is L_{k,i} / σ_k² + log σ_k.
+    s_k = log σ_k², so λ_k = 1/σ_k² and s_k/2 = log σ_k. n_k/B is the share of the rows with the term in the batch: each
+    of them adds log σ_k once.
 
     Source: Kendall, Gal and Cipolla 2018 (arXiv 1705.07115), the loss for classification, with log variances as they
     advise. Their factor 1/2 for squared errors is a constant, so it belongs to the weight of the term. Training begins
