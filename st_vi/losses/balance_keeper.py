@@ -98,6 +98,8 @@ class BalanceKeeper(TrainerCallback, ExportableState):
 def _own_groups(balances: Sequence[Balance], args: TrainingArguments, optimizer: Optimizer) -> None:
     """Switch weight decay off for the parameters of strategies, and check that nothing else is in their groups."""
     own = {id(p): (type(b).__name__, name) for b in balances for name, p in b.named_parameters()}
+    if not own:
+        return
     missing = dict(own)
     for group in optimizer.param_groups:
         mine = [missing.pop(id(p)) for p in group["params"] if id(p) in own]

@@ -124,8 +124,9 @@ class GradCache:
         if isinstance(values, dict):
             values = torch.stack(list(values.values()))
         if with_backward:
-            # To the embeddings only: the parameters of a balanced loss get their gradient in the caller's backward.
-            values.sum().backward(inputs=embeddings)
+            # The parameters of a balanced loss get their gradient in the caller's backward pass instead.
+            balanced = getattr(self, "balance", None) is not None
+            values.sum().backward(inputs=embeddings if balanced else None)
             values = values.detach()
             _pass_on(embeddings, reps, order)
         return values
