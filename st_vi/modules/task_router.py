@@ -40,8 +40,9 @@ class TaskRouter(SavedModule):
     "<auto>", so everything that takes a ``prompt_name`` takes "auto": ``encode``, evaluators, `encode_corpus`. Each
     input may get another prefix. Every input is encoded twice, first without a prefix, so "auto" takes twice the time.
 
-    `st_vi.recipes.train_router` trains one and adds it to a model. Train it last: it knows the vectors that the model
-    had then. It is saved with the model; its weights are buffers, so the trainer does not see them.
+    `st_vi.recipes.train_router` trains one and adds it to a model. Train it last, because it knows the vectors that the
+    model had then, and on rows of every kind that you will encode: of other kinds it is often wrong and sure of it. It
+    is saved with the model; its weights are buffers, so the trainer does not see them.
 
     Args:
         tasks: At least two names of prompts of the model.
@@ -53,6 +54,7 @@ class TaskRouter(SavedModule):
 
     Example:
         >>> import numpy as np
+        >>> import torch
         >>> from st_vi.modules import TaskRouter
         >>> router = TaskRouter(["ocr", "instr"], embedding_dimension=2)
         >>> router.fit(np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]), ["ocr", "ocr", "instr"])

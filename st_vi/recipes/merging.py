@@ -38,7 +38,7 @@ def merge_models(
     ``SentenceTransformer.merge``, which needs mergekit.
 
     Args:
-        models: Two or more, or one and a base. They are not changed.
+        models: Two or more, or one and a base. They are not changed; all are in memory at once.
         weights: A number for each model; by default equal, with the sum 1.
         base: The model that all were trained from.
 

@@ -59,6 +59,21 @@ def test_merges_are_those_of_a_plain_loop(tiny_model, weights, with_base, dtype)
     assert not merged.training
 
 
+def test_merges_are_those_of_stock(tiny_model):
+    pytest.importorskip("mergekit", reason='pip install "sentence-transformers[merge]"')
+    models, base = [shaken(tiny_model, 1), shaken(tiny_model, 2)], tiny_model
+    stock = SentenceTransformer.merge(models, parameters={"weight": [0.2, 0.8]})
+    arithmetic = SentenceTransformer.merge(
+        models, method="task_arithmetic", base_model=base, parameters={"weight": [0.7, 0.9], "normalize": False}
+    )
+    for theirs, ours in (
+        (stock, merge_models(models, [0.2, 0.8])),
+        (arithmetic, merge_models(models, [0.7, 0.9], base=base)),
+    ):
+        for name, value in theirs.state_dict().items():
+            torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
 def test_vectors_of_a_known_mean():
     """Of linear models, vectors are merged as the weights are."""
     first, second = linear(1.0), linear(3.0)
