@@ -31,12 +31,14 @@ def distill_vipolyqwen_command(
     columns: Columns = None,
     base: Annotated[str | None, typer.Option(help="a Qwen2-VL to start from; else a small one is made")] = None,
     num_texts: Annotated[int, typer.Option(min=1, help="of --documents")] = 90_000,
-    num_pairs: Annotated[int, typer.Option(min=8, help="questions with paragraphs, of --documents")] = 12_000,
+    num_paragraphs: Annotated[int, typer.Option(min=0, help="whole ones among the texts, of --documents")] = 6_000,
+    num_pairs: Annotated[int, typer.Option(min=8, help="questions with paragraphs, of --documents")] = 24_000,
     num_scenes: Annotated[int, typer.Option(min=1, help="pictures of shapes to draw")] = 6_000,
     text_steps: Annotated[int, typer.Option(min=1, help="of the first stage")] = 1_200,
     letters_steps: Annotated[int, typer.Option(min=1, help="of the second stage")] = 2_000,
     seeing_steps: Annotated[int, typer.Option(min=1, help="of the third stage")] = 2_500,
-    reading_steps: Annotated[int, typer.Option(min=1, help="of the last stage")] = 5_000,
+    reading_steps: Annotated[int, typer.Option(min=1, help="of the fourth stage")] = 44_000,
+    deeper_steps: Annotated[int, typer.Option(min=1, help="of the last stage, with two layers more")] = 20_000,
     seed: int = 0,
     resume: Annotated[bool, typer.Option(help="go on from what is in --output")] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="twice as fast on a processor, with a compiler")] = False,
@@ -52,7 +54,7 @@ def distill_vipolyqwen_command(
     from st_vi.data import read_rows
     from st_vi.recipes.sight.distil import STAGES, distill_vipolyqwen
 
-    steps = (text_steps, letters_steps, seeing_steps, reading_steps)
+    steps = (text_steps, letters_steps, seeing_steps, reading_steps, deeper_steps)
     with interruptible(lambda: "run the same command with --resume to continue"):
         distill_vipolyqwen(
             teacher,
@@ -64,6 +66,7 @@ def distill_vipolyqwen_command(
             asked=[row for source in asked or [] for row in asked_rows(source, of_questions)],
             base=base,
             num_texts=num_texts,
+            num_paragraphs=num_paragraphs,
             num_pairs=num_pairs,
             num_scenes=num_scenes,
             stages=[replace(stage, steps=count) for stage, count in zip(STAGES, steps, strict=True)],

@@ -20,18 +20,19 @@ from torch import Tensor
 from st_vi.data import split_by_anchor
 from st_vi.hub import load
 from st_vi.recipes.sight.base import MAX_PIXELS, SIZES, Teacher, small_vipolyqwen
+from st_vi.recipes.sight.deeper import add_layers
 from st_vi.recipes.sight.half import HalfPrecision, Step, learn, write_record
 from st_vi.recipes.sight.letters import add_letters, alphabet, letters_step, remove_letters
 from st_vi.recipes.sight.scenes import scene_texts
-from st_vi.recipes.sight.seeing import READING, SEEING, Asked, Named, Scenes, Seeing
-from st_vi.recipes.sight.text import Pairs, Texts, draw_pairs, draw_texts, kept_targets, text_step
+from st_vi.recipes.sight.seeing import DEEPER, READING, SEEING, Asked, Named, Scenes, Seeing
+from st_vi.recipes.sight.text import Pairs, Texts, draw_pairs, draw_paragraphs, draw_texts, kept_targets, text_step
 from st_vi.recipes.sight.tower import compile_layers
 from st_vi.recipes.vipolyqwen import build_vipolyqwen
 from st_vi.text.variants import vary
 from st_vi.vocabulary.trim import check_vietnamese
 
 LOG = "log.jsonl"
-_NAMES = ("text", "letters", "seeing", "reading")
+_NAMES = ("text", "letters", "seeing", "reading", "deeper")
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,12 @@ class Stage:
     """What one stage trains with.
 
     Attributes:
-        name: "text", "letters", "seeing" or "reading".
+        name: "text", "letters", "seeing", "reading" or "deeper".
         steps: Batches.
         learning_rate: At its highest, after `warm_up` steps; then down a cosine.
         rates: Part of a parameter's name → factor of its learning rate.
         warm_up: Steps.
+        layers: Layers that the language model has from here on, see `add_layers`; None for those that it has.
     """
 
     name: str
@@ -51,16 +53,18 @@ class Stage:
     learning_rate: float
     rates: tuple[tuple[str, float], ...] = ()
     warm_up: int = 50
+    layers: int | None = None
 
 
 STAGES: tuple[Stage, ...] = (
     Stage("text", 1200, 1e-3),
     Stage("letters", 2000, 2e-3),
     Stage("seeing", 2500, 4e-4, (("visual", 1.0), ("", 0.5))),
-    Stage("reading", 5000, 6e-4, (("visual", 1.0), ("", 0.5))),
+    Stage("reading", 44_000, 6e-4, (("visual", 1.0), ("", 0.5))),
+    Stage("deeper", 17_000, 5e-4, (("layers.4", 1.0), ("layers.5", 1.0), ("visual", 0.8), ("", 0.5)), 200, layers=6),
 )
-"""Text; what is written in a cell; scenes and named pictures; all together with pictures of text. In the last two
-stages the language model learns at half the rate."""
+"""Text; what is written in a cell; scenes and named pictures; all together with pictures of text; two layers more. In
+the last three stages the language model learns at half the rate, but for its new layers."""
 
 
 class Centred:
@@ -98,7 +102,8 @@ def distill_vipolyqwen(
     asked: Sequence[Asked] = (),
     base: str | Path | None = None,
     num_texts: int = 90_000,
-    num_pairs: int = 12_000,
+    num_paragraphs: int = 6_000,
+    num_pairs: int = 24_000,
     num_scenes: int = 6_000,
     sizes: dict[str, Any] = SIZES,
     stages: Sequence[Stage] = STAGES,
@@ -120,6 +125,7 @@ def distill_vipolyqwen(
     3. **seeing**: scenes with captions, questions and dialogues, named pictures, questions about pictures; each has the
        vector of its text, or of its answer.
     4. **reading**: the same, with pictures of phrases, sentences and paragraphs, and the batches of the second stage.
+    5. **deeper**: the same with more text, questions and names, and with two layers more (`add_layers`).
 
     The regression is cosine and similarities on text, cosine and the choice among the texts of the batch on pictures;
     no negatives are drawn through the model. The paper's own terms come after it: `train_vipolyqwen` takes the result.
@@ -139,6 +145,7 @@ def distill_vipolyqwen(
         asked: Questions about pictures, with answers.
         base: A Qwen2-VL to start from; None makes a small one with a tokenizer of its own.
         num_texts: Number of texts from documents.
+        num_paragraphs: Number of whole paragraphs among the texts, besides, from documents.
         num_pairs: Number of questions with paragraphs, from documents.
         num_scenes: Number of scenes to draw.
         sizes: Sizes of the small model, see `small_qwen2_vl`.
@@ -172,6 +179,7 @@ def distill_vipolyqwen(
         "teacher": str(teacher),
         "base": base and str(base),
         "num_texts": num_texts,
+        "num_paragraphs": num_paragraphs,
         "num_pairs": num_pairs,
     }
     settings |= {"num_scenes": num_scenes, "sizes": sizes, "seed": seed, "shares": shares and list(shares)}
@@ -181,7 +189,7 @@ def distill_vipolyqwen(
     material = _prepare(
         str(teacher), documents, shares, texts, output, log,
         pictured=[*pictured_texts(named, asked), *scene_texts(num_scenes * 3 // 2, seed)],
-        base=base, num_texts=num_texts, num_pairs=num_pairs, sizes=sizes, seed=seed,
+        base=base, num_texts=num_texts, num_paragraphs=num_paragraphs, num_pairs=num_pairs, sizes=sizes, seed=seed,
     )  # fmt: skip
     model = load(str(output / "start"), device="cpu")
     model[0].model.set_attn_implementation("eager")  # type: ignore[union-attr,operator]  # short inputs: faster so
@@ -201,11 +209,16 @@ def distill_vipolyqwen(
         "letters": lambda: letters,
         "seeing": lambda: pictures(SEEING),
         "reading": lambda: pictures(READING),
+        "deeper": lambda: pictures(DEEPER),
     }
     for stage in stages:
         progress(f"{stage.name}: {stage.steps} steps")
         if stage.name != "text":
             add_letters(model, len(alphabet(material.texts.texts)))
+        if stage.layers:
+            add_layers(model, stage.layers)
+            if compiled:
+                compile_layers(model)  # the new ones are not
         training = HalfPrecision(model, stage.learning_rate, dict(stage.rates))
         learn(
             training,
@@ -272,6 +285,7 @@ def _prepare(
     pictured: Sequence[str],
     base: str | Path | None,
     num_texts: int,
+    num_paragraphs: int,
     num_pairs: int,
     sizes: dict[str, Any],
     seed: int,
@@ -282,7 +296,8 @@ def _prepare(
         sets = documents()
         parts = [split_by_anchor(rows, 0.03, anchor="title", seed=seed)["train"] for rows in sets]
         each = [share / sum(shares or [1] * len(sets)) for share in shares or [1] * len(sets)]
-        drawn = list(dict.fromkeys([*draw_texts(parts, each, num_texts, seed), *others, *pictured]))
+        drawn = draw_texts(parts, each, num_texts, seed) + draw_paragraphs(parts, each, num_paragraphs, seed)
+        drawn = list(dict.fromkeys([*drawn, *others, *pictured]))
         check_vietnamese(drawn)
         drawn.sort(key=len)
         pairs = draw_pairs(parts, each, num_pairs, seed)

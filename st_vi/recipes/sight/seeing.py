@@ -42,6 +42,22 @@ READING: dict[str, float] = {
     "asked": 0.01,
 }
 """Of the batches, of all kinds."""
+DEEPER: dict[str, float] = {
+    "text": 0.34,
+    "letters": 0.08,
+    "lines": 0.16,
+    "captions": 0.05,
+    "questions": 0.18,
+    "named": 0.17,
+    "asked": 0.02,
+}
+"""Of the batches, once reading goes well: what then falls short, which is text alone, questions, and names."""
+DIALOGUES = 0.45
+"""Of the batches of questions, those with dialogues."""
+ALIKE = 0.5
+"""Of the batches of named pictures, those whose names are neighbours of one of them."""
+BOTH_WAYS = ("named", "lines")
+"""Kinds whose pictures are looked for by their text: here the choice is trained from the text to the picture too."""
 _DESCRIBE = ("Mô tả bức ảnh này.", "Trong ảnh có gì?", "Hãy tả lại bức ảnh.", "Viết một câu về bức ảnh.")
 _READ = ("Trong ảnh viết gì?", "Đọc chữ trong ảnh.", "Dòng chữ trong ảnh là gì?", "Ảnh này ghi nội dung gì?")
 
@@ -191,7 +207,7 @@ class Seeing:
 
     def questions(self, random: Random, size: int = 24) -> dict[str, Tensor]:
         """Questions about scenes, topics alike often, and dialogues that say "nó"."""
-        dialogue = random.random() < 0.35
+        dialogue = random.random() < DIALOGUES
         rows: list[tuple[int, str, str, tuple[str, ...]]] = []
         while len(rows) < size:
             number = random.randrange(self.scenes.count)
@@ -203,12 +219,21 @@ class Seeing:
 
     def of_names(self, random: Random, size: int = 48) -> dict[str, Tensor]:
         """Pictures with names, each with many looks."""
-        rows = random.sample(list(self.named), min(size, len(self.named)))
+        rows = self._named_batch(random, size)
         side = random.choice((84, 84, 112))
         pictures = [look(self._open(row.picture), random, side) for row in rows]
         texts = [row.names[0] if random.random() < 0.8 else random.choice(row.names) for row in rows]
         vectors, _ = picture_vectors(self.model, self.reader(pictures, [None] * len(rows)))
         return self._to_targets("named", vectors, texts, [[random.choice(self.named).names[0]] * 4 for _ in rows])
+
+    def _named_batch(self, random: Random, size: int) -> list[Named]:
+        """Any of them, or one and those whose names mean most nearly the same."""
+        size = min(size, len(self.named))
+        if random.random() >= ALIKE:
+            return random.sample(list(self.named), size)
+        names = self.targets([row.names[0] for row in self.named])
+        one = names[random.randrange(len(names))]
+        return [self.named[number] for number in (names @ one).topk(size).indices.tolist()]
 
     def of_questions(self, random: Random, size: int = 16) -> dict[str, Tensor]:
         """Photographs and drawings with questions."""
@@ -244,7 +269,7 @@ class Seeing:
     def _to_targets(
         self, name: str, vectors: Tensor, texts: Sequence[str], options: Sequence[Sequence[str]] | None = None
     ) -> dict[str, Tensor]:
-        """1 − cos to the text's vector; the choice of it among all texts of the batch, and among the row's options."""
+        """1 − cos to the text's vector; the choice of it among the batch's texts, back, and among the row's options."""
         own = [
             [text, *(option for option in others if option != text)]
             for text, others in zip(texts, options or [()] * len(texts), strict=True)
@@ -258,6 +283,8 @@ class Seeing:
             f"{name}_cosine": 3.0 * (1 - logits[torch.arange(len(texts)), right].mean()),
             f"{name}_which": F.cross_entropy(logits / TEMPERATURE, right),
         }
+        if name in BOTH_WAYS:
+            losses[f"{name}_back"] = _picture_of_text(logits[:, right].T / TEMPERATURE, right)
         if options:
             among = torch.full_like(logits, -1e4)
             for row, ones in enumerate(own):
@@ -282,6 +309,13 @@ class Seeing:
             picture.thumbnail((128, 128))
             self.opened[file] = picture
         return self.opened[file]
+
+
+def _picture_of_text(logits: Tensor, texts: Tensor) -> Tensor:
+    """Cross-entropy of the choice of the picture among those of the batch; other pictures of the same text are none."""
+    same = texts[:, None] == texts[None]
+    same.fill_diagonal_(False)
+    return F.cross_entropy(logits.masked_fill(same, -torch.inf), torch.arange(len(texts)))
 
 
 _TOLD = {"content": {"content", "place", "kind", "colour"}, "kind": {"kind", "colour"}, "colour": {"kind", "colour"}}

@@ -22,6 +22,8 @@ from st_vi.text.variants import vary
 
 PAIRS_SHARE = 0.3
 """Of the batches, those of questions and their paragraphs."""
+CHARACTERS = 160
+"""Of texts longer than this a batch has fewer, as many as cost about the same."""
 VARIED = 0.5
 """Share of the texts that are changed by `vary`, near half of them into texts without diacritics."""
 
@@ -72,6 +74,17 @@ def draw_texts(sets: Sequence[Dataset], shares: Sequence[float], count: int, see
     return drawn
 
 
+def draw_paragraphs(
+    sets: Sequence[Dataset], shares: Sequence[float], count: int, seed: int, lengths: tuple[int, int] = (560, 1250)
+) -> list[str]:
+    """Whole paragraphs with so many characters: what a question is asked of is longer than a sentence."""
+    drawn: list[str] = []
+    for rows, share in zip(sets, shares, strict=True):
+        found = sorted({text for text in rows["text"] if lengths[0] <= len(text) <= lengths[1]})
+        drawn += Random(seed).sample(found, min(round(count * share), len(found)))
+    return drawn
+
+
 def draw_pairs(sets: Sequence[Dataset], shares: Sequence[float], count: int, seed: int) -> Dataset:
     """Rows anchor, positive of documents."""
     made = [document_questions(rows, round(count * share), seed) for rows, share in zip(sets, shares, strict=True)]
@@ -108,7 +121,7 @@ def text_step(
     pairs: Pairs | None,
     *,
     size: int = 128,
-    length: int = 160,
+    length: int = 288,
     cosine: float = 4.0,
     similarities: float = 8.0,
 ) -> Callable[[Random], dict[str, Tensor]]:
@@ -116,6 +129,7 @@ def text_step(
 
     def of_texts(random: Random) -> dict[str, Tensor]:
         rows = texts.batch(size, random)
+        rows = rows[: max(16, size * CHARACTERS // max(len(texts.texts[row]) for row in rows))]
         typed = [vary(texts.texts[row], random) if random.random() < VARIED else texts.texts[row] for row in rows]
         found = vectors(model, tokenized(model, typed, length))
         batch = PairBatch(found, found, teacher_vectors=texts.targets[rows].float()[None])

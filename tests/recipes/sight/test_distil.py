@@ -25,6 +25,7 @@ from tests.helpers.tiny_qwen2_vl import TINY
 
 QUICK = {
     "num_texts": 120,
+    "num_paragraphs": 4,
     "num_pairs": 24,
     "num_scenes": 6,
     "sizes": {**TINY, "vision_layers": 1},
@@ -62,7 +63,7 @@ def run(teacher, pictures, tmp_path_factory):
     output = tmp_path_factory.mktemp("run") / "out"
     named = [Named(pictures / f"{name}.png", (name,)) for name in NAMES]
     asked = [Asked(named[0].picture, "Đây là gì?", "Mặt trời.", ("Con mèo.",))]
-    stages = [replace(stage, steps=steps, warm_up=1) for stage, steps in zip(STAGES, (4, 3, 12, 16), strict=True)]
+    stages = [replace(stage, steps=steps, warm_up=1) for stage, steps in zip(STAGES, (4, 3, 12, 16, 2), strict=True)]
     options = {"named": named, "asked": asked, "stages": stages, **QUICK}
     return distill_vipolyqwen(teacher, documents, output, **options), output, options
 
@@ -70,10 +71,17 @@ def run(teacher, pictures, tmp_path_factory):
 def test_the_model_is_kept_and_all_kinds_are_learned(run):
     model, output, _ = run
     log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    assert {record["stage"] for record in log if "stage" in record} == {"text", "letters", "seeing", "reading"}
+    assert {record["stage"] for record in log if "stage" in record} == {
+        "text",
+        "letters",
+        "seeing",
+        "reading",
+        "deeper",
+    }
     names = {name.rpartition("_")[0] for record in log for name in record if name.endswith("_cosine")}
     assert names >= {"text", "pair", "lines", "captions", "questions", "named"}
     again = load(output / "model", device="cpu")
+    assert len(again[0].model.language_model.layers) == again[0].model.config.get_text_config().num_hidden_layers == 6
     assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
     inputs = [SENTENCES[0], Image.new("RGB", (60, 40), "red"), {"image": Image.new("RGB", (30, 30)), "text": "Gì?"}]
     for one in inputs:
@@ -137,7 +145,7 @@ def test_the_command(monkeypatch, pictures, tmp_path):
     assert given["args"][0] == "vi-mini" and given["args"][1]()[0].column_names == ["title", "text"]
     assert given["named"] == [Named(pictures / f"{NAMES[0]}.png", (NAMES[0], "sáng"))]
     assert given["asked"] == [Asked(pictures / f"{NAMES[0]}.png", "Đây là gì?", "Trời.", ("Mèo.",))]
-    assert [stage.steps for stage in given["stages"]] == [1200, 7, 2500, 5000]
+    assert [stage.steps for stage in given["stages"]] == [1200, 7, 2500, 44_000, 17_000]
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from random import Random
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from datasets import Dataset
 from PIL import Image
 
-from st_vi import build_vipolyqwen
+from st_vi import build_vipolyqwen, load
 from st_vi.data.generated.lines import draw_lines
 from st_vi.data.generated.scenes import questions, scene
+from st_vi.recipes.sight.deeper import add_layers
 from st_vi.recipes.sight.half import HalfPrecision, learn
 from st_vi.recipes.sight.letters import (
     add_letters,
@@ -26,8 +29,8 @@ from st_vi.recipes.sight.letters import (
 )
 from st_vi.recipes.sight.looks import look
 from st_vi.recipes.sight.pixels import Reader
-from st_vi.recipes.sight.seeing import Scenes, Seeing, for_testing, turns
-from st_vi.recipes.sight.text import Texts
+from st_vi.recipes.sight.seeing import Named, Scenes, Seeing, for_testing, turns
+from st_vi.recipes.sight.text import Texts, draw_paragraphs, text_step
 from st_vi.recipes.sight.tower import even_cells, picture_vectors
 from tests.conftest import SENTENCES
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
@@ -191,6 +194,67 @@ def test_losses_to_targets_against_a_loop(model, tmp_path):
     assert losses["x_which"].item() == pytest.approx(plain.item() / 2, rel=1e-4)
     own = -(cosine[0, :2] / 0.05).log_softmax(0)[0] - (cosine[1, [2, 0, 3]] / 0.05).log_softmax(0)[0]
     assert losses["x_options"].item() == pytest.approx(own.item() / 2, rel=1e-4)
+
+
+def test_the_choice_of_the_picture_against_a_loop(model, tmp_path):
+    """Text to picture too, for named pictures; another picture of the same name is no wrong one."""
+    seeing = small_seeing(model, tmp_path)
+    vectors = F.normalize(torch.randn(4, 16, generator=torch.Generator().manual_seed(1)), dim=1)
+    texts = ["Mèo.", "Chó.", "Mèo.", "Gà."]
+    cosine = F.normalize(seeing.targets(texts), dim=1) @ vectors.T
+    expected = 0.0
+    for text in range(4):
+        others = [picture for picture in range(4) if picture == text or texts[picture] != texts[text]]
+        expected -= (cosine[text, others] / 0.05).log_softmax(0)[others.index(text)].item() / 4
+    assert seeing._to_targets("named", vectors, texts)["named_back"].item() == pytest.approx(expected, rel=1e-4)
+    assert "questions_back" not in seeing._to_targets("questions", vectors, texts)
+
+
+def test_batches_of_names_that_mean_nearly_the_same(model, tmp_path):
+    seeing, names_of = small_seeing(model, tmp_path), [f"{letter}o" for letter in "abcdefgh"]
+    seeing.named = [Named(tmp_path / f"{name}.png", (name,)) for name in names_of]
+    names = seeing.targets(names_of)
+    near = {frozenset((names @ one).topk(3).indices.tolist()) for one in names}
+    drawn = [seeing._named_batch(Random(number), 3) for number in range(30)]
+    found = [frozenset(names_of.index(row.names[0]) for row in rows) for rows in drawn]
+    assert all(len(rows) == 3 for rows in found)
+    assert 8 <= sum(rows in near for rows in found) < 30
+
+
+def test_new_layers_change_nothing_until_they_are_trained(model, tmp_path):
+    wider = copy.deepcopy(model)
+    before = wider.encode(SENTENCES)
+    here = len(wider[0].model.language_model.layers)
+    add_layers(wider, here + 2)
+    np.testing.assert_array_equal(wider.encode(SENTENCES), before)
+    wider.save_pretrained(str(tmp_path / "wider"))
+    np.testing.assert_allclose(load(tmp_path / "wider", device="cpu").encode(SENTENCES), before, atol=1e-6)
+    wider(wider.preprocess(SENTENCES))["sentence_embedding"].square().sum().backward()
+    for layer in wider[0].model.language_model.layers[here:]:
+        assert layer.self_attn.o_proj.weight.grad.any() and layer.mlp.down_proj.weight.grad.any()
+    with pytest.raises(ValueError, match=f"has {here + 2} layers, so it cannot be given {here}"):
+        add_layers(wider, here)
+
+
+@pytest.mark.parametrize(("words", "batch"), [(20, 40), (60, 26), (120, 16)])
+def test_a_batch_of_long_texts_is_smaller(model, words, batch, monkeypatch):
+    """As many characters as 40 texts of 160 have, and 16 texts at least."""
+    seen = []
+    texts = [f"{number:02d} " + "mưa " * words for number in range(50)]
+    targets = F.normalize(torch.randn(50, 16, generator=torch.Generator().manual_seed(0)), dim=1).half()
+    plain = model[0].forward
+    monkeypatch.setattr(
+        model[0], "forward", lambda features: seen.append(len(features["input_ids"])) or plain(features)
+    )
+    monkeypatch.setattr("st_vi.recipes.sight.text.VARIED", 0.0)
+    text_step(model, Texts(texts, targets), None, size=40)(Random(0))
+    assert seen == [batch]
+
+
+def test_whole_paragraphs_have_so_many_characters():
+    rows = Dataset.from_dict({"text": ["a" * length for length in (100, 600, 700, 700, 1300)]})
+    assert sorted(map(len, draw_paragraphs([rows], [1.0], 5, 0))) == [600, 700]
+    assert len(draw_paragraphs([rows, rows], [0.5, 0.5], 2, 0)) == 2
 
 
 def test_vectors_that_are_known_are_not_computed_again(model, tmp_path):
