@@ -61,7 +61,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("letters", 2000, 2e-3),
     Stage("seeing", 2500, 4e-4, (("visual", 1.0), ("", 0.5))),
     Stage("reading", 44_000, 6e-4, (("visual", 1.0), ("", 0.5))),
-    Stage("deeper", 17_000, 5e-4, (("layers.4", 1.0), ("layers.5", 1.0), ("visual", 0.8), ("", 0.5)), 200, layers=6),
+    Stage("deeper", 20_000, 5e-4, (("layers.4", 1.0), ("layers.5", 1.0), ("visual", 0.8), ("", 0.5)), 200, layers=6),
 )
 """Text; what is written in a cell; scenes and named pictures; all together with pictures of text; two layers more. In
 the last three stages the language model learns at half the rate, but for its new layers."""
