@@ -58,6 +58,7 @@ model.similarity(before, before)
 # %%
 from st_vi import SupConNLILoss, train_viclsr
 from st_vi.evaluation import NLISimilarityEvaluator
+from st_vi.recipes.training.progress import Bar
 
 held_out = NLISimilarityEvaluator(rows["test"]["premise"], rows["test"]["hypothesis"], rows["test"]["label"])
 figures = {"before": held_out(model)}
@@ -70,9 +71,10 @@ trainer = train_viclsr(
     "outputs/quickstart/model",
     overwrite=True,  # a notebook is run again and again
     loss=SupConNLILoss(model, temperature=0.05, hard_negative_weight=1.0),
-    num_train_epochs=2,
+    num_train_epochs=1,
     per_device_train_batch_size=32,
     save_strategy="no",
+    callbacks=[Bar()],  # shows the loss; the stock bar prints the log as well
     seed=0,
     **({"learning_rate": 5e-4} if MODEL is None else {}),
 )
@@ -164,9 +166,10 @@ matrix = go.Heatmap(
 buttons = [{"label": name, "method": "restyle", "args": [{"z": [values]}]} for name, values in cosines.items()]
 figure = styled(go.Figure(matrix), "Cosines of nine training sentences", height=560)
 figure.update_layout(
-    updatemenus=[{"type": "buttons", "direction": "right", "buttons": buttons, "active": 1, "x": 1, "y": 1.14}],
-    width=860,
-    margin={"l": 110, "b": 60, "t": 80},
+    updatemenus=[
+        {"type": "buttons", "direction": "right", "buttons": buttons, "active": 1, "x": 0, "y": 1.1, "xanchor": "left"}
+    ],
+    margin={"t": 110},
 )
 figure.update_yaxes(autorange="reversed")
 figure

@@ -37,7 +37,7 @@ times_uniform = [unit.weight * len(tokens) for unit in tokens]
 print(f"The weights are worth {float(effective_number(view.weights)):.1f} equal ones, of {len(tokens)} tokens.")
 print(f"The heaviest token has {max(times_uniform):.1f} times its equal share, the lightest {min(times_uniform):.2f}.")
 figure = go.Figure(go.Bar(y=times_uniform, marker_color=COLOURS[0]))
-figure.update_xaxes(tickvals=list(range(len(tokens))), ticktext=[unit.text for unit in tokens])
+figure.update_xaxes(tickvals=list(range(len(tokens))), ticktext=[unit.text for unit in tokens], tickangle=90)
 figure.update_yaxes(title="weight · n")
 figure.add_hline(1, line_dash="dash", annotation_text="1/n each", annotation_position="top left")
 styled(figure, "Weight of each token; the line is a plain mean")

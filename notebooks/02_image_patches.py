@@ -110,7 +110,7 @@ print(
     f"in {shares['random patch']:.0f} %."
 )
 bars = go.Figure(go.Bar(y=shares.index, x=shares, orientation="h", marker_color=[*COLOURS[:3], "#b0b0b0"]))
-bars.update_xaxes(range=[0, 100], title="% of scenes whose largest value is on the named shape")
+bars.update_xaxes(range=[0, 100], title="% of the scenes")
 bars.update_yaxes(autorange="reversed", automargin=True)
 styled(bars, "The cosine knows the query; the pool does not", height=260)
 

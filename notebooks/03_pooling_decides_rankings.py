@@ -99,7 +99,6 @@ from st_vi.viz.theme import styled
 
 tfidf = TfidfVectorizer(token_pattern=r"\w+", sublinear_tf=True).fit(corpus)
 bm25 = WordIndex(corpus)
-bare = [strip_diacritics(query) for query in queries]
 
 
 def by_words(texts):
@@ -108,13 +107,13 @@ def by_words(texts):
 
 
 found = {name: {} for name in [*models, "TF-IDF", "BM25"]}
-for column, texts in {"as written": queries, "without diacritics": bare}.items():
-    scores = dict(by_words(texts))
-    for name, embedded in explorer.embedded.items():
-        asked = models[name].encode(texts, prompt_name=prompt_name, convert_to_tensor=True).cpu()
-        scores[name] = cosine_matrix(asked, embedded["all"][1]).numpy()
+for column, key in {"as written": "all", "without diacritics": "diacritics"}.items():
+    asked = explorer.sets[key]
+    scores = dict(by_words(asked.queries))
+    scores |= {name: cosine_matrix(*embedded[key]).numpy() for name, embedded in explorer.embedded.items()}
     for name, matrix in scores.items():
-        found[name][column] = float((relevant_ranks(torch.as_tensor(matrix), relevant) == 1).double().mean())
+        ranks = relevant_ranks(torch.as_tensor(matrix), asked.relevant)
+        found[name][column] = float((ranks == 1).double().mean())
 recall = pd.DataFrame(found).T
 
 written, stripped = recall["as written"], recall["without diacritics"]
@@ -123,6 +122,7 @@ print(f"Without diacritics: TF-IDF falls to {stripped['TF-IDF']:.0%}, mean pooli
 figure = go.Figure([go.Bar(x=recall.index, y=recall[column], name=column) for column in recall])
 figure.update_yaxes(title="right passage first", tickformat=".0%")
 styled(figure, f"{len(queries)} questions, {len(corpus)} passages")
+figure.update_layout(legend={"y": 1, "yanchor": "bottom"}, margin_t=104)
 
 # %%
 recall.round(3)

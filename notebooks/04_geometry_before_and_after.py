@@ -95,15 +95,15 @@ scatter(project(spaces["TF-IDF"]), labels=labels, texts=passages, title="The sam
 # %% [markdown]
 # ## What follows and what contradicts
 #
-# The held-out NLI rows: after training, is what follows from a premise nearer to it than what contradicts it? The share
+# Held-out NLI rows: after training, is what follows from a premise nearer to it than what contradicts it? The share
 # of premises for which it is says so, 50 % being chance. The control is the neutral hypothesis, which speaks of the
 # same things and neither follows nor contradicts.
 
 # %%
 from st_vi.data import sample_nli
-from st_vi.viz.distributions import beside, similarity_histogram
+from st_vi.viz.distributions import similarity_histogram, stacked
 
-rows = sample_nli("test")
+rows = sample_nli("test").select(range(450))  # of 150 premises
 premises = list(dict.fromkeys(rows["premise"]))
 hypotheses = {
     label: [row["hypothesis"] for row in rows if row["label"] == label] for label in sorted(set(rows["label"]))
@@ -122,7 +122,7 @@ nearer = {
 for name, of in nearer.items():
     contradiction, neutral = of["contradiction"], of["neutral"]
     print(f"{name}: entailment is nearer than contradiction for {contradiction:.0%}, than neutral for {neutral:.0%}.")
-beside([similarity_histogram(of, name) for name, of in cosines.items()])
+stacked([similarity_histogram(of, name) for name, of in cosines.items()])
 
 # %% [markdown]
 # ## What to look for

@@ -71,6 +71,8 @@ class LiveFigure(go.FigureWidget):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._is_whole = False
         super().__init__(*args, **kwargs)
+        if self.layout.width is None:
+            self.layout.autosize = True  # or the first change of its height would fix its width
         self._script = _plotly().model_id
         self._is_whole = True
         self.open()

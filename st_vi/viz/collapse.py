@@ -143,8 +143,9 @@ def collapse_figure(runs: Runs, weight: float | None = None) -> go.Figure:
     )
     figure.update_xaxes(title="step")
     figure.update_yaxes(title="InfoNCE", range=[0, 1.1 * log(BATCH)])
-    styled(figure, "A margin term collapses pairs that are hard to tell apart", height=500)
-    return figure.update_layout(legend={"y": 1, "yanchor": "bottom", "font": {"size": 11}}, margin={"t": 100, "b": 90})
+    styled(figure, "A margin term collapses pairs that are hard to tell apart", height=580)
+    legend = {"orientation": "v", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "font": {"size": 11}}
+    return figure.update_layout(legend=legend, margin={"t": 60, "b": 230})
 
 
 def _blocks(losses: Sequence[float]) -> list[float]:

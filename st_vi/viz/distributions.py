@@ -15,6 +15,8 @@ from st_vi.viz.theme import COLOURS, styled
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 BELOW = {"orientation": "v", "x": 0, "xanchor": "left", "y": -0.3, "yanchor": "top"}
 """Layout of the legend: above the plot, one name per line."""
+LINE, GAP, AXIS = 19, 34, 56
+"""Pixels of a line of a legend, of its title and the space around it, and of the names of an axis."""
 SMALLEST = 1e-6
 """Singular values below this share of the largest are rounding errors and are not drawn."""
 
@@ -115,28 +117,34 @@ def spectrum(singular_values: Mapping[str, Tensor], title: str = "") -> go.Figur
     return styled(figure, title).update_layout(legend=BELOW)
 
 
-def beside(figures: Sequence[go.Figure], width: int = 980) -> go.Figure:
-    """Combine figures side by side into one, each with its own axes and legend.
+def stacked(figures: Sequence[go.Figure], height: int = 210) -> go.Figure:
+    """Combine figures into one, from top to bottom, each with its own axes and the legend above them.
+
+    Figures of one kind then share the horizontal axis, and the whole fits a page of any width.
 
     Args:
         figures: Figures with one pair of axes each, such as from `similarity_histogram` and `spectrum`.
-        width: Total width in pixels.
+        height: Height of each pair of axes in pixels.
 
     Example:
         >>> import torch
-        >>> from st_vi.viz.distributions import beside, spectrum
+        >>> from st_vi.viz.distributions import spectrum, stacked
         >>> figure = spectrum({"before": torch.ones(2)})
-        >>> [trace.xaxis for trace in beside([figure, figure]).data]
+        >>> [trace.xaxis for trace in stacked([figure, figure]).data]
         ['x', 'x2']
     """
-    titles = [figure.layout.title.text for figure in figures]
-    whole = styled(make_subplots(1, len(figures), subplot_titles=titles, horizontal_spacing=0.09), height=430)
-    for number, figure in enumerate(figures, start=1):
-        whole.add_traces(figure.data, rows=1, cols=number)
-        whole.update_xaxes(figure.layout.xaxis.to_plotly_json(), row=1, col=number)
-        whole.update_yaxes(figure.layout.yaxis.to_plotly_json(), row=1, col=number)
-        name = "legend" if number == 1 else f"legend{number}"
-        whole.update_traces(legend=name, row=1, col=number)
-        left = whole.layout["xaxis" if number == 1 else f"xaxis{number}"].domain[0]
-        whole.update_layout({name: {**BELOW, "x": left - 0.03, "font": {"size": 11}}})
-    return whole.update_layout(width=width, margin_t=36, margin_b=130)
+    legends = [LINE * len(figure.data) + GAP for figure in figures]
+    total = height * len(figures) + sum(legends) + AXIS * (len(figures) - 1)
+    whole = styled(make_subplots(len(figures), 1), height=round(total + 2 * AXIS))
+    top = total
+    for number, (figure, legend) in enumerate(zip(figures, legends, strict=True), start=1):
+        suffix = "" if number == 1 else str(number)
+        whole.add_traces(figure.data, rows=number, cols=1)
+        whole.update_xaxes(figure.layout.xaxis.to_plotly_json(), row=number, col=1)
+        whole.update_yaxes(figure.layout.yaxis.to_plotly_json(), row=number, col=1)
+        whole.layout[f"yaxis{suffix}"].domain = [(top - legend - height) / total, (top - legend) / total]
+        whole.update_traces(legend=f"legend{suffix}", row=number, col=1)
+        place = {"x": 0, "xanchor": "left", "y": top / total, "yanchor": "top", "orientation": "v"}
+        whole.update_layout({f"legend{suffix}": {**place, "title": {"text": f"<b>{figure.layout.title.text}</b>"}}})
+        top -= legend + height + AXIS
+    return whole.update_layout(margin={"t": AXIS / 2, "b": 1.5 * AXIS})

@@ -54,7 +54,10 @@ def loss_components(
         figure.update_yaxes(range=[0, 1.02], title="in order", row=2, col=1)
     figure.update_yaxes(title="loss", type="log" if log_scale else "linear", row=1, col=1)
     figure.update_xaxes(title="step", row=len(heights), col=1)
-    return styled(figure, title, height=460 if ranks else 380)
+    names = 19 * sum(trace.get("showlegend", True) for trace in traces)  # pixels of the legend, a name a line
+    styled(figure, title, height=(400 if ranks else 320) + names)
+    legend = {"orientation": "v", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0}
+    return figure.update_layout(legend=legend, margin_b=60 + names)
 
 
 def component_traces(log: Log) -> list[dict[str, Any]]:
@@ -98,9 +101,7 @@ def gradient_share_bars(shares: Mapping[str, tuple[Any, Any]], title: str = "Who
         (1.5, -0.5)
     """
     figure = go.Figure(share_traces(shares))
-    figure.update_layout(
-        barmode="group", xaxis={"tickangle": 0}, yaxis={"title": {"text": "share"}, "zerolinecolor": "#666666"}
-    )
+    figure.update_layout(barmode="group", yaxis={"title": {"text": "share"}, "zerolinecolor": "#666666"})
     return styled(figure, title)
 
 

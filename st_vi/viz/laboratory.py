@@ -18,7 +18,7 @@ from st_vi.viz.theme import COLOURS, styled
 
 Traces = list[dict[str, Any]]
 Point = tuple[float, float]
-PLACES = ((1, 1), (1, 2), (1, 3), (2, 2), (2, 3))
+PLACES = ((1, 1), (2, 1), (2, 2), (3, 1), (3, 2))
 TITLES = (
     "anchors ●, positives ◆, twins in one colour",
     "alignment and uniformity",
@@ -26,6 +26,7 @@ TITLES = (
     "share of gradient (pale: of the step)",
     "push on negatives (red: on twins)",
 )
+SHORT = ("", "alignment", "loss of each batch", "share of gradient", "push on negatives")
 MOMENTS = (0, 1, 2, 4, 8, 15, 25, 40, 60, 90, 120, 160, 200)
 
 
@@ -53,40 +54,59 @@ def panels(
     ]
 
 
-def laboratory(drawn: Sequence[Traces], dimension: int = 3, height: int = 580) -> go.Figure:
-    """The five panels in one figure, with the points on the left.
-
-    It is one figure because a page reloads plotly for every live figure, and drops figures that take too long.
+def laboratory(drawn: Sequence[Traces], dimension: int = 3) -> list[go.Figure]:
+    """A figure for each panel, the points first; none has a width, so they follow that of their cell.
 
     Args:
         drawn: Result of `panels`.
         dimension: Dimension of the points.
-        height: Height in pixels.
     """
-    points = {"type": "scene" if dimension == 3 else "xy", "rowspan": 2}
+    figures = [
+        styled(go.Figure(traces), title, height=480 if number == 0 else 250).update_layout(
+            title_font_size=13, showlegend=False, barmode="relative", margin={"t": 44, "b": 40}
+        )
+        for number, (traces, title) in enumerate(zip(drawn, TITLES, strict=True))
+    ]
+    points, path, losses, shares, push = figures
+    points.update_layout(sphere_layout(dimension), margin={"l": 8, "r": 8, "b": 8})
+    path.update_layout(xaxis_title_text="uniformity", yaxis_title_text="alignment")
+    losses.update_layout(xaxis_title_text="step", yaxis={"type": "log", "dtick": 1})
+    shares.update_layout(xaxis_tickfont_size=10)
+    push.update_layout(xaxis_title_text="rank of the negative")
+    return figures
+
+
+def in_one(drawn: Sequence[Traces], dimension: int = 3) -> go.Figure:
+    """The five panels in one figure, as an animation needs them; the colours of the shares are those of the losses.
+
+    Args:
+        drawn: Result of `panels`.
+        dimension: Dimension of the points.
+    """
+    points = {"type": "scene" if dimension == 3 else "xy", "colspan": 2}
     figure = make_subplots(
-        2,
         3,
-        specs=[[points, {}, {}], [None, {}, {}]],
-        subplot_titles=TITLES,
-        column_widths=[0.38, 0.31, 0.31],
-        vertical_spacing=0.22,
-        horizontal_spacing=0.07,
+        2,
+        specs=[[points, None], [{}, {}], [{}, {}]],
+        subplot_titles=SHORT,
+        row_heights=[0.46, 0.27, 0.27],
+        vertical_spacing=0.13,
+        horizontal_spacing=0.14,
     )
-    for traces, (row, column) in zip(drawn, PLACES, strict=True):
+    for number, (traces, (row, column)) in enumerate(zip(drawn, PLACES, strict=True)):
         for trace in traces:
-            figure.add_trace(trace, row=row, col=column)
+            figure.add_trace(trace | {"showlegend": number == 2}, row=row, col=column)
     figure.update_layout(sphere_layout(dimension))
-    figure.update_xaxes(title="uniformity", row=1, col=2)
-    figure.update_yaxes(title="alignment", row=1, col=2)
-    figure.update_xaxes(title="step", row=1, col=3)
-    figure.update_yaxes(type="log", dtick=1, row=1, col=3)
-    figure.update_xaxes(tickangle=0, tickfont={"size": 10}, row=2, col=2)
-    figure.update_xaxes(title="rank of the negative", row=2, col=3)
-    styled(figure, height=height)
-    figure.update_annotations(font={"size": 13})
+    figure.update_xaxes(title="uniformity", row=2, col=1)
+    figure.update_xaxes(title="step", row=2, col=2)
+    figure.update_yaxes(type="log", dtick=1, row=2, col=2)
+    figure.update_xaxes(showticklabels=False, row=3, col=1)
+    figure.update_xaxes(title="rank of the negative", row=3, col=2)
+    styled(figure, height=900)
+    figure.update_annotations(font={"size": 12})
+    legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "itemclick": False, "itemdoubleclick": False}
     # Bars of different offset groups stand side by side, others on one another.
-    return figure.update_layout(showlegend=False, barmode="relative", margin={"l": 16, "t": 32, "b": 60})
+    return figure.update_layout(barmode="relative", legend=legend, margin={"l": 40, "t": 70, "b": 150})
 
 
 def replay(
@@ -123,7 +143,7 @@ def replay(
         history.append(entry(seen, number))
         path.append((seen.alignment, seen.uniformity))
         frames.append(panels(points, seen, history, list(path)))
-    film = laboratory(frames[0], points.points.shape[-1], height=670)
+    film = in_one(frames[0], points.points.shape[-1])
     film.frames = [
         go.Frame(name=str(number), data=[trace for traces in drawn for trace in traces])
         for number, drawn in zip(moments, frames, strict=True)
@@ -131,8 +151,8 @@ def replay(
     _fix_axes(film, frames, moments)
     move = {"frame": {"duration": 0, "redraw": True}, "mode": "immediate", "transition": {"duration": 0}}
     steps = [{"label": frame.name, "method": "animate", "args": [[frame.name], move]} for frame in film.frames]
-    slider = {"steps": steps, "currentvalue": {"prefix": "step "}, "y": -0.14, "pad": {"t": 10}}
-    return film.update_layout(sliders=[slider], margin={"b": 150})
+    slider = {"steps": steps, "currentvalue": {"prefix": "step "}, "y": -0.08, "pad": {"t": 10}}
+    return film.update_layout(sliders=[slider])
 
 
 def entry(moment: Moment, step: int) -> dict[str, float]:
@@ -143,14 +163,14 @@ def entry(moment: Moment, step: int) -> dict[str, float]:
 def _fix_axes(film: go.Figure, frames: list[list[Traces]], moments: Sequence[int]) -> None:
     """Set axes that fit all frames, because an animation does not adjust them."""
     _, path, components, _, _ = frames[-1]
-    film.update_xaxes(range=_around(path[0]["x"]), row=1, col=2)
-    film.update_yaxes(range=_around(path[0]["y"]), row=1, col=2)
+    film.update_xaxes(range=_around(path[0]["x"]), row=2, col=1)
+    film.update_yaxes(range=_around(path[0]["y"]), row=2, col=1)
     losses = [value for trace in components for value in trace["y"] if value > 0]
-    film.update_xaxes(range=[-1, moments[-1] + 1], row=1, col=3)
+    film.update_xaxes(range=[-1, moments[-1] + 1], row=2, col=2)
     if losses:
-        film.update_yaxes(range=_around([log10(max(min(losses), 1e-3)), log10(max(losses))]), row=1, col=3)
-    film.update_yaxes(range=_around([0, 1, *_bars(drawn[3] for drawn in frames)]), row=2, col=2)
-    film.update_yaxes(range=[0, 1], row=2, col=3)
+        film.update_yaxes(range=_around([log10(max(min(losses), 1e-3)), log10(max(losses))]), row=2, col=2)
+    film.update_yaxes(range=_around([0, 1, *_bars(drawn[3] for drawn in frames)]), row=3, col=1)
+    film.update_yaxes(range=[0, 1], row=3, col=2)
 
 
 def _bars(drawn: Iterable[Traces]) -> list[float]:

@@ -120,7 +120,7 @@ def resolutions_side_by_side(
         raise ValueError("there is no map to show: pass at least one")
     picture = open_image(picture)
     image = under(picture)
-    names = [f"{name}<br>{w.shape[0]} × {w.shape[1]} = {w.numel()} patches" for name, w in maps.items()]
+    names = [f"{name}<br>{w.shape[0]} × {w.shape[1]}<br>{w.numel()} patches" for name, w in maps.items()]
     figure = make_subplots(1, len(maps), subplot_titles=names, horizontal_spacing=0.02)
     for number, weights in enumerate(maps.values(), start=1):
         heat, _ = _traces(picture, weights, (), opacity, None)
@@ -130,6 +130,7 @@ def resolutions_side_by_side(
         suffix = "" if number == 1 else str(number)
         figure.add_layout_image(image | {"xref": f"x{suffix}", "yref": f"y{suffix}"})
     styled(figure, title, height=300)
+    figure.update_annotations(font={"size": 11})  # of four maps on a narrow page
     figure.update_layout(margin={"l": 8, "r": 8, "t": 90 if title else 52, "b": 8})
     return figure
 

@@ -111,7 +111,7 @@ def _with_axes(figure: go.Figure, names: list[str], last: int, k: int | None) ->
 
 
 def rank_slopes_by_pair(ranks_by_pooling: Mapping[str, Sequence[int]], labels: Sequence[str], k: int) -> go.Figure:
-    """`rank_slopes` with a plotly button for each pair of poolings, which needs no kernel.
+    """`rank_slopes` with a plotly menu of all pairs of poolings, which needs no kernel.
 
     Args:
         ranks_by_pooling: As for `rank_slopes`, for two poolings or more.
@@ -147,7 +147,7 @@ def rank_slopes_by_pair(ranks_by_pooling: Mapping[str, Sequence[int]], labels: S
         {"label": " – ".join(pair), "method": "update", "args": [{"visible": visible}, {"xaxis.ticktext": list(pair)}]}
         for pair, visible in zip(pairs, shown, strict=True)
     ]
-    menu = {"type": "buttons", "direction": "right", "x": 0, "y": 1.12, "xanchor": "left", "yanchor": "bottom"}
+    menu = {"type": "dropdown", "x": 0, "y": 1.12, "xanchor": "left", "yanchor": "bottom"}
     joint.update_layout(updatemenus=[menu | {"buttons": buttons}], margin_t=110, xaxis_ticktext=list(pairs[0]))
     return joint
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import plotly.graph_objects as go
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
@@ -10,12 +12,15 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 SEQUENTIAL = "Cividis"
 """A sequential colour scale that is colour-blind safe."""
 
+TITLE = 36
+"""Characters in a line of a title."""
+
 FONT = '"Noto Sans", "DejaVu Sans", "Liberation Sans", Arial, sans-serif'
 """Fonts with all Vietnamese letters."""
 
 
 _LINE = {"gridcolor": "#ebf0f8", "linecolor": "#ebf0f8", "zerolinecolor": "#ebf0f8", "ticks": ""}
-_AXIS = {**_LINE, "zerolinewidth": 2, "automargin": True, "title": {"standoff": 15}}
+_AXIS = {**_LINE, "zerolinewidth": 2, "automargin": True, "title": {"standoff": 12, "font": {"size": 13}}}
 _AXIS["ticklabeloverflow"] = "allow"  # none overflow; checking each label takes plotly most of a redraw
 _SCALE = {"outlinewidth": 0, "ticks": ""}
 TEMPLATE = go.layout.Template(
@@ -23,7 +28,7 @@ TEMPLATE = go.layout.Template(
         "autotypenumbers": "strict",
         "colorway": COLOURS,
         "font": {"family": FONT, "size": 13, "color": "#1a1a1a"},
-        "title": {"x": 0.05, "font": {"size": 15}},
+        "title": {"x": 0.03, "font": {"size": 14}},
         "hovermode": "closest",
         "hoverlabel": {"align": "left"},
         "legend": {"orientation": "h", "y": -0.18},
@@ -46,7 +51,8 @@ def styled(figure: go.Figure, title: str = "", height: int = 380) -> go.Figure:
 
     Args:
         figure: Any plotly figure or `FigureWidget`.
-        title: Title of the figure.
+        title: Title of the figure; a long one takes two lines, so that it fits a narrow page.
         height: Height in pixels.
     """
+    title = "<br>".join(textwrap.wrap(title, TITLE, break_long_words=False))
     return figure.update_layout(template=TEMPLATE, title_text=title, height=height, margin_t=48 if title else 16)

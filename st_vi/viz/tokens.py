@@ -118,7 +118,7 @@ def weight_bars(units: Sequence[Unit], title: str = "") -> go.Figure:
             "tickmode": "array",
             "tickvals": list(range(0, len(units), every)),
             "ticktext": [html.escape(unit.text) for unit in units[::every]],
-            "tickangle": 90 if len(units) > 40 else None,  # what plotly would choose after trying others
+            "tickangle": 90 if len(units) > 12 else None,  # plotly's own choice overlaps on a narrow page
             "range": [-0.6, max(len(units), 1) - 0.4],
             "automargin": True,
         },

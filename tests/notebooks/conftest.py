@@ -1,13 +1,13 @@
-"""`execute` runs a notebook and then a test's code in its kernel; `open_notebook` opens it in a real JupyterLab."""
+"""`open_notebook` runs a notebook in a real JupyterLab, once for all tests of a file; `opened` is its page."""
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,44 +57,13 @@ def kernel_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
     server.wait()
 
 
-@pytest.fixture
-def execute(kernel_environment: dict[str, str], tmp_path: Path) -> Callable[[str | Path, str], Any]:
-    """Run all cells of a notebook, then the code in the same kernel; returns the executed notebook."""
-    nbclient = pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
-    from nbformat.v4 import new_code_cell
-
-    from notebooks.pair import notebook_of
-
-    def run(name: str | Path, code: str = "") -> Any:
-        notebook = notebook_of(script_of(name))
-        notebook.cells.append(new_code_cell(code, id="test"))
-        client = nbclient.NotebookClient(
-            notebook,
-            timeout=900,  # seconds a cell: the machine may be busy
-            kernel_name="python3",
-            store_widget_state=False,  # five megabytes of script a figure
-            resources={"metadata": {"path": str(tmp_path)}},
-        )
-        try:
-            client.execute(env={**os.environ, **kernel_environment})
-        except nbclient.exceptions.CellExecutionError as error:
-            plain = re.sub(r"\x1b\[[\d;]*m", "", str(error))
-            raise pytest.fail.Exception(plain, pytrace=False) from None
-        if isinstance(name, str):
-            keep_for_the_site(notebook, script_of(name))
-        return notebook
-
-    return run
-
-
 def keep_for_the_site(notebook: Any, script: Path) -> None:
     """The site shows notebooks with their outputs: so that the tests of the site need not run them again."""
     if str(SITE) not in sys.path:
         sys.path.insert(0, str(SITE))
     from notebook_pages import keep
 
-    keep(type(notebook)({**notebook, "cells": notebook.cells[:-1]}), script)
+    keep(notebook, script)
 
 
 @pytest.fixture(scope="package")
@@ -109,34 +78,60 @@ def lab(browser: Any, kernel_environment: dict[str, str], tmp_path_factory: pyte
         yield lab
 
 
-@pytest.fixture
-def open_notebook(request: pytest.FixtureRequest, browser: Any, lab: Any) -> Iterator[Callable[[str | Path], Any]]:
-    """Open a notebook and run its cells; the end of the test fails on whatever went wrong in page or kernel."""
-    from notebooks.pair import text_of
-    from tests.notebooks.driver import SCREENSHOTS, OpenNotebook
+@pytest.fixture(scope="module")
+def open_notebook(
+    request: pytest.FixtureRequest, kernel_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str | Path], Any]]:
+    """Open a notebook and run its cells, once for all tests of a file: in JupyterLab, where there is a browser."""
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    from tests.notebooks.headless import headless
 
-    page = browser.new_page(viewport={"width": 1500, "height": 1200})
-    page.set_default_timeout(120_000)
-    opened = []
+    with ExitStack() as stack:
 
-    def open_(name: str | Path, **shorter: str) -> OpenNotebook:
-        """Open it; `shorter` names code and what takes its place, where `execute` has seen the whole of it."""
-        script = script_of(name)
-        text = text_of(script)
-        for code, instead in shorter.items():
-            assert code in text, f"{name} has no {code} any more"
-            text = text.replace(code, instead)
-        (lab.root / f"{script.stem}.ipynb").write_text(text, encoding="utf-8")  # Lab saves: on a copy
-        opened.append(OpenNotebook(page, lab, script.stem))
-        return opened[-1]
+        def open_(name: str | Path) -> Any:
+            script = script_of(name)
+            try:
+                lab = request.getfixturevalue("lab")
+            except pytest.skip.Exception:
+                folder = tmp_path_factory.mktemp(script.stem)
+                notebook = stack.enter_context(headless(script, folder, kernel_environment))
+            else:
+                notebook = stack.enter_context(in_the_lab(script, lab, request.getfixturevalue("browser")))
+            if isinstance(name, str):
+                keep_for_the_site(notebook.content(), script)
+            return notebook
 
-    try:
         yield open_
-        for notebook in opened:
-            notebook.finish()
+
+
+@contextmanager
+def in_the_lab(script: Path, lab: Any, browser: Any) -> Iterator[Any]:
+    """The notebook in a page of its own; its kernel ends with the block."""
+    from notebooks.pair import text_of
+    from tests.notebooks.driver import WIDE, OpenNotebook
+
+    (lab.root / f"{script.stem}.ipynb").write_text(text_of(script), encoding="utf-8")  # Lab saves: on a copy
+    page = browser.new_page(viewport={"width": WIDE, "height": 1200})
+    page.set_default_timeout(120_000)
+    try:
+        with OpenNotebook(page, lab, script.stem) as notebook:
+            yield notebook
     finally:
-        if request.node.stash.get(FAILED, False) and page.url != "about:blank":
-            SCREENSHOTS.mkdir(exist_ok=True)
-            page.screenshot(path=SCREENSHOTS / f"{request.node.name}-failed.png")
         page.close()
         lab.tidy()
+
+
+@pytest.fixture
+def opened(request: pytest.FixtureRequest, notebook: Any) -> Iterator[Any]:
+    """The page of the file's `notebook`; the end of the test fails on whatever went wrong in page or kernel."""
+    from tests.notebooks.headless import HeadlessNotebook
+
+    if isinstance(notebook, HeadlessNotebook):
+        pytest.skip("no chromium on the PATH: apt-get install chromium")
+    try:
+        yield notebook
+        notebook.finish()
+    finally:
+        if request.node.stash.get(FAILED, False):
+            notebook.screenshot(f"{request.node.name}-failed", always=True)

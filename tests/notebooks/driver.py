@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import nbformat
+from jupyter_client import BlockingKernelClient
 from playwright.sync_api import Locator, Page
+from plotly.offline import get_plotlyjs
 
+from tests.notebooks.headless import fail_with
+from tests.notebooks.held import HELD, different
 from tests.notebooks.lab import Lab
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
@@ -24,10 +31,24 @@ UNASKED = ("_js2py_traceDeltas", "_js2py_widget_layoutDelta", "plotly_selected",
 """Of a stock `FigureWidget`; a lasso over 1,600 points makes 250 kB of them."""
 FIGURE = ".jp-Notebook .js-plotly-plot"
 OUTPUT = ".jp-Notebook .jp-OutputArea-output"
-LIBRARY = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
+KERNEL = "stVi.kernel().id"
+FAILED = "the code of the test has failed:"
+ASK = f"""
+def ask(code):
+    import linecache, sys, traceback
+    linecache.cache["the test"] = len(code), None, code.splitlines(keepends=True), "the test"
+    try:
+        exec(compile(code, "the test", "exec"), globals())
+    except Exception:
+        print({FAILED!r}, traceback.format_exc())
+"""
+"""Runs code in a kernel and prints how it failed; after a real error there, the kernel hears no more from the page."""
+LIBRARY = "".join(Path(__file__).with_name(f"{name}.js").read_text(encoding="utf-8") for name in ("page", "boxes"))
+WIDE = 1500  # of a page at first
+WIDTHS = (390, 900, 1400)
 
 
-class OpenNotebook:
+class OpenNotebook(AbstractContextManager["OpenNotebook"]):
     """A notebook in JupyterLab whose cells have all run.
 
     Args:
@@ -42,18 +63,24 @@ class OpenNotebook:
     """
 
     def __init__(self, page: Page, lab: Lab, name: str) -> None:
-        self.page, self.name, self.wrong, self.moved = page, name, [], ""
+        self.page, self.lab, self.name, self.wrong, self.moved = page, lab, name, [], ""
+        self._client: BlockingKernelClient | None = None
         page.on("request", lambda request: self._check_address(request.url))
         page.on("pageerror", lambda error: self.wrong.append(f"error in the page: {error}"))
         page.on("websocket", self._watch)
         page.add_init_script(LIBRARY)
+        page.emulate_media(reduced_motion="reduce")  # a spinner takes as long to paint as a cell to run
         page.goto(f"{lab.url}/lab/tree/{name}.ipynb?token={lab.token}&reset")
-        page.wait_for_function("window.stVi && stVi.ready()", timeout=180_000)
+        page.wait_for_function("window.stVi && stVi.ready()", polling=200, timeout=180_000)
+        page.add_style_tag(content="* {animation: none !important; transition: none !important}")
+        self.evaluate("stVi.startClock()")
         self.evaluate("stVi.runAll()")
-        page.wait_for_function("!stVi.running", timeout=300_000)
+        page.wait_for_function("!stVi.running", polling=200, timeout=600_000)
         self.check()
         self._settle()
-        self.evaluate("stVi.startClock()")
+        self.check()
+        assert self.evaluate("stVi.notRun()") == 0, f"{name}: not all cells have run"
+        self.evaluate("stVi.watchFigures()")
 
     def _check_address(self, url: str) -> None:
         if not re.match(r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|data:|blob:|about:|chrome", url):
@@ -66,6 +93,8 @@ class OpenNotebook:
 
     def _read(self, frame: str | bytes) -> None:
         text = frame.decode("utf-8", "replace") if isinstance(frame, bytes) else frame
+        if self._client and self._client.session.session in text:
+            return  # an answer to `execute`, which raises it
         if TRACEBACK in text and '"execute_reply"' not in text:
             plain = re.sub(r"\\u001b\[[\d;]*m", "", text).replace("\\n", "\n").replace('", "', "\n")
             self.wrong.append(plain[max(0, plain.index(TRACEBACK) - 300) :][:4000])
@@ -88,6 +117,36 @@ class OpenNotebook:
         """The value of a JavaScript expression, or of a function called with the argument."""
         return self.page.evaluate(script, argument)
 
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self._client:
+            self._client.stop_channels()
+
+    # What the kernel holds
+
+    def execute(self, code: str) -> str:
+        """Run code in the kernel of the page, and return what it prints; an error there fails the test."""
+        if self._client is None:
+            self._client = BlockingKernelClient(connection_file=str(self.lab.connection_file(self.evaluate(KERNEL))))
+            self._client.load_connection_file()
+            self._client.start_channels(hb=False, stdin=False)
+            self._client.wait_for_ready(timeout=60)
+        said: list[str] = []
+        self._client.execute_interactive(
+            f"{ASK}\nask({code!r})\ndel ask",
+            store_history=False,
+            allow_stdin=False,
+            timeout=900,
+            output_hook=lambda message: said.append(message["content"].get("text", "")),
+        )
+        text, _, failure = "".join(said).partition(FAILED)
+        if failure:
+            fail_with(failure)
+        return text
+
+    def content(self) -> nbformat.NotebookNode:
+        """The notebook with its outputs."""
+        return nbformat.from_dict(json.loads(self.evaluate("JSON.stringify(stVi.panel().content.model.toJSON())")))
+
     # What is to be seen
 
     def data(self, figure: int, trace: int, key: str) -> Any:
@@ -97,6 +156,59 @@ class OpenNotebook:
     def text(self, selector: str) -> str:
         """The visible text of the first element in the notebook for this CSS selector."""
         return self.page.locator(f".jp-Notebook {selector}").first.inner_text()
+
+    def check_drawn(self) -> None:
+        """Fail unless every figure is drawn with the data that the kernel, or the output of the cell, holds."""
+        self._settle()
+        live = json.loads(self.execute(HELD).strip().splitlines()[-1])
+        plain = [
+            output.data["application/vnd.plotly.v1+json"]["data"]
+            for cell in self.content().cells
+            for output in cell.get("outputs", ())
+            if "application/vnd.plotly.v1+json" in output.get("data", ())
+        ]
+        for _ in range(30):  # a page on a busy machine draws what it was told a while ago
+            drawn = self.evaluate("stVi.traces()")
+            differences = [*different(live, drawn["live"]), *different(plain, drawn["plain"])]
+            if not differences:
+                return
+            self.page.wait_for_timeout(300)
+        raise AssertionError(f"{self.name}: drawn otherwise than held:\n" + "\n".join(differences))
+
+    def check_boxes(self, all_widths: Sequence[int] = WIDTHS) -> None:
+        """Fail if text is cut, overlapping or illegible, or a figure leaves its cell, at any width in either theme."""
+        wrong = []
+        for theme, widths in {"light": all_widths, "dark": all_widths[::-1]}.items():
+            self.theme(theme)
+            for width in widths:
+                self.widen(width)
+                wrong += [f"{width} pixels, {theme}: {line}" for line in _at_rest(self.page)]
+                self.screenshot(f"{theme}-{width}")
+        self.theme("light")
+        self.widen(WIDE)
+        wrong += self._boxes_of_twins(all_widths)
+        assert not wrong, f"{self.name}:\n" + "\n".join(wrong)
+
+    def _boxes_of_twins(self, widths: Sequence[int]) -> list[str]:
+        """The same of the figures that stand for the explorers in a page without a kernel."""
+        markups = [
+            output.data["text/html"]
+            for cell in self.content().cells
+            for output in cell.get("outputs", ())
+            if "Plotly.newPlot" in output.get("data", {}).get("text/html", "")
+        ]
+        if not markups:
+            return []
+        page, wrong = self.page.context.browser.new_page(), []
+        cells = "".join(f'<div class="jp-OutputArea-output">{markup}</div>' for markup in markups)
+        page.set_content(f"<script>{get_plotlyjs()}</script><script>{LIBRARY}</script>{cells}")
+        for width in widths:
+            page.set_viewport_size({"width": width, "height": 1000})
+            wrong += [f"without a kernel, {width} pixels: {line}" for line in _at_rest(page)]
+            if os.environ.get("ST_VI_SCREENSHOTS"):
+                page.screenshot(path=SCREENSHOTS / f"{self.name}-twin-{width}.png", full_page=True)
+        page.close()
+        return wrong
 
     @contextmanager
     def changes(self, figure: int | None = None, selector: str | None = None, seconds: float = 120) -> Iterator[None]:
@@ -144,14 +256,8 @@ class OpenNotebook:
         assert seconds < limit, f"{self.name}: {self.moved}: answered after {seconds:.2f} s, the limit is {limit:.1f}"
 
     def _settle(self) -> None:
-        """Wait until the kernel is idle, all widgets are there, and no figure has changed for a moment."""
-        seen: list[str | None] = []
-        for _ in range(1000):
-            seen = [*seen[-2:], self.evaluate("stVi.digest()")]
-            if len(seen) == 3 and seen[0] and len(set(seen)) == 1:
-                return
-            self.page.wait_for_timeout(120)
-        raise AssertionError(f"{self.name}: the page does not come to rest")
+        """Wait until the kernel is idle, all widgets are there, and nothing has changed for a moment."""
+        self.page.wait_for_function("stVi.rests()", polling=100)
 
     def widths(self, figure: int) -> tuple[float, float]:
         """Width of what a figure has drawn, and of the output that it stands in, in pixels."""
@@ -164,9 +270,13 @@ class OpenNotebook:
     # What a hand can do
 
     def widen(self, width: int) -> None:
-        """Give the window this width in pixels."""
+        """Give the window this width in pixels, and wait until the figures have followed it, if they do."""
         size = self.page.viewport_size
         self.page.set_viewport_size({"width": width, "height": size["height"] if size else 1000})
+        for _ in range(20):
+            self.page.wait_for_timeout(250)
+            if self.evaluate("stViBoxes.figures().every(stViBoxes.fills)"):
+                break
         self._settle()
 
     def _control(self, kinds: str, description: str) -> Locator:
@@ -253,17 +363,29 @@ class OpenNotebook:
         self.page.wait_for_function("name => stVi.theme() === name", arg=f"JupyterLab {name.title()}")
         self._settle()
 
-    def screenshot(self, name: str, selector: str | None = None) -> Path:
-        """A picture of the whole notebook, or of one element, in the folder for screenshots."""
-        SCREENSHOTS.mkdir(exist_ok=True)
-        path, size = SCREENSHOTS / f"{self.name}-{name}.png", self.page.viewport_size
+    def screenshot(self, name: str, always: bool = False) -> None:
+        """A picture of the whole notebook in the folder for screenshots, where ``ST_VI_SCREENSHOTS`` asks for them."""
+        if not (always or os.environ.get("ST_VI_SCREENSHOTS")):
+            return
+        size = self.page.viewport_size
         height = int(self.evaluate("stVi.toTop()")) + 60
         self.page.set_viewport_size({"width": size["width"], "height": min(height, 12_000)})
-        self.page.wait_for_timeout(300)
+        self._settle()
         self.evaluate("stVi.toTop()")
-        self.page.locator(f".jp-Notebook {selector}" if selector else ".jp-NotebookPanel").first.screenshot(path=path)
+        self.page.locator(".jp-NotebookPanel").first.screenshot(path=SCREENSHOTS / f"{self.name}-{name}.png")
         self.page.set_viewport_size(size)
-        return path
+        self._settle()
+
+
+def _at_rest(page: Page) -> list[str]:
+    """What overlaps or is cut, once plotly has followed the width."""
+    lines: list[str] = []
+    for _ in range(8):
+        page.wait_for_timeout(300)
+        lines = page.evaluate("stViBoxes.all()")
+        if not lines:
+            break
+    return lines
 
 
 def _exactly(text: str) -> re.Pattern:

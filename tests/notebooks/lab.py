@@ -43,6 +43,10 @@ class Lab:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.read()
 
+    def connection_file(self, kernel: str) -> Path:
+        """Where a client finds how to speak to this kernel."""
+        return self.root.parent / "runtime" / f"kernel-{kernel}.json"
+
     def tidy(self) -> None:
         """As it was before a notebook was opened: no kernel holds memory, and the theme is the light one."""
         for kernel in json.loads(self.ask("kernels")):

@@ -15,6 +15,9 @@ window.stVi = {
     stVi.running = true;
     jupyterapp.commands.execute("notebook:run-all-cells").finally(() => (stVi.running = false));
   },
+  // the server may have lost the kernel, or a cell stopped all others
+  notRun: () =>
+    stVi.panel().content.widgets.filter(({ model }) => model.type === "code" && !model.executionCount).length,
   setTheme(theme) {
     jupyterapp.commands.execute("apputils:change-theme", { theme });
   },
@@ -28,6 +31,14 @@ window.stVi = {
   data(figure, trace, key) {
     const value = key.split(".").reduce((part, name) => part?.[name], stVi.figure(figure)._fullData[trace]);
     return value === undefined ? null : JSON.parse(JSON.stringify(value, stVi.plain));
+  },
+  // what every figure has drawn: those of widgets, and those that are outputs of cells
+  traces() {
+    const figures = [...document.querySelectorAll(".jp-Notebook .js-plotly-plot")];
+    const data = (plot) => plot._fullData.map(({ type, visible, name, x, y, z, marker }) => ({ type, visible, name, x, y, z, marker: { color: marker?.color } }));
+    const live = (plot) => Boolean(plot.closest(".jupyter-widgets"));
+    const of = (kind) => figures.filter((plot) => live(plot) === kind).map(data);
+    return JSON.parse(JSON.stringify({ live: of(true), plain: of(false) }, stVi.plain));
   },
   hash(text) {
     let hash = 2166136261;
@@ -58,13 +69,16 @@ window.stVi = {
       const element = target.nodeType === Node.ELEMENT_NODE ? target : target.parentElement;
       return element?.closest(".jp-OutputArea-output") && !element.closest(byTheMouseItself);
     };
-    const drawn = () => requestAnimationFrame(() => setTimeout(() => (stVi.clock.change = performance.now())));
     for (const kind of ["pointerup", "keydown", "input"])
       document.addEventListener(kind, (event) => (stVi.clock.input = event.timeStamp), { capture: true });
-    new MutationObserver((changes) => changes.some(counts) && drawn()).observe(
+    new MutationObserver((changes) => changes.some(counts) && stVi.drawn()).observe(
       document.querySelector(".jp-Notebook"), { subtree: true, childList: true, characterData: true, attributes: true });
-    // what WebGL paints is no change of the document
-    document.querySelectorAll(".jp-Notebook .js-plotly-plot").forEach((plot) => plot.on("plotly_afterplot", drawn));
+    stVi.drawn();
+  },
+  drawn: () => requestAnimationFrame(() => setTimeout(() => (stVi.clock.change = performance.now()))),
+  // what WebGL paints is no change of the document
+  watchFigures() {
+    document.querySelectorAll(".jp-Notebook .js-plotly-plot").forEach((plot) => plot.on("plotly_afterplot", stVi.drawn));
   },
   // milliseconds from the last input to the last change, once nothing has happened for a moment; null until then
   answered() {
@@ -80,10 +94,6 @@ window.stVi = {
     const waits = (plot) => plot.data?.length === 0 && plot.layout.xaxis?.tickvals?.length === 0;
     return places.every((place) => place.childElementCount) && figures.every((plot) => drawn(plot) && !waits(plot));
   },
-  // null while something is under way
-  digest() {
-    if (!stVi.idle() || !stVi.complete()) return null;
-    const figures = [...document.querySelectorAll(".jp-Notebook .js-plotly-plot")];
-    return figures.map((_, number) => [stVi.dataDigest(number), stVi.drawnDigest(number)]).join() + ".";
-  },
+  // nothing is under way, and nothing has changed for a moment
+  rests: () => stVi.idle() && stVi.complete() && stVi.clock.change > 0 && performance.now() - stVi.clock.change > 300,
 };

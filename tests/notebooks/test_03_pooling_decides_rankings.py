@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 CHECKS = """
 from st_vi.inspection.rankings import RetrievalSet
 
@@ -29,6 +31,9 @@ explorer.query.value = explorer.query.options[1][1]
 assert 'id="st-vi-syllables"' in explorer.details.value
 explorer.filter.value = "negation"
 assert not explorer.notice.value
+explorer.filter.value, explorer.only_flipped.value = "all", False  # as it was, for the next test
+explorer.query.value, explorer.k.value = None, 1
+assert list(explorer.bars.data[0].y) == before
 assert "text/html" in explorer._repr_mimebundle_()
 
 # A model of one's own: the pooling alone is exchanged.
@@ -39,37 +44,47 @@ assert not own.notice.value and len(own.bars.data[0].y) == 3
 """
 
 
-def test_callbacks(execute):
-    execute("03_pooling_decides_rankings", CHECKS)
+@pytest.fixture(scope="module")
+def notebook(open_notebook):
+    return open_notebook("03_pooling_decides_rankings")
 
 
-def test_in_the_browser(open_notebook):
-    notebook = open_notebook("03_pooling_decides_rankings")
-    notebook.screenshot("all-queries")
-    with notebook.changes(figure=1):
-        notebook.slide("k", "ArrowRight", presses=3)
-    with notebook.changes(selector="#st-vi-flips"):
-        notebook.slide("margin", "ArrowRight", presses=2)
-    with notebook.changes(figure=0):
-        notebook.slide("margin", "Home")
-    with notebook.changes(figure=0):
-        notebook.select("pooling B", "lasttoken")
-    with notebook.changes(figure=0):
-        notebook.select("pooling B", "mean")
+def test_what_it_computes(notebook):
+    notebook.execute(CHECKS)
+
+
+def test_figures_are_drawn_as_they_are_held_and_fit(opened):
+    opened.check_drawn()
+    opened.check_boxes((900, 1400))
+
+
+def test_in_the_browser(opened):
+    opened.screenshot("all-queries")
+    with opened.changes(figure=1):
+        opened.slide("k", "ArrowRight", presses=3)
+    with opened.changes(selector="#st-vi-flips"):
+        opened.slide("margin", "ArrowRight", presses=2)
+    with opened.changes(figure=0):
+        opened.slide("margin", "Home")
+    with opened.changes(figure=0):
+        opened.select("pooling B", "lasttoken")
+    with opened.changes(figure=0):
+        opened.select("pooling B", "mean")
     for name in ("diacritics", "number", "negation", "all"):
-        with notebook.changes(figure=0):
-            notebook.select("filter", name)
-    notebook.toggle("only flipped queries")
-    notebook.page.wait_for_timeout(1000)
-    menu = notebook._control(".widget-dropdown", "query").locator("option")
-    with notebook.changes(figure=0):
-        notebook.select("query", menu.nth(1).inner_text())
-    with notebook.changes(selector="#st-vi-syllables"):
-        notebook.select("query", menu.nth(2).inner_text())
-    notebook.screenshot("one-query")
-    notebook.theme("dark")
-    notebook.screenshot("dark")
-    with notebook.changes(figure=0):
-        notebook.select("pooling B", "attention")
-    assert "nothing to compare" in notebook.text(".st-vi-notice")
-    notebook.screenshot("notice")
+        with opened.changes(figure=0):
+            opened.select("filter", name)
+    opened.toggle("only flipped queries")
+    opened._settle()
+    menu = opened._control(".widget-dropdown", "query").locator("option")
+    with opened.changes(figure=0):
+        opened.select("query", menu.nth(1).inner_text())
+    with opened.changes(selector="#st-vi-syllables"):
+        opened.select("query", menu.nth(2).inner_text())
+    opened.screenshot("one-query")
+    opened.check_drawn()
+    opened.theme("dark")
+    opened.screenshot("dark")
+    with opened.changes(figure=0):
+        opened.select("pooling B", "attention")
+    assert "nothing to compare" in opened.text(".st-vi-notice")
+    opened.screenshot("notice")

@@ -1,12 +1,10 @@
+"""The maps answer to every control, and neighbours are counted as they are."""
+
 from __future__ import annotations
 
-NAME = "04_geometry_before_and_after"
+import pytest
 
-
-def test_callbacks(execute):
-    execute(
-        NAME,
-        """
+CHECKS = """
 first, second = explorer.linked.maps
 assert len(first.data[0].x) == len(passages) == len(set(passages)) == 204
 assert explorer.projections["umap"]["before"].method == "umap"  # and not what stands in for it
@@ -25,6 +23,10 @@ assert float(explorer.overlap.mean()) != kept
 explorer.colour.value = "overlap"
 assert list(first.data[0].marker.color) == explorer.overlap.tolist()
 
+explorer.method.value, explorer.k.value, explorer.colour.value = "pca", 5, "labels"  # as it was, for the next test
+explorer.linked.release.click()
+assert list(second.data[0].x) == coordinates and not len(explorer.linked.picked)
+
 # What it says above its figures.
 assert shared["before"] > shared["TF-IDF"] > 3 * shared["chance"] and abs(shared["after"] - shared["before"]) < 0.05
 nearest = (embeddings[1] @ embeddings[1].T).fill_diagonal_(-1).topk(5).indices
@@ -42,8 +44,16 @@ some = passages[:5]
 assert (after.encode(some) == trained.encode(some)).all() and not (before.encode(some) == trained.encode(some)).any()
 same = {name for name, value in before.named_parameters() if (value == trained.get_parameter(name)).all()}
 assert same >= {"1.attention_context_vector"} and len(same) < 5
-""",
-    )
+"""
+
+
+@pytest.fixture(scope="module")
+def notebook(open_notebook):
+    return open_notebook("04_geometry_before_and_after")
+
+
+def test_what_it_computes(notebook):
+    notebook.execute(CHECKS)
 
 
 def place_of_the_last_point_to_the_right(notebook):
@@ -55,43 +65,47 @@ def place_of_the_last_point_to_the_right(notebook):
     return (x - left) / (right - left), (top - y) / (top - bottom)
 
 
-def test_in_the_browser(open_notebook):
-    notebook = open_notebook(NAME, **{'sample_nli(\\"test\\")': 'sample_nli(\\"test\\").select(range(90))'})
-    points = len(notebook.data(0, 0, "x"))
-    notebook.screenshot("first")
+def test_figures_are_drawn_as_they_are_held(opened):
+    opened.check_drawn()
 
-    with notebook.changes(figure=1):
-        notebook.lasso(figure=0, points=[(0.3, 0.3), (0.7, 0.3), (0.7, 0.7), (0.3, 0.7)])
-    assert "picked" in notebook.text(".st-vi-picked")
+
+def test_in_the_browser(opened):
+    points = len(opened.data(0, 0, "x"))
+    opened.screenshot("first")
+
+    with opened.changes(figure=1):
+        opened.lasso(figure=0, points=[(0.3, 0.3), (0.7, 0.3), (0.7, 0.7), (0.3, 0.7)])
+    assert "picked" in opened.text(".st-vi-picked")
     for figure, other in [(1, 0), (0, 1), (1, 0)]:  # in the lines of the lassos before
-        with notebook.changes(figure=other):
-            notebook.lasso(figure, points=[(0.4, 0.3 + figure / 10), (0.8, 0.3), (0.7, 0.9), (0.5, 0.8 - other / 10)])
-    notebook.screenshot("lasso")
-    assert len(notebook.data(0, 1, "x")) == len(notebook.data(1, 1, "x")) > 0
-    with notebook.changes(figure=0):
-        notebook.click_text("let go")
-    assert not notebook.data(0, 1, "x")
+        with opened.changes(figure=other):
+            opened.lasso(figure, points=[(0.4, 0.3 + figure / 10), (0.8, 0.3), (0.7, 0.9), (0.5, 0.8 - other / 10)])
+    opened.screenshot("lasso")
+    assert len(opened.data(0, 1, "x")) == len(opened.data(1, 1, "x")) > 0
+    with opened.changes(figure=0):
+        opened.click_text("let go")
+    assert not opened.data(0, 1, "x")
 
-    with notebook.changes(selector=".st-vi-picked"):
-        notebook.click_at(0, *place_of_the_last_point_to_the_right(notebook))
-    assert "of 5 nearest neighbours" in notebook.text(".st-vi-picked")
+    with opened.changes(selector=".st-vi-picked"):
+        opened.click_at(0, *place_of_the_last_point_to_the_right(opened))
+    assert "of 5 nearest neighbours" in opened.text(".st-vi-picked")
 
-    with notebook.changes(figure=0):
-        notebook.fill("find text", "Tuyến xe buýt 22 chạy từ ga Phú Sa")
-    assert not any(notebook.data(figure, trace, "selectedpoints") for figure in (0, 1) for trace in range(4))
-    assert all(len(notebook.data(figure, 0, "marker.symbol")) == points for figure in (0, 1))  # each has its own yet
-    with notebook.changes(selector=".st-vi-neighbours"):
-        notebook.slide("neighbours", "ArrowLeft", presses=3)
-    assert "of 2 nearest neighbours" in notebook.text(".st-vi-picked")
-    notebook.screenshot("neighbours")
+    with opened.changes(figure=0):
+        opened.fill("find text", "Tuyến xe buýt 22 chạy từ ga Phú Sa")
+    assert not any(opened.data(figure, trace, "selectedpoints") for figure in (0, 1) for trace in range(4))
+    assert all(len(opened.data(figure, 0, "marker.symbol")) == points for figure in (0, 1))  # each has its own yet
+    with opened.changes(selector=".st-vi-neighbours"):
+        opened.slide("neighbours", "ArrowLeft", presses=3)
+    assert "of 2 nearest neighbours" in opened.text(".st-vi-picked")
+    opened.screenshot("neighbours")
 
-    with notebook.changes(figure=1):
-        notebook.select("map", "UMAP")
-    assert "mean nothing" in notebook.text(".st-vi-caution")
-    with notebook.changes(figure=0):
-        notebook.select("labels", "museums")
-    notebook.screenshot("umap")
-    with notebook.changes(figure=0):
-        notebook.select("colour by", "overlap")
-    notebook.theme("dark")
-    notebook.screenshot("dark")
+    with opened.changes(figure=1):
+        opened.select("map", "UMAP")
+    assert "mean nothing" in opened.text(".st-vi-caution")
+    with opened.changes(figure=0):
+        opened.select("labels", "museums")
+    opened.screenshot("umap")
+    with opened.changes(figure=0):
+        opened.select("colour by", "overlap")
+    opened.check_drawn()
+    opened.theme("dark")
+    opened.screenshot("dark")

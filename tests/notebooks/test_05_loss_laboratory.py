@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 CHECKS = """
 logged = [entry for entry in log if "loss" in entry]
 assert list(components.data[0].y) == [entry["dle/text_pair_info_nce"] for entry in logged]
@@ -20,83 +22,94 @@ assert float(shares[strongest][0]) == max(float(share) for share, _ in shares.va
 
 for _ in range(3):
     explorer.step.click()
-assert explorer.points.steps == 3 and len(explorer.figure.data[7].y) == 4
-before = list(explorer.figure.data[14].y)
+assert explorer.points.steps == 3 and len(explorer.figures[2].data[0].y) == 4
+before = list(explorer.figures[4].data[0].y)
 explorer.temperature.value = 0.5
-assert explorer.figure.data[14].y[0] < before[0]
-before = list(explorer.figure.data[12].y)
+assert explorer.figures[4].data[0].y[0] < before[0]
+before = list(explorer.figures[3].data[0].y)
 explorer.weights["ScoreMSE"].value = 5
-assert explorer.figure.data[12].y[1] > before[1]
+assert explorer.figures[3].data[0].y[1] > before[1]
+explorer.weights["ScoreMSE"].value, explorer.temperature.value = 3, 0.07  # as it was, for the next test
 explorer.reset.click()
 assert explorer.points.steps == 0 and not explorer.notice.value
 """
 
 
-def test_what_it_computes(execute):
-    notebook = execute("05_loss_laboratory", CHECKS)
-    assert len([cell for cell in notebook.cells if cell.cell_type == "code"]) - 1 <= 9
+@pytest.fixture(scope="module")
+def notebook(open_notebook):
+    return open_notebook("05_loss_laboratory")
 
 
-ANCHORS, COMPONENTS, SHARES, FALSE_MASS = 2, 7, 12, 15  # traces of the first figure
+def test_what_it_computes(notebook):
+    notebook.execute(CHECKS)
+    assert len([cell for cell in notebook.content().cells if cell.cell_type == "code"]) <= 9
 
 
-def test_in_the_browser(open_notebook):
-    notebook = open_notebook("05_loss_laboratory")
-    notebook.screenshot("before")
-    before = notebook.data(0, ANCHORS, "x")
-    for _ in range(2):
-        with notebook.changes(figure=0):
-            notebook.click_text("Step")
-    assert notebook.data(0, ANCHORS, "x") != before  # what WebGL has drawn cannot be read
-    assert len(notebook.data(0, COMPONENTS, "x")) == 3
-    with notebook.changes(figure=0):
-        notebook.slide("temperature", "ArrowLeft", presses=4)
-    with notebook.changes(figure=0):
-        notebook.slide("λ ScoreMSE", "ArrowRight", presses=4)
-    with notebook.changes(figure=0):
-        notebook.toggle("PairwiseRank")
-    assert notebook.data(0, SHARES, "y")[2] == 0
-    with notebook.changes(figure=0):
-        notebook.slide("batch size", "ArrowLeft", presses=4)
-    with notebook.changes(figure=0):
-        notebook.toggle("tell the loss which they are")
-    assert not any(notebook.data(0, FALSE_MASS, "y"))
-    with notebook.changes(figure=0):
-        notebook.slide("false negatives", "ArrowRight", presses=2)
-    with notebook.changes(figure=0):
-        notebook.select("terms of task", "ocr")
-    assert notebook.data(0, SHARES, "y")[4] > 0
-    notebook.theme("dark")
-    notebook.screenshot("dark")
+ANCHORS, COMPONENTS, SHARES, FALSE_MASS = (0, 2), (2, 0), (3, 0), (4, 1)  # figure and trace
 
 
-def test_play_leaves_the_controls_alive_and_pause_stops_it(open_notebook):
-    notebook = open_notebook("05_loss_laboratory")
-    play = notebook.page.locator(".widget-play button").first
+def test_figures_are_drawn_as_they_are_held_and_fit(opened):
+    opened.check_drawn()
+    opened.check_boxes()
+
+
+def test_play_leaves_the_controls_alive_and_pause_stops_it(opened):
+    play = opened.page.locator(".widget-play button").first
 
     def steps():
-        return len(notebook.data(0, COMPONENTS, "x"))
+        return len(opened.data(*COMPONENTS, "x"))
 
     def wait_for(what):
         for _ in range(600):
             if what():
                 return
-            notebook.page.wait_for_timeout(200)
+            opened.page.wait_for_timeout(200)
         raise AssertionError("nothing has happened in 120 s")
 
     play.click()
     wait_for(lambda: steps() > 5)
-    assert any(notebook.data(0, FALSE_MASS, "y"))
-    notebook.toggle("tell the loss which they are")  # while it plays
-    wait_for(lambda: not any(notebook.data(0, FALSE_MASS, "y")))
+    assert any(opened.data(*FALSE_MASS, "y"))
+    opened.toggle("tell the loss which they are")  # while it plays
+    wait_for(lambda: not any(opened.data(*FALSE_MASS, "y")))
     seen = steps()
     wait_for(lambda: steps() > seen + 5)
     play.click()
-    notebook.page.wait_for_timeout(1500)
+    opened._settle()
     seen = steps()
-    notebook.page.wait_for_timeout(1500)
+    opened.page.wait_for_timeout(600)  # two steps of the player
     assert steps() == seen  # no queue of steps is worked off
-    notebook.screenshot("played")
-    with notebook.changes(figure=0):
-        notebook.click_text("Reset")
+    opened.screenshot("played")
+    with opened.changes(figure=2):
+        opened.click_text("Reset")
     assert steps() == 1
+    opened.toggle("tell the loss which they are")
+
+
+def test_in_the_browser(opened):
+    opened.screenshot("before")
+    before = opened.data(*ANCHORS, "x")
+    for _ in range(2):
+        with opened.changes(figure=2):
+            opened.click_text("Step")
+    assert opened.data(*ANCHORS, "x") != before  # what WebGL has drawn cannot be read
+    assert len(opened.data(*COMPONENTS, "x")) == 3
+    with opened.changes(figure=4):
+        opened.slide("temperature", "ArrowLeft", presses=4)
+    with opened.changes(figure=3):
+        opened.slide("λ ScoreMSE", "ArrowRight", presses=4)
+    with opened.changes(figure=3):
+        opened.toggle("PairwiseRank")
+    assert opened.data(*SHARES, "y")[2] == 0
+    with opened.changes(figure=4):
+        opened.slide("batch size", "ArrowLeft", presses=4)
+    with opened.changes(figure=4):
+        opened.toggle("tell the loss which they are")
+    assert not any(opened.data(*FALSE_MASS, "y"))
+    with opened.changes(figure=4):
+        opened.slide("false negatives", "ArrowRight", presses=2)
+    with opened.changes(figure=3):
+        opened.select("terms of task", "ocr")
+    assert opened.data(*SHARES, "y")[4] > 0
+    opened.check_drawn()
+    opened.theme("dark")
+    opened.screenshot("dark")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from st_vi.evaluation.geometry import effective_rank, singular_values
-from st_vi.viz.distributions import beside, similarity_histogram, spectrum
+from st_vi.viz.distributions import similarity_histogram, spectrum, stacked
 
 
 class TestSimilarityHistogram:
@@ -75,13 +75,13 @@ class TestSpectrum:
             spectrum({})
 
 
-def test_beside():
+def test_figures_below_one_another():
     histogram = similarity_histogram({"a": torch.tensor([0.2]), "b": torch.tensor([0.3])}, "trước")
     curve = spectrum({"a": torch.tensor([2.0, 1.0])}, "phổ")
-    figure = beside([histogram, curve])
+    figure = stacked([histogram, curve])
     assert [(trace.xaxis, trace.legend) for trace in figure.data] == [("x", "legend")] * 2 + [("x2", "legend2")]
     np.testing.assert_array_equal(figure.data[1].y, histogram.data[1].y)
-    assert [annotation.text for annotation in figure.layout.annotations] == ["trước", "phổ"]
+    assert [figure.layout[name].title.text for name in ("legend", "legend2")] == ["<b>trước</b>", "<b>phổ</b>"]
+    assert figure.layout.yaxis.domain[0] > figure.layout.yaxis2.domain[1]
     assert (figure.layout.xaxis.range, figure.layout.yaxis2.type) == ((-1, 1), "log")
-    assert figure.layout.xaxis.domain[1] < figure.layout.xaxis2.domain[0]
     assert figure.layout.xaxis2.title.text == curve.layout.xaxis.title.text

@@ -71,8 +71,8 @@ def test_resolutions_have_a_panel_each():
     assert [image.xref for image in figure.layout.images] == ["x", "x2"]
     assert figure.layout.xaxis2.range == (0, 640) and figure.layout.yaxis2.scaleanchor == "x2"
     assert [note.text for note in figure.layout.annotations] == [
-        "small<br>2 × 3 = 6 patches",
-        "large<br>14 × 23 = 322 patches",
+        "small<br>2 × 3<br>6 patches",
+        "large<br>14 × 23<br>322 patches",
     ]
     assert figure.data[0].dx == pytest.approx(640 / 3)
     with pytest.raises(ValueError, match="no map"):

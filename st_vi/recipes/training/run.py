@@ -16,7 +16,8 @@ from sentence_transformers import (
 from sentence_transformers.base.data_collator import BaseDataCollator
 from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvaluator
 from torch import nn
-from transformers import ProgressCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -112,8 +113,9 @@ def train(
         data_collator=data_collator,  # type: ignore[arg-type]
         callbacks=[BestMetric(judges), *others, interruption],
     )
-    if bars and not args.disable_tqdm:  # replaces the stock one
-        trainer.pop_callback(ProgressCallback)
+    if bars:  # in place of the stock one, which prints the log as well
+        trainer.pop_callback(PrinterCallback if args.disable_tqdm else DEFAULT_PROGRESS_CALLBACK)
+    if bars and not args.disable_tqdm:
         trainer.add_callback(bars[0])
     states = not (trainer.args.save_only_model or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled)
     trainer.accelerator.wait_for_everyone()  # until every process has checked the folder

@@ -16,6 +16,23 @@ REDRAWN = {"annotations", "height", "images", "shapes", "title"}
 """Parts of the layout that may differ between figures of one kind, besides the axes."""
 
 
+def beside(*columns: w.Widget | Sequence[w.Widget], width: int = 360) -> w.Box:
+    """Columns that share the width of the cell, or stand below one another where it is narrow.
+
+    Args:
+        columns: Figures without a width of their own; a sequence is one column, from top to bottom.
+        width: Pixels that a column needs, if the cell has them.
+    """
+    layout = {"flex": f"1 1 {width}px", "min_width": "0", "overflow": "hidden"}
+    boxes = [w.VBox([column] if isinstance(column, w.Widget) else list(column), layout=layout) for column in columns]
+    return w.Box(boxes, layout=w.Layout(flex_flow="row wrap"))
+
+
+def wrapping(*controls: w.Widget) -> w.HBox:
+    """Controls in a row, or in several where the cell is narrow."""
+    return w.HBox(list(controls), layout=w.Layout(flex_flow="row wrap"))
+
+
 class Explorer(w.VBox):
     """A live widget in a notebook, and a static plotly figure where there is no kernel (`_repr_mimebundle_`).
 

@@ -18,11 +18,11 @@ from torch import Tensor
 from st_vi.evaluation import geometry
 from st_vi.evaluation.geometry.neighbours import shared_neighbours
 from st_vi.stock.figures import LiveFigure
-from st_vi.viz.distributions import beside, similarity_histogram, spectrum
+from st_vi.viz.distributions import similarity_histogram, spectrum
 from st_vi.viz.maps import side_by_side
 from st_vi.viz.projection import Method, Projection, as_rows, project
 from st_vi.viz.tables import summary_table
-from st_vi.viz.widgets.explorer import Explorer
+from st_vi.viz.widgets.explorer import Explorer, beside, wrapping
 from st_vi.viz.widgets.linked_maps import LinkedMaps
 
 CAUTION = {
@@ -123,8 +123,8 @@ class GeometryExplorer(Explorer):
             if groups
         ]
         self.spectrum = spectrum({name: _spectrum(x) for name, x in self.vectors.items()}, "spectrum")
-        figures = LiveFigure(beside([*self.similarities, self.spectrum]))
-        controls = w.HBox([w.VBox([self.method, self.colour, self.k]), self.shown])
+        figures = beside(*map(LiveFigure, [*self.similarities, self.spectrum]), width=300)
+        controls = wrapping(w.VBox([self.method, self.colour, self.k]), self.shown)
         super().__init__([controls, self.caution, self.linked, self.summary, figures], self._twin)
         for control, update in {
             self.method: self._place,

@@ -20,7 +20,7 @@ from st_vi.viz.maps import marker_style, point_trace, sample_rows, side_by_side,
 from st_vi.viz.projection import Projection
 from st_vi.viz.tables import kept_share, legend, neighbour_table
 from st_vi.viz.theme import COLOURS, styled
-from st_vi.viz.widgets.explorer import Explorer
+from st_vi.viz.widgets.explorer import Explorer, beside, wrapping
 
 NEIGHBOUR_SYMBOLS = ("circle-open", "square-open", "diamond-open")
 NO_OBSTACLE = "<style>.st-vi-maps .selectionlayer path {pointer-events: none !important}</style>"
@@ -92,9 +92,9 @@ class LinkedMaps(Explorer):
         self.find = w.Text(description="find text", placeholder="part of a text", continuous_update=False)
         self.release = w.Button(description="let go")
         self.legend, self.table = w.HTML(legend(labels, shown)), w.HTML()
-        beside = w.Box(self.maps, layout=w.Layout(flex_flow="row wrap")).add_class("st-vi-maps")
+        maps = beside(*self.maps).add_class("st-vi-maps")
         super().__init__(
-            [w.HBox([self.find, self.release, w.HTML(NO_OBSTACLE)]), beside, self.legend, self.table], self._twin
+            [wrapping(self.find, self.release, w.HTML(NO_OBSTACLE)), maps, self.legend, self.table], self._twin
         )
         self.on_change(self.find, self._find)
         self.release.on_click(lambda _: self.guarded(self._let_go))
@@ -171,7 +171,6 @@ class LinkedMaps(Explorer):
         figure = styled(go.Figure([base, *_overlays(self.projections)]), name + some, height=440)
         with_axes(figure, projection)
         figure.update_layout(
-            width=480,
             dragmode="lasso",
             legend={"x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},  # beside the title: moves no axis
         )

@@ -13,9 +13,8 @@ from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 from st_vi.terms import Term
 from st_vi.viz.free_points import ALL_TERMS, FreePoints, Moment, adjusted
 from st_vi.viz.laboratory import Traces, entry, laboratory, panels, replay
-from st_vi.viz.widgets.explorer import Explorer
+from st_vi.viz.widgets.explorer import Explorer, beside
 
-WIDTH = 1120
 MOST_STEPS = 1000
 
 
@@ -35,7 +34,7 @@ class LossLaboratory(Explorer):
         points: The `FreePoints` in training.
         history: One entry per step, as in the ``log_history`` of a trainer.
         path: (alignment, uniformity) of each step.
-        figure: All panels; see `laboratory`.
+        figures: A `LiveFigure` for each panel; see `laboratory`.
 
     Example:
         >>> from st_vi.viz.widgets.loss_laboratory import LossLaboratory
@@ -50,10 +49,12 @@ class LossLaboratory(Explorer):
         self._make_controls(rows, interval)
         self._start()
         moment = self._look()
-        self.figure = LiveFigure(laboratory(self._panels(moment), dimension).update_layout(width=WIDTH))
+        self.figures = [LiveFigure(figure) for figure in laboratory(self._panels(moment), dimension)]
         self._say(moment)
         self.state.layout.width = "100%"
-        super().__init__([*self._panel(), self.state, self.figure], self._film)
+        points, *others = self.figures
+        small = beside(beside(*others[:2], width=240), beside(*others[2:], width=240), width=600)
+        super().__init__([*self._panel(), self.state, beside(points, small)], self._film)
         self._connect()
 
     def _make_controls(self, rows: int, interval: int) -> None:
@@ -153,10 +154,10 @@ class LossLaboratory(Explorer):
 
     def _refresh(self, moment: Moment | None = None) -> None:
         moment = moment or self._look()
-        new = [trace for traces in self._panels(moment) for trace in traces]
-        with self.figure.batch_update():
-            for old, values in zip(self.figure.data, new, strict=True):
-                old.update(values)
+        for figure, traces in zip(self.figures, self._panels(moment), strict=True):
+            with figure.batch_update():
+                for old, values in zip(figure.data, traces, strict=True):
+                    old.update(values)
         self._say(moment)
         if not any(term.weight for term in self._terms()):  # type: ignore[attr-defined]
             self.show_notice("All terms are off, so there is no gradient: switch one on, or raise its λ.")

@@ -20,10 +20,9 @@ from st_vi.inspection.query_maps import query_map
 from st_vi.viz.lasso import drawn_lines, inside
 from st_vi.viz.patches import mass_bars, patch_map, resolutions_side_by_side, similarity_bars, with_opacity_slider
 from st_vi.viz.pictures import is_transparent, readable
-from st_vi.viz.widgets.explorer import Explorer
+from st_vi.viz.widgets.explorer import Explorer, beside, wrapping
 
 TOKEN_PIXELS = 28 * 28  # of Qwen2-VL
-WIDTH = 1080  # of all figures together, in pixels
 TRANSPARENT = "This picture has transparent parts. It is shown and encoded on white."
 COLOURS = {"weight": "weights", "cosine with the query": "similarity", "cosine falls by": "fall"}
 NO_QUERY = "The query is empty, so there is nothing to compare the picture with."
@@ -93,10 +92,10 @@ class PatchExplorer(Explorer):
         self.masses: Any = None
         self.resolutions: Any = None
         self._encode()
-        beside = w.HBox([self.map, w.VBox([self.similarities, self.masses])])
         rows = [
-            w.HBox([self.picture, self.upload, self.budget, self.clear]),
-            *(self.text, self.query, w.HBox([self.colours, self.opacity, self.colour_range]), beside, self.resolutions),
+            wrapping(self.picture, self.upload, self.budget, self.clear),
+            *(self.text, self.query, wrapping(self.colours, self.opacity, self.colour_range)),
+            *(beside(self.map, [self.similarities, self.masses]), self.resolutions),
         ]
         self.children = (self.notice, *rows)
         self._listen()
@@ -153,9 +152,9 @@ class PatchExplorer(Explorer):
         if name != self.name:
             self.masked = set()
         self.name, self.shown, self.views = name, picture, views
-        maps = {f"{pixels:,} pixels": view.maps[0] for pixels, view in views.items()}
+        maps = {f"{pixels:,} px": view.maps[0] for pixels, view in views.items()}
         panels = resolutions_side_by_side(picture, maps, opacity=self.opacity.value)
-        self.resolutions = self.redraw(self.resolutions, panels.update_layout(width=WIDTH))
+        self.resolutions = self.redraw(self.resolutions, panels)
         self._look()
 
     def _view(self, picture: Image.Image) -> PatchView:
@@ -216,15 +215,16 @@ class PatchExplorer(Explorer):
         effect, count = self.effect, len(self.masked)
         rows, columns = self._weights().shape
         title = f"{self.name}: {rows} × {columns} patches" + (f", {count} masked" if count else "")
-        self.map = self.redraw(self.map, self._overlay(title).update_layout(width=WIDTH // 2))
+        self.map = self.redraw(self.map, self._overlay(title))
         cosines, masses = {"as it is": effect.similarity}, {"as it is": _mass(effect.whole)}
         if count:
             cosines |= {"painted": effect.painted_similarity, "out of the pool": effect.unpooled_similarity}
             masses["painted"] = _mass(effect.painted)
         random = effect.random_similarities if count else ()
         bars = similarity_bars(cosines, random, "Cosine with the query")
-        self.similarities = self.redraw(self.similarities, bars.update_layout(width=WIDTH // 2))
-        pooled = mass_bars(masses, "What is pooled").update_layout(width=WIDTH // 2)
+        self.similarities = self.redraw(self.similarities, bars)
+        pooled = mass_bars(masses, "What is pooled")
+        pooled.layout.height = 210  # a page that learns of another height no longer follows the width
         self.masses = self.redraw(self.masses, pooled)
 
     def _weights(self) -> Tensor:

@@ -114,7 +114,7 @@ class PoolExplorer(Explorer):
     def _show_weights(self, view: PooledText) -> None:
         self.view, self.units = view, units(view, self.by.value)
         self.own = [unit for unit in self.units if unit.kind == "text"][:MOST_DELETED]
-        self.bars = self.redraw(self.bars, weight_bars(self.units).update_layout(autosize=True))
+        self.bars = self.redraw(self.bars, weight_bars(self.units))
 
     def _show_drifts(self, without: list[PooledText]) -> None:
         self.without, self.drifts = without, cosine_drift(self.view, without).tolist()

@@ -28,7 +28,7 @@ from st_vi.inspection.rankings import (
 from st_vi.stock.figures import LiveFigure
 from st_vi.viz.ranks import rank_slopes, rank_slopes_by_pair, recall_bars
 from st_vi.viz.theme import COLOURS
-from st_vi.viz.widgets.explorer import Explorer
+from st_vi.viz.widgets.explorer import Explorer, beside, wrapping
 from st_vi.viz.widgets.ranking_cards import flips_card, short, suspects_card, syllables_card, top_documents_card
 
 
@@ -100,7 +100,6 @@ class RankingExplorer(Explorer):
         self.flips = Flips([], [])
         self.slopes = rank_slopes({"A": [], "B": []}, [], 1, {"a": [], "b": [], "relevant": []})
         self.bars = recall_bars({}, k, chance=0.0, height=460)
-        self.slopes.layout.width, self.bars.layout.width = 640, 340
         self.summary, self.details, self.suspects = w.HTML(), w.HTML(), w.HTML()
         super().__init__([], self._static_figure)
         self._choosing = False
@@ -109,8 +108,8 @@ class RankingExplorer(Explorer):
         self.on_change(self.query, lambda: None if self._choosing else self.update())
         self.guarded(self.update)
         self.slopes, self.bars = LiveFigure(self.slopes), LiveFigure(self.bars)  # sent to the page complete
-        controls = [w.HBox([self.pooling_a, self.pooling_b, self.filter]), w.HBox([self.k, self.margin])]
-        cards = [self.summary, w.HBox([self.slopes, self.bars]), self.details, self.suspects]
+        controls = [wrapping(self.pooling_a, self.pooling_b, self.filter), wrapping(self.k, self.margin)]
+        cards = [self.summary, beside(self.slopes, self.bars), self.details, self.suspects]
         self.children = [self.notice, *controls, self.only_flipped, self.query, *cards]
 
     def _encode(self, batch_size: int, show_progress_bar: bool) -> None:

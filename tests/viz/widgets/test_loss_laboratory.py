@@ -11,7 +11,7 @@ from st_vi.tasks import VIPOLYQWEN_TASKS
 from st_vi.viz.free_points import ALL_TERMS, FreePoints, adjusted
 from st_vi.viz.widgets.loss_laboratory import LossLaboratory
 
-ANCHORS, POSITIVES, PATH, MSE, SHARE, MASS, FALSE_MASS = 2, 3, 4, 8, 12, 14, 15
+ANCHORS, POSITIVES, PATH, MSE, SHARE, MASS, FALSE_MASS = (0, 2), (0, 3), (1, 0), (2, 1), (3, 0), (4, 0), (4, 1)
 NAMES = ["InfoNCE", "ScoreMSE", "PairwiseRank", "CosineAlignment", "HardestNegativeMargin"]
 
 
@@ -20,8 +20,14 @@ def laboratory():
     return LossLaboratory(rows=12, seed=1)
 
 
+def drawn(laboratory, place):
+    """The trace with this number in the panel with this number."""
+    panel, trace = place
+    return laboratory.figures[panel].data[trace]
+
+
 def shares(laboratory):
-    return dict(zip(NAMES, laboratory.figure.data[SHARE].y, strict=True))
+    return dict(zip(NAMES, drawn(laboratory, SHARE).y, strict=True))
 
 
 def test_it_trains_as_free_points_do(laboratory):
@@ -33,35 +39,35 @@ def test_it_trains_as_free_points_do(laboratory):
         laboratory.play.value = value
         twin.step(terms)
         seen.append(twin.look(terms))
-    assert list(laboratory.figure.data[POSITIVES].y) == pytest.approx(twin.points[1, :, 1].tolist(), abs=1e-4)
-    assert list(laboratory.figure.data[PATH].y) == pytest.approx([moment.alignment for moment in seen])
-    assert list(laboratory.figure.data[MSE].y) == pytest.approx([m.components["ScoreMSE"] for m in seen])
-    assert list(laboratory.figure.data[FALSE_MASS].y) == pytest.approx(seen[-1].mass[1].tolist())
+    assert list(drawn(laboratory, POSITIVES).y) == pytest.approx(twin.points[1, :, 1].tolist(), abs=1e-4)
+    assert list(drawn(laboratory, PATH).y) == pytest.approx([moment.alignment for moment in seen])
+    assert list(drawn(laboratory, MSE).y) == pytest.approx([m.components["ScoreMSE"] for m in seen])
+    assert list(drawn(laboratory, FALSE_MASS).y) == pytest.approx(seen[-1].mass[1].tolist())
     assert f"{seen[-1].tolerance:.2f}" in laboratory.state.value and "<b>3</b>" in laboratory.state.value
 
 
 def test_controls_act_at_once(laboratory):
     laboratory.step.click()
-    points = list(laboratory.figure.data[ANCHORS].x)
-    before = laboratory.figure.data[MASS].y
+    points = list(drawn(laboratory, ANCHORS).x)
+    before = drawn(laboratory, MASS).y
     laboratory.temperature.value = 1.0
-    assert laboratory.figure.data[MASS].y[0] < before[0]
+    assert drawn(laboratory, MASS).y[0] < before[0]
     before = shares(laboratory)
     laboratory.weights["ScoreMSE"].value = 5.0
     assert shares(laboratory)["ScoreMSE"] > before["ScoreMSE"]
     laboratory.switches["InfoNCE"].value = False
     assert shares(laboratory)["InfoNCE"] == 0
     laboratory.batch_size.value = 5
-    assert len(laboratory.figure.data[MASS].y) == 4 and len(laboratory.points.batch) == 5
-    assert list(laboratory.figure.data[ANCHORS].x) == points and laboratory.points.steps == 1
+    assert len(drawn(laboratory, MASS).y) == 4 and len(laboratory.points.batch) == 5
+    assert list(drawn(laboratory, ANCHORS).x) == points and laboratory.points.steps == 1
 
 
 def test_twins_are_spared_when_the_loss_is_told(laboratory):
-    assert sum(laboratory.figure.data[FALSE_MASS].y) > 0
+    assert sum(drawn(laboratory, FALSE_MASS).y) > 0
     laboratory.spare.value = True
-    assert sum(laboratory.figure.data[FALSE_MASS].y) == 0
+    assert sum(drawn(laboratory, FALSE_MASS).y) == 0
     laboratory.false_negatives.value = 0.0
-    assert "no twins" in laboratory.state.value and len(set(laboratory.figure.data[ANCHORS].marker.color)) == 1
+    assert "no twins" in laboratory.state.value and len(set(drawn(laboratory, ANCHORS).marker.color)) == 1
 
 
 def test_terms_of_a_task(laboratory):
@@ -76,7 +82,7 @@ def test_terms_of_a_task(laboratory):
 
 @pytest.mark.parametrize("how", ["reset", "stop", "false negatives"])
 def test_ways_to_start_again(laboratory, how):
-    start = list(laboratory.figure.data[ANCHORS].x)
+    start = list(drawn(laboratory, ANCHORS).x)
     for value in (1, 2):
         laboratory.play.value = value
     if how == "reset":
@@ -87,8 +93,8 @@ def test_ways_to_start_again(laboratory, how):
         laboratory.play.value = 0
     else:
         laboratory.false_negatives.value = 1.0
-    assert laboratory.points.steps == 0 and len(laboratory.figure.data[PATH].x) == 1
-    assert (list(laboratory.figure.data[ANCHORS].x) == start) == (how != "false negatives")
+    assert laboratory.points.steps == 0 and len(drawn(laboratory, PATH).x) == 1
+    assert (list(drawn(laboratory, ANCHORS).x) == start) == (how != "false negatives")
 
 
 def test_a_notice_when_nothing_pulls(laboratory):
@@ -110,4 +116,4 @@ def test_its_twin_without_a_kernel(laboratory):
 def test_on_a_circle():
     laboratory = LossLaboratory(rows=6, dimension=2)
     laboratory.step.click()
-    assert laboratory.figure.data[ANCHORS].type == "scatter" and not laboratory.notice.value
+    assert drawn(laboratory, ANCHORS).type == "scatter" and not laboratory.notice.value
