@@ -181,4 +181,4 @@ class PoolExplorer(Explorer):
             temperature: units(repool(self.model, [self.view], temperature, self.view.include_prompt)[0], self.by.value)
             for temperature in TEMPERATURES
         }
-        return temperature_bars(states, title=f"Weights of the pooling: {html.escape(self.view.read.text[:60])}")
+        return temperature_bars(states, title="Weights of the pooling")
