@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -170,8 +171,9 @@ class Translation:
             text: Without line breaks.
         """
         for english, vietnamese in self.phrases.items():
-            if match := _pattern(english).fullmatch(text):
-                return vietnamese.format(*map(_number, match.groups()))
+            if match := _pattern(english).fullmatch(text.replace("<br>", " ")):  # a title may take two lines
+                translated = vietnamese.format(*map(_number, match.groups()))
+                return "<br>".join(textwrap.wrap(translated, 36)) if "<br>" in text else translated
         return text
 
 
