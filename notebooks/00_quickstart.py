@@ -112,7 +112,7 @@ after = reloaded.encode(sentences)
 bool((after == model.encode(sentences)).all())
 
 # %% [markdown]
-# ## A picture, a text and both
+# ## An image, a text and both
 #
 # viPolyQwen gives one vector for each of them; a prompt names the task. This Qwen2-VL is small and untrained: it shows
 # the calls, not yet a meaning. The real one is `build_vipolyqwen("Qwen/Qwen2-VL-2B-Instruct")`.

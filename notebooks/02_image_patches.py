@@ -1,7 +1,7 @@
 # %% [markdown]
-# # Which patches of a picture count?
+# # Which patches of an image count?
 #
-# Qwen2-VL cuts a picture into patches of 28 × 28 pixels, after scaling it to a pixel budget. Each patch is one token.
+# Qwen2-VL cuts an image into patches of 28 × 28 pixels, after scaling it to a pixel budget. Each patch is one token.
 # Attention pooling gives it a weight that knows nothing of any query; the embedding it makes is then compared with
 # queries. So there are two questions: what is pooled, and which patch speaks for *this* query?
 #
@@ -20,7 +20,7 @@ prompt = "instr" if "instr" in model.prompts else None
 # ## Does the model know what it sees?
 #
 # One hundred scenes and their captions, none of whose inventories ("one red circle, two purple stars") was in the
-# training rows. The right one of a hundred captions, or pictures, is to be found.
+# training rows. The right one of a hundred captions, or images, is to be found.
 
 # %%
 import pandas as pd
@@ -42,14 +42,14 @@ learned
 # - **Colours**: the weight in the pool; the *cosine with the query* of each patch, were it the only one pooled; or by
 #   how much the *cosine falls* when the patch is painted over. Type the name of another shape as the **query**: the
 #   weights stay, the other two move.
-# - **Click** a patch, or draw a **lasso** around several: they are painted in the picture's mean colour, and all is
+# - **Click** a patch, or draw a **lasso** around several: they are painted in the image's mean colour, and all is
 #   encoded again. A second click brings a patch back; **clear mask** brings back all.
 # - The bars compare the cosine with the **query** before and after. *Out of the pool* leaves the patches in the
-#   picture, and only their tokens out of the weighted mean: other tokens have looked at them before. *Random patches
+#   image, and only their tokens out of the weighted mean: other tokens have looked at them before. *Random patches
 #   painted* is the control: a mask of any kind moves an embedding (the line spans five random masks).
-# - **pixel budget**: the same picture in fewer or more patches, all of them below. A picture is never scaled up to it.
+# - **pixel budget**: the same image in fewer or more patches, all of them below. An image is never scaled up to it.
 #   The model learned scenes in 16 patches; in 64 it is on unknown ground.
-# - **text** goes beside the picture: how much of the pool does it take?
+# - **text** goes beside the image: how much of the pool does it take?
 
 # %%
 from random import Random
@@ -78,7 +78,7 @@ explorer.colours.value = "fall"
 explorer
 
 # %% [markdown]
-# ## One picture proves nothing
+# ## One image proves nothing
 #
 # Thirty scenes of three different shapes, and a query that names one of them. On how many does the largest value of
 # each map lie on the named shape? The control is a random patch: the share of the patches that show the shape.
@@ -117,7 +117,7 @@ styled(bars, "The cosine knows the query; the pool does not", height=260)
 # %% [markdown]
 # ## What the pool does look at
 #
-# Lines of text in the upper half of a picture whose lower half is empty. How much of the picture's weight lies on
+# Lines of text in the upper half of an image whose lower half is empty. How much of the image's weight lies on
 # patches with ink? If the weights were uniform, it would be the share of such patches.
 
 # %%
@@ -135,24 +135,24 @@ for number, sentence in enumerate(sample_nli("test")["hypothesis"][:20]):
     on_ink.append(weights[ink].sum() / weights.sum())
     uniform.append(ink.mean())
 print(
-    f"{100 * np.mean(on_ink):.0f} % of the picture's weight is on patches with ink; "
+    f"{100 * np.mean(on_ink):.0f} % of the image's weight is on patches with ink; "
     f"uniform weights would put {100 * np.mean(uniform):.0f} % there."
 )
 
 # %% [markdown]
-# ## Pictures against text
+# ## Images against text
 #
-# One input may hold several pictures and a text. The weights of all its tokens have the sum 1.
+# One input may hold several images and a text. The weights of all its tokens have the sum 1.
 
 # %%
 from st_vi.viz.patches import mass_bars
 
 inputs = {
-    "a picture": ([scene], ""),
+    "an image": ([scene], ""),
     "and a question": ([scene], "Trong ảnh có mấy hình tròn?"),
-    "two pictures": ([scene, both], "Hai bức ảnh này khác nhau ở đâu?"),
+    "two images": ([scene, both], "Hai bức ảnh này khác nhau ở đâu?"),
 }
 views = {name: view_patches(model, *item, prompt_name=prompt) for name, item in inputs.items()}
 taken = views["and a question"].text
-print(f"A question of seven words takes {100 * taken:.0f} % of the weight beside the picture.")
+print(f"A question of seven words takes {100 * taken:.0f} % of the weight beside the image.")
 mass_bars({name: {"image": v.image, "text": v.text, "special tokens": v.special} for name, v in views.items()})

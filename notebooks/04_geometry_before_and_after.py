@@ -137,12 +137,12 @@ stacked([similarity_histogram(of, name) for name, of in cosines.items()])
 # - **Kept neighbours.** The share of the neighbours that training has left alone. It needs no map, and no method of
 #   drawing one changes it.
 #
-# ## Texts and pictures
+# ## Texts and images
 #
 # A model that takes both often keeps them in two separate cones: a distance between their centres that is there before
 # any training ([Liang et al. 2022](https://arxiv.org/abs/2203.02053)). Below, drawings and their captions in a small
-# Qwen2-VL from random weights, or in `MODEL` if it takes pictures. Training should make this *modality gap* smaller; if
-# a caption is nearer to every caption than to its own picture, look there first.
+# Qwen2-VL from random weights, or in `MODEL` if it takes images. Training should make this *modality gap* smaller; if
+# a caption is nearer to every caption than to its own image, look there first.
 
 # %%
 import torch

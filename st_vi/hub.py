@@ -155,7 +155,7 @@ def pretrained(name: str = "vi-mini") -> str:
     ``vi-mini``: a Vietnamese encoder of 12.9 million weights, vectors of 384, distilled from multilingual-e5-small;
     its card, with data, licences and figures, is the README.md in the folder.
 
-    ``poly-mini``: a viPolyQwen of 8.5 million weights for texts and pictures, distilled from vi-mini. It has modules of
+    ``poly-mini``: a viPolyQwen of 8.5 million weights for texts and images, distilled from vi-mini. It has modules of
     `st_vi`, so it is loaded with `load`.
 
     Args:

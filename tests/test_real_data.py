@@ -32,7 +32,7 @@ def test_vipolyqwen_benchmark_runs(monkeypatch):
     result = vipolyqwen.run(seed=0, word_steps=1, steps=1, real_steps=1)
     assert set(result["untrained"]) <= set(result["trained"])
     text = vipolyqwen.generated_table([result]) + vipolyqwen.real_table([result]) + vipolyqwen.pairs_line([result])
-    for part in ("| words |", "unseen emoji: name to picture", "driving questions (training rows)", "Spearman"):
+    for part in ("| words |", "unseen emoji: name to image", "driving questions (training rows)", "Spearman"):
         assert part in text
 
 

@@ -212,7 +212,7 @@ def test_output_embeddings_go_with_the_input_ones(tied):
 
 
 def test_qwen2_vl_keeps_its_special_tokens(tmp_path):
-    """Byte-level BPE: every text and picture still goes in, and its ids stand where the configuration says."""
+    """Byte-level BPE: every text and image still goes in, and its ids stand where the configuration says."""
     from PIL import Image
 
     save_tiny_qwen2_vl(tmp_path / "base")

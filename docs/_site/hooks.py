@@ -68,7 +68,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages of the notebooks, their pictures, plotly, what the live demo loads and the social card."""
+    """Add the pages of the notebooks, their images, plotly, what the live demo loads and the social card."""
     for uri, page in pages.items():
         files.append(File.generated(config, uri, content=page.markdown))
         for name, picture in page.pictures.items():

@@ -38,7 +38,7 @@ class NotebookPage:
         summary: The first sentence below that.
         markdown: Its text and its code; each output is a place, ``<div data-output="0"></div>``, still empty.
         outputs: What comes there.
-        pictures: Files beside the page, by name.
+        images: Files beside the page, by name.
         has_figures: Whether the page needs plotly.
         phrase: What the page says around the notebook, in its language.
     """
@@ -193,7 +193,7 @@ def _html(output, page: NotebookPage) -> str:
     if "image/png" in data:
         name = f"{len(page.pictures)}.png"
         page.pictures[name] = base64.b64decode(data["image/png"])
-        about = page.phrase("a picture that the code above has made")
+        about = page.phrase("an image that the code above has made")
         return f'<div class="st-vi-output"><img src="{name}" alt="{about}"></div>'
     return _text(data.get("text/plain", ""), page)
 

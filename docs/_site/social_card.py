@@ -1,4 +1,4 @@
-"""The picture that chats and social networks show beside a link to the site."""
+"""The image that chats and social networks show beside a link to the site."""
 
 from __future__ import annotations
 

@@ -62,18 +62,18 @@ def _demo_viclsr(output: Path, epochs: int) -> None:
 
 
 def _demo_pictures(output: Path) -> None:
-    """Search pictures with the included model."""
+    """Search images with the included model."""
     from st_vi.recipes.examples.demo_pictures import MODEL, run_picture_demo
 
-    typer.echo(f"Encoding 60 pictures with {MODEL} …", err=True)
+    typer.echo(f"Encoding 60 images with {MODEL} …", err=True)
     result = run_picture_demo(folder=output / "pictures")
-    typer.echo(f"Six queries to {len(result.pictures)} pictures, in {output / 'pictures'}:\n")
+    typer.echo(f"Six queries to {len(result.pictures)} images, in {output / 'pictures'}:\n")
     for answer in result.answers:
         typer.echo(f"  {answer.query}\n  {'✓' if answer.right else '✗'} {answer.score:.2f}  {answer.found}\n")
     typer.echo(f"{'share that comes first for its own text':<42}{'written':>9}{'no diacritics':>15}")
     for kind, (marked, bare) in result.found.items():
         typer.echo(f"  {kind:<40}{100 * marked:>8.0f}%{100 * bare:>14.0f}%")
-    typer.echo(f"\nA question about one picture: {result.question}")
+    typer.echo(f"\nA question about one image: {result.question}")
     for text, score in result.options[:5]:
         typer.echo(f"  {'✓' if text == result.answer else ' '} {score:5.2f}  {text}")
 
@@ -81,7 +81,7 @@ def _demo_pictures(output: Path) -> None:
 def _demo_vipolyqwen(output: Path, steps: int) -> None:
     from st_vi.recipes.examples.demo_vipolyqwen import run_vision_demo
 
-    typer.echo("Training a small Qwen2-VL, randomly initialised, on pictures of coloured shapes …", err=True)
+    typer.echo("Training a small Qwen2-VL, randomly initialised, on images of coloured shapes …", err=True)
     result = run_vision_demo(output, steps)
     typer.echo(f"\n{'recall@1 on unseen scenes':<28}{'chance':>8}{'before':>8}{'after':>8}")
     for name, (before, after, chance) in result.figures.items():

@@ -29,10 +29,10 @@ def search(
     context: typer.Context,
     source: Annotated[
         Path,
-        typer.Argument(metavar="FILE_OR_FOLDER", help=".jsonl, .csv, .tsv, .xlsx, .parquet, .txt, .md; or pictures"),
+        typer.Argument(metavar="FILE_OR_FOLDER", help=".jsonl, .csv, .tsv, .xlsx, .parquet, .txt, .md; or images"),
     ],
     query: Annotated[str | None, typer.Argument(help="the question; if omitted, prompts for questions")] = None,
-    images: Annotated[bool, typer.Option("--images", help="find pictures in a folder instead of passages")] = False,
+    images: Annotated[bool, typer.Option("--images", help="find images in a folder instead of passages")] = False,
     model: Annotated[
         str | None, typer.Option(help="an included model, a Hub id or a folder; default: vi-mini, poly-mini for images")
     ] = None,
@@ -46,7 +46,7 @@ def search(
     bf16: BF16 = None,
     device: Device = None,
 ) -> None:
-    """Find the passages in files that answer a question, or the pictures in a folder that show what is asked for.
+    """Find the passages in files that answer a question, or the images in a folder that show what is asked for.
 
     Questions may be typed with or without diacritics. The first run encodes the files and caches the vectors; later
     runs encode only what is new.
@@ -87,11 +87,11 @@ def _answer(ask: Callable[[str], None], query: str | None) -> None:
 def _pictures(
     folder: Path, model: SentenceTransformer, index: Path | None, top: int, prompt_name: str | None, as_json: bool
 ) -> Callable[[str], None]:
-    """Asks for pictures."""
+    """Asks for images."""
     from st_vi.encoding.search import PictureIndex
 
     found = PictureIndex(folder, model, kept_in=index or _beside(folder), show_progress_bar=True)
-    typer.echo(f"{len(found.files):,} pictures", err=True)
+    typer.echo(f"{len(found.files):,} images", err=True)
 
     def ask(query: str) -> None:
         results = found.search(query, top, prompt_name)

@@ -33,7 +33,7 @@ def distill_vipolyqwen_command(
     num_texts: Annotated[int, typer.Option(min=1, help="of --documents")] = 90_000,
     num_paragraphs: Annotated[int, typer.Option(min=0, help="whole ones among the texts, of --documents")] = 6_000,
     num_pairs: Annotated[int, typer.Option(min=8, help="questions with paragraphs, of --documents")] = 24_000,
-    num_scenes: Annotated[int, typer.Option(min=1, help="pictures of shapes to draw")] = 6_000,
+    num_scenes: Annotated[int, typer.Option(min=1, help="images of shapes to draw")] = 6_000,
     text_steps: Annotated[int, typer.Option(min=1, help="of the first stage")] = 1_200,
     letters_steps: Annotated[int, typer.Option(min=1, help="of the second stage")] = 2_000,
     seeing_steps: Annotated[int, typer.Option(min=1, help="of the third stage")] = 2_500,
@@ -43,9 +43,9 @@ def distill_vipolyqwen_command(
     resume: Annotated[bool, typer.Option(help="go on from what is in --output")] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="twice as fast on a processor, with a compiler")] = False,
 ) -> None:
-    """Make a viPolyQwen that has a text encoder's vectors: of texts, of drawn texts, and of what pictures show.
+    """Make a viPolyQwen that has a text encoder's vectors: of texts, of drawn texts, and of what images show.
 
-    A fifth of the named pictures and of the questions, by a hash of name or question, is kept for measuring.
+    A fifth of the named images and of the questions, by a hash of name or question, is kept for measuring.
     """
     found, of_questions = roles(columns, NAMED_ROLES, ASKED_ROLES)
     one_bar(context)
@@ -79,7 +79,7 @@ def distill_vipolyqwen_command(
 
 
 def named_rows(source: str, columns: Mapping[str, str]) -> list[Named]:
-    """Pictures with names, those that are kept for measuring left out."""
+    """Images with names, those that are kept for measuring left out."""
     from st_vi.recipes.sight.seeing import Named, for_testing
 
     found = []
@@ -93,7 +93,7 @@ def named_rows(source: str, columns: Mapping[str, str]) -> list[Named]:
 
 
 def asked_rows(source: str, columns: Mapping[str, str]) -> list[Asked]:
-    """Questions about pictures, those that are kept for measuring and those without a picture left out."""
+    """Questions about images, those that are kept for measuring and those without an image left out."""
     from st_vi.recipes.sight.seeing import Asked, for_testing
 
     found = []
@@ -108,7 +108,7 @@ def asked_rows(source: str, columns: Mapping[str, str]) -> list[Asked]:
 
 
 def _rows(source: str, wanted: tuple[str, ...], columns: Mapping[str, str]) -> Iterator[tuple[int, Path, Any]]:
-    """Number, picture and values of every row with a picture; pictures lie beside the file or in ``images``."""
+    """Number, image and values of every row with an image; images lie beside the file or in ``images``."""
     from st_vi.data import read_rows
     from st_vi.inputs.pictures import open_image
 
@@ -126,7 +126,7 @@ def _rows(source: str, wanted: tuple[str, ...], columns: Mapping[str, str]) -> I
         places = [place / row["image"] for place in (folder, folder / "images")]
         file = next((place for place in places if place.is_file()), None)
         if file is None:
-            raise ValueError(f"{source}, row {number}: there is no picture {row['image']!r} in {folder}")
+            raise ValueError(f"{source}, row {number}: there is no image {row['image']!r} in {folder}")
         try:
             open_image(file)
         except Exception as error:  # of many kinds

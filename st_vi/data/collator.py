@@ -108,7 +108,7 @@ class MixedTaskCollator(BaseDataCollator):
         return batch
 
     def labels(self, features: Sequence[Mapping[str, Any]]) -> torch.Tensor:
-        """The labels of rows alone; see the class. Their texts and pictures are not read."""
+        """The labels of rows alone; see the class. Their texts and images are not read."""
         if not features:
             raise ValueError("there are no rows to make a batch of")
         index = {task.name: number for number, task in enumerate(self.tasks)}

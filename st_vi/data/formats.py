@@ -1,7 +1,7 @@
 """The five kinds of viPolyQwen training data as rows for `MixedTaskCollator`.
 
 Every function gives the columns anchor, positive and task; scored pairs also `score`, and rows
-with pictures `anchor_image`. `combine_rows` joins them, and `check_task_rows` checks them row by row.
+with images `anchor_image`. `combine_rows` joins them, and `check_task_rows` checks them row by row.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def instructions_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None
 
 
 def ocr_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, task: str = "ocr") -> Dataset:
-    """A picture with text becomes the anchor, its text (or the answer to a question about it) the positive.
+    """An image with text becomes the anchor, its text (or the answer to a question about it) the positive.
 
     Args:
         dataset: Rows with "image", "text" (what is to be found), and perhaps "question".
@@ -118,7 +118,7 @@ def ocr_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, task: s
 
 
 def vqa_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, task: str = "vqa_single") -> Dataset:
-    """A picture and a question about it become the anchor, the answer the positive.
+    """An image and a question about it become the anchor, the answer the positive.
 
     Args:
         dataset: Rows with "image" (perhaps none in some), "question" and "answer".
@@ -138,7 +138,7 @@ def vqa_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, task: s
 
 
 def dialogues_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, task: str = "vqa_multi") -> Dataset:
-    """A dialogue about a picture becomes one row per turn, with the earlier turns as context in the anchor.
+    """A dialogue about an image becomes one row per turn, with the earlier turns as context in the anchor.
 
     The anchor of turn k is "Hỏi: q₁ Đáp: a₁ … Hỏi: q_k", the positive a_k: no anchor contains its own answer.
 
@@ -178,11 +178,11 @@ def dialogues_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, t
 
 
 def combine_rows(*datasets: Rows) -> Dataset:
-    """One dataset of all rows, with a missing score as NaN and a missing picture as None.
+    """One dataset of all rows, with a missing score as NaN and a missing image as None.
 
-    Columns: anchor, positive and further candidates, each with its pictures (if any set has them), score,
+    Columns: anchor, positive and further candidates, each with its images (if any set has them), score,
     teacher_scores, task, options. The model card uses the first column for its widget and compares the values of a
-    column, which None among numbers would break. If one set has several pictures in a row and another has one, all
+    column, which None among numbers would break. If one set has several images in a row and another has one, all
     rows have lists. Other columns are left out, which is logged.
 
     Raises:
@@ -250,7 +250,7 @@ def _common_type(name: str, datasets: Sequence[Dataset]) -> Any:
         return _TYPES[name]
     known = [feature for feature in found if feature != Value("null")]  # where all are None
     if name.endswith("_image") and any(feature != known[0] for feature in known):
-        # Paths in one set, bytes in another; one picture a row in one set, several in another.
+        # Paths in one set, bytes in another; one image a row in one set, several in another.
         return List(Image()) if any(_kind(feature) == "list" for feature in known) else Image()
     return (known or found or [None])[0]
 
@@ -260,14 +260,14 @@ def _kind(feature: Any) -> str:
 
 
 def _listed(dataset: Dataset, name: str) -> Dataset:
-    """Turn a column of pictures into one of lists of pictures, undecoded."""
+    """Turn a column of images into one of lists of images, undecoded."""
     images = dataset.cast_column(name, Image()).cast_column(name, Image(decode=False))[name]
     lists = [None if image is None else [image] for image in images]
     return dataset.remove_columns(name).add_column(name, lists, feature=List(Image(decode=False)))
 
 
 def _with_image(dataset: Dataset, image: str, anchors: list[str], positives: list[str], task: str) -> Dataset:
-    """Keep the stored pictures, undecoded, beside new texts."""
+    """Keep the stored images, undecoded, beside new texts."""
     images = dataset.select_columns([image])
     if image != "anchor_image":
         images = images.rename_column(image, "anchor_image")

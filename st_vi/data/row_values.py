@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PICTURE_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
-"""Tokens that stand for a picture in Qwen2-VL; in a text without a picture, they stop the batch."""
+"""Tokens that stand for an image in Qwen2-VL; in a text without an image, they stop the batch."""
 
 
 def text_of(row: Mapping[str, Any], column: str) -> str:
@@ -33,7 +33,7 @@ def text_of(row: Mapping[str, Any], column: str) -> str:
         raise ValueError(f"expected text in {column!r}, got {shown(text)}")
     for token in PICTURE_TOKENS:
         if token in text:
-            raise ValueError(f"{token} stands for a picture: take it out of the text, got {shown(text)}")
+            raise ValueError(f"{token} stands for an image: take it out of the text, got {shown(text)}")
     return mend(text)
 
 
@@ -108,21 +108,21 @@ def _number(value: Any, column: str, at: int | str) -> float:
 
 
 def model_input(row: Mapping[str, Any], column: str, prefix: str = "") -> Any:
-    """Text and pictures of a column as one stock input: a string, a picture, or {"text", "image"}.
+    """Text and images of a column as one stock input: a string, an image, or {"text", "image"}.
 
     Raises:
-        ValueError: There is neither text nor picture, the text is not one that can be trained on (`text_of`), or a
-            picture cannot be read (`BadImageError`).
+        ValueError: There is neither text nor image, the text is not one that can be trained on (`text_of`), or an
+            image cannot be read (`BadImageError`).
     """
     text, _ = unopened_input(row, column, prefix)
     return stock_input(text, images_of(row, column))
 
 
 def unopened_input(row: Mapping[str, Any], column: str, prefix: str = "") -> tuple[str, list[Any]]:
-    """Text, "" for none, and pictures of a column, as they are stored.
+    """Text, "" for none, and images of a column, as they are stored.
 
     Raises:
-        ValueError: As for `model_input`, but for pictures that cannot be read.
+        ValueError: As for `model_input`, but for images that cannot be read.
     """
     text, images = text_of(row, column), stored_images(row.get(f"{column}_image"))
     if not images and not text:
@@ -131,7 +131,7 @@ def unopened_input(row: Mapping[str, Any], column: str, prefix: str = "") -> tup
 
 
 def images_of(row: Mapping[str, Any], column: str) -> list[Image]:
-    """The pictures that belong to a column, opened.
+    """The images that belong to a column, opened.
 
     Raises:
         BadImageError: One cannot be read.
@@ -143,7 +143,7 @@ def images_of(row: Mapping[str, Any], column: str) -> list[Image]:
 
 
 def stored_images(value: Any) -> list[Any]:
-    """All pictures of one field, as they are stored. None, NaN and "" are no picture, also in a list.
+    """All images of one field, as they are stored. None, NaN and "" are no image, also in a list.
 
     Example:
         >>> from st_vi.data.row_values import stored_images
@@ -158,4 +158,4 @@ def stored_images(value: Any) -> list[Any]:
 
 
 class BadImageError(ValueError):
-    """A picture that cannot be used."""
+    """An image that cannot be used."""

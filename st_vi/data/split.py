@@ -19,7 +19,7 @@ def split_by_anchor(dataset: Rows, test_size: float = 0.2, anchor: str | None = 
 
     The side is a hash of the seed and the anchor's `st_vi.text.comparison_key`: it depends neither on the order of the
     rows nor on other rows, so several sets split with one seed share no anchor across sides either. Where a row has
-    pictures (in "{anchor}_image"), these are its anchor and not what is asked about them: one question may be asked of
+    images (in "{anchor}_image"), these are its anchor and not what is asked about them: one question may be asked of
     all, and several questions of one.
 
     Args:

@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 
 BadImage = Literal["error", "skip"]
 Size = tuple[int, int]
-"""Width and height of a picture."""
+"""Width and height of an image."""
 Sizes = Mapping[str, Sequence[Size]]
-"""The pictures of a row: column to their sizes."""
+"""The images of a row: column to their sizes."""
 Fits = Callable[[Sequence[Size]], None]
 
 
@@ -46,7 +46,7 @@ class _Looked(NamedTuple):
 
 
 _looked: WeakKeyDictionary[Dataset, _Looked] = WeakKeyDictionary()
-"""Rows that `check_task_rows` returned: the next check on their way opens no picture again."""
+"""Rows that `check_task_rows` returned: the next check on their way opens no image again."""
 
 
 def check_task_rows(
@@ -127,7 +127,7 @@ def _looked_before(dataset: Dataset, tasks: Sequence[Task]) -> tuple[_Looked, Se
 def _look(
     dataset: Dataset, tasks: Sequence[Task], columns: Sequence[str], bad_image: BadImage
 ) -> tuple[_Looked, Sequence[int], Sequence[float]]:
-    """Check rows; the numbers and scores of those whose pictures can be read."""
+    """Check rows; the numbers and scores of those whose images can be read."""
     by_name = {task.name: task for task in tasks}
     numbers: list[int] = []
     scores: list[float] = []
@@ -145,7 +145,7 @@ def _look(
 
 
 class ModelInputs(Sequence[Any]):
-    """One column of checked rows as model inputs; pictures are opened on access.
+    """One column of checked rows as model inputs; images are opened on access.
 
     Args:
         parts: Datasets, one after the other.
@@ -232,7 +232,7 @@ def _checked_values(
 def _sizes_of_pictures(
     row: Mapping[str, Any], number: int, columns: Sequence[str], bad_image: BadImage
 ) -> Sizes | None:
-    """Texts and pictures of a row are looked at; None for a row to leave out."""
+    """Texts and images of a row are looked at; None for a row to leave out."""
     sizes = {}
     for column in columns:
         try:

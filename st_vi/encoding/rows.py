@@ -44,7 +44,7 @@ class InputColumns:
     Attributes:
         text: Column of texts, or of any inputs of the model; None if there are only images.
         image: Column of images, if it was named.
-        pictures: Whether all strings in the column `text` are image paths.
+        images: Whether all strings in the column `text` are image paths.
         text_only: Whether all strings in the column `text` are text, even if they look like image paths.
         folder: Folder that image paths are relative to.
     """
@@ -90,7 +90,7 @@ class InputColumns:
         """
         if (self.image or self.pictures) and not any("image" in kind for kind in modalities):
             raise ValueError(
-                f"column {self.image or self.text!r} holds pictures, and this model takes none. If these are texts "
+                f"column {self.image or self.text!r} holds images, and this model takes none. If these are texts "
                 "that look like image file names, use text_only (--text-only)"
             )
 
@@ -129,7 +129,7 @@ class InputColumns:
             raise BadValue(column, f"nothing to encode in {value!r:.100}")
         if _is_picture(value) or (self.pictures and isinstance(value, (list, tuple))):
             if plain:
-                raise BadValue(column, f"this is a picture, and the model takes none: {value!r:.100}")
+                raise BadValue(column, f"this is an image, and the model takes none: {value!r:.100}")
             return {"image": self._pictures(value, column)}
         if isinstance(value, Mapping) and value.keys() <= {"text", "image"}:
             return InputColumns("text", "image", text_only=True, folder=self.folder)._both(value, column, plain)
@@ -146,7 +146,7 @@ class InputColumns:
         except BadValue as error:
             raise BadValue(column, error.problem) from error
         if plain and "image" in found:
-            raise BadValue(column, f"this has a picture, and the model takes none: {value!r:.100}")
+            raise BadValue(column, f"this has an image, and the model takes none: {value!r:.100}")
         return found["text"] if plain else found
 
     def _pictures(self, value: Any, column: str) -> Any:
@@ -162,10 +162,10 @@ class InputColumns:
             path = Path(self.folder or ".", value)
             if not _is_file(path):
                 hint = "" if self.image else "; if these are texts, say text_only (--text-only)"
-                raise BadValue(column, f"no such picture: {str(path)!r:.200}{hint}")
+                raise BadValue(column, f"no such image: {str(path)!r:.200}{hint}")
             return path
         if not _is_picture(value):
-            raise BadValue(column, f"expected a picture, got {value!r:.100}")
+            raise BadValue(column, f"expected an image, got {value!r:.100}")
         return value
 
 
@@ -193,7 +193,7 @@ def _check_text(text: str, column: str, plain: bool) -> None:
         raise BadValue(column, f"this is no Unicode text, it has half of a surrogate pair: {text!r:.100}")
     for token in () if plain else _RESERVED:
         if token in text:
-            raise BadValue(column, f"the text has {token}, which stands for a picture: {text!r:.100}")
+            raise BadValue(column, f"the text has {token}, which stands for an image: {text!r:.100}")
 
 
 def _is_nothing(value: Any) -> bool:

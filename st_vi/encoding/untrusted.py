@@ -23,7 +23,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # not EPS, for 
 MAX_PIXELS = 50_000_000
 
 _ROLES = ("system", "user", "assistant")
-_PICTURES = "expected the bytes of a picture, or these in base64; paths and addresses are not opened"
+_PICTURES = "expected the bytes of an image, or these in base64; paths and addresses are not opened"
 
 
 def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int = MAX_PIXELS) -> Any:
@@ -59,7 +59,7 @@ def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int =
         {'text': 'https://a.vn/meo.png'}
         >>> untrusted_input(model, {"image": "https://a.vn/meo.png"})
         Traceback (most recent call last):
-        ValueError: 'image': expected the bytes of a picture, or these in base64; paths and addresses are not opened
+        ValueError: 'image': expected the bytes of an image, or these in base64; paths and addresses are not opened
     """
     marks = _special_tokens(model)
     if isinstance(value, str):
@@ -79,7 +79,7 @@ def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int =
     if (text := value.get("text")) is not None:
         result["text"] = _text(text, "'text'", marks)
     if not any(result.values()):
-        raise ValueError("there is neither text nor picture")
+        raise ValueError("there is neither text nor image")
     return result
 
 

@@ -21,7 +21,7 @@ class CompositionEvaluator(Evaluator):
 
     The similarity is the model's own. `st_vi.data.generated.composition.composition_probes` makes Vietnamese probes.
 
-    Source: ARO, arXiv 2210.01936 (its relation and attribution tests ask a picture); probes of texts are *inferred*.
+    Source: ARO, arXiv 2210.01936 (its relation and attribution tests ask an image); probes of texts are *inferred*.
 
     Args:
         anchors: N texts.

@@ -25,7 +25,7 @@ class OrderSensitivityEvaluator(Evaluator):
     The similarity is the model's own. Perturbations may be any changed texts, those of `change_order` or other rules.
     Items without a perturbation are left out; ``num_items`` and ``num_left_out`` count both kinds.
 
-    Source: ARO, arXiv 2210.01936, which asks a picture for its caption among reordered ones; anchors that are texts
+    Source: ARO, arXiv 2210.01936, which asks an image for its caption among reordered ones; anchors that are texts
     and the margin are *inferred*.
 
     Args:

@@ -23,8 +23,8 @@ class TaskRetrievalEvaluator(Evaluator):
     ``mrr`` (mean of 1/rank), ``mean_rank``, and ``chance`` (recall@1 of a random order). Ties count against the
     model, so one that maps everything to one point has no recall.
 
-    Inputs with equal content count as one: texts by `st_vi.text.comparison_key`, pictures by their pixels, whether they
-    come as path, bytes or PIL image. If several rows share an anchor, such as a picture, the positives of all of them
+    Inputs with equal content count as one: texts by `st_vi.text.comparison_key`, images by their pixels, whether they
+    come as path, bytes or PIL image. If several rows share an anchor, such as an image, the positives of all of them
     are right for each, as in the stock `InformationRetrievalEvaluator`, and the nearest determines the rank.
 
     Where rows have options, ``option_accuracy``: the positive is nearer than every wrong option of its own row.
@@ -35,7 +35,7 @@ class TaskRetrievalEvaluator(Evaluator):
 
     Args:
         anchors: N stock inputs: text, image, or {"text", "image"}. A sequence that makes them on access need not hold
-            all pictures: each is looked up once here, for its content, and once in every call, for its batch.
+            all images: each is looked up once here, for its content, and once in every call, for its batch.
         positives: N stock inputs.
         tasks: N task names.
         scores: N numbers, NaN or None where there is none.
@@ -52,7 +52,7 @@ class TaskRetrievalEvaluator(Evaluator):
         cosines: After a call, for each task the cosine of every row's anchor and positive, (rows,).
 
     Raises:
-        ValueError: Unequal lengths, no rows, or a picture that cannot be read.
+        ValueError: Unequal lengths, no rows, or an image that cannot be read.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer

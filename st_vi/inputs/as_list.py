@@ -47,7 +47,7 @@ def as_list(inputs: Any) -> tuple[list[Any], bool]:
             return list(getattr(inputs, method)()), False
     if isinstance(inputs, Iterable):
         return list(inputs), False
-    raise ValueError(f"expected texts, pictures or both, one or a list of them, got a {kind}")
+    raise ValueError(f"expected texts, images or both, one or a list of them, got a {kind}")
 
 
 def _is_one(inputs: Any) -> bool:

@@ -195,7 +195,7 @@ def _part(kind: Any, value: Any) -> Any:
 
 
 def _video(value: Any) -> Any:
-    """Frames that are pictures are opened as such; all else is stock's."""
+    """Frames that are images are opened as such; all else is stock's."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping) and "array" in value:
@@ -224,7 +224,7 @@ def _content(part: Any) -> dict[str, Any]:
             if (value := part.get(key)) is not None:
                 value = value.get("url") if key == "image_url" and isinstance(value, Mapping) else value
                 return {"type": "image", "image": _opened(value)}
-        raise ValueError(f"the part {part!r:.100} has no picture: expected one of the keys {_PICTURE_KEYS}")
+        raise ValueError(f"the part {part!r:.100} has no image: expected one of the keys {_PICTURE_KEYS}")
     if kind == "text":
         return {**part, "text": _part("text", part.get("text"))}
     if kind == "video":

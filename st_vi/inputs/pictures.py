@@ -130,7 +130,7 @@ def _file(source: Any, fetch: bool) -> Any:
         raise TypeError("expected a PIL image, a path, bytes or an array")
     if source.startswith(_WEB):
         if not fetch:
-            raise ValueError("pictures are not fetched from the web here; download it, and give the file")
+            raise ValueError("images are not fetched from the web here; download it, and give the file")
         return io.BytesIO(_fetched(source))
     if source.startswith("data:"):
         return io.BytesIO(base64.b64decode(source.partition(",")[2], validate=True))
@@ -215,7 +215,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _of_array(value: Any) -> Image:
-    """An array or tensor as a picture, on white; whether channels come first is seen as transformers sees it."""
+    """An array or tensor as an image, on white; whether channels come first is seen as transformers sees it."""
     from PIL import Image
 
     if hasattr(value, "detach"):  # a tensor; of bfloat16 numpy knows nothing
@@ -240,7 +240,7 @@ def _channels_last(values: np.ndarray) -> np.ndarray:
 
 
 def _shown(value: Any) -> str:
-    """The picture in a message."""
+    """The image in a message."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return repr(bytes(value[:16])) + "…"
     if _is_array(value):

@@ -59,7 +59,7 @@ def mask_patches(
 
     Args:
         model: As for `view_patches`.
-        pictures: As for `view_patches`.
+        images: As for `view_patches`.
         patches: Patches to mask; may be empty.
         query: An embedding, (D,).
         text: As for `view_patches`.
@@ -79,7 +79,7 @@ def mask_patches(
     places = picture_grid(model, features, number)
     rows, columns = places.shape
     if outside := [patch for patch in patches if not (0 <= patch[0] < rows and 0 <= patch[1] < columns)]:
-        raise ValueError(f"the picture has {rows} x {columns} patches; {outside[0]} is none of them")
+        raise ValueError(f"the image has {rows} x {columns} patches; {outside[0]} is none of them")
     mask = torch.zeros(rows * columns, dtype=torch.bool)
     mask[[row * columns + column for row, column in patches]] = True
     generator = torch.Generator().manual_seed(seed)
@@ -108,7 +108,7 @@ def picture_grid(model: SentenceTransformer, features: dict[str, Any], number: i
     backbone: Any = model[0]
     positions = backbone.patch_positions(features)[0]
     if not 0 <= number < len(positions):
-        raise ValueError(f"there are {len(positions)} pictures, numbered from 0; {number} is none of them")
+        raise ValueError(f"there are {len(positions)} images, numbered from 0; {number} is none of them")
     return positions[number]  # type: ignore[no-any-return]
 
 

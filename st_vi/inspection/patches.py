@@ -57,7 +57,7 @@ def view_patches(
 
     Args:
         model: Model with a `Qwen2VLTransformer` and one `AttentionPooling`.
-        pictures: One or more images of one input.
+        images: One or more images of one input.
         text: Text of the input.
         prompt_name: As for `encode`.
 
@@ -102,7 +102,7 @@ def pixel_budget(model: SentenceTransformer, max_pixels: int) -> Iterator[None]:
 
 
 def patch_box(patch: Patch, size: tuple[int, int], grid: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a patch, in pixels of the picture as it was given."""
+    """Left, top, right and bottom of a patch, in pixels of the image as it was given."""
     (row, column), (width, height), (rows, columns) = patch, size, grid
     return column * width / columns, row * height / rows, (column + 1) * width / columns, (row + 1) * height / rows
 
@@ -110,7 +110,7 @@ def patch_box(patch: Patch, size: tuple[int, int], grid: tuple[int, int]) -> tup
 def _reader(model: SentenceTransformer) -> Qwen2VLTransformer:
     if not isinstance(model[0], Qwen2VLTransformer):
         raise ValueError(
-            f"this model begins with {type(model[0]).__name__} and reads no pictures: patches need a "
+            f"this model begins with {type(model[0]).__name__} and reads no images: patches need a "
             "Qwen2VLTransformer, as built by `build_vipolyqwen`"
         )
     return model[0]
@@ -124,7 +124,7 @@ def preprocess_pictures(
     around_pooling(model)  # raises
     pictures = list(pictures) if isinstance(pictures, (list, tuple)) else [pictures]
     if not pictures:
-        raise ValueError("there is no picture: pass at least one")
+        raise ValueError("there is no image: pass at least one")
     item = {"image": pictures} | ({"text": text} if text.strip() else {})
     features = model.preprocess([item], prompt=prompt_of(model, None, prompt_name))
     return batch_to_device(features, model.device)

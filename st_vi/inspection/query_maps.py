@@ -53,7 +53,7 @@ def query_map(
 
     Args:
         model: As for `view_patches`.
-        pictures: As for `view_patches`.
+        images: As for `view_patches`.
         query: An embedding, (D,).
         text: As for `view_patches`.
         number: Index of the image to look at.

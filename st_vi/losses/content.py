@@ -69,7 +69,7 @@ def _text_hashes(features: Mapping[str, Any]) -> Tensor | None:
 
 
 def _picture_hashes(features: Mapping[str, Any]) -> Tensor | int | None:
-    """(B,), 0 for an input without a picture."""
+    """(B,), 0 for an input without an image."""
     if "pixel_values_videos" in features:
         return None
     if features.get("pixel_values") is None:
@@ -88,7 +88,7 @@ def _picture_hashes(features: Mapping[str, Any]) -> Tensor | int | None:
     bits = pixels.float().contiguous().view(torch.int32)
     # 256 patches at a time: int64 copies of all would not fit into the cache, and cost more time than the model.
     patch_hashes = torch.cat([(some.long() * place).sum(dim=1) for some in bits.split(256)])
-    # Plain pictures of different shapes have the same patches, so the shape counts too.
+    # Plain images of different shapes have the same patches, so the shape counts too.
     shapes = (grids * _mix(torch.arange(3, device=grids.device))).sum(dim=1).repeat_interleave(patches)
     hashes = _mix(patch_hashes + _mix(position) + _mix(shapes))
     return torch.zeros_like(counts).index_add(0, row, hashes)

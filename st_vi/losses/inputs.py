@@ -23,7 +23,7 @@ class Inputs:
         left: Whether padding is on the left.
         pad: Padding token; None if nothing was padded.
         lengths: Length of each input without padding.
-        pictures: Patches and grids of each input; None for an input without an image.
+        images: Patches and grids of each input; None for an input without an image.
         metadata: For each input, the values shared by its whole column.
         sizes: Number of inputs of each column.
 

@@ -57,7 +57,7 @@ class DistinctPictures:
     ) -> BaseModelOutputWithPooling:
         """Restore the copies."""
         grids = kwargs.get("grid_thw")
-        places = getattr(grids, "st_vi_places", None)  # of each picture, among the distinct ones
+        places = getattr(grids, "st_vi_places", None)  # of each image, among the distinct ones
         if grids is None or places is None:
             return output
         patches = grids.prod(dim=1)
@@ -75,7 +75,7 @@ def distinct(pictures: list[Tensor], grids: list[list[int]] | None = None) -> tu
     """The indices of the images to compute, and for each image its place among them.
 
     Args:
-        pictures: Patches (patches, values) of each image.
+        images: Patches (patches, values) of each image.
         grids: (time, rows, columns) of each image; images of different shapes differ, whatever their patches.
     """
     chosen: list[int] = []

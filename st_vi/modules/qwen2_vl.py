@@ -224,7 +224,7 @@ class Qwen2VLTransformer(OpenTransformer):
         tokens, limit = self._image_tokens(sizes), self.max_seq_length
         if limit is not None and self._before_pictures + tokens > limit:
             raise ValueError(
-                f"{len(sizes)} picture(s) are {tokens} tokens, and the model reads {limit} (max_seq_length): "
+                f"{len(sizes)} image(s) are {tokens} tokens, and the model reads {limit} (max_seq_length): "
                 "give fewer, or build the model with less max_pixels"
             )
 
@@ -273,7 +273,7 @@ class Qwen2VLTransformer(OpenTransformer):
         if "image_grid_thw" not in features:
             return positions
         grids = features["image_grid_thw"][:, 1:] // self.processor.image_processor.merge_size
-        visual = (features["input_ids"] == self.processor.image_token_id).nonzero()  # in the order of the pictures
+        visual = (features["input_ids"] == self.processor.image_token_id).nonzero()  # in the order of the images
         for grid, tokens in zip(grids.tolist(), visual.split(grids.prod(dim=1).tolist()), strict=True):
             positions[int(tokens[0, 0])].append(tokens[:, 1].view(grid))
         return positions

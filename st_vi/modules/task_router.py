@@ -110,7 +110,7 @@ class TaskRouter(SavedModule):
 
         Args:
             model: The model whose vectors the router was trained on.
-            inputs: Inputs as for ``encode``: texts, pictures or both.
+            inputs: Inputs as for ``encode``: texts, images or both.
             batch_size: Inputs per batch.
 
         Raises:

@@ -77,7 +77,7 @@ def check_pictures(model: SentenceTransformer, sizes: Sequence[Size]) -> None:
         ValueError: The model does not accept images, or there are too many.
     """
     if not model.supports("image"):
-        raise ValueError("the model reads no pictures")
+        raise ValueError("the model reads no images")
     if isinstance(model[0], Qwen2VLTransformer):
         model[0].check_length(sizes)
 

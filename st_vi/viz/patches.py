@@ -35,7 +35,7 @@ def patch_map(
     invisible, and there because plotly's lasso needs points.
 
     Args:
-        picture: The image, as given to the model.
+        image: The image, as given to the model.
         weights: (rows, columns).
         masked: (row, column) of each masked patch.
         opacity: Opacity of the heat map, in [0, 1].
@@ -108,7 +108,7 @@ def resolutions_side_by_side(
     Every map has its own colour range, from 0 to its largest weight, because more patches have smaller weights.
 
     Args:
-        picture: The image, as given to the model.
+        image: The image, as given to the model.
         maps: Name, such as the pixel budget, to weights (rows, columns).
         opacity: Opacity of the heat maps, in [0, 1].
         title: Title of the figure.

@@ -20,7 +20,7 @@ def readable(name: str, picture: Image.Image | bytes) -> Image.Image:
 
     Args:
         name: Name for the error message.
-        picture: An image of any mode, possibly not loaded yet, or the bytes of an image file.
+        image: An image of any mode, possibly not loaded yet, or the bytes of an image file.
 
     Raises:
         ValueError: The file is truncated or not an image.
@@ -34,7 +34,7 @@ def readable(name: str, picture: Image.Image | bytes) -> Image.Image:
     try:
         return open_image(picture)
     except ValueError as error:
-        raise ValueError(f"{name} cannot be read as a picture: {error}") from error
+        raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
 
 def is_transparent(picture: Image.Image) -> bool:

@@ -93,7 +93,7 @@ def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", help="where the temporary folder is made")
-    parser.add_argument("--rows", type=int, default=48, help="half of them with a picture, three questions each")
+    parser.add_argument("--rows", type=int, default=48, help="half of them with an image, three questions each")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--peak", type=float, default=989e12, help="bf16 FLOP/s, by default of an H100")
     parser.add_argument("--small", action="store_true")

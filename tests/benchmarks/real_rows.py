@@ -62,7 +62,7 @@ def _rows(columns: dict[str, Sequence[Any]], task: str) -> Dataset:
 
 
 def _emoji(split: Split, seed: int) -> dict[str, Dataset]:
-    """Pictures and names in both directions; training looks differ from test looks even for seen emoji."""
+    """Images and names in both directions; training looks differ from test looks even for seen emoji."""
     sides = split_by_anchor(read_rows(DATA / "vision/emoji/emoji.jsonl"), test_size=0.2, anchor="name_vi", seed=0)
     if split == "train":
         return _emoji_rows(sides["train"], f"train {seed}", looks=3, name="emoji")
@@ -75,8 +75,8 @@ def _emoji_rows(rows: Dataset, seed: str, looks: int, name: str) -> dict[str, Da
     pictures = [_look(DATA / "vision/emoji/images" / image, rng) for _ in range(looks) for image in rows["image"]]
     names, empty = rows["name_vi"][:] * looks, [""] * len(pictures)
     return {
-        f"{name}: picture to name": _rows({"anchor": empty, "anchor_image": pictures, "positive": names}, "instr"),
-        f"{name}: name to picture": _rows({"anchor": names, "positive": empty, "positive_image": pictures}, "instr"),
+        f"{name}: image to name": _rows({"anchor": empty, "anchor_image": pictures, "positive": names}, "instr"),
+        f"{name}: name to image": _rows({"anchor": names, "positive": empty, "positive_image": pictures}, "instr"),
     }
 
 

@@ -91,7 +91,7 @@ def optimizer_of(model: SentenceTransformer, loss: DLELoss, folder: str | Path) 
 
 
 def one_batch(model: SentenceTransformer, loss: DLELoss) -> dict[str, Any]:
-    """Forward and backward of four rows, two with a picture of 112×112 pixels, with gradient checkpointing."""
+    """Forward and backward of four rows, two with an image of 112×112 pixels, with gradient checkpointing."""
     model.train()
     model.gradient_checkpointing_enable()
     red, blue = (Image.new("RGB", (112, 112), colour) for colour in ("red", "blue"))

@@ -107,7 +107,7 @@ def scene_questions(encode: Encode, task: str, count: int = 400) -> tuple[float,
 
 
 def emoji(test: bool, count: int = 200) -> tuple[list[str], list[Image.Image]]:
-    """Names, all different, and pictures in looks that were not trained on."""
+    """Names, all different, and images in looks that were not trained on."""
     folder = DATA / "vision" / "emoji"
     rows = [json.loads(line) for line in (folder / "emoji.jsonl").read_text(encoding="utf-8").splitlines()]
     Random(11).shuffle(rows)
@@ -137,7 +137,7 @@ def text_alone(encode: Encode) -> dict[str, float]:
 
 
 def ink(model: SentenceTransformer, count: int = 100) -> tuple[float, float]:
-    """Share of the pool's weight on cells with ink, of pictures half of which is empty; and share of such cells."""
+    """Share of the pool's weight on cells with ink, of images half of which is empty; and share of such cells."""
     weights, shares = [], []
     backbone: Any = model[0]
     for number, text in enumerate(phrases(count)):
@@ -214,8 +214,8 @@ def measure(model: SentenceTransformer, only: Sequence[str] = ()) -> list[tuple[
             right, kind = range(len(names)), "never seen" if test else "trained on, new looks"
             count = len(names)
             rows += [
-                (f"emoji {kind}: name → picture among {count}", f"{100 / count:.1f}", first(called, shown, right)),
-                (f"emoji {kind}: picture → name, first 10", f"{1000 / count:.1f}", first(shown, called, right, 10)),
+                (f"emoji {kind}: name → image among {count}", f"{100 / count:.1f}", first(called, shown, right)),
+                (f"emoji {kind}: image → name, first 10", f"{1000 / count:.1f}", first(shown, called, right, 10)),
             ]
         return rows
 

@@ -108,7 +108,7 @@ def drawn_questions(count: int = 6, a_picture: int = 1) -> list[dict[str, Any]]:
 
 
 def driving_questions() -> list[dict[str, Any]]:
-    """The first six questions with a picture in their file; most are 448 pixels wide."""
+    """The first six questions with an image in their file; most are 448 pixels wide."""
     root = DATA / "vision" / "driving"
     rows = [row for row in read_rows(root / "questions.jsonl") if row["image"]][:6]
     return [
@@ -132,7 +132,7 @@ def text_pairs(count: int = 6) -> list[dict[str, Any]]:
 
 
 def picture(root: Path, name: str) -> Path:
-    """Where a picture is."""
+    """Where an image is."""
     return root / name if (root / name).exists() else root / "images" / name
 
 
@@ -238,11 +238,11 @@ def triplet_memory(model: SentenceTransformer, most: int) -> Memory:
 
 
 def mixed_memory(most: int) -> Memory:
-    """Questions about pictures and scored pairs by turns."""
+    """Questions about images and scored pairs by turns."""
     rows = list(itertools.chain(*zip(drawn_questions(most // 2), text_pairs(most // 2), strict=True)))
     model = small_vipolyqwen(rows)
     return Memory(
-        "mixed rows, half with a picture, DLE on a small Qwen2-VL",
+        "mixed rows, half with an image, DLE on a small Qwen2-VL",
         model,
         lambda count: mixed_batch(model, rows[:count]),
         DLELoss(model),
@@ -272,9 +272,9 @@ def input_bytes(columns: Features) -> int:
 
 
 def measure_memory(work: Memory, many: int, few: int) -> str:
-    """One row of the table; the mini-batches have the tokens of the few rows, or of those with a picture.
+    """One row of the table; the mini-batches have the tokens of the few rows, or of those with an image.
 
-    A picture's token needs more memory than a word's, and sorted by length, mini-batches of nothing else come about.
+    An image's token needs more memory than a word's, and sorted by length, mini-batches of nothing else come about.
     """
     columns, labels = work.batch(few)
     pictured = any("num_images_per_sample" in column for column in columns)
@@ -316,9 +316,9 @@ def main() -> None:
         return
     model = build_viclsr(BASE)
     works = [
-        mixed_work("12 mixed rows, DLE on a small Qwen2-VL; pictures of many sizes", drawn_questions() + text_pairs()),
-        mixed_work("12 mixed rows, the same; three questions a picture", drawn_questions(a_picture=3) + text_pairs()),
-        mixed_work("12 mixed rows, the same; pictures of one size", driving_questions() + text_pairs()),
+        mixed_work("12 mixed rows, DLE on a small Qwen2-VL; images of many sizes", drawn_questions() + text_pairs()),
+        mixed_work("12 mixed rows, the same; three questions an image", drawn_questions(a_picture=3) + text_pairs()),
+        mixed_work("12 mixed rows, the same; images of one size", driving_questions() + text_pairs()),
         triplet_work(model, "64 triplets in a row, SupConNLI", xnli(64, shuffled=False)),
         triplet_work(model, "64 triplets drawn from all, SupConNLI", xnli(64, shuffled=True)),
         scored_work(model),

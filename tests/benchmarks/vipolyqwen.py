@@ -1,8 +1,8 @@
-"""viPolyQwen from random weights: on generated pictures, then on real Vietnamese rows.
+"""viPolyQwen from random weights: on generated images, then on real Vietnamese rows.
 
     python -m tests.benchmarks.vipolyqwen --seeds 0 1 2
 
-A small Qwen2-VL built from a config learns to read words, to answer questions on scenes and to match pictures with
+A small Qwen2-VL built from a config learns to read words, to answer questions on scenes and to match images with
 captions; text pairs are Vietnamese NLI with the scores 0, ½ and 1. No composition of the test rows is in the training
 rows. Words come first and alone: in a mixture from the first step (`--word-steps 0`) they were not learned. Then the
 same model goes on with real rows. Each seed's figures, before and after, are one line of a JSON Lines file, and the
@@ -69,7 +69,7 @@ def measure(model: SentenceTransformer, rows: DatasetDict) -> dict[str, dict[str
 
 
 def blind(train_rows: DatasetDict, test_rows: DatasetDict) -> dict[str, float]:
-    """Share of test questions for which the commonest training answer to the same words is right: no picture seen."""
+    """Share of test questions for which the commonest training answer to the same words is right: no image seen."""
     figures = {}
     for kind in ("questions", "dialogues"):
         answers: dict[str, Counter[str]] = defaultdict(Counter)

@@ -137,7 +137,7 @@ def test_bad_settings():
         ({"task": "text_pair", "score": 4.5}, r"column 'score', row 1.*got 4.5"),
         ({"task": "text_pair", "score": math.nan}, r"column 'score', row 1.*got nan"),
         ({"positive": " "}, r"column 'positive', row 1: expected text or an image"),
-        ({"anchor_image": b"not a picture"}, r"column 'anchor_image', row 1: cannot read the image"),
+        ({"anchor_image": b"not an image"}, r"column 'anchor_image', row 1: cannot read the image"),
         ({"anchor_image": as_png(Image.new("RGB", (64, 64)))[:-30]}, r"column 'anchor_image', row 1: cannot read"),
         ({"anchor_image": as_png(Image.new("RGB", (999, 1)))}, r"column 'anchor_image', row 1.*aspect ratio"),
     ],
@@ -161,7 +161,7 @@ def test_bad_images_can_be_skipped_and_are_counted():
 
 @pytest.fixture
 def rows():
-    """24 rows of three tasks, without pictures."""
+    """24 rows of three tasks, without images."""
     sts, nli = sample_sts().select(range(8)), sample_nli().select(range(8))
     texts = [
         *(row("text_pair", anchor=r["sentence1"], positive=r["sentence2"], score=r["score"] / 5) for r in sts),

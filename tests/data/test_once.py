@@ -1,4 +1,4 @@
-"""On its way from a file to a training, a text is normalised once and a picture opened once, and no check is lost."""
+"""On its way from a file to a training, a text is normalised once and an image opened once, and no check is lost."""
 
 from __future__ import annotations
 

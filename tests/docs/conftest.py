@@ -63,7 +63,7 @@ def stands_for(tiny_base, tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture
 def workplace(tiny_base, tmp_path, monkeypatch) -> Path:
-    """The current folder, with what a page may take as given: a picture, and two models that were saved before."""
+    """The current folder, with what a page may take as given: an image, and two models that were saved before."""
     Image.new("RGB", (112, 112), "brown").save(tmp_path / "pho.jpg")
     for saved in ("outputs/demo/model", "outputs/viclsr"):
         build_viclsr(tiny_base).save_pretrained(str(tmp_path / saved))

@@ -29,7 +29,7 @@ def vipolyqwen(tmp_path_factory) -> SentenceTransformer:
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory) -> list:
-    """Texts, pictures of several sizes, as objects and as files, and both."""
+    """Texts, images of several sizes, as objects and as files, and both."""
     folder = tmp_path_factory.mktemp("pictures")
     inputs: list = [TEXTS[0], *TEXTS[3:8]]
     for number, size in enumerate([(56, 56), (300, 100), (90, 400), (224, 224)]):
@@ -168,7 +168,7 @@ def test_every_container_is_a_list_of_its_values(tiny_model, name):
         (None, "nothing to encode in None"),
         (3, "nothing to encode in 3"),
         (np.array([["a", "b"]]), r"got an array of the shape \(1, 2\)"),
-        (object(), "expected texts, pictures or both"),
+        (object(), "expected texts, images or both"),
         (pd.Series(["a", None]), "input 1, "),
         (["a", ["b", 3]], r"input 1, \['b', 3\]"),
     ],
@@ -189,7 +189,7 @@ def test_unit_length(tiny_model):
 
 
 def test_the_one_bad_input_of_a_batch_is_named(vipolyqwen, tmp_path):
-    (tmp_path / "b.png").write_bytes(b"no picture")
+    (tmp_path / "b.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"input 3, .*b\.png"):
         encode_by_tokens(vipolyqwen, [*TEXTS[:3], {"image": str(tmp_path / "b.png")}, *TEXTS[3:6]])
 

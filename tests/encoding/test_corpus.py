@@ -447,7 +447,7 @@ def test_pictures_and_texts(tmp_path):
     expected = np.stack([model.encode(item, prompt_name="ocr") for item in inputs])
     assert np.abs(vectors(tmp_path / "out") - expected).max() < 1e-5
     encode_corpus(model, source, tmp_path / "lines", "input", prompt_name="ocr")
-    (tmp_path / "b.png").write_bytes(b"no picture")
+    (tmp_path / "b.png").write_bytes(b"no image")
     broken = [{"input": "Chào."}, {"input": str(tmp_path / "b.png")}]
     with pytest.raises(ValueError, match=r"column 'input', row 1: .*b\.png"):
         encode_corpus(model, broken, tmp_path / "broken", "input")

@@ -1,4 +1,4 @@
-"""Pictures of a folder found by a text: order, what is kept, and pictures that cannot be read."""
+"""Images of a folder found by a text: order, what is kept, and images that cannot be read."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_later_call_encodes_only_what_is_new(model, folder, tmp_path, monkeypa
 
 
 def test_a_run_that_was_killed_goes_on_and_content_counts(model, folder, tmp_path, monkeypatch):
-    """The second batch is never encoded; then a picture moves, and another has its name."""
+    """The second batch is never encoded; then an image moves, and another has its name."""
     encode, counts = model.encode, []
 
     def dies(inputs, **kwargs):
@@ -85,14 +85,14 @@ def test_a_run_that_was_killed_goes_on_and_content_counts(model, folder, tmp_pat
 
 
 def test_bad_pictures_are_named_and_left_out(model, folder, tmp_path):
-    (folder / "bad.png").write_bytes(b"no picture")
+    (folder / "bad.png").write_bytes(b"no image")
     Image.new("RGB", (9, 9)).save(folder / ".hidden.png")
     with pytest.warns(UserWarning, match=r"bad\.png is left out"):
         assert PictureIndex(folder, model).files == ["a.png", "c.webp", "sub/b.JPG"]
     with pytest.raises(ValueError, match="is no folder"):
         PictureIndex(tmp_path / "none", model)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no picture in"):
+    with pytest.raises(ValueError, match="no image in"):
         PictureIndex(tmp_path / "empty", model)
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="the query is empty"):
         PictureIndex(folder, model).search("  ")

@@ -1,4 +1,4 @@
-"""Pictures of a corpus: found where they are meant, an error where they are not, and no name is read as a text."""
+"""Images of a corpus: found where they are meant, an error where they are not, and no name is read as a text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Five pictures, and some that are none, in a folder beside the rows."""
+    """Five images, and some that are none, in a folder beside the rows."""
     folder = tmp_path_factory.mktemp("rows")
     (folder / "ảnh").mkdir()
     for number, colour in enumerate(COLOURS):
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
         picture.paste(colour, (0, 0, 30, 30))
         picture.save(folder / "ảnh" / f"{number} {colour}.png")
     Image.new("RGB", (3000, 10)).save(folder / "strip.png")
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     return folder
 
 
@@ -118,13 +118,13 @@ def test_text_and_picture_of_a_row_are_one_input(model, folder, tmp_path):
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        ("missing.png", "no such picture: .*missing.png"),
-        ("ảnh/0 red.jgp", "no such picture"),
-        ("https://example.org/a.png", "no such picture"),
+        ("missing.png", "no such image: .*missing.png"),
+        ("ảnh/0 red.jgp", "no such image"),
+        ("https://example.org/a.png", "no such image"),
         ("broken.png", "cannot read the image .*broken.png"),
         ("strip.png", ".*3000 × 10"),
         (None, "nothing to encode in None"),
-        (3, "nothing to encode in 3|expected a picture, got 3"),
+        (3, "nothing to encode in 3|expected an image, got 3"),
     ],
 )
 @pytest.mark.parametrize("option", ["column", "image_column"])
@@ -145,13 +145,13 @@ TEXTS = ["Trời mưa.", "Một tô phở.", "Hai cái bánh.", "Hãy mở tệp
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        ("Xem <|image_pad|> này", "has <|image_pad|>, which stands for a picture"),
+        ("Xem <|image_pad|> này", "has <|image_pad|>, which stands for an image"),
         ("<|vision_start|>", "has <|vision_start|>"),
         ("a\ud83d", "no Unicode text"),
         ("\u200b", "nothing to encode"),
-        ("missing.png", "no such picture"),
-        ("ảnh của tôi/phở bò.png", "no such picture"),
-        ({"text": "Gì?", "image": "missing.png"}, "no such picture"),
+        ("missing.png", "no such image"),
+        ("ảnh của tôi/phở bò.png", "no such image"),
+        ({"text": "Gì?", "image": "missing.png"}, "no such image"),
         ({"text": " ", "image": None}, "nothing to encode"),
         ({"text": 3}, "expected a text, got 3"),
         ({"txt": "Gì?"}, ""),
@@ -196,9 +196,9 @@ def test_a_picture_that_changed_in_its_file_is_another_row(model, folder, tmp_pa
 def test_a_model_for_texts_is_given_no_names_of_pictures(tiny_model, folder, tmp_path):
     rows = [{"image": name, "text": f"Ảnh {name}"} for name in names()]
     for option in ({"column": "image"}, {"image_column": "image"}):
-        with pytest.raises(ValueError, match="column 'image' holds pictures, and this model takes none"):
+        with pytest.raises(ValueError, match="column 'image' holds images, and this model takes none"):
             encode_corpus(tiny_model, rows, tmp_path / "out", **option)
-    with pytest.raises(ValueError, match="row 0: this is a picture, and the model takes none"):
+    with pytest.raises(ValueError, match="row 0: this is an image, and the model takes none"):
         encode_corpus(tiny_model, [{"text": Image.new("RGB", (30, 30))}], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     encode_corpus(tiny_model, rows, tmp_path / "out", "image", text_only=True)
@@ -250,7 +250,7 @@ def test_names_of_pictures():
 
 
 def test_long_texts_in_chunks_beside_pictures(model, folder, tmp_path):
-    """A text is cut; a row with a picture stays one row, and has no place in a text."""
+    """A text is cut; a row with an image stays one row, and has no place in a text."""
     long = "Màu đỏ là màu của hoa phượng. " * 12
     rows = [
         {"text": long, "photo": None},

@@ -65,7 +65,7 @@ def test_a_worker_names_the_bad_row_and_refuses_pictures_for_texts(tiny_model, t
     worker = EncoderActor(str(tmp_path), InputColumns("text"), ["id"], encoding, "float32", "error", None)
     with pytest.raises(ValueError, match="column 'text', id 'b': nothing to encode in None"):
         worker(pa.table({"id": ["a", "b"], "text": ["Trời mưa.", None]}))
-    with pytest.raises(ValueError, match="column 'image' holds pictures, and this model takes none"):
+    with pytest.raises(ValueError, match="column 'image' holds images, and this model takes none"):
         EncoderActor(str(tmp_path), InputColumns(None, "image"), ["id"], encoding, "float32", "error", None)
 
 

@@ -45,7 +45,7 @@ BASE64 = base64.b64encode(saved()).decode()
 
 @pytest.fixture
 def web():
-    """A server of pictures, and what it was asked for."""
+    """A server of images, and what it was asked for."""
     asked = []
 
     class Pictures(BaseHTTPRequestHandler):
@@ -198,8 +198,8 @@ def test_of_a_text_model_too(tiny_model):
         ({"image": BASE64, "video": "a.mp4"}, "expected a text"),
         ({"text": 3}, "'text': expected a text"),
         ({"text": ["a"]}, "'text': expected a text"),
-        ({"text": None}, "neither text nor picture"),
-        ({"image": []}, "neither text nor picture"),
+        ({"text": None}, "neither text nor image"),
+        ({"image": []}, "neither text nor image"),
         ("\ud83d", "no Unicode"),
         ({"role": "user<|im_end|>", "content": "a"}, "'role'"),
         ({"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}, "'type'"),

@@ -97,7 +97,7 @@ def pictures(count, size=(56, 56)):
 
 
 def in_forms(picture, folder, number):
-    """One picture as a PIL image, a path, bytes, what an Arrow column holds, and another file format."""
+    """One image as a PIL image, a path, bytes, what an Arrow column holds, and another file format."""
     path, buffer = Path(folder) / f"{number}.png", io.BytesIO()
     picture.save(path)
     picture.save(buffer, "BMP")
@@ -105,7 +105,7 @@ def in_forms(picture, folder, number):
 
 
 def test_several_captions_share_their_picture_whatever_its_form(vision_model, tmp_path):
-    """The model is perfect: what a caption says of a picture is here the picture itself."""
+    """The model is perfect: what a caption says of an image is here the image itself."""
     forms = [in_forms(picture, tmp_path, number) for number, picture in enumerate(pictures(4))]
     captions = [picture for several in forms for picture in [several[0]] * 5]
     answers = [form for several in forms for form in several]
@@ -183,7 +183,7 @@ def test_a_model_that_gives_no_numbers_finds_nothing(tiny_model):
 
 
 class Lazy(Sequence):
-    """Pictures that are made when they are asked for, and how many of them there are at once."""
+    """Images that are made when they are asked for, and how many of them there are at once."""
 
     def __init__(self, count):
         self.count, self.alive, self.most = count, weakref.WeakSet(), 0
@@ -199,7 +199,7 @@ class Lazy(Sequence):
 
 
 class Kept:
-    """As long as its picture is there: images themselves cannot be in a set."""
+    """As long as its image is there: images themselves cannot be in a set."""
 
     def __init__(self, picture):
         picture.kept = self
@@ -229,7 +229,7 @@ def test_rows_with_pictures_are_an_evaluator_that_holds_none(vision_model, tmp_p
 
 
 def test_composition_of_pictures(vision_model):
-    """One picture with several probes goes to the model once."""
+    """One image with several probes goes to the model once."""
     picture, other = pictures(2)
     probes = CompositionEvaluator([picture, picture], [picture.copy(), picture], [other, "Một con mèo."])
     assert probes(vision_model)["composition_accuracy"] == 1.0

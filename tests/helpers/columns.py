@@ -1,4 +1,4 @@
-"""Columns of texts and pictures with repeats, for the tests of losses."""
+"""Columns of texts and images with repeats, for the tests of losses."""
 
 from __future__ import annotations
 

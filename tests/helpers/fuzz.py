@@ -170,7 +170,7 @@ def tables(draw: st.DrawFn, most_rows: int = 5, **columns: st.SearchStrategy) ->
 
 @cache
 def files() -> tuple[bytes, ...]:
-    """One picture in the formats that people have, still and animated, upright and turned."""
+    """One image in the formats that people have, still and animated, upright and turned."""
     ramp = np.arange(24 * 16, dtype=np.uint16).reshape(24, 16)
     rgb = Image.fromarray(np.stack([ramp % 256, ramp // 2, 255 - ramp % 256], axis=2).astype(np.uint8))
     alpha, grey16 = rgb.convert("RGBA"), Image.fromarray(ramp * 150)

@@ -1,4 +1,4 @@
-"""What is a picture and what a text, by every way in; and the same vector by all of them."""
+"""What is an image and what a text, by every way in; and the same vector by all of them."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_parts_of_a_message_that_nobody_reads_are_an_error(model, part):
         model.encode([[{"role": "user", "content": [{"type": "text", "text": "Gì đây?"}, part]}]])
 
 
-# Marks of pictures in texts
+# Marks of images in texts
 
 
 MARKED = "Trước <|vision_start|><|image_pad|><|video_pad|><|vision_end|> sau"

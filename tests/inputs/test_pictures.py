@@ -1,4 +1,4 @@
-"""`open_image`: the same pixels whatever holds the picture, against colours put down by hand."""
+"""`open_image`: the same pixels whatever holds the image, against colours put down by hand."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_the_first_of_several_frames():
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
 def test_turned_after_it_lies_on_white(kind):
-    """Transparent pictures have EXIF data, too: a screenshot, say."""
+    """Transparent images have EXIF data, too: a screenshot, say."""
     exif = Image.Exif()
     exif[0x0112] = 6
     image = Image.new("RGB" if kind == "JPEG" else "RGBA", (20, 10))

@@ -1,4 +1,4 @@
-"""Masked patches against pictures painted by Pillow and a softmax written out; maps of a query against these."""
+"""Masked patches against images painted by Pillow and a softmax written out; maps of a query against these."""
 
 from __future__ import annotations
 
@@ -142,5 +142,5 @@ def test_a_patch_alone_is_its_own_token_through_the_head(model, query):
 
 
 def test_no_such_picture(model, query):
-    with pytest.raises(ValueError, match="there are 1 pictures"):
+    with pytest.raises(ValueError, match="there are 1 images"):
         query_map(model, WIDE, query, number=1)

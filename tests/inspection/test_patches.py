@@ -1,4 +1,4 @@
-"""Maps of patches against pictures with a painted block, in a model through which nothing but colour flows."""
+"""Maps of patches against images with a painted block, in a model through which nothing but colour flows."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def noise(size, seed=0):
 
 
 def with_block(size, grid, cell):
-    """Red where the cell is, by arithmetic of its own: fractions of the picture, rounded to whole pixels."""
+    """Red where the cell is, by arithmetic of its own: fractions of the image, rounded to whole pixels."""
     picture = noise(size)
     (rows, columns), (row, column) = grid, cell
     left, right = (round(size[0] * edge / columns) for edge in (column, column + 1))
@@ -190,14 +190,14 @@ def test_places_against_a_picture_of_coordinates(size):
 
 def test_models_and_pictures_that_will_not_do(model, tiny_model):
     picture = noise((56, 56))
-    with pytest.raises(ValueError, match="reads no pictures"):
+    with pytest.raises(ValueError, match="reads no images"):
         view_patches(tiny_model, picture)
-    with pytest.raises(ValueError, match="reads no pictures"), pixel_budget(tiny_model, 100):
+    with pytest.raises(ValueError, match="reads no images"), pixel_budget(tiny_model, 100):
         pass
     mean = SentenceTransformer(modules=[model[0], Pooling(64, "mean")], device="cpu")
     with pytest.raises(ValueError, match="one AttentionPooling"):
         view_patches(mean, picture)
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no image"):
         view_patches(model, [])
     with pytest.raises(ValueError, match="ratio"):
         view_patches(model, Image.new("RGB", (500, 2)))

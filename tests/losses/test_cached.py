@@ -359,7 +359,7 @@ def run_rank(rank, folder, base, multimodal):
                         parameter.grad /= 2
             gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
             results[kind, wrapped] = gradients, len(shapes)
-    # The last mini-batch of rank 1 has no picture, nor has any of rank 0: unused parameters, and yet their gradient.
+    # The last mini-batch of rank 1 has no image, nor has any of rank 0: unused parameters, and yet their gradient.
     model = build_vipolyqwen(multimodal, embedding_dimension=16, min_pixels=28 * 28, max_pixels=8 * 28 * 28)
     ddp = DistributedDataParallel(model, find_unused_parameters=True)
     for embed_once in (True, False):

@@ -35,7 +35,7 @@ def as_png(image):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """Paths, bytes and images; one picture under a path, as bytes and with other bytes; texts alone; two pictures."""
+    """Paths, bytes and images; one image under a path, as bytes and with other bytes; texts alone; two images."""
     folder = tmp_path_factory.mktemp("pictures")
     path = folder / "wide.bmp"
     WIDE.save(path)
@@ -89,7 +89,7 @@ def test_an_evaluation_and_a_text_model(tiny_multimodal, tiny_model, rows):
             for on in (True, False)
         )
     torch.testing.assert_close(lazily, eager, atol=1e-5, rtol=1e-5)
-    # One that has no pictures and counts no tokens.
+    # One that has no images and counts no tokens.
     assert_same(
         step(tiny_model, CachedDLELoss(tiny_model, mini_batch_size=2), rows[-2:], lazy_images=True),
         step(tiny_model, CachedDLELoss(tiny_model), rows[-2:]),
@@ -101,7 +101,7 @@ def test_an_evaluation_and_a_text_model(tiny_multimodal, tiny_model, rows):
 
 @pytest.mark.parametrize("size", [1, 2, 100])
 def test_each_picture_is_opened_once_a_pass(tiny_multimodal, monkeypatch, size):
-    """Three questions about each of four pictures, and every picture is a positive, too."""
+    """Three questions about each of four images, and every image is a positive, too."""
     stored = [as_png(picture(28 + 28 * (i % 2), 56, i)) for i in range(4)]
     rows = [
         {"task": "ocr", "anchor": f"{word} {i}", "anchor_image": stored[i], "positive": "", "positive_image": stored[i]}

@@ -120,7 +120,7 @@ def test_text_ids_of_flattened_inputs(tiny_model):
 
 
 def with_pictures(tiny_model, pictures):
-    """What Qwen2-VL's processor gives for rows with these pictures: all patches of all rows in one tensor."""
+    """What Qwen2-VL's processor gives for rows with these images: all patches of all rows in one tensor."""
     features = tiny_model.preprocess([SENTENCES[0]] * len(pictures))
     flat = [picture for row in pictures for picture in row]
     return features | {
@@ -139,7 +139,7 @@ def test_pictures_are_part_of_what_is_compared(tiny_model):
     expected[0, 5] = expected[5, 0] = True
     assert torch.equal(same, expected)
     (text,) = content_ids([tiny_model.preprocess([SENTENCES[0]])])
-    assert ids[1] == text[0]  # a row without a picture is what it is in a column without any
+    assert ids[1] == text[0]  # a row without an image is what it is in a column without any
 
 
 def test_inputs_that_cannot_be_compared_have_no_ids(tiny_model):

@@ -1,4 +1,4 @@
-"""Repeated pictures: computed once, with the values and gradients of computing them all."""
+"""Repeated images: computed once, with the values and gradients of computing them all."""
 
 import copy
 import pickle

@@ -123,7 +123,7 @@ def tiny_qwen(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows():
-    """12 rows, a third with a picture; the first has a picture and no text."""
+    """12 rows, a third with an image; the first has an image and no text."""
     made = []
     for number, colour in enumerate(("red", "blue", "green", "yellow")):
         picture = Image.new("RGB", (56, 56), colour)

@@ -62,7 +62,7 @@ def rows_of(features):
     ]
 
 
-# Where the prompt, the pictures and the text go
+# Where the prompt, the images and the text go
 
 
 @pytest.mark.parametrize("prompt", ["<ocr>", "<ocr> "])

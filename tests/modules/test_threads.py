@@ -34,7 +34,7 @@ PICTURES = [
 
 
 def batch(seed):
-    """Few pictures, most of them more than once, and texts."""
+    """Few images, most of them more than once, and texts."""
     random = np.random.default_rng(seed)
     inputs = []
     for _ in range(random.integers(1, 7)):

@@ -364,7 +364,7 @@ class OpenNotebook(AbstractContextManager["OpenNotebook"]):
         self._settle()
 
     def screenshot(self, name: str, always: bool = False) -> None:
-        """A picture of the whole notebook in the folder for screenshots, where ``ST_VI_SCREENSHOTS`` asks for them."""
+        """An image of the whole notebook in the folder for screenshots, where ``ST_VI_SCREENSHOTS`` asks for them."""
         if not (always or os.environ.get("ST_VI_SCREENSHOTS")):
             return
         size = self.page.viewport_size

@@ -37,7 +37,7 @@ def tiny_qwen(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows():
-    """12 rows with prefixes, a third of them with a picture."""
+    """12 rows with prefixes, a third of them with an image."""
     made = []
     for number, colour in enumerate(("red", "blue", "green", "yellow")):
         made.append(("Màu gì?", Image.new("RGB", (56, 56), colour), f"Màu số {number}.", math.nan, "vqa_single"))
@@ -333,7 +333,7 @@ def test_the_best_checkpoint_comes_back(tiny_qwen, rows, tmp_path):
 def test_two_learning_rates(tiny_qwen, rows, tmp_path, vision):
     model = built(tiny_qwen, lora_config(vision=vision))
     before = {n: p.clone() for n, p in model.named_parameters()}
-    # All rows in a batch: one picture alone has no negative, and gives the tower no gradient.
+    # All rows in a batch: one image alone has no negative, and gives the tower no gradient.
     settings = SETTINGS | {"max_steps": 2, "per_device_train_batch_size": 12, "save_strategy": "no", "warmup_steps": 0}
     trainer = train_vipolyqwen(model, rows, tmp_path, **settings)
     rates = {id(p): group["initial_lr"] for group in trainer.optimizer.param_groups for p in group["params"]}

@@ -36,7 +36,7 @@ def tiny_qwen(tmp_path_factory):
 
 @pytest.fixture
 def file(tmp_path):
-    """Writes rows beside two pictures, as JSON Lines or as given."""
+    """Writes rows beside two images, as JSON Lines or as given."""
     (tmp_path / "rows").mkdir()
     Image.new("RGB", (40, 40), "red").save(tmp_path / "rows" / "red.png")
     Image.new("RGB", (60, 40), "blue").save(tmp_path / "rows" / "blue.png")
@@ -64,7 +64,7 @@ def test_a_token_for_pictures_in_a_text_is_named(column, token):
     rows = Dataset.from_list(
         [ROW | {"negative": "x", "options": ["y"], column: text if column != "options" else [text]}]
     )
-    message = rf"column '{column}', row 0: .*stands for a picture"
+    message = rf"column '{column}', row 0: .*stands for an image"
     with pytest.raises(ValueError, match=message):
         check_task_rows(rows)
 
@@ -145,7 +145,7 @@ def test_more_visual_tokens_than_the_model_reads(file, tiny_qwen, tmp_path):
     model = build_vipolyqwen(tiny_qwen, 8)
     model.max_seq_length = 64
     rows, _ = task_rows([file([{"anchor_image": ["red.png"]}, {"anchor_image": ["red.png"] * 11}])])
-    with pytest.raises(ValueError, match=r"column 'anchor_image', row 1: 11 picture\(s\) are 66 tokens.* reads 64"):
+    with pytest.raises(ValueError, match=r"column 'anchor_image', row 1: 11 image\(s\) are 66 tokens.* reads 64"):
         train_vipolyqwen(model, rows, tmp_path / "out", **SETTINGS)
     assert not (tmp_path / "out").exists()
     trainer = train_vipolyqwen(model, rows, tmp_path / "out", bad_image="skip", **SETTINGS)
@@ -167,7 +167,7 @@ def test_check_length_lets_pass_what_the_model_takes(tiny_qwen):
 
 def test_pictures_for_a_model_that_reads_none(file, tiny_model, tmp_path):
     rows, _ = task_rows([file([{}, {"anchor_image": "red.png"}])])
-    with pytest.raises(ValueError, match="column 'anchor_image', row 1: the model reads no pictures"):
+    with pytest.raises(ValueError, match="column 'anchor_image', row 1: the model reads no images"):
         train_vipolyqwen(tiny_model, rows, tmp_path / "out", **SETTINGS)
 
 

@@ -28,7 +28,7 @@ def tiny_qwen(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows():
-    """16 rows: half with a picture, of three tasks."""
+    """16 rows: half with an image, of three tasks."""
     pictures = [Image.new("RGB", (56, 56), colour) for colour in COLOURS]
     made = []
     for picture, colour in zip(pictures, COLOURS.values(), strict=True):

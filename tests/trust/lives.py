@@ -105,7 +105,7 @@ def vipolyqwen(base, output, callbacks=(), **settings):
 
 
 def task_rows():
-    """16 rows of three tasks, half of them with a picture."""
+    """16 rows of three tasks, half of them with an image."""
     made = []
     for colour, name in (("red", "đỏ"), ("blue", "xanh dương"), ("green", "xanh lá"), ("yellow", "vàng")):
         picture = Image.new("RGB", (56, 56), colour)

@@ -519,7 +519,7 @@ def test_empty_sets_combine_with_others():
 
 
 def test_pictures_in_several_forms_combine_in_any_order():
-    """Without pictures in the last set none combined, and a path beside bytes became the bytes of its name."""
+    """Without images in the last set none combined, and a path beside bytes became the bytes of its name."""
     path, none, raw = (
         vqa_to_rows(Dataset.from_dict({"image": [image], "question": ["Con gì?"], "answer": ["Mèo."]}))
         for image in ("a.png", None, b"x")

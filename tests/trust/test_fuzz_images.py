@@ -1,4 +1,4 @@
-"""Pictures of every mode and format, whole and broken, and none at all: an RGB picture, or an error that shows it."""
+"""Images of every mode and format, whole and broken, and none at all: an RGB image, or an error that shows it."""
 
 from __future__ import annotations
 

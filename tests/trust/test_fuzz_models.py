@@ -1,4 +1,4 @@
-"""Texts, pictures and things that are neither, through tiny models: one finite vector for each, or an error by name."""
+"""Texts, images and things that are neither, through tiny models: one finite vector for each, or an error by name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 CASES = 2_500  # with ST_VI_FUZZ=1
 
-LIKE_PICTURES = ("data:image/png;base64,AAAA",)  # stock takes a text for a picture that looks like one
+LIKE_PICTURES = ("data:image/png;base64,AAAA",)  # stock takes a text for an image that looks like one
 plain_texts = unicode_texts.filter(lambda text: text not in LIKE_PICTURES)
 
 
@@ -212,7 +212,7 @@ def test_qwen2_vl(tiny_qwen):
     )
     def check(batch, prompt):
         found = outcome(
-            "pictures in models",
+            "images in models",
             lambda: tiny_qwen.encode(batch, prompt=prompt),
             ["of the batch", "the prompt", *STOCK],
             cases=len(batch),
@@ -229,7 +229,7 @@ def test_qwen2_vl_by_cost(tiny_qwen):
         def call():
             return encode_by_tokens(tiny_qwen, batch, max_tokens=max_tokens)
 
-        found = outcome("pictures in models", call, ["input "], cases=len(batch))
+        found = outcome("images in models", call, ["input "], cases=len(batch))
         if found is not REFUSED:
             assert_vectors(found, len(batch), 64)
 
@@ -249,7 +249,7 @@ def test_files_of_pictures(tiny_qwen, tmp_path):
     def check(number, cut, by_cost):
         path.write_bytes(files()[number][cut // 2 :] if cut % 3 else files()[number][: len(files()[number]) - cut])
         encode = encode_by_tokens if by_cost else SentenceTransformer.encode
-        found = outcome("pictures in models", lambda: encode(tiny_qwen, [str(path)]), [str(path)])
+        found = outcome("images in models", lambda: encode(tiny_qwen, [str(path)]), [str(path)])
         if found is not REFUSED:
             assert_vectors(found, 1, 64)
 

@@ -1,4 +1,4 @@
-"""Figures of patches: what is where, in pixels of the picture."""
+"""Figures of patches: what is where, in pixels of the image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_heat_and_picture_cover_the_same_place():
     assert under.source.startswith("data:image/png;base64,")
     assert figure.layout.xaxis.range == (0, 640) and figure.layout.yaxis.range == (400, 0)  # upright
     assert figure.layout.yaxis.scaleanchor == "x"
-    # The outer edges of the outer cells are those of the picture.
+    # The outer edges of the outer cells are those of the image.
     assert heat.x0 - heat.dx / 2 == 0 and heat.y0 - heat.dy / 2 == 0
     assert heat.x0 + 22.5 * heat.dx == pytest.approx(640) and heat.y0 + 13.5 * heat.dy == pytest.approx(400)
     np.testing.assert_allclose(np.array(heat.z), WEIGHTS)

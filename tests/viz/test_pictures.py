@@ -1,4 +1,4 @@
-"""Pictures of every mode become RGB, on white where they are transparent."""
+"""Images of every mode become RGB, on white where they are transparent."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def test_palette_with_a_transparent_colour():
 def test_a_file_cut_short():
     file = io.BytesIO()
     Image.effect_noise((64, 64), 50).save(file, "PNG")
-    with pytest.raises(ValueError, match=r"hoa\.png cannot be read as a picture"):
+    with pytest.raises(ValueError, match=r"hoa\.png cannot be read as an image"):
         readable("hoa.png", Image.open(io.BytesIO(file.getvalue()[:1000])))

@@ -1,1 +1,1 @@
-"""Rows made by this project's own generators: scenes, pictures of text, minimal pairs."""
+"""Rows made by this project's own generators: scenes, images of text, minimal pairs."""

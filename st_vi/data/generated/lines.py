@@ -1,4 +1,4 @@
-"""Lines of text drawn as long thin pictures, with what is written in every cell of them."""
+"""Lines of text drawn as long thin images, with what is written in every cell of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TRAIN_FACES: tuple[Face, ...] = tuple(face for face in FACES if face not in TEST
 
 @dataclass(frozen=True)
 class DrawnText:
-    """A picture of text.
+    """An image of text.
 
     Attributes:
         pixels: (height, width, 3) of 8 bits; both sides are whole cells.
@@ -68,7 +68,7 @@ def draw_lines(
     noise: float = 0.05,
     plain: bool = False,
 ) -> DrawnText:
-    """Draw text in lines that are about as high as a cell, on a picture just large enough.
+    """Draw text in lines that are about as high as a cell, on an image just large enough.
 
     Face, size, colours, distance of the lines, margins and grain are drawn from `random`.
 
@@ -83,7 +83,7 @@ def draw_lines(
         plain: Black on white, without grain.
 
     Raises:
-        ValueError: A word is wider than the picture, the text is longer than it has room for, or empty.
+        ValueError: A word is wider than the image, the text is longer than it has room for, or empty.
 
     Example:
         >>> from random import Random
@@ -137,7 +137,7 @@ def _lines(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[tuple[
             lines.append((start, end))
             start = place
         if font.getlength(word) > width:
-            raise ValueError(f"{word!r} is wider than the picture")
+            raise ValueError(f"{word!r} is wider than the image")
         end, place = after, after + 1
     return [*lines, (start, end)]
 

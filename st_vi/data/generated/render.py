@@ -1,4 +1,4 @@
-"""Vietnamese text drawn as small document pictures, and the OCR rows made of them."""
+"""Vietnamese text drawn as small document images, and the OCR rows made of them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def render_text(
     max_rotation: float = 4.0,
     layout: Layout | None = None,
 ) -> Picture.Image:
-    """Draw text as a small document picture.
+    """Draw text as a small document image.
 
     The seed determines font, size, colours, angle, blur and noise. Text, seed and settings determine every pixel
     on one version of Pillow. The contrast of ink and paper is at least 4.5 (WCAG) before noise.
@@ -78,11 +78,11 @@ def render_text(
         seed: Another seed gives another look.
         size: Width and height in pixels, each at least 32.
         noise: 0 (clean) to 0.3: deviation of the grain as a share of full brightness; blur and specks grow with it.
-        max_rotation: 0 to 30 degrees, to either side. Rotated text stays inside the picture.
+        max_rotation: 0 to 30 degrees, to either side. Rotated text stays inside the image.
         layout: One of `LAYOUTS`; None lets the seed choose one that suits the length of the text.
 
     Returns:
-        An RGB picture of that size.
+        An RGB image of that size.
 
     Raises:
         ValueError: Empty text, a character without a glyph, text that does not fit in the smallest font, or a
@@ -105,7 +105,7 @@ def render_text(
         layout = rng.choice(LAYOUTS if sum(map(len, paragraphs)) > 8 else LAYOUTS[:2])
     paper, ink = _colours(rng)
 
-    # A box of the text this much smaller than the picture stays inside it at this angle.
+    # A box of the text this much smaller than the image stays inside it at this angle.
     width, height = size
     margin, tilt = 0.04 * min(size), sin(radians(abs(angle)))
     box = (width - 2 * margin - height * tilt, height - 2 * margin - width * tilt)
@@ -125,7 +125,7 @@ def render_text(
 
 
 def ocr_rows(texts: Iterable[str], seed: int, **settings: Any) -> Dataset:
-    """One OCR row per text: a question, the picture of the text, the text.
+    """One OCR row per text: a question, the image of the text, the text.
 
     Args:
         texts: See `render_text`.

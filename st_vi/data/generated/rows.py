@@ -33,8 +33,8 @@ def nli_text_pairs(rows: Dataset) -> Dataset:
 def generated_rows(split: Split, count: int, seed: int, kinds: Sequence[str] | None = None) -> DatasetDict:
     """`count` rows of each kind; no phrase and no inventory of a scene is on both sides of the split.
 
-    - words: the picture of a phrase, clean and upright (task ocr);
-    - questions, dialogues: on pictures of coloured shapes (vqa_single, vqa_multi), with the column `options`;
+    - words: the image of a phrase, clean and upright (task ocr);
+    - questions, dialogues: on images of coloured shapes (vqa_single, vqa_multi), with the column `options`;
     - image_to_text, text_to_image: scenes and their captions (instr);
     - text_pairs: the shipped NLI samples with the scores 0, ½ and 1 (text_pair); at most as many as there are.
 

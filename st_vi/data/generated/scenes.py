@@ -1,4 +1,4 @@
-"""Pictures of coloured shapes with Vietnamese captions, questions and answers."""
+"""Images of coloured shapes with Vietnamese captions, questions and answers."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class Question:
 def scene(split: Split, seed: int) -> Scene:
     """Two or three groups of equal shapes, one to three in a group, six shapes at most; one group is a single shape.
 
-    A hash of the scene's `composition` assigns it to training or testing, so that neither a picture nor an inventory
+    A hash of the scene's `composition` assigns it to training or testing, so that neither an image nor an inventory
     ("one red circle, two purple stars") is on both sides, whatever the seeds.
 
     Args:
@@ -182,7 +182,7 @@ def scene(split: Split, seed: int) -> Scene:
 
 
 def draw(scene: Scene, size: int = 112) -> Picture.Image:
-    """The scene as an RGB picture of `size` x `size` pixels (at least 48); deterministic.
+    """The scene as an RGB image of `size` x `size` pixels (at least 48); deterministic.
 
     Raises:
         ValueError: `size` too small.
@@ -217,7 +217,7 @@ def shape_patches(scene: Scene, shape: Shape, rows: int, columns: int, size: int
         size: As for `draw`; a multiple of `rows` and `columns`.
 
     Raises:
-        ValueError: The scene does not have the shape, or the patches do not divide the picture.
+        ValueError: The scene does not have the shape, or the patches do not divide the image.
 
     Example:
         >>> from st_vi.data.generated.scenes import Scene, Shape, shape_patches
@@ -321,7 +321,7 @@ def scene_rows(
         count: At least 1.
         seed: Another seed gives other rows.
         tasks: Some of `TASKS`, in turn.
-        size: Size of the pictures, in pixels.
+        size: Size of the images, in pixels.
         options: Add the column `options`: all answers the question could have (for "instr" the caption alone).
 
     Returns:
@@ -351,7 +351,7 @@ def caption_rows(
     size: int = 112,
     task: str = "instr",
 ) -> Dataset:
-    """Pictures and captions without instructions, for retrieval; both directions hold the same pairs.
+    """Images and captions without instructions, for retrieval; both directions hold the same pairs.
 
     Args:
         split: "train" or "test", as in `scene`.
@@ -359,7 +359,7 @@ def caption_rows(
         seed: Another seed gives other rows.
         direction: What the anchor and the positive are. The two kinds of rows belong in separate datasets and batches:
             a column of a batch holds one kind.
-        size: Size of the pictures, in pixels.
+        size: Size of the images, in pixels.
         task: Name of the task.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Pictures of a folder, found by what a text says of them."""
+"""Images of a folder, found by what a text says of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from st_vi.inputs.pictures import open_image
 
 @dataclass(frozen=True)
 class FoundPicture:
-    """A picture that was found.
+    """An image that was found.
 
     Attributes:
         file: Its path below the folder.
@@ -31,21 +31,21 @@ class FoundPicture:
 
 
 class PictureIndex:
-    """The vectors of all pictures in a folder and below.
+    """The vectors of all images in a folder and below.
 
     Args:
         folder: Searched for all files that Pillow opens; names that begin with a dot are skipped.
-        model: Encodes pictures and texts; a viPolyQwen.
-        kept_in: A folder for the vectors (`VectorStore`), so that a later call encodes only pictures that are new;
+        model: Encodes images and texts; a viPolyQwen.
+        kept_in: A folder for the vectors (`VectorStore`), so that a later call encodes only images that are new;
             None keeps nothing.
-        batch_size: Pictures that are open at a time.
-        show_progress_bar: Whether to show a bar while pictures are encoded.
+        batch_size: Images that are open at a time.
+        show_progress_bar: Whether to show a bar while images are encoded.
 
     Raises:
-        ValueError: There is no such folder, or no picture in it that can be read.
+        ValueError: There is no such folder, or no image in it that can be read.
 
     Warns:
-        UserWarning: A picture cannot be read and is left out; names it.
+        UserWarning: An image cannot be read and is left out; names it.
 
     Example:
         >>> from st_vi import load
@@ -82,14 +82,14 @@ class PictureIndex:
                 progress.update(min(batch_size, len(new) - start))
         readable = [file for file, key in keys.items() if key in known]
         if not readable:
-            raise ValueError(f"there is no picture in {folder} that can be read")
+            raise ValueError(f"there is no image in {folder} that can be read")
         if store:
             store.forget_others(known, [keys[file] for file in readable])
         self.files = [file.relative_to(self.folder).as_posix() for file in readable]
         self.vectors = np.stack([known[keys[file]] for file in readable]).astype(np.float32)
 
     def search(self, query: str, top: int = 5, prompt_name: str | None = None) -> list[FoundPicture]:
-        """The pictures that fit best.
+        """The images that fit best.
 
         Args:
             query: A text.

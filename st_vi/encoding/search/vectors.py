@@ -1,4 +1,4 @@
-"""An on-disk cache of vectors of passages and pictures, keyed by content."""
+"""An on-disk cache of vectors of passages and images, keyed by content."""
 
 from __future__ import annotations
 

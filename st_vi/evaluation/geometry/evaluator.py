@@ -31,7 +31,7 @@ class GeometryEvaluator(Evaluator):
 
     Args:
         x: N stock inputs, two or more: text, image, or {"text", "image"}.
-        y: N stock inputs, the partner of each x, such as positives or pictures of captions; or None.
+        y: N stock inputs, the partner of each x, such as positives or images of captions; or None.
         labels: The class of each x; or None.
         name: Put before every metric.
         batch_size: Inputs per batch.

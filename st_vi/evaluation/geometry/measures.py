@@ -173,7 +173,7 @@ def effective_rank(x: Tensor, center: bool = True) -> Tensor:
 
 
 def modality_gap(x: Tensor, y: Tensor) -> Tensor:
-    """Distance of the centres of two groups of unit vectors, such as texts and pictures: ‖E x − E y‖, in [0, 2].
+    """Distance of the centres of two groups of unit vectors, such as texts and images: ‖E x − E y‖, in [0, 2].
 
     Source: Liang et al. 2022, arXiv 2203.02053, Section 2.
 

@@ -1,4 +1,4 @@
-"""Sixty pictures, found by what they show: the demo of the included viPolyQwen."""
+"""Sixty images, found by what they show: the demo of the included viPolyQwen."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ _BITMAP = 109  # the one size that the font has, in pixels
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture of the demo.
+    """An image of the demo.
 
     Attributes:
         kind: "scene", "text" or "emoji".
         text: What it shows.
-        picture: RGB.
+        image: RGB.
     """
 
     kind: str
@@ -92,11 +92,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Answer:
-    """A query, and the picture that came first.
+    """A query, and the image that came first.
 
     Attributes:
         query: As typed.
-        found: What the first picture shows.
+        found: What the first image shows.
         score: Cosine.
         right: Whether it is the one that was meant.
     """
@@ -112,10 +112,10 @@ class PictureDemo:
     """What the demo shows.
 
     Attributes:
-        pictures: All of them.
+        images: All of them.
         answers: To six queries, every second one without diacritics.
-        found: Share of the pictures that come first for their own text, with diacritics and without, by kind.
-        question: Of one picture.
+        found: Share of the images that come first for their own text, with diacritics and without, by kind.
+        question: Of one image.
         options: Its possible answers with their cosines, best first.
         answer: The right one.
     """
@@ -129,11 +129,11 @@ class PictureDemo:
 
 
 def run_picture_demo(model: SentenceTransformer | None = None, folder: Path | None = None) -> PictureDemo:
-    """Encode sixty pictures, and find them by what they show. Trains nothing.
+    """Encode sixty images, and find them by what they show. Trains nothing.
 
     Args:
         model: None is the included "poly-mini".
-        folder: Where the pictures are saved; None saves none.
+        folder: Where the images are saved; None saves none.
 
     Example:
         >>> from st_vi.recipes.examples.demo_pictures import run_picture_demo

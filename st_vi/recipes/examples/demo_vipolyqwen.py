@@ -46,7 +46,7 @@ class VisionDemoResult:
 
     Attributes:
         figures: Recall@1 on unseen compositions before and after training, and at chance, by kind of rows, in [0, 1].
-        picture: The image encoded by the reloaded model.
+        image: The image encoded by the reloaded model.
         texts: Texts to compare with; the first describes the image.
         similarities: Cosines of the image with the texts, (3,).
     """

@@ -1,1 +1,1 @@
-"""A small viPolyQwen that reads and sees, taught by a text encoder: what a picture says has the vector of its text."""
+"""A small viPolyQwen that reads and sees, taught by a text encoder: what an image says has the vector of its text."""

@@ -1,4 +1,4 @@
-"""A small viPolyQwen from a text encoder: first it reads letters as text, then as pictures, then it sees."""
+"""A small viPolyQwen from a text encoder: first it reads letters as text, then as images, then it sees."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("reading", 44_000, 6e-4, (("visual", 1.0), ("", 0.5))),
     Stage("deeper", 20_000, 5e-4, (("layers.4", 1.0), ("layers.5", 1.0), ("visual", 0.8), ("", 0.5)), 200, layers=6),
 )
-"""Text; what is written in a cell; scenes and named pictures; all together with pictures of text; two layers more. In
+"""Text; what is written in a cell; scenes and named images; all together with images of text; two layers more. In
 the last three stages the language model learns at half the rate, but for its new layers."""
 
 
@@ -113,7 +113,7 @@ def distill_vipolyqwen(
     compiled: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> SentenceTransformer:
-    """A viPolyQwen that has the vectors of a text encoder, for texts and for what pictures say.
+    """A viPolyQwen that has the vectors of a text encoder, for texts and for what images say.
 
     What the model learns is where texts lie in the vectors of the teacher, less their mean (`Centred`):
 
@@ -121,13 +121,13 @@ def distill_vipolyqwen(
        questions with their paragraphs. The token embeddings begin as the teacher's vectors of the tokens.
     2. **letters**: drawn phrases, half of them in black on white. A patch should tell the letters in it, and a visual
        token be the embedding of what is written in its cell (`reading_losses`), so that the language model reads
-       pictures with what it knows of text. Only the tower trains.
-    3. **seeing**: scenes with captions, questions and dialogues, named pictures, questions about pictures; each has the
+       images with what it knows of text. Only the tower trains.
+    3. **seeing**: scenes with captions, questions and dialogues, named images, questions about images; each has the
        vector of its text, or of its answer.
-    4. **reading**: the same, with pictures of phrases, sentences and paragraphs, and the batches of the second stage.
+    4. **reading**: the same, with images of phrases, sentences and paragraphs, and the batches of the second stage.
     5. **deeper**: the same with more text, questions and names, and with two layers more (`add_layers`).
 
-    The regression is cosine and similarities on text, cosine and the choice among the texts of the batch on pictures;
+    The regression is cosine and similarities on text, cosine and the choice among the texts of the batch on images;
     no negatives are drawn through the model. The paper's own terms come after it: `train_vipolyqwen` takes the result.
 
     Everything is kept in `output`, every two minutes: with `resume` the same call goes on where an earlier one stopped.
@@ -141,8 +141,8 @@ def distill_vipolyqwen(
         output: A folder.
         shares: Share of each set of documents; None for equal shares.
         texts: Further texts for the first stage, such as everyday language.
-        named: Pictures with names.
-        asked: Questions about pictures, with answers.
+        named: Images with names.
+        asked: Questions about images, with answers.
         base: A Qwen2-VL to start from; None makes a small one with a tokenizer of its own.
         num_texts: Number of texts from documents.
         num_paragraphs: Number of whole paragraphs among the texts, besides, from documents.
@@ -250,7 +250,7 @@ def _begin(output: Path, settings: dict[str, Any], resume: bool) -> None:
 
 
 def _described(rows: Sequence[Any]) -> str:
-    """How many rows, and a hash of them; a picture counts by its name, wherever it lies."""
+    """How many rows, and a hash of them; an image counts by its name, wherever it lies."""
     plain = [vars(row) | {"picture": row.picture.name} if isinstance(row, (Named, Asked)) else row for row in rows]
     digest = hashlib.sha256(json.dumps(plain).encode(errors="surrogatepass"))
     return f"{len(rows)} rows ({digest.hexdigest()[:8]})"
@@ -261,7 +261,7 @@ def _of_stage(log: Callable[[dict[str, Any]], None], name: str, record: dict[str
 
 
 def pictured_texts(named: Iterable[Named], asked: Iterable[Asked]) -> list[str]:
-    """What is said of pictures: the text side has to know it first."""
+    """What is said of images: the text side has to know it first."""
     texts = [text for row in named for name in row.names for text in (name, f"hình {name}")]
     texts += [text for row in asked for text in (row.question, row.answer, *row.others)]
     return [text for text in texts if text.strip()]

@@ -45,7 +45,7 @@ def reading_losses(cells: Tensor, table: Tensor, drawn: Sequence[tuple[list[int]
     where w runs over the tokens of the batch. Cells without writing are left out.
 
     Args:
-        cells: x, (cells of all pictures, D).
+        cells: x, (cells of all images, D).
         table: Token embeddings, (V, D), without gradient.
         drawn: Result of `cell_tokens` for each image.
     """

@@ -1,4 +1,4 @@
-"""A small picture, such as an emoji, as it might meet a reader: on any paper, turned a little, lighter or darker."""
+"""A small image, such as an emoji, as it might meet a reader: on any paper, turned a little, lighter or darker."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def look(picture: Image, random: Random, size: int) -> np.ndarray:
-    """The picture on a square of `size` pixels: (size, size, 3) of 8 bits.
+    """The image on a square of `size` pixels: (size, size, 3) of 8 bits.
 
     Paper, size (60 to 100 of 100), place, angle (up to 15 degrees to either side) and brightness are drawn from
     `random`.
 
     Args:
-        picture: What is transparent shows the paper.
+        image: What is transparent shows the paper.
         random: Decides.
         size: Pixels.
     """
@@ -37,7 +37,7 @@ def look(picture: Image, random: Random, size: int) -> np.ndarray:
 
 
 def fitted(picture: Image, size: int) -> np.ndarray:
-    """The picture stretched to a square of `size` pixels."""
+    """The image stretched to a square of `size` pixels."""
     from PIL import Image
 
     return np.asarray(picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))

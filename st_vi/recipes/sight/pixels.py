@@ -1,4 +1,4 @@
-"""Pictures of whole cells to what Qwen2-VL reads, without the processor's steps that they do not need."""
+"""Images of whole cells to what Qwen2-VL reads, without the processor's steps that they do not need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Reader:
-    """What the model's own `preprocess` makes of pictures and texts, faster.
+    """What the model's own `preprocess` makes of images and texts, faster.
 
     Args:
         model: With a `Qwen2VLTransformer` first.
@@ -30,7 +30,7 @@ class Reader:
         self.pad = self.tokenizer.pad_token_id
 
     def pictures(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """``pixel_values`` (patches, values) and ``image_grid_thw`` (pictures, 3) of pictures of whole cells."""
+        """``pixel_values`` (patches, values) and ``image_grid_thw`` (pictures, 3) of images of whole cells."""
         patches, grids = zip(*(self._patches(picture) for picture in pictures), strict=True)
         return {
             "pixel_values": torch.from_numpy(np.concatenate(patches)),
@@ -40,7 +40,7 @@ class Reader:
     def __call__(
         self, pictures: Sequence[np.ndarray], texts: Sequence[str | None], prefix: str | None = None
     ) -> dict[str, Tensor]:
-        """Features of one picture and one text each, or no text; a prefix goes before the text."""
+        """Features of one image and one text each, or no text; a prefix goes before the text."""
         features = self.pictures(pictures)
         start, pad, end = self.marks
         rows = []

@@ -1,4 +1,4 @@
-"""Texts of the generated scenes, without their pictures: what the text side has to know before it can be seen."""
+"""Texts of the generated scenes, without their images: what the text side has to know before it can be seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last stages: pictures of text, scenes, emoji, and questions about pictures, each with the vector of a text."""
+"""The last stages: images of text, scenes, emoji, and questions about images, each with the vector of a text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SCENE_PIXELS = 112
 TEMPERATURE = 0.05
 SEEING: dict[str, float] = {"text": 0.12, "captions": 0.33, "questions": 0.34, "named": 0.2, "asked": 0.01}
-"""Of the batches, where nothing has to be read. With text in pictures from the start, nothing was learned."""
+"""Of the batches, where nothing has to be read. With text in images from the start, nothing was learned."""
 READING: dict[str, float] = {
     "text": 0.18,
     "letters": 0.22,
@@ -55,9 +55,9 @@ DEEPER: dict[str, float] = {
 DIALOGUES = 0.45
 """Of the batches of questions, those with dialogues."""
 ALIKE = 0.5
-"""Of the batches of named pictures, those whose names are neighbours of one of them."""
+"""Of the batches of named images, those whose names are neighbours of one of them."""
 BOTH_WAYS = ("named", "lines")
-"""Kinds whose pictures are looked for by their text: here the choice is trained from the text to the picture too."""
+"""Kinds whose images are looked for by their text: here the choice is trained from the text to the image too."""
 _DESCRIBE = ("Mô tả bức ảnh này.", "Trong ảnh có gì?", "Hãy tả lại bức ảnh.", "Viết một câu về bức ảnh.")
 _READ = ("Trong ảnh viết gì?", "Đọc chữ trong ảnh.", "Dòng chữ trong ảnh là gì?", "Ảnh này ghi nội dung gì?")
 
@@ -84,10 +84,10 @@ class Remembered:
 
 @dataclass(frozen=True)
 class Named:
-    """A picture and what it is called.
+    """An image and what it is called.
 
     Attributes:
-        picture: A file.
+        image: A file.
         names: The first is the name, others are words for it.
     """
 
@@ -97,7 +97,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question about a picture, the right answer and other ones."""
+    """A question about an image, the right answer and other ones."""
 
     picture: Path
     question: str
@@ -140,7 +140,7 @@ class Scenes:
 
 @dataclass
 class Seeing:
-    """Batches of pictures, and the vectors that they shall have.
+    """Batches of images, and the vectors that they shall have.
 
     Args:
         model: Trained on text and letters, with eager attention.
@@ -169,7 +169,7 @@ class Seeing:
         self.opened: dict[Path, Image] = {}
 
     def lines(self, random: Random, cells: int = 384) -> dict[str, Tensor]:
-        """Pictures of phrases, sentences and paragraphs."""
+        """Images of phrases, sentences and paragraphs."""
         columns, rows = random.choice(((5, 1), (8, 1), (11, 1), (11, 1), (14, 1), (14, 2), (14, 3), (8, 3)))
         room = columns * rows
         longest = bisect.bisect_right(self.lengths, room * 3)
@@ -218,7 +218,7 @@ class Seeing:
         return self._to_targets("questions", vectors, [row[2] for row in rows], [row[3] for row in rows])
 
     def of_names(self, random: Random, size: int = 48) -> dict[str, Tensor]:
-        """Pictures with names, each with many looks."""
+        """Images with names, each with many looks."""
         rows = self._named_batch(random, size)
         side = random.choice((84, 84, 112))
         pictures = [look(self._open(row.picture), random, side) for row in rows]
@@ -295,7 +295,7 @@ class Seeing:
     def _said(
         self, prefix: str, wordings: Sequence[str], count: int, random: Random, share: float = 0.4
     ) -> tuple[str | None, list[str | None]]:
-        """Mostly the picture alone, at times with the prefix, at times with a question before it."""
+        """Mostly the image alone, at times with the prefix, at times with a question before it."""
         kind = random.random()
         if kind < share:
             return prefix, [random.choice(wordings) for _ in range(count)]
@@ -312,7 +312,7 @@ class Seeing:
 
 
 def _picture_of_text(logits: Tensor, texts: Tensor) -> Tensor:
-    """Cross-entropy of the choice of the picture among those of the batch; other pictures of the same text are none."""
+    """Cross-entropy of the choice of the image among those of the batch; other images of the same text are none."""
     same = texts[:, None] == texts[None]
     same.fill_diagonal_(False)
     return F.cross_entropy(logits.masked_fill(same, -torch.inf), torch.arange(len(texts)))

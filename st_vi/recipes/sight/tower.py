@@ -1,4 +1,4 @@
-"""The vision tower and the whole model over pictures of one size: the same function, without a loop over pictures."""
+"""The vision tower and the whole model over images of one size: the same function, without a loop over images."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 def even_cells(visual: Any, pixel_values: Tensor, grid: Tensor) -> Tensor:
-    """What ``visual(pixel_values, grid_thw)`` gives for pictures that are all of the size `grid`.
+    """What ``visual(pixel_values, grid_thw)`` gives for images that are all of the size `grid`.
 
-    Stock attends in a loop over the pictures, which on a processor takes half of the time of a small tower.
+    Stock attends in a loop over the images, which on a processor takes half of the time of a small tower.
 
     Args:
         visual: The vision tower of a Qwen2-VL, with eager attention.
@@ -86,7 +86,7 @@ def patch_places(grid: Tensor, merge: int = 2) -> Tensor:
 
 
 def picture_vectors(model: SentenceTransformer, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Unit vectors (B, D), and the cells (B, cells, width), of inputs with one picture of the same size each.
+    """Unit vectors (B, D), and the cells (B, cells, width), of inputs with one image of the same size each.
 
     Args:
         model: A viPolyQwen with eager attention.

@@ -248,7 +248,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         plain = {str(key): _plain(part) for key, part in value.items()}
         path = plain.get("path")
-        if plain.keys() == {"bytes", "path"} and isinstance(path, str):  # a picture
+        if plain.keys() == {"bytes", "path"} and isinstance(path, str):  # an image
             plain["path"] = os.path.basename(path)
             if plain["bytes"] is None and os.path.isfile(path):
                 plain["bytes"] = os.path.getsize(path)

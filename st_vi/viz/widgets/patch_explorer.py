@@ -23,9 +23,9 @@ from st_vi.viz.pictures import is_transparent, readable
 from st_vi.viz.widgets.explorer import Explorer, beside, wrapping
 
 TOKEN_PIXELS = 28 * 28  # of Qwen2-VL
-TRANSPARENT = "This picture has transparent parts. It is shown and encoded on white."
+TRANSPARENT = "This image has transparent parts. It is shown and encoded on white."
 COLOURS = {"weight": "weights", "cosine with the query": "similarity", "cosine falls by": "fall"}
-NO_QUERY = "The query is empty, so there is nothing to compare the picture with."
+NO_QUERY = "The query is empty, so there is nothing to compare the image with."
 
 
 class PatchExplorer(Explorer):
@@ -39,7 +39,7 @@ class PatchExplorer(Explorer):
 
     Args:
         model: Model with a `Qwen2VLTransformer` and attention pooling.
-        pictures: Name to image, at least one.
+        images: Name to image, at least one.
         text: Initial text encoded with the image.
         query: Initial text to compare with.
         prompt_name: Name of the prompt for the image; the query has none.
@@ -76,7 +76,7 @@ class PatchExplorer(Explorer):
         budget: int | None = None,
     ) -> None:
         if not pictures:
-            raise ValueError("there is no picture: pass at least one")
+            raise ValueError("there is no image: pass at least one")
         self.model, self.pictures, self.prompt_name = model, dict(pictures), prompt_name
         self.masked: set[Patch] = set()
         self.name = next(iter(pictures))

@@ -1,4 +1,4 @@
-"""Lines of text as thin pictures: what is written in which cell."""
+"""Lines of text as thin images: what is written in which cell."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_one_line_is_one_cell_high_and_seeds_decide():
 def test_what_has_no_room_is_refused():
     with pytest.raises(ValueError, match="empty"):
         draw_lines("  ", Random(0))
-    with pytest.raises(ValueError, match="wider than the picture"):
+    with pytest.raises(ValueError, match="wider than the image"):
         draw_lines("Nghiêng", Random(0), columns=1)
     with pytest.raises(ValueError, match="does not fit into 1 x 14 cells"):
         draw_lines(TEXT, Random(0), columns=14, rows=1)

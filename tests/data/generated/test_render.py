@@ -1,4 +1,4 @@
-"""Rendered text: right letters, readable, inside the picture, reproducible; phrases that do not leak."""
+"""Rendered text: right letters, readable, inside the image, reproducible; phrases that do not leak."""
 
 from __future__ import annotations
 

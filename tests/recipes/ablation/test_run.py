@@ -129,7 +129,7 @@ LAYOUTS = {
     "one task": ([PLAIN], ["instr"], False),
     "no score anywhere": ([PLAIN, PICTURES], ["instr", "ocr"], False),
     "pairs only": ([SCORED], [], True),
-    "pictures only": ([PICTURES], ["ocr"], False),
+    "images only": ([PICTURES], ["ocr"], False),
     "mixed": ([PLAIN, SCORED, PICTURES], ["instr", "ocr"], True),
     "a score here and there": ([PLAIN | {"score": "some"}, SCORED], [], True),
     "pairs of one score": ([SCORED | {"score": 1.0}], ["text_pair"], False),

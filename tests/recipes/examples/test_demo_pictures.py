@@ -1,4 +1,4 @@
-"""The demo of pictures: what it shows, and that its figures are those of the vectors."""
+"""The demo of images: what it shows, and that its figures are those of the vectors."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def test_the_command(monkeypatch, pictures, tmp_path):
     [
         (
             {"image": "none.png", "question": "Gì?", "answers": ["a", "b"], "correct": 0},
-            "there is no picture 'none.png'",
+            "there is no image 'none.png'",
         ),
         ({"image": "bad.png", "question": "Gì?", "answers": ["a", "b"], "correct": 0}, "row 0: cannot read"),
         (
@@ -165,7 +165,7 @@ def test_the_command(monkeypatch, pictures, tmp_path):
 )
 def test_bad_rows_are_named(row, message, tmp_path):
     Image.new("RGB", (30, 30)).save(tmp_path / "good.png")
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "bad.png").write_bytes(b"no image")
     Dataset.from_list([row]).to_json(tmp_path / "asked.jsonl")
     arguments = ["--documents", "x.jsonl", "--output", str(tmp_path / "out"), "--asked", str(tmp_path / "asked.jsonl")]
     result = CliRunner().invoke(app, ["distill", "vipolyqwen", *arguments])

@@ -197,7 +197,7 @@ def test_losses_to_targets_against_a_loop(model, tmp_path):
 
 
 def test_the_choice_of_the_picture_against_a_loop(model, tmp_path):
-    """Text to picture too, for named pictures; another picture of the same name is no wrong one."""
+    """Text to image too, for named images; another image of the same name is no wrong one."""
     seeing = small_seeing(model, tmp_path)
     vectors = F.normalize(torch.randn(4, 16, generator=torch.Generator().manual_seed(1)), dim=1)
     texts = ["Mèo.", "Chó.", "Mèo.", "Gà."]

@@ -53,7 +53,7 @@ def upload(explorer, content, name="ảnh.png"):
 
 
 def lasso(explorer, left, top, right, bottom):
-    """What plotly sends when one is drawn; figures are fractions of the picture."""
+    """What plotly sends when one is drawn; figures are fractions of the image."""
     (width, height), names = explorer.shown.size, "MLLL"
     corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
     path = "".join(f"{name}{x * width},{y * height}" for name, (x, y) in zip(names, corners, strict=True)) + "Z"
@@ -122,7 +122,7 @@ def test_budget_changes_the_grid_and_takes_the_mask_away(explorer):
 
 
 def test_colours_of_the_query(explorer):
-    """Each map is that of `query_map`, of the picture without a mask, and has a scale of its own."""
+    """Each map is that of `query_map`, of the image without a mask, and has a scale of its own."""
     explorer._clicked([[1, 2]])
     query = explorer.model.encode(explorer.query.value, convert_to_tensor=True)
     found = query_map(explorer.model, explorer.pictures["scene"], query, prompt_name="instr")
@@ -212,14 +212,14 @@ def test_uploaded_pictures(explorer):
         (png(draw(scene("test", 1)))[:800], "cannot be read"),
         (png(Image.new("RGB", (900, 4))), "aspect ratio"),
     ],
-    ids=["no picture", "cut short", "too long"],
+    ids=["no image", "cut short", "too long"],
 )
 def test_what_is_no_picture_is_said_in_place(explorer, content, message):
     before = heat(explorer)
     upload(explorer, content, "hỏng.png")
     assert "hỏng.png" in explorer.notice.value and message in explorer.notice.value
     torch.testing.assert_close(heat(explorer), before)
-    explorer._clicked([[0, 0]])  # all else goes on with the picture that is shown
+    explorer._clicked([[0, 0]])  # all else goes on with the image that is shown
     assert explorer.masked == {(0, 0)} and explorer.map.layout.title.text.startswith("scene")
     explorer.picture.value = "wide"
     assert heat(explorer).shape == (3, 5)
@@ -233,9 +233,9 @@ def test_without_a_kernel_it_is_the_map_with_a_slider(explorer):
 
 
 def test_what_cannot_be_explored(model, tiny_model):
-    with pytest.raises(ValueError, match="reads no pictures"):
+    with pytest.raises(ValueError, match="reads no images"):
         PatchExplorer(tiny_model, pictures())
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no image"):
         PatchExplorer(model, {})
     with pytest.raises(ValueError, match="ratio"):
         PatchExplorer(model, {"line": Image.new("RGB", (900, 4))})
