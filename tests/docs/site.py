@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -85,8 +87,13 @@ class Visit:
     overflow: int = 0
 
 
+NOTHING_TO_FIND = json.dumps({"config": {"lang": ["vi"], "separator": " ", "pipeline": []}, "docs": []})
+
+
 def visit(browser: Any, address: str, root: str) -> Visit:
     """Open a page as on a desk, use every slider and button of its figures, and make it as narrow as a phone.
+
+    Every page reads the index of the search, the same for all and half of the work: here it is empty.
 
     Args:
         browser: Of playwright.
@@ -94,7 +101,8 @@ def visit(browser: Any, address: str, root: str) -> Visit:
         root: Of the site.
     """
     seen = Visit()
-    with opened(browser, address, root, seen.wrong) as page:
+    index = {"**/search_index.json": NOTHING_TO_FIND}
+    with opened(browser, address, root, seen.wrong, files=index) as page:
         seen.times = page.evaluate(TIMES)
         for number, figure in enumerate(page.locator(FIGURE).all()):
             seen.figures.append(figure.evaluate(MARKS))
@@ -110,10 +118,22 @@ def visit(browser: Any, address: str, root: str) -> Visit:
 
 @contextmanager
 def opened(
-    browser: Any, address: str, root: str, wrong: list[str], width: int = 1300, height: int = 1000, **options: Any
+    browser: Any,
+    address: str,
+    root: str,
+    wrong: list[str],
+    width: int = 1300,
+    height: int = 1000,
+    files: Mapping[str, str] = MappingProxyType({}),
+    **options: Any,
 ) -> Iterator[Any]:
-    """A page whose figures are drawn; what goes wrong meanwhile is added to the list."""
+    """A page whose figures are drawn; what goes wrong meanwhile is added to the list.
+
+    `files` are what the page gets instead of those at some addresses.
+    """
     page = browser.new_page(**options)
+    for pattern, text in files.items():
+        page.route(pattern, functools.partial(_answer, text))
     page.set_viewport_size({"width": width, "height": height})
     page.on("request", lambda one: one.url.startswith((root, "data:", "blob:")) or wrong.append(f"request: {one.url}"))
     page.on("response", lambda one: one.status >= 400 and wrong.append(f"{one.status}: {one.url}"))
@@ -126,6 +146,10 @@ def opened(
         yield page
     finally:
         page.close()
+
+
+def _answer(text: str, route: Any, request: Any) -> None:
+    route.fulfill(body=text, content_type="application/json")
 
 
 def controls(figure: Any) -> Iterator[tuple[str, list[Any]]]:

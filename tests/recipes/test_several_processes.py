@@ -62,7 +62,7 @@ def test_two_processes_save_into_one_folder(tiny_base, tmp_path):
 def test_the_same_seed_gives_the_same_weights_on_one_and_two_processes(tiny_base, tmp_path, record_property):
     # One dataset, since stock draws among several by the number of batches; and within the first epoch, at whose end
     # two processes fill their last batches up in another way than one does.
-    arguments = {"max_steps": 20, "learning_rate": 1e-3, "save_strategy": "no"}
+    arguments = {"max_steps": 10, "learning_rate": 2e-3, "save_strategy": "no"}
     train(tiny_base, tmp_path / "one", **arguments)
     train(tiny_base, tmp_path / "again", **arguments)
     train(tiny_base, tmp_path / "untrained", **arguments | {"learning_rate": 1e-12})
