@@ -87,7 +87,7 @@ class Visit:
     overflow: int = 0
 
 
-NOTHING_TO_FIND = json.dumps({"config": {"lang": ["vi"], "separator": " ", "pipeline": []}, "docs": []})
+NOTHING_TO_FIND = json.dumps({"config": {"lang": ["vi"], "separator": " ", "pipeline": [], "fields": {}}, "docs": []})
 
 
 def visit(browser: Any, address: str, root: str) -> Visit:
