@@ -112,7 +112,7 @@ def search_merge(
         base: As for `merge_models`.
         steps: Weights are all multiples of 1 / `steps` that are not negative and have the sum 1; with a base, a sum of
             at most 1, the rest is the base. For 2, 3 and 4 models and 4 steps these are 5, 15 and 35.
-        candidates: Weights to try instead, such as ``[(0.5, 0.5), (1, 1)]``.
+        candidates: Weights to try instead, at least one, such as ``[(0.5, 0.5), (1, 1)]``.
         show_progress_bar: Show the progress.
 
     Returns:
@@ -120,21 +120,24 @@ def search_merge(
         best. The evaluator runs once more on the best model, so that its figures are in the card.
 
     Raises:
-        ValueError: As for `merge_models`; `steps` is below 1, the evaluator has no primary metric, or no score is a
-            number.
+        ValueError: As for `merge_models`; `steps` is below 1, `candidates` is empty, the evaluator has no primary
+            metric, or no score is a number.
 
     Example:
         >>> from st_vi import load
         >>> from st_vi.recipes import search_merge
         >>> found = search_merge(["outputs/similarity", "outputs/retrieval"], evaluator)  # doctest: +SKIP
-        >>> print(found)  # doctest: +SKIP
+        >>> found.weights, found.score  # doctest: +SKIP
         >>> found.model.save_pretrained("outputs/merged")  # doctest: +SKIP
     """
     mixture = _Mixture(models, base)
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     tried: list[tuple[tuple[float, ...], float]] = []
-    for weights in tqdm(candidates or mixture.grid(steps), desc="Merges", disable=not show_progress_bar):
+    to_try = mixture.grid(steps) if candidates is None else list(candidates)
+    if not to_try:
+        raise ValueError("candidates is empty: leave it out for a grid")
+    for weights in tqdm(to_try, desc="Merges", disable=not show_progress_bar):
         mixture.set(weights)
         metric, score = _score(evaluator, mixture.model)
         tried.append((tuple(weights), score))

@@ -105,6 +105,12 @@ def open_notebook(
         yield open_
 
 
+@pytest.fixture(scope="module")
+def notebook(request: pytest.FixtureRequest, open_notebook: Callable[[str | Path], Any]) -> Any:
+    """The notebook that a file of tests is named after, run."""
+    return open_notebook(request.path.stem.removeprefix("test_"))
+
+
 @contextmanager
 def in_the_lab(script: Path, lab: Any, browser: Any) -> Iterator[Any]:
     """The notebook in a page of its own; its kernel ends with the block."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 CHECKS = """
 assert bool((after == model.encode(sentences)).all())
 assert len(sentences) == 9 and set(triplets["triplets"]["anchor"]).isdisjoint(rows["test"]["premise"])
@@ -18,11 +16,6 @@ assert abs(other[0][1] - float(after[0] @ after[1])) < 1e-5
 assert list(figure.data[0].z[0]) == other[0]
 assert polyglot.encode(question).shape == (128,)
 """
-
-
-@pytest.fixture(scope="module")
-def notebook(open_notebook):
-    return open_notebook("00_quickstart")
 
 
 def test_what_it_computes(notebook):

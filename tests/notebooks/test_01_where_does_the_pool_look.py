@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 CHECKS = """
 import numpy as np
 
@@ -38,11 +36,6 @@ assert "limit" in explorer.notice.value
 explorer.text.value = sentence  # as it was, for the next test
 np.testing.assert_allclose(explorer.bars.data[0].y, before, atol=1e-6)
 """
-
-
-@pytest.fixture(scope="module")
-def notebook(open_notebook):
-    return open_notebook("01_where_does_the_pool_look")
 
 
 def test_what_it_computes(notebook):

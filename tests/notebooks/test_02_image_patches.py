@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 CHECKS = """
 assert (learned["recall@1"] > 50 * learned["chance"]).all() and (learned["recall@10"] > 90 * learned["chance"]).all()
 assert shares["cosine falls by"] > 80 > 2 * shares["random patch"]
@@ -39,11 +37,6 @@ explorer.query.value, explorer.text.value = "Trong ảnh có một hình tròn �
 explorer.picture.value, explorer.budget.value, explorer.colours.value = "three shapes", 112 * 112, "fall"
 np.testing.assert_allclose(explorer.map.data[0].z, fall, atol=1e-5)
 """
-
-
-@pytest.fixture(scope="module")
-def notebook(open_notebook):
-    return open_notebook("02_image_patches")
 
 
 def test_what_it_computes(notebook):

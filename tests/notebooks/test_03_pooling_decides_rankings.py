@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 CHECKS = """
 from st_vi.inspection.rankings import RetrievalSet
 
@@ -42,11 +40,6 @@ assert others["mean"][0] is model[0] and others["mean"][2] is model[2]
 own = RankingExplorer(others, queries[:10], corpus, relevant[:10], prompt_name=prompt_name, show_progress_bar=False)
 assert not own.notice.value and len(own.bars.data[0].y) == 3
 """
-
-
-@pytest.fixture(scope="module")
-def notebook(open_notebook):
-    return open_notebook("03_pooling_decides_rankings")
 
 
 def test_what_it_computes(notebook):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 CHECKS = """
 first, second = explorer.linked.maps
 assert len(first.data[0].x) == len(passages) == len(set(passages)) == 204
@@ -45,11 +43,6 @@ assert (after.encode(some) == trained.encode(some)).all() and not (before.encode
 same = {name for name, value in before.named_parameters() if (value == trained.get_parameter(name)).all()}
 assert same >= {"1.attention_context_vector"} and len(same) < 5
 """
-
-
-@pytest.fixture(scope="module")
-def notebook(open_notebook):
-    return open_notebook("04_geometry_before_and_after")
 
 
 def test_what_it_computes(notebook):

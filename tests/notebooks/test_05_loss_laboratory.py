@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 CHECKS = """
 logged = [entry for entry in log if "loss" in entry]
 assert list(components.data[0].y) == [entry["dle/text_pair_info_nce"] for entry in logged]
@@ -33,11 +31,6 @@ explorer.weights["ScoreMSE"].value, explorer.temperature.value = 3, 0.07  # as i
 explorer.reset.click()
 assert explorer.points.steps == 0 and not explorer.notice.value
 """
-
-
-@pytest.fixture(scope="module")
-def notebook(open_notebook):
-    return open_notebook("05_loss_laboratory")
 
 
 def test_what_it_computes(notebook):

@@ -195,6 +195,8 @@ def test_search_with_a_base_and_with_candidates():
         search_merge(models, Distance(4.0), base=base, candidates=[(-1, 0)], show_progress_bar=False)
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         search_merge(models, Distance(4.0), steps=0)
+    with pytest.raises(ValueError, match="candidates is empty: leave it out for a grid"):
+        search_merge(models, Distance(4.0), candidates=[])
 
 
 def test_the_card_has_the_figures_of_the_best(tiny_model):

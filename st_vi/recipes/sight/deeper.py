@@ -10,8 +10,8 @@ from sentence_transformers import SentenceTransformer
 
 
 @torch.no_grad()
-def add_layers(model: SentenceTransformer, layers: int) -> None:
-    """Give the language model `layers` layers in all; the new ones are last, and begin as the identity.
+def add_layers(model: SentenceTransformer, count: int) -> list[str]:
+    """Give the language model `count` layers more; they are last, and begin as the identity.
 
     A new layer is a copy of the last one whose two output projections are zero: nothing that the model gives changes
     until it is trained, and both projections have a gradient from the first step on.
@@ -21,23 +21,22 @@ def add_layers(model: SentenceTransformer, layers: int) -> None:
 
     Args:
         model: A viPolyQwen.
-        layers: Number of layers afterwards; not fewer than it has.
+        count: Number of new layers.
 
-    Raises:
-        ValueError: The model has more layers.
+    Returns:
+        A part of the names of the parameters of each new layer, such as "layers.4.".
     """
     backbone: Any = model[0].model
     language: Any = backbone.language_model
-    here = len(language.layers)
-    if layers < here:
-        raise ValueError(f"the language model has {here} layers, so it cannot be given {layers}")
-    for number in range(here, layers):
+    new = range(len(language.layers), len(language.layers) + count)
+    for number in new:
         layer = deepcopy(language.layers[-1])
         layer.self_attn.layer_idx = number
         layer.self_attn.o_proj.weight.zero_()
         layer.mlp.down_proj.weight.zero_()
         language.layers.append(layer)
     for config in {id(config): config for config in (backbone.config.get_text_config(), language.config)}.values():
-        config.num_hidden_layers = layers
-        config.layer_types = [config.layer_types[0]] * layers
-        config.max_window_layers = max(config.max_window_layers, layers)
+        config.num_hidden_layers = new.stop
+        config.layer_types = [*config.layer_types, *[config.layer_types[-1]] * count]
+        config.max_window_layers = max(config.max_window_layers, new.stop)
+    return [f"layers.{number}." for number in new]

@@ -32,7 +32,6 @@ from st_vi.text.variants import vary
 from st_vi.vocabulary.trim import check_vietnamese
 
 LOG = "log.jsonl"
-_NAMES = ("text", "letters", "seeing", "reading", "deeper")
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,8 @@ class Stage:
         learning_rate: At its highest, after `warm_up` steps; then down a cosine.
         rates: Part of a parameter's name → factor of its learning rate.
         warm_up: Steps.
-        layers: Layers that the language model has from here on, see `add_layers`; None for those that it has.
+        new_layers: Layers that a language model from random weights has more from here on, see `add_layers`. They learn
+            at the whole rate. A pretrained one (`base`) keeps those that it has.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Stage:
     learning_rate: float
     rates: tuple[tuple[str, float], ...] = ()
     warm_up: int = 50
-    layers: int | None = None
+    new_layers: int = 0
 
 
 STAGES: tuple[Stage, ...] = (
@@ -61,10 +61,11 @@ STAGES: tuple[Stage, ...] = (
     Stage("letters", 2000, 2e-3),
     Stage("seeing", 2500, 4e-4, (("visual", 1.0), ("", 0.5))),
     Stage("reading", 44_000, 6e-4, (("visual", 1.0), ("", 0.5))),
-    Stage("deeper", 20_000, 5e-4, (("layers.4", 1.0), ("layers.5", 1.0), ("visual", 0.8), ("", 0.5)), 200, layers=6),
+    Stage("deeper", 20_000, 5e-4, (("visual", 0.8), ("", 0.5)), 200, new_layers=2),
 )
 """Text; what is written in a cell; scenes and named images; all together with images of text; two layers more. In
 the last three stages the language model learns at half the rate, but for its new layers."""
+_NAMES = tuple(stage.name for stage in STAGES)
 
 
 class Centred:
@@ -215,11 +216,10 @@ def distill_vipolyqwen(
         progress(f"{stage.name}: {stage.steps} steps")
         if stage.name != "text":
             add_letters(model, len(alphabet(material.texts.texts)))
-        if stage.layers:
-            add_layers(model, stage.layers)
-            if compiled:
-                compile_layers(model)  # the new ones are not
-        training = HalfPrecision(model, stage.learning_rate, dict(stage.rates))
+        new = add_layers(model, stage.new_layers) if base is None else []
+        if new and compiled:
+            compile_layers(model)  # the new ones are not
+        training = HalfPrecision(model, stage.learning_rate, dict.fromkeys(new, 1.0) | dict(stage.rates))
         learn(
             training,
             steps[stage.name](),

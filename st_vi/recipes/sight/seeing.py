@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
@@ -224,16 +225,20 @@ class Seeing:
         pictures = [look(self._open(row.picture), random, side) for row in rows]
         texts = [row.names[0] if random.random() < 0.8 else random.choice(row.names) for row in rows]
         vectors, _ = picture_vectors(self.model, self.reader(pictures, [None] * len(rows)))
-        return self._to_targets("named", vectors, texts, [[random.choice(self.named).names[0]] * 4 for _ in rows])
+        return self._to_targets("named", vectors, texts, [[random.choice(self.named).names[0]] for _ in rows])
 
     def _named_batch(self, random: Random, size: int) -> list[Named]:
         """Any of them, or one and those whose names mean most nearly the same."""
         size = min(size, len(self.named))
         if random.random() >= ALIKE:
             return random.sample(list(self.named), size)
-        names = self.targets([row.names[0] for row in self.named])
-        one = names[random.randrange(len(names))]
-        return [self.named[number] for number in (names @ one).topk(size).indices.tolist()]
+        one = self.name_vectors[random.randrange(len(self.named))]
+        return [self.named[number] for number in (self.name_vectors @ one).topk(size).indices.tolist()]
+
+    @cached_property
+    def name_vectors(self) -> Tensor:
+        """Of the first names, (N, D)."""
+        return self.targets([row.names[0] for row in self.named])
 
     def of_questions(self, random: Random, size: int = 16) -> dict[str, Tensor]:
         """Photographs and drawings with questions."""

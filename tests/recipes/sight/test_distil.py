@@ -21,7 +21,7 @@ from st_vi.recipes.examples.small_models import small_encoder
 from st_vi.recipes.sight.distil import STAGES, Centred, distill_vipolyqwen
 from st_vi.recipes.sight.seeing import Asked, Named, for_testing
 from tests.conftest import SENTENCES
-from tests.helpers.tiny_qwen2_vl import TINY
+from tests.helpers.tiny_qwen2_vl import TINY, save_tiny_qwen2_vl
 
 QUICK = {
     "num_texts": 120,
@@ -81,7 +81,9 @@ def test_the_model_is_kept_and_all_kinds_are_learned(run):
     names = {name.rpartition("_")[0] for record in log for name in record if name.endswith("_cosine")}
     assert names >= {"text", "pair", "lines", "captions", "questions", "named"}
     again = load(output / "model", device="cpu")
-    assert len(again[0].model.language_model.layers) == again[0].model.config.get_text_config().num_hidden_layers == 6
+    assert (
+        len(again[0].model.language_model.layers) == again[0].model.config.get_text_config().num_hidden_layers == 4
+    )  # 2 and 2 new ones
     assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
     inputs = [SENTENCES[0], Image.new("RGB", (60, 40), "red"), {"image": Image.new("RGB", (30, 30)), "text": "Gì?"}]
     for one in inputs:
@@ -109,6 +111,14 @@ def test_a_second_call_goes_on(run, teacher):
     again = distill_vipolyqwen(teacher, never, output, resume=True, **options)
     assert (output / "log.jsonl").read_text() == lines
     torch.testing.assert_close(again.encode(SENTENCES), model.encode(SENTENCES), atol=1e-5, rtol=1e-4)
+
+
+def test_a_base_keeps_its_layers(teacher, tmp_path):
+    base = save_tiny_qwen2_vl(tmp_path / "base", layers=3)
+    stages = [replace(STAGES[place], steps=1, warm_up=1) for place in (0, 4)]
+    model = distill_vipolyqwen(teacher, documents, tmp_path / "out", base=base, stages=stages, **QUICK)
+    assert len(model[0].model.language_model.layers) == 3
+    assert load(tmp_path / "out" / "model", device="cpu").encode(SENTENCES).shape == (len(SENTENCES), 32)
 
 
 def test_unknown_stages_are_refused_before_anything(teacher, tmp_path):
