@@ -19,10 +19,9 @@ class BalanceKeeper(TrainerCallback, ExportableState):
     The state is in the ``trainer_state.json`` of a checkpoint, since the trainer saves the weights of a model, but not
     those of a loss. A training that is resumed goes on as if it had not been interrupted.
 
-    The parameters of a strategy (`UncertaintyWeighting`, `GradNorm`) are trained by the optimizer of the trainer. But
-    the trainer resets the gradients of the model only, and its weight decay would pull the parameters to 0: the keeper
-    resets the gradients and switches the decay off. The parameters need a learning rate of their own, from the stock
-    argument `learning_rate_mapping`.
+    The parameters of a strategy (`UncertaintyWeighting`, `GradNorm`) are trained by the optimizer of the trainer, whose
+    weight decay would pull them to 0: the keeper switches it off for them. They need a learning rate of their own, from
+    the stock argument `learning_rate_mapping`.
 
     `train_vipolyqwen` adds a keeper by itself. `DLEMonitor` logs the weights.
 
@@ -58,13 +57,6 @@ class BalanceKeeper(TrainerCallback, ExportableState):
             self._restore(state)
         for balance in self._balances:
             balance.start()
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Reset the gradients, which the trainer does for the model only."""
-        for balance in self._balances:
-            balance.zero_grad()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Change the state."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.notebooks.held import different
+
 SCRIPT = """
 # %%
 import time
@@ -37,6 +39,15 @@ def test_code_that_fails_in_the_kernel_fails_the_test(notebook):
     notebook.execute("assert list(figure.data[0].y) == [0, 1]")
     with pytest.raises(pytest.fail.Exception, match="ZeroDivisionError"):
         notebook.execute("1 / 0")
+
+
+def test_what_is_drawn_otherwise_is_seen():
+    held = [[{"type": "bar", "name": "a", "x": ["p", "q"], "y": [1.0, 2.0], "marker": {"color": "red"}}]]
+    drawn = [[{**held[0][0], "visible": True}]]
+    assert not list(different(held, drawn))
+    for change in ({"y": [1.0, 2.1]}, {"x": ["p", "r"]}, {"marker": {"color": "blue"}}, {"visible": False}, {"y": [1]}):
+        assert list(different(held, [[drawn[0][0] | change]])), change
+    assert list(different(held, [])) and list(different(held, [[]]))
 
 
 def test_a_notebook_without_a_page(kernel_environment, tmp_path):

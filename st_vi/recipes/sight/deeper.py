@@ -31,7 +31,7 @@ def add_layers(model: SentenceTransformer, count: int) -> list[str]:
     new = range(len(language.layers), len(language.layers) + count)
     for number in new:
         layer = deepcopy(language.layers[-1])
-        layer.self_attn.layer_idx = number
+        layer.self_attn.layer_idx = number  # its place where keys are cached
         layer.self_attn.o_proj.weight.zero_()
         layer.mlp.down_proj.weight.zero_()
         language.layers.append(layer)

@@ -18,8 +18,10 @@ from st_vi import load
 from st_vi.__main__ import app
 from st_vi.data import sample_nli
 from st_vi.recipes.examples.small_models import small_encoder
+from st_vi.recipes.sight import distil
 from st_vi.recipes.sight.distil import STAGES, Centred, distill_vipolyqwen
-from st_vi.recipes.sight.seeing import Asked, Named, for_testing
+from st_vi.recipes.sight.half import HalfPrecision
+from st_vi.recipes.sight.seeing import DEEPER, Asked, Named, Seeing, for_testing
 from tests.conftest import SENTENCES
 from tests.helpers.tiny_qwen2_vl import TINY, save_tiny_qwen2_vl
 
@@ -113,11 +115,20 @@ def test_a_second_call_goes_on(run, teacher):
     torch.testing.assert_close(again.encode(SENTENCES), model.encode(SENTENCES), atol=1e-5, rtol=1e-4)
 
 
-def test_a_base_keeps_its_layers(teacher, tmp_path):
-    base = save_tiny_qwen2_vl(tmp_path / "base", layers=3)
+@pytest.mark.parametrize("layers", [0, 3])
+def test_the_last_stage_has_new_layers_but_in_a_base_of_ones_own(layers, teacher, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        distil, "HalfPrecision", lambda model, rate, rates: seen.append(rates) or HalfPrecision(model, rate, rates)
+    )
+    step = Seeing.step
+    monkeypatch.setattr(Seeing, "step", lambda self, *more: seen.append(more[-1]) or step(self, *more))
+    base = save_tiny_qwen2_vl(tmp_path / "base", layers=layers) if layers else None
     stages = [replace(STAGES[place], steps=1, warm_up=1) for place in (0, 4)]
     model = distill_vipolyqwen(teacher, documents, tmp_path / "out", base=base, stages=stages, **QUICK)
-    assert len(model[0].model.language_model.layers) == 3
+    new = {} if layers else {"layers.2.": 1.0, "layers.3.": 1.0}
+    assert seen == [{}, new | {"visual": 0.8, "": 0.5}, DEEPER]
+    assert len(model[0].model.language_model.layers) == (layers or 4)
     assert load(tmp_path / "out" / "model", device="cpu").encode(SENTENCES).shape == (len(SENTENCES), 32)
 
 

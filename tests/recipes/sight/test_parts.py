@@ -232,6 +232,11 @@ def test_new_layers_change_nothing_until_they_are_trained(model, tmp_path):
     wider(wider.preprocess(SENTENCES))["sentence_embedding"].square().sum().backward()
     for layer in wider[0].model.language_model.layers[here:]:
         assert layer.self_attn.o_proj.weight.grad.any() and layer.mlp.down_proj.weight.grad.any()
+        torch.nn.init.normal_(layer.self_attn.o_proj.weight)  # as if trained
+    wider.save_pretrained(str(tmp_path / "trained"))
+    after = wider.encode(SENTENCES)
+    assert np.abs(after - before).max() > 0.01
+    np.testing.assert_allclose(load(tmp_path / "trained", device="cpu").encode(SENTENCES), after, atol=1e-5)
 
 
 @pytest.mark.parametrize(("words", "batch"), [(20, 40), (60, 26), (120, 16)])
