@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from sentence_transformers.util import all_gather, get_rank
+from sentence_transformers.util import all_gather, get_rank, get_world_size
 from torch import Tensor, nn
 
 from st_vi.losses.inputs import Inputs
@@ -92,7 +91,7 @@ def representatives(inputs: Inputs | LazyBatch, ids: Sequence[Tensor] | None) ->
 
 def _groups(inputs: Inputs, numbers: Sequence[int], device: torch.device) -> list[list[int]]:
     """Groups of inputs to embed together."""
-    fixed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    fixed = get_world_size() > 1
     overhead = _CPU_OVERHEAD if device.type == "cpu" else _GPU_OVERHEAD
     if inputs.pad is None:
         overhead = 0.5  # type: ignore[assignment]  # less than a token, so that no group needs padding: the padding token is unknown

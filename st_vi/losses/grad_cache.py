@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.gradcache import (
     CachedLossMixin,
     RandContext,
     has_static_embedding_input,
 )
+from sentence_transformers.util import get_world_size
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
@@ -275,5 +275,4 @@ def _may_differ_in_forwards(model: nn.Module) -> bool:
 
     Sharded models communicate in every forward, DDP only once before and once after GradCache's passes.
     """
-    alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
-    return alone or isinstance(uncompiled(model), DistributedDataParallel)
+    return get_world_size() == 1 or isinstance(uncompiled(model), DistributedDataParallel)

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from sentence_transformers.util import get_world_size
 from torch import Tensor
 
 from st_vi.losses.balance.base import Balance, Measured
-from st_vi.losses.balance.processes import mean_of_processes, num_processes
+from st_vi.losses.balance.processes import mean_of_processes
 from st_vi.losses.blocks import VECTORS, Observer, SummedGradient, rows_at_once, term_sums
 from st_vi.tasks import Task
 from st_vi.terms import PairBatch, Term
@@ -171,7 +172,7 @@ def _gram(gradients: Sequence[Tensor], batch: Batch) -> Tensor:
             gram = joint @ joint.T
         else:  # tasks without a row in common
             gram = torch.block_diag(*(values @ values.T for values in gradients))
-    return gram if batch.gathered else mean_of_processes(gram) / num_processes()
+    return gram if batch.gathered else mean_of_processes(gram) / get_world_size()
 
 
 def _row_weights(pairs: PairBatch, batch: Batch) -> Tensor:
