@@ -14,7 +14,7 @@ from st_vi.viz.theme import COLOURS, styled
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 BELOW = {"orientation": "v", "x": 0, "xanchor": "left", "y": -0.3, "yanchor": "top"}
-"""Layout of the legend: above the plot, one name per line."""
+"""Layout of the legend: below the plot, one name per line."""
 LINE, GAP, AXIS = 19, 34, 56
 """Pixels of a line of a legend, of its title and the space around it, and of the names of an axis."""
 SMALLEST = 1e-6

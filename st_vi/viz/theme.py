@@ -20,7 +20,13 @@ FONT = '"Noto Sans", "DejaVu Sans", "Liberation Sans", Arial, sans-serif'
 
 
 _LINE = {"gridcolor": "#ebf0f8", "linecolor": "#ebf0f8", "zerolinecolor": "#ebf0f8", "ticks": ""}
-_AXIS = {**_LINE, "zerolinewidth": 2, "automargin": True, "title": {"standoff": 12, "font": {"size": 13}}}
+_AXIS = {
+    **_LINE,
+    "zerolinewidth": 2,
+    "automargin": True,
+    "ticklabelstandoff": 6,
+    "title": {"standoff": 12, "font": {"size": 13}},
+}
 _AXIS["ticklabeloverflow"] = "allow"  # none overflow; checking each label takes plotly most of a redraw
 _SCALE = {"outlinewidth": 0, "ticks": ""}
 TEMPLATE = go.layout.Template(
@@ -33,7 +39,7 @@ TEMPLATE = go.layout.Template(
         "hoverlabel": {"align": "left"},
         "legend": {"orientation": "h", "y": -0.18},
         "margin": {"l": 56, "r": 16, "b": 44},
-        "xaxis": _AXIS,
+        "xaxis": {**_AXIS, "ticklabelstandoff": 6},  # clear of the lowest label of the other axis
         "yaxis": _AXIS,
         "scene": {f"{letter}axis": _LINE for letter in "xyz"},
     },
