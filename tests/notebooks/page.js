@@ -97,3 +97,7 @@ window.stVi = {
   // nothing is under way, and nothing has changed for a moment
   rests: () => stVi.idle() && stVi.complete() && stVi.clock.change > 0 && performance.now() - stVi.clock.change > 300,
 };
+
+// anywidget gives up on a widget that has not loaded in 2 s, which a busy machine does not keep
+const { timeout } = AbortSignal;
+AbortSignal.timeout = (milliseconds) => timeout.call(AbortSignal, 30 * milliseconds);
