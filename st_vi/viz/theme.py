@@ -24,7 +24,6 @@ _AXIS = {
     **_LINE,
     "zerolinewidth": 2,
     "automargin": True,
-    "ticklabelstandoff": 6,
     "title": {"standoff": 12, "font": {"size": 13}},
 }
 _AXIS["ticklabeloverflow"] = "allow"  # none overflow; checking each label takes plotly most of a redraw
