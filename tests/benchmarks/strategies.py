@@ -1,0 +1,359 @@
+"""Which `balance` of `DLELoss`, or which merging, gives the better poly-mini.
+
+    python -m tests.benchmarks.strategies                # train and measure everything, then update docs/benchmarks.md
+    python -m tests.benchmarks.strategies --table-only   # update the tables from the figures measured so far
+
+All arms start from `poly-mini` and see as many rows: jointly, every batch a third of sentence pairs, of questions with
+passages, and of images; or, to be merged, one model of each family, each trained for a third of the steps. Every
+finished arm is one line of a JSON Lines file, with the value of each test row, so an interrupted run goes on where it
+stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
+from datasets import Image as ImageColumn
+from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
+from transformers import set_seed
+
+from st_vi.data import read_rows, sample_retrieval, sample_sts, split_by_anchor
+from st_vi.data.documents import document_questions
+from st_vi.data.generated.rows import first_rows, generated_rows, nli_text_pairs
+from st_vi.data.generated.scenes import scene_rows
+from st_vi.hub import load
+from st_vi.losses.balance import BALANCES
+from st_vi.recipes import merge_models, search_merge, train_vipolyqwen, vipolyqwen_evaluator
+from st_vi.recipes.ablation.tables import markdown, over_seeds
+from tests.benchmarks.tables import update_docs
+from tests.benchmarks.viclsr import DATA
+
+BASE, CONSTANTS, EQUAL, SEARCHED = "poly-mini", "constants", "merged, equal parts", "merged, searched"
+FAMILIES = ("similarity", "retrieval", "images")
+ARMS = (BASE, CONSTANTS, *BALANCES, *(f"{name} alone" for name in FAMILIES), EQUAL, SEARCHED)
+FIGURES = {
+    "sts": "STS, Spearman",
+    "nli": "NLI triplets",
+    "retrieval": "question → passage",
+    "xquad": "XQuAD MRR",
+    "captions": "scene → caption",
+    "options": "own options",
+}
+BATCH = 48
+RATE = 1e-4
+TRAINING = {
+    "per_device_train_batch_size": BATCH,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": RATE,
+    "learning_rate_mapping": {r"visual\.": 0.1 * RATE},
+    "save_strategy": "no",
+    "logging_steps": 20,
+    "use_cpu": True,
+    "bf16": True,
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+SHARES = (1 / 3, 2 / 3, 1.0)  # of each task vector, to choose from
+FEATURES = Features(
+    {
+        "anchor": Value("string"),
+        "anchor_image": ImageColumn(),
+        "positive": Value("string"),
+        "positive_image": ImageColumn(),
+        "score": Value("float64"),
+        "task": Value("string"),
+    }
+)
+
+
+def nli(split: str) -> Dataset:
+    """XNLI, a fifth of the premises for testing; of the others, a tenth to choose on."""
+    sides = split_by_anchor(read_rows(DATA / "nli/xnli_vi.jsonl"), test_size=0.2, anchor="premise", seed=0)
+    if split == "test":
+        return sides["test"]
+    return split_by_anchor(sides["train"], test_size=0.1, anchor="premise", seed=1)[
+        "train" if split == "train" else "test"
+    ]
+
+
+def questions(split: str) -> Dataset:
+    """Questions with their passage as rows of the task instr: of the sample set and, to train on, of Wikipedia."""
+    if split == "test":
+        found = sample_retrieval("test")
+    else:
+        sides = split_by_anchor(sample_retrieval("train"), test_size=0.15, anchor="passage", seed=1)
+        found = sides["train" if split == "train" else "test"]
+    return _instr(found["question"][:], found["passage"][:])
+
+
+@cache
+def wikipedia(count: int) -> Dataset:
+    """Questions made of sentences, with their paragraph."""
+    with gzip.open(DATA / "open/wiki.jsonl.gz", "rt", encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    rows = document_questions(first_rows(Dataset.from_list(lines), 5 * count, seed=0), count, seed=0)
+    return _instr(rows["anchor"][:], rows["positive"][:])
+
+
+def _instr(questions: Sequence[str], passages: Sequence[str]) -> Dataset:
+    return Dataset.from_dict(
+        {"anchor": list(questions), "positive": list(passages), "task": ["instr"] * len(questions)}
+    )
+
+
+def train_rows(seed: int, count: int) -> dict[str, Dataset]:
+    """`count` rows of each family, with the columns of all."""
+    asked = questions("train")
+    pictures = generated_rows("train", count // 2, 100 + seed, ["questions", "image_to_text"])
+    families = {
+        "similarity": [nli_text_pairs(nli("train"))],
+        "retrieval": [asked, first_rows(wikipedia(count), count - len(asked), seed)],
+        "images": list(pictures.values()),
+    }
+    return {
+        name: first_rows(concatenate_datasets([_with_all_columns(part) for part in parts]), count, seed)
+        for name, parts in families.items()
+    }
+
+
+def _with_all_columns(rows: Dataset) -> Dataset:
+    missing = {name: [float("nan") if name == "score" else None] * len(rows) for name in FEATURES}
+    missing = {name: [""] * len(rows) if name in ("anchor", "positive") else values for name, values in missing.items()}
+    for name in missing.keys() - set(rows.column_names):
+        rows = rows.add_column(name, missing[name], feature=FEATURES[name])
+    return rows.select_columns(list(FEATURES)).cast(FEATURES)
+
+
+def pairs_of(rows: Dataset) -> DatasetDict:
+    """Each premise with its entailment, and each with its contradiction, in the same order."""
+    texts: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        texts[row["premise"]][row["label"]] = row["hypothesis"]
+    both = {premise: of for premise, of in texts.items() if {"entailment", "contradiction"} <= of.keys()}
+    return DatasetDict(
+        {
+            label: Dataset.from_dict(
+                {
+                    "anchor": list(both),
+                    "positive": [of[label] for of in both.values()],
+                    "task": ["text_pair"] * len(both),
+                }
+            )
+            for label in ("entailment", "contradiction")
+        }
+    )
+
+
+class Test:
+    """The values of each test row, with the prompt of its task on the anchor."""
+
+    def __init__(self) -> None:
+        pairs = sample_sts()
+        self.scores = np.array(pairs["score"])
+        xquad = read_rows(DATA / "retrieval/xquad_vi.jsonl")
+        rows = pairs_of(nli("test")) | {
+            "sts": Dataset.from_dict(
+                {"anchor": pairs["sentence1"][:], "positive": pairs["sentence2"][:], "task": ["text_pair"] * len(pairs)}
+            ),
+            "retrieval": questions("test"),
+            "xquad": _instr(xquad["question"][:], xquad["context"][:]),
+            "captions": generated_rows("test", 200, 7, ["image_to_text"])["image_to_text"],
+        }
+        self.evaluator = vipolyqwen_evaluator(DatasetDict(rows), write_csv=False)
+        self.asked = list(scene_rows("test", 200, seed=8, tasks=("vqa_single",), options=True))
+
+    def __call__(self, model: SentenceTransformer) -> dict[str, list[float]]:
+        self.evaluator(model)
+        ranks, cosines = self.evaluator.ranks, self.evaluator.cosines
+        values = {
+            "sts": cosines["sts"],
+            "nli": cosines["entailment"] > cosines["contradiction"],
+            "retrieval": ranks["retrieval"] <= 1,
+            "xquad": 1 / ranks["xquad"],
+            "captions": ranks["captions"] <= 1,
+            "options": self.options(model),
+        }
+        return {name: [round(float(value), 5) for value in of_rows] for name, of_rows in values.items()}
+
+    def options(self, model: SentenceTransformer) -> list[bool]:
+        """Whether the right answer is before all others that the question could have."""
+        inputs = [{"image": row["anchor_image"], "text": row["anchor"]} for row in self.asked]
+        queries = model.encode(inputs, prompt_name="vqa_single")
+        known = list(dict.fromkeys(option for row in self.asked for option in row["options"]))
+        vectors = dict(zip(known, model.encode(known), strict=True))
+        return [
+            max(row["options"], key=lambda option: float(query @ vectors[option])) == row["positive"]
+            for query, row in zip(queries, self.asked, strict=True)
+        ]
+
+
+class Choice:
+    """What merges are chosen by: the mean of one figure a family, on rows of the training side that no model saw."""
+
+    def __init__(self) -> None:
+        rows = pairs_of(nli("choose")) | {
+            "retrieval": questions("choose"),
+            "captions": generated_rows("train", 100, 99, ["image_to_text"])["image_to_text"],
+        }
+        self.evaluator = vipolyqwen_evaluator(DatasetDict(rows), write_csv=False)
+
+    def __call__(self, model: SentenceTransformer) -> float:
+        self.evaluator(model)
+        ranks, cosines = self.evaluator.ranks, self.evaluator.cosines
+        triplets = cosines["entailment"] > cosines["contradiction"]
+        parts = (triplets, ranks["retrieval"] <= 1, ranks["captions"] <= 1)
+        return float(np.mean([part.float().mean() for part in parts]))
+
+
+def trained(rows: Dataset, seed: int, steps: int, balance: str | None = None) -> tuple[SentenceTransformer, float]:
+    """poly-mini after further training, and its seconds."""
+    set_seed(seed)
+    model = load(BASE, device="cpu")
+    start = time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        settings: Any = TRAINING | {"max_steps": steps, "seed": seed}
+        train_vipolyqwen(model, rows, folder, balance=balance, **settings)  # type: ignore[arg-type]
+    return model.eval(), time.time() - start
+
+
+def joint(arm: str, seed: int, steps: int, test: Test) -> list[dict[str, Any]]:
+    """One model for everything."""
+    families = train_rows(seed, steps * BATCH // 3)
+    model, seconds = trained(
+        concatenate_datasets(list(families.values())), seed, steps, None if arm == CONSTANTS else arm
+    )
+    return [{"arm": arm, "seed": seed, "seconds": round(seconds), "values": test(model)}]
+
+
+def merged(seed: int, steps: int, test: Test) -> list[dict[str, Any]]:
+    """One model a family, and merges of the three."""
+    families = train_rows(seed, steps * BATCH // 3)
+    models, found = [], []
+    for name, rows in families.items():
+        model, seconds = trained(rows, seed, steps // 3)
+        models.append(model)
+        found.append({"arm": f"{name} alone", "seed": seed, "seconds": round(seconds), "values": test(model)})
+    start = time.time()
+    found.append({"arm": EQUAL, "seed": seed, "values": test(merge_models(models))})
+    best = search_merge(
+        models,
+        Choice(),  # type: ignore[arg-type]
+        base=BASE,
+        candidates=list(product(SHARES, repeat=len(models))),
+        show_progress_bar=False,
+    )
+    found.append({"arm": SEARCHED, "seed": seed, "weights": best.weights, "score": best.score})
+    found[-1] |= {"values": test(best.model), "seconds": round(time.time() - start)}
+    return found
+
+
+def figure(name: str, values: np.ndarray, scores: np.ndarray) -> float:
+    """Of one run, in percent."""
+    return 100 * float(spearmanr(values, scores).statistic if name == "sts" else values.mean())
+
+
+def difference(name: str, runs: np.ndarray, others: np.ndarray, scores: np.ndarray) -> str:
+    """Of the means over seeds, (seeds, rows) each, with a 95 % bootstrap interval over rows."""
+    rng, drawn = np.random.default_rng(0), []
+    whole = np.arange(runs.shape[1])
+    for places in (whole, *(rng.choice(whole, len(whole)) for _ in range(1000))):
+        gaps = [
+            figure(name, run[places], scores[places] if name == "sts" else scores)
+            - figure(name, other[places], scores[places] if name == "sts" else scores)
+            for run, other in zip(runs, others, strict=True)
+        ]
+        drawn.append(np.mean(gaps))
+    low, high = np.percentile(drawn[1:], (2.5, 97.5))
+    return f"{drawn[0]:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def tables(results: list[dict[str, Any]]) -> str:
+    """Means over seeds, and differences to the constants."""
+    scores = np.array(sample_sts()["score"])
+    by_arm: dict[str, dict[int, dict[str, list[float]]]] = defaultdict(dict)
+    for result in results:
+        by_arm[result["arm"]][result["seed"]] = result["values"]
+    means, gaps = [], []
+    for arm in ARMS:
+        runs = by_arm.get(arm, {})
+        if not runs:
+            continue
+        of_figure = {
+            name: [figure(name, np.array(values[name]), scores) for values in runs.values()] for name in FIGURES
+        }
+        mean = over_seeds(np.mean(list(of_figure.values()), axis=0))
+        means.append([arm, str(len(runs)), *(over_seeds(values) for values in of_figure.values()), mean])
+        seeds = sorted(set(by_arm[CONSTANTS]) & set(runs)) if arm != BASE else sorted(by_arm[CONSTANTS])
+        if arm != CONSTANTS and seeds:
+            cells = []
+            for name in FIGURES:
+                ours, others = (
+                    np.array([by_arm[one][0 if one == BASE else seed][name] for seed in seeds])
+                    for one in (arm, CONSTANTS)
+                )
+                cells.append(difference(name, ours, others, scores))
+            gaps.append([arm, *cells])
+    return "\n\n".join(
+        [
+            markdown(["arm", "seeds", *FIGURES.values(), "mean of the six"], means),
+            markdown([f"less {CONSTANTS} [95 %]", *FIGURES.values()], gaps),
+        ]
+    )
+
+
+def main() -> None:
+    """Run what has no figures yet, then print the tables and put them into the docs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("outputs/strategies.jsonl"), help="figures so far")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=90)
+    parser.add_argument("--arms", nargs="+", default=[*ARMS], choices=ARMS)
+    parser.add_argument("--table-only", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    results = [json.loads(line) for line in options.results.open()] if options.results.exists() else []
+    test = None if options.table_only else Test()
+    for seed in options.seeds:
+        for arm in (BASE, CONSTANTS, *BALANCES, SEARCHED):
+            done = any(result["arm"] == arm and result["seed"] == seed for result in results)
+            if test is None or done or arm not in options.arms or (arm == BASE and seed):
+                continue
+            if arm == BASE:
+                found = [{"arm": BASE, "seed": seed, "values": test(load(BASE, device="cpu"))}]
+            else:
+                found = merged(seed, options.steps, test) if arm == SEARCHED else joint(arm, seed, options.steps, test)
+            results += found
+            with options.results.open("a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(one) + "\n" for one in found))
+            for one in found:
+                print(
+                    one["arm"],
+                    seed,
+                    one.get("seconds"),
+                    one.get("weights", ""),
+                    {name: round(figure(name, np.array(v), test.scores), 1) for name, v in one["values"].items()},
+                    flush=True,
+                )
+    text = tables(results)
+    print(text)
+    if options.table_only or (len(options.seeds) > 1 and len(options.arms) == len(ARMS)):
+        update_docs("strategies", text)
+
+
+if __name__ == "__main__":
+    main()
