@@ -59,6 +59,19 @@ def test_merges_are_those_of_a_plain_loop(tiny_model, weights, with_base, dtype)
     assert not merged.training
 
 
+def test_a_trained_model_merges_with_its_base(tiny_model):
+    """The trainer of transformers sets the ids of special tokens in the configuration of what it trains."""
+    trained = shaken(tiny_model, 1)
+    config = trained[0].auto_model.config
+    config.eos_token_id = before = 7 if tiny_model[0].auto_model.config.eos_token_id != 7 else 8
+    merged = merge_models([trained, tiny_model])
+    assert config.eos_token_id == merged[0].auto_model.config.eos_token_id == before
+    config.hidden_act = "relu"
+    with pytest.raises(ValueError, match="has a different configuration in model 1"):
+        merge_models([trained, tiny_model])
+    assert config.eos_token_id == before
+
+
 def test_merges_are_those_of_stock(tiny_model):
     pytest.importorskip("mergekit", reason='pip install "sentence-transformers[merge]"')
     models, base = [shaken(tiny_model, 1), shaken(tiny_model, 2)], tiny_model
