@@ -10,7 +10,7 @@ from torch import Tensor
 
 from st_vi.losses.balance import Balance, BalanceName
 from st_vi.losses.blocks import MAX_MATRIX_BYTES, SummedGradient
-from st_vi.losses.dle import DLELoss, Negatives
+from st_vi.losses.dle import DLELoss, Negatives, in_matryoshka
 from st_vi.losses.grad_cache import GradCache
 from st_vi.losses.supcon_nli import SupConNLILoss
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
@@ -168,8 +168,5 @@ class CachedDLELoss(GradCache, DLELoss):
             return None
         penalty = self.balance.penalty(self._measured)
         if penalty is not None and evaluations > 1:
-            raise ValueError(
-                f"{type(self.balance).__name__} cannot train in MatryoshkaLoss, which evaluates a batch once for each "
-                "dimension: use a strategy without parameters"
-            )
+            raise in_matryoshka(self.balance)
         return penalty

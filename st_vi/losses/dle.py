@@ -8,12 +8,14 @@ from typing import Any, Literal, get_args
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import embed_columns
+from sentence_transformers.sentence_transformer.losses.matryoshka import ForwardDecorator
 from torch import Tensor, nn
 
 from st_vi.losses.balance import Balance, BalanceName, balance_of
 from st_vi.losses.balance.base import Measured
 from st_vi.losses.balance.weighted import Batch, weighted_components
 from st_vi.losses.blocks import Observer, term_sums
+from st_vi.losses.components import Components
 from st_vi.losses.content import content_ids
 from st_vi.losses.embed import check_columns, embed_distinct, gather_columns
 from st_vi.losses.lazy import reject_lazy
@@ -57,7 +59,8 @@ class DLELoss(Settings, nn.Module):
 
     Returns:
         One scalar for each term of each task; their sum is L. The keys are those of `Task.components` in every step. A
-        term without rows is 0, with a gradient of 0.
+        term without rows is 0, with a gradient of 0. The stock `MatryoshkaLoss` can wrap this loss, and sums each
+        component over the dimensions.
 
     Raises:
         ValueError: There are no tasks, two tasks have the same name, there are too few columns, shapes do not match, a
@@ -112,9 +115,11 @@ class DLELoss(Settings, nn.Module):
         """Embed the columns and return the components of the loss."""
         columns = list(sentence_features)
         reject_lazy(columns, self)
+        if isinstance(self.model.forward, ForwardDecorator) and self.balance and [*self.balance.parameters()]:
+            raise in_matryoshka(self.balance)
         ids = content_ids(columns) if self.mask_duplicates or self.embed_once else None
         embeddings = embed_distinct(self.model, columns, ids) if self.embed_once else embed_columns(self.model, columns)
-        return self.compute_loss_from_embeddings(embeddings, labels, ids if self.mask_duplicates else None)
+        return Components(self.compute_loss_from_embeddings(embeddings, labels, ids if self.mask_duplicates else None))
 
     def compute_loss_from_embeddings(
         self, embeddings: list[Tensor], labels: Tensor, ids: list[Tensor] | None = None
@@ -243,3 +248,11 @@ class DLELoss(Settings, nn.Module):
             "embed_once": self.embed_once,
             "num_positives": self.num_positives,
         } | ({} if self.balance is None else {"balance": repr(self.balance)})
+
+
+def in_matryoshka(balance: Balance) -> ValueError:
+    """The error where a strategy that compares batches would get the dimensions of one batch instead."""
+    return ValueError(
+        f"{type(balance).__name__} cannot train in MatryoshkaLoss, which evaluates a batch once for each dimension: "
+        "use a strategy without parameters"
+    )
