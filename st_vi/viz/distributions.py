@@ -13,7 +13,7 @@ from torch import Tensor
 from st_vi.viz.theme import COLOURS, styled
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-BELOW = {"orientation": "v", "x": 0, "xanchor": "left", "y": -0.3, "yanchor": "top"}
+BELOW = {"orientation": "v", "x": 0, "xanchor": "left"}
 """Layout of the legend: below the plot, one name per line."""
 LINE, GAP, AXIS = 19, 34, 56
 """Pixels of a line of a legend, of its title and the space around it, and of the names of an axis."""
@@ -144,7 +144,7 @@ def stacked(figures: Sequence[go.Figure], height: int = 210) -> go.Figure:
         whole.update_yaxes(figure.layout.yaxis.to_plotly_json(), row=number, col=1)
         whole.layout[f"yaxis{suffix}"].domain = [(top - legend - height) / total, (top - legend) / total]
         whole.update_traces(legend=f"legend{suffix}", row=number, col=1)
-        place = {"x": 0, "xanchor": "left", "y": top / total, "yanchor": "top", "orientation": "v"}
+        place = {**BELOW, "yref": "paper", "y": top / total, "yanchor": "top"}
         whole.update_layout({f"legend{suffix}": {**place, "title": {"text": f"<b>{figure.layout.title.text}</b>"}}})
         top -= legend + height + AXIS
     return whole.update_layout(margin={"t": AXIS / 2, "b": 1.5 * AXIS})

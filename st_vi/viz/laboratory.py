@@ -104,7 +104,7 @@ def in_one(drawn: Sequence[Traces], dimension: int = 3) -> go.Figure:
     figure.update_xaxes(title="rank of the negative", row=3, col=2)
     styled(figure, height=900)
     figure.update_annotations(font={"size": 12})
-    legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "itemclick": False, "itemdoubleclick": False}
+    legend = {"x": 0, "yref": "paper", "y": 1, "yanchor": "bottom", "itemclick": False, "itemdoubleclick": False}
     # Bars of different offset groups stand side by side, others on one another.
     return figure.update_layout(barmode="relative", legend=legend, margin={"l": 40, "t": 70, "b": 150})
 

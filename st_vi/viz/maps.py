@@ -30,7 +30,11 @@ SYMBOLS = {
 REST = ("#b5b5b5", "circle")
 FIXED_LEGEND = {"itemclick": False, "itemdoubleclick": False}
 """Legend without clicks, because its entries are traces without points."""
-MOST_LABELS = 20
+WIDE = {"xref": "container", "x": 0, "maxheight": 0.6}
+"""Place of the legend: as wide as the figure."""
+LETTER = 6
+"""Width of a letter of the legend in pixels, about."""
+MOST_LABELS = 10
 """Maximum number of coloured labels; the rarest others are grey."""
 
 
@@ -53,7 +57,7 @@ def scatter(
         texts: N texts; long ones are wrapped and truncated.
         title: Title of the figure.
         limit: Maximum number of points. If there are more, a fixed sample is drawn, and the title says so.
-        shown: Labels to colour; the others are grey. None colours all, or the 20 most frequent.
+        shown: Labels to colour; the others are grey. None colours all, or the 10 most frequent.
         shares: N numbers in [0, 1] to colour by, instead of the labels.
 
     Raises:
@@ -77,11 +81,17 @@ def scatter(
 
 def with_axes(figure: go.Figure, projection: Projection) -> go.Figure:
     """Set axes that fit the projection, in place: equal scales, and tick labels only if they have a meaning."""
-    figure.update_layout(legend=FIXED_LEGEND)
+    figure.update_layout(legend=_legend(figure))
     figure.update_xaxes(title=projection.axes[0], showticklabels=bool(projection.axes[0]), zeroline=False)
     figure.update_yaxes(title=projection.axes[1], showticklabels=bool(projection.axes[1]), zeroline=False)
     figure.update_yaxes(scaleanchor="x")
     return figure
+
+
+def _legend(figure: go.Figure) -> dict[str, Any]:
+    """Layout of the legend, with as many columns as fit the width of the page."""
+    names = [len(trace.name) for trace in figure.data if trace.showlegend is not False]
+    return {**FIXED_LEGEND, **WIDE, "font": {"size": 12}, "entrywidth": LETTER * max(names, default=0)}
 
 
 def sample_rows(count: int, limit: int) -> np.ndarray:
@@ -191,7 +201,7 @@ def side_by_side(
     for number, projection in enumerate(first.values()):
         figure.add_trace(point_trace(projection.points, rows, labels, texts, shown), 1, number + 1)
     figure.add_traces(legend_traces(labels, shown))
-    styled(figure, height=480).update_layout(legend=FIXED_LEGEND, margin_t=80)
+    styled(figure, height=480).update_layout(legend=_legend(figure), margin_t=80)
     for key, value in _axes_of(first).items():
         figure.layout[key] = value
     for number in range(1, len(first) + 1):

@@ -161,7 +161,7 @@ def mass_bars(masses: Mapping[str, Mapping[str, float]], title: str = "") -> go.
         for number, part in enumerate(parts)
     ]
     figure = styled(go.Figure(bars), title, height=150 + 30 * len(masses))
-    legend = {"y": 0, "yref": "container", "yanchor": "bottom", "traceorder": "normal"}
+    legend = {"traceorder": "normal"}
     figure.update_layout(barmode="stack", legend=legend, margin={"b": 64})
     figure.update_xaxes(range=[0, 1], title="")
     figure.update_yaxes(autorange="reversed", automargin=True)

@@ -106,7 +106,7 @@ def _with_axes(figure: go.Figure, names: list[str], last: int, k: int | None) ->
         title="rank",
         zeroline=False,
     )
-    figure.update_layout(margin_t=84, legend_y=-0.02, legend_yanchor="top")
+    figure.update_layout(margin_t=84)
     return _with_border(figure, k + 0.5) if k else figure
 
 

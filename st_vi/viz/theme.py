@@ -36,7 +36,7 @@ TEMPLATE = go.layout.Template(
         "title": {"x": 0.03, "font": {"size": 14}},
         "hovermode": "closest",
         "hoverlabel": {"align": "left"},
-        "legend": {"orientation": "h", "y": -0.18},
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},  # below all axes
         "margin": {"l": 56, "r": 16, "b": 44},
         "xaxis": {**_AXIS, "ticklabelstandoff": 6},  # clear of the lowest label of the other axis
         "yaxis": _AXIS,

@@ -99,8 +99,9 @@ def weight_bars(units: Sequence[Unit], title: str = "") -> go.Figure:
         >>> weight_bars([Unit("mưa", "text", (0,), (0, 3), 1.0)]).data[0].y
         (1.0,)
     """
+    names = [str(number) for number in range(len(units))]
     bars = go.Bar(
-        x=list(range(len(units))),  # not the text, because a syllable may be repeated
+        x=names,  # not the text, because a syllable may be repeated
         y=[unit.weight for unit in units],
         customdata=[[html.escape(unit.text), unit.kind] for unit in units],
         marker={"color": [KIND_COLOURS[unit.kind] for unit in units]},
@@ -108,16 +109,14 @@ def weight_bars(units: Sequence[Unit], title: str = "") -> go.Figure:
         showlegend=False,
     )
     legend = [go.Bar(x=[None], y=[None], name=kind, marker={"color": colour}) for kind, colour in KIND_COLOURS.items()]
-    every = 1 + len(units) // 70  # more labels would overlap
     figure = styled(go.Figure([bars, *legend]), title, height=320)
     figure.update_layout(
         barmode="overlay",
-        legend={"y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right", "itemclick": False},
+        legend={"yref": "paper", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right", "itemclick": False},
         margin={"t": 56},
         xaxis={
-            "tickmode": "array",
-            "tickvals": list(range(0, len(units), every)),
-            "ticktext": [html.escape(unit.text) for unit in units[::every]],
+            "type": "category",  # plotly then leaves out the labels for which there is no room
+            "labelalias": {name: html.escape(unit.text) for name, unit in zip(names, units, strict=True)},
             "tickangle": 90 if len(units) > 12 else None,  # plotly's own choice overlaps on a narrow page
             "range": [-0.6, max(len(units), 1) - 0.4],
             "automargin": True,

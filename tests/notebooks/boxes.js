@@ -88,7 +88,9 @@ window.stViBoxes = {
     return [...document.querySelectorAll(".jp-OutputArea-output :not(svg, svg *, style, script, option)")]
       .filter((element) => own(element) && stViBoxes.seen(element))
       .filter((element) => {
-        const [one, other] = [bright(getComputedStyle(element).color), bright(behind(element))].sort((a, b) => b - a);
+        const { color, webkitTextStrokeColor: line, webkitTextStrokeWidth: width } = getComputedStyle(element);
+        const letters = parseFloat(width) > 0 ? line : color; // outlined ones are seen by their outline
+        const [one, other] = [bright(letters), bright(behind(element))].sort((a, b) => b - a);
         return (one + 0.05) / (other + 0.05) < 3;
       })
       .map((element) => `${stViBoxes.name(element)} can hardly be read`);

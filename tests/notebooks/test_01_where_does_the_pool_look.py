@@ -48,7 +48,7 @@ EXPLORER = 3  # after three plain figures
 
 def test_figures_are_drawn_as_they_are_held_and_fit(opened):
     opened.check_drawn()
-    opened.check_boxes((1400,))
+    opened.check_boxes()
 
 
 def test_in_the_browser(opened):

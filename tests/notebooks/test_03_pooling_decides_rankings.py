@@ -48,7 +48,7 @@ def test_what_it_computes(notebook):
 
 def test_figures_are_drawn_as_they_are_held_and_fit(opened):
     opened.check_drawn()
-    opened.check_boxes((900, 1400))
+    opened.check_boxes()
 
 
 def test_in_the_browser(opened):

@@ -31,7 +31,8 @@ nearest = (embeddings[1] @ embeddings[1].T).fill_diagonal_(-1).topk(5).indices
 by_hand = sum(labels[j] == labels[i] for i, row in enumerate(nearest.tolist()) for j in row) / (5 * 204)
 assert abs(by_hand - shared["after"]) < 0.002  # ties may be broken either way
 assert all(of["contradiction"] < 0.55 < of["neutral"] for of in nearer.values())
-assert gap > 0
+assert 0 < gap["trained"] < gap["random weights"]
+assert found["trained"] > 0.85 and found["random weights"] < 0.1
 assert not explorer.notice.value
 
 # A model of one's own: before is its own pooling and head over random weights.
@@ -58,8 +59,9 @@ def place_of_the_last_point_to_the_right(notebook):
     return (x - left) / (right - left), (top - y) / (top - bottom)
 
 
-def test_figures_are_drawn_as_they_are_held(opened):
+def test_figures_are_drawn_as_they_are_held_and_fit(opened):
     opened.check_drawn()
+    opened.check_boxes()
 
 
 def test_in_the_browser(opened):

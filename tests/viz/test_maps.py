@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from st_vi.viz.maps import SYMBOLS, looks_of, sample_rows, scatter, side_by_side
+from st_vi.viz.maps import MOST_LABELS, SYMBOLS, looks_of, sample_rows, scatter, side_by_side
 from st_vi.viz.projection import Projection, project
 
 
@@ -143,14 +143,14 @@ class TestScatter:
         np.testing.assert_array_equal(np.stack([trace.x, trace.y], axis=1), points)
 
     def test_labels_have_a_colour_and_a_symbol_each(self):
-        labels = [f"chủ đề {i}" for i in range(20)]
-        figure = scatter(np.zeros((20, 2)), labels=labels)
+        labels = [f"chủ đề {i}" for i in range(MOST_LABELS)]
+        figure = scatter(np.zeros((MOST_LABELS, 2)), labels=labels)
         marker = figure.data[0].marker
-        assert len(set(zip(marker.color, marker.symbol, strict=True))) == 20
+        assert len(set(zip(marker.color, marker.symbol, strict=True))) == MOST_LABELS
         assert len(set(marker.symbol[: len(SYMBOLS)])) == len(SYMBOLS)
         assert [trace.name for trace in figure.data[1:]] == labels
         assert [(trace.marker.color, trace.marker.symbol) for trace in figure.data[1:]] == [
-            (marker.color[i], marker.symbol[i]) for i in range(20)
+            (marker.color[i], marker.symbol[i]) for i in range(MOST_LABELS)
         ]
 
     def test_rare_labels_are_grey(self):
@@ -159,7 +159,7 @@ class TestScatter:
         assert "hiếm" not in looks_of(labels)
         assert figure.data[-1].name == "others"
         assert figure.data[0].marker.color[0] == figure.data[-1].marker.color
-        assert len(figure.data) == 1 + 20 + 1
+        assert len(figure.data) == 1 + MOST_LABELS + 1
 
     def test_only_some_labels(self):
         figure = scatter(np.zeros((3, 2)), labels=["a", "b", "a"], shown=["b"])

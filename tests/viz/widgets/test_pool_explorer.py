@@ -40,7 +40,7 @@ def explorer(model):
 
 
 def labels(explorer):
-    return list(explorer.bars.layout.xaxis.ticktext)
+    return list(explorer.bars.layout.xaxis.labelalias.values())
 
 
 def weights(explorer):
