@@ -22,11 +22,14 @@ model.max_seq_length = min(model.max_seq_length, 128)  # below, a text is encode
 # weights would be as spread out. If it is close to the number of tokens, the pooling is nearly a plain mean.
 
 # %%
+from dataclasses import replace
+
 import pandas as pd
 import plotly.graph_objects as go
 
 from st_vi.inspection.attention import effective_number, pool_texts, units
-from st_vi.viz.theme import COLOURS, styled
+from st_vi.viz import weight_bars
+from st_vi.viz.theme import styled
 
 sentence = "Sáng nay Hà Nội mưa rào nên phố Khâm Thiên ngập sâu, nhiều xe chết máy."
 prefix = next(filter(None, model.prompts.values()), "")
@@ -36,11 +39,9 @@ times_uniform = [unit.weight * len(tokens) for unit in tokens]
 
 print(f"The weights are worth {float(effective_number(view.weights)):.1f} equal ones, of {len(tokens)} tokens.")
 print(f"The heaviest token has {max(times_uniform):.1f} times its equal share, the lightest {min(times_uniform):.2f}.")
-figure = go.Figure(go.Bar(y=times_uniform, marker_color=COLOURS[0]))
-figure.update_xaxes(tickvals=list(range(len(tokens))), ticktext=[unit.text for unit in tokens], tickangle=90)
+figure = weight_bars([replace(unit, weight=unit.weight * len(tokens)) for unit in tokens], "The line is a plain mean")
 figure.update_yaxes(title="weight · n")
 figure.add_hline(1, line_dash="dash", annotation_text="1/n each", annotation_position="top left")
-styled(figure, "Weight of each token; the line is a plain mean")
 
 # %% [markdown]
 # ## Words and function words

@@ -122,7 +122,6 @@ print(f"Without diacritics: TF-IDF falls to {stripped['TF-IDF']:.0%}, mean pooli
 figure = go.Figure([go.Bar(x=recall.index, y=recall[column], name=column) for column in recall])
 figure.update_yaxes(title="right passage first", tickformat=".0%")
 styled(figure, f"{len(queries)} questions, {len(corpus)} passages")
-figure.update_layout(legend={"y": 1, "yanchor": "bottom"}, margin_t=104)
 
 # %%
 recall.round(3)

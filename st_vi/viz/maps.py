@@ -202,6 +202,7 @@ def side_by_side(
         figure.add_trace(point_trace(projection.points, rows, labels, texts, shown), 1, number + 1)
     figure.add_traces(legend_traces(labels, shown))
     styled(figure, height=480).update_layout(legend=_legend(figure), margin_t=80)
+    figure.update_annotations(font={"size": 13})
     for key, value in _axes_of(first).items():
         figure.layout[key] = value
     for number in range(1, len(first) + 1):

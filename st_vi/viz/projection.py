@@ -67,7 +67,7 @@ def project(
         >>> import torch
         >>> from st_vi.viz.projection import project
         >>> project(torch.tensor([[0.0, 0.0, 3.0], [0.0, 0.0, -3.0], [1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])).axes
-        ('PC 1 (90 % of the variance)', 'PC 2 (10 %)')
+        ('PC 1 (90 %)', 'PC 2 (10 %)')
     """
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}")
@@ -111,7 +111,7 @@ def _pca(rows: np.ndarray, notice: str = "") -> Projection:
     found = pca.fit_transform(rows)
     points[:, : found.shape[1]] = found
     first, second = (*pca.explained_variance_ratio_, 0.0)[:2]
-    axes = (f"PC 1 ({100 * first:.0f} % of the variance)", f"PC 2 ({100 * second:.0f} %)")
+    axes = (f"PC 1 ({100 * first:.0f} %)", f"PC 2 ({100 * second:.0f} %)")
     return Projection(points, "pca", notice, axes)
 
 

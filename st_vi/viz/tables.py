@@ -15,8 +15,9 @@ def legend(labels: Sequence[Any] | None, shown: Sequence[str] | None = None) -> 
     """The legend as HTML: coloured labels and the grey rest."""
     looks = {} if labels is None else looks_of(labels, shown)
     entries = [
-        f'<span style="white-space:nowrap;margin-right:14px"><span style="color:{colour};-webkit-text-stroke:0.7px #333">'
-        f"{SYMBOLS.get(symbol)}</span> {html.escape(name)}</span>"
+        '<span style="white-space:nowrap;margin-right:14px">'
+        f'<span style="color:{colour};-webkit-text-stroke:0.7px #333">{SYMBOLS.get(symbol)}</span> '
+        f"{html.escape(name)}</span>"
         for name, (colour, symbol) in looks.items()
     ]
     style = "background:#fff;color:#1a1a1a;padding:2px 8px"

@@ -19,7 +19,7 @@ FONT = '"Noto Sans", "DejaVu Sans", "Liberation Sans", Arial, sans-serif'
 """Fonts with all Vietnamese letters."""
 
 
-_LINE = {"gridcolor": "#ebf0f8", "linecolor": "#ebf0f8", "zerolinecolor": "#ebf0f8", "ticks": ""}
+_LINE = {"gridcolor": "#eef", "linecolor": "#eef", "zerolinecolor": "#eef", "ticks": ""}
 _AXIS = {
     **_LINE,
     "zerolinewidth": 2,
@@ -36,7 +36,7 @@ TEMPLATE = go.layout.Template(
         "title": {"x": 0.03, "font": {"size": 14}},
         "hovermode": "closest",
         "hoverlabel": {"align": "left"},
-        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},  # below all axes
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},  # below the axes
         "margin": {"l": 56, "r": 16, "b": 44},
         "xaxis": {**_AXIS, "ticklabelstandoff": 6},  # clear of the lowest label of the other axis
         "yaxis": _AXIS,

@@ -113,7 +113,8 @@ def weight_bars(units: Sequence[Unit], title: str = "") -> go.Figure:
     figure.update_layout(
         barmode="overlay",
         legend={"yref": "paper", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right", "itemclick": False},
-        margin={"t": 56},
+        title={"y": 1, "yanchor": "top", "pad": {"t": 12}},
+        margin={"t": 84 if title else 48},  # the legend is below the title
         xaxis={
             "type": "category",  # plotly then leaves out the labels for which there is no room
             "labelalias": {name: html.escape(unit.text) for name, unit in zip(names, units, strict=True)},

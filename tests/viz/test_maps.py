@@ -45,7 +45,7 @@ class TestPCA:
             sign = np.sign(points[0, axis] * expected[0, axis])
             np.testing.assert_allclose(points[:, axis], sign * expected[:, axis], atol=1e-4)
         shares = (values.flip(0) / values.sum())[:2]
-        assert project(x).axes == (f"PC 1 ({100 * shares[0]:.0f} % of the variance)", f"PC 2 ({100 * shares[1]:.0f} %)")
+        assert project(x).axes == (f"PC 1 ({100 * shares[0]:.0f} %)", f"PC 2 ({100 * shares[1]:.0f} %)")
 
     @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
     @pytest.mark.parametrize("method", ["pca", "umap"])

@@ -172,7 +172,8 @@ class LinkedMaps(Explorer):
         with_axes(figure, projection)
         figure.update_layout(
             dragmode="lasso",
-            legend={"x": 1, "xanchor": "right", "yref": "paper", "y": 1, "yanchor": "bottom"},  # beside the title: moves no axis
+            # beside the title, where it moves no axis
+            legend={"x": 1, "xanchor": "right", "yref": "paper", "y": 1, "yanchor": "bottom"},
         )
         figure = LiveFigure(figure)
         figure.layout.on_change(lambda layout, _: self.guarded(lambda: self._lasso(name, figure)), "selections")
