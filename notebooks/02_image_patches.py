@@ -142,17 +142,24 @@ print(
 # %% [markdown]
 # ## Images against text
 #
-# One input may hold several images and a text. The weights of all its tokens have the sum 1.
+# One input may hold several images and a text. The weights of all its tokens have the sum 1. How much of it has a
+# question beside an image? Equal weights would give it its share of the tokens.
 
 # %%
 from st_vi.viz.patches import mass_bars
 
+question = "Trong ảnh có mấy hình tròn?"
 inputs = {
     "an image": ([scene], ""),
-    "and a question": ([scene], "Trong ảnh có mấy hình tròn?"),
+    "and a question": ([scene], question),
     "two images": ([scene, both], "Hai bức ảnh này khác nhau ở đâu?"),
 }
 views = {name: view_patches(model, *item, prompt_name=prompt) for name, item in inputs.items()}
-taken = views["and a question"].text
-print(f"A question of seven words takes {100 * taken:.0f} % of the weight beside the image.")
+view = views["and a question"]
+length, patches = len(model.tokenizer(question, add_special_tokens=False)["input_ids"]), view.maps[0].numel()
+taken, even = view.text / (view.text + view.image), length / (length + patches)
+print(
+    f"Beside the {patches} patches of an image, the {length} tokens of a question have {100 * taken:.0f} % of the "
+    f"weight; equal weights would give them {100 * even:.0f} %."
+)
 mass_bars({name: {"image": v.image, "text": v.text, "special tokens": v.special} for name, v in views.items()})

@@ -7,6 +7,7 @@ assert (learned["recall@1"] > 50 * learned["chance"]).all() and (learned["recall
 assert shares["cosine falls by"] > 80 > 2 * shares["random patch"]
 assert shares["cosine falls by"] > shares["weight"] + 30 and len(hits["weight"]) == 30
 assert np.mean(on_ink) > 0.8 > 2 * np.mean(uniform)
+assert taken > 0.5 > 3 * even and even == 7 / (7 + 64)
 view = views["an image"]
 assert abs(view.image + view.text + view.special - 1) < 1e-5
 encoded = model.encode(scene, prompt_name=prompt, convert_to_tensor=True)

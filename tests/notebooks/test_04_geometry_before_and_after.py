@@ -15,6 +15,9 @@ explorer.linked.find.value = "xe buýt"
 assert 0 < len(explorer.linked.picked) == sum("xe buýt" in passage.casefold() for passage in passages)
 
 assert float(explorer.overlap.mean()) == kept
+sides = [(x @ x.T).fill_diagonal_(-1).topk(5).indices.tolist() for x in embeddings]
+by_hand = sum(len(set(a) & set(b)) for a, b in zip(*sides)) / (5 * 204)
+assert abs(by_hand - kept) < 0.002 and 0.5 < kept < 1
 explorer.k.value = 40
 assert float(explorer.overlap.mean()) != kept
 
