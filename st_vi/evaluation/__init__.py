@@ -7,6 +7,7 @@ from st_vi.evaluation.nli_similarity import NLISimilarityEvaluator
 from st_vi.evaluation.nlu.benchmarks import NLU_BENCHMARKS, NLUBenchmark, load_benchmark
 from st_vi.evaluation.nlu.evaluator import NLUEvaluator
 from st_vi.evaluation.order_sensitivity import OrderSensitivityEvaluator
+from st_vi.evaluation.rating import RatingEvaluator
 from st_vi.evaluation.task_retrieval import TaskRetrievalEvaluator
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "NLUBenchmark",
     "NLUEvaluator",
     "OrderSensitivityEvaluator",
+    "RatingEvaluator",
     "TaskRetrievalEvaluator",
     "ToleranceByClassEvaluator",
     "load_benchmark",

@@ -12,6 +12,7 @@ from st_vi.losses.balance_keeper import BalanceKeeper
 from st_vi.losses.cached import CachedDLELoss, CachedSupConNLILoss
 from st_vi.losses.dle import DLELoss
 from st_vi.losses.monitor import DLEMonitor
+from st_vi.losses.rating import RatingLoss
 from st_vi.losses.supcon_nli import SupConNLILoss
 from st_vi.losses.warm_up import InfoNCEWarmUp
 
@@ -27,6 +28,7 @@ __all__ = [
     "GradNorm",
     "InfoNCEWarmUp",
     "PCGrad",
+    "RatingLoss",
     "SupConNLILoss",
     "UncertaintyWeighting",
 ]
