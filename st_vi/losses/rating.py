@@ -34,13 +34,15 @@ class RatingLoss(Settings, nn.Module):
 
     Source: arXiv 2602.12660, where rows are answers to one prompt, preferred by people: the sum below the diagonal is
     its Ordinal Probabilistic Reward Model (K = 9), and cutting it by quality labels in three regions is its Region
-    Flooding Tuning. *Inferred*: the exact form of F. From accounts of the paper, a rectangle of two different regions,
-    which has no gradient for the order in it, is flooded to the triangle below the diagonal. *Ours*: the preferences
+    Flooding Tuning. *Inferred*: the exact form of F. By accounts of the paper, no gradient tells the order of levels in
+    the rectangle of two different regions, so it is flooded to the triangle below the diagonal. *Ours*: the preferences
     and labels are those of the scores.
 
     Args:
         model: The model to train, with a `RatingHead` among its modules.
         regions: From 1 to K.
+        flood: False keeps to the cells of F_ij whose a is in the region of row i and whose b is in that of row j. With
+            K regions, the loss is then the likelihood of the levels, −log p_i(l_i) − log p_j(l_j).
         embed_once: Embed every distinct input of the batch once, as in `SupConNLILoss`.
 
     Inputs: Two columns, and a label column of floats: scores from `lowest` to `highest` of the head.
@@ -62,11 +64,14 @@ class RatingLoss(Settings, nn.Module):
         tensor(0.0251, grad_fn=...)
     """
 
-    def __init__(self, model: SentenceTransformer, regions: int = 3, embed_once: bool = True) -> None:
+    def __init__(
+        self, model: SentenceTransformer, regions: int = 3, flood: bool = True, embed_once: bool = True
+    ) -> None:
         super().__init__()
         self.model = model
         self.head = rating_head(model)
         self.regions = regions
+        self.flood = flood
         self.embed_once = embed_once
         self._region_of = regions_of(self.head.num_levels, regions)
 
@@ -96,12 +101,12 @@ class RatingLoss(Settings, nn.Module):
             raise ValueError(f"RatingLoss needs a label column of scores, one float a row, got {got}")
         log_p = self.head.log_probabilities(*embeddings)
         levels = self.head.levels_of(labels)
-        losses, pairs = region_losses(log_p, labels, levels, self._region_of.to(log_p.device))
+        losses, pairs = region_losses(log_p, labels, levels, self._region_of.to(log_p.device), self.flood)
         return losses.masked_fill(~pairs, 0.0).sum() / pairs.sum().clamp(min=1)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings for the model card."""
-        return {"regions": self.regions, "embed_once": self.embed_once}
+        return {"regions": self.regions, "flood": self.flood, "embed_once": self.embed_once}
 
     @property
     def citation(self) -> str:

@@ -188,6 +188,7 @@ class RatingHead(SavedModule):
         scores: Vectors | Sequence[float],
         *,
         regions: int = 3,
+        flood: bool = True,
         steps: int = 300,
         batch_size: int = 64,
         learning_rate: float = 0.01,
@@ -201,6 +202,7 @@ class RatingHead(SavedModule):
             v: Embeddings (N, D) of the other sides.
             scores: N numbers from `lowest` to `highest`, not all equal.
             regions: As for `RatingLoss`.
+            flood: As for `RatingLoss`.
             steps: Batches, drawn without repeats until all rows were used.
             batch_size: Rows in a batch, at least 2.
             learning_rate: Of AdamW.
@@ -232,7 +234,7 @@ class RatingHead(SavedModule):
                 order = torch.randperm(len(scores), generator=generator)
             rows, order = order[:batch_size].to(device), order[batch_size:]
             log_p = self.log_probabilities(u[rows], v[rows])
-            losses, pairs = region_losses(log_p, scores[rows], levels[rows], region_of.to(device))
+            losses, pairs = region_losses(log_p, scores[rows], levels[rows], region_of.to(device), flood)
             if pairs.any():
                 optimizer.zero_grad()
                 losses[pairs].mean().backward()

@@ -29,7 +29,9 @@ def regions_of(num_levels: int, num_regions: int) -> Tensor:
     )
 
 
-def region_losses(log_p: Tensor, scores: Tensor, levels: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
+def region_losses(
+    log_p: Tensor, scores: Tensor, levels: Tensor, regions: Tensor, flood: bool = True
+) -> tuple[Tensor, Tensor]:
     """The loss of each pair of rows, and which pairs there are; see `st_vi.losses.RatingLoss`.
 
     Args:
@@ -37,6 +39,7 @@ def region_losses(log_p: Tensor, scores: Tensor, levels: Tensor, regions: Tensor
         scores: (B,), any numbers: the row with the higher one is the better one.
         levels: (B,) int, the level of each score, from 0 to K − 1.
         regions: (K,) int, the region of each level, in ascending order.
+        flood: As for `RatingLoss`.
 
     Returns:
         −log P of each pair, (B, B), the better row first; and the pairs, (B, B) bool: i has the higher score, and its
@@ -45,8 +48,9 @@ def region_losses(log_p: Tensor, scores: Tensor, levels: Tensor, regions: Tensor
     row = torch.arange(len(regions), device=log_p.device)
     first = torch.searchsorted(regions, regions[levels])  # lo and hi of the region of each row
     last = torch.searchsorted(regions, regions[levels], right=True) - 1
-    better = log_p.masked_fill(row > last[:, None], NEVER)
-    worse = log_p.masked_fill(row < first[:, None], NEVER)
+    above, under = row > last[:, None], row < first[:, None]
+    better = log_p.masked_fill(above if flood else above | under, NEVER)
+    worse = log_p.masked_fill(under if flood else above | under, NEVER)
     below = torch.cat([torch.full_like(worse[:, :1], NEVER), worse.logcumsumexp(dim=1)[:, :-1]], dim=1)
     losses = -(better[:, None] + below).logsumexp(dim=2)
     pairs = (scores[:, None] > scores) & (last[:, None] > first)

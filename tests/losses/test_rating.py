@@ -93,7 +93,7 @@ def test_embeds_and_describes_itself():
     embeddings = [torch.tensor([[1.0, 1, 0], [0, 0, 1]]), torch.tensor([[1.0, 0, 0], [0, 1, 0]])]
     scores = torch.tensor([1.0, 0.0])
     torch.testing.assert_close(loss(columns, scores), loss.compute_loss_from_embeddings(embeddings, scores))
-    assert repr(loss) == "RatingLoss(regions=9, embed_once=False)"
+    assert repr(loss) == "RatingLoss(regions=9, flood=True, embed_once=False)"
 
 
 def test_the_stock_trainer_trains_saves_and_reloads_model_and_head(tiny_model, tmp_path):

@@ -16,25 +16,28 @@ def levels_of(scores, count):
     return torch.tensor([math.floor(score * (count - 1) + 0.5) for score in scores])
 
 
-def naive(p, scores, levels, regions):
+def naive(p, scores, levels, regions, flood):
     """−log P of every pair that there is."""
     found = {}
     for i in range(len(scores)):
         for j in range(len(scores)):
             own, other = ([k for k in range(len(regions)) if regions[k] == regions[levels[row]]] for row in (i, j))
             cells = [(a, b) for a in range(len(regions)) for b in range(a) if a <= max(own) and b >= min(other)]
+            if not flood:
+                cells = [(a, b) for a, b in cells if a in own and b in other]
             if scores[i] > scores[j] and cells:
                 found[i, j] = -sum(p[i, a] * p[j, b] for a, b in cells).log()
     return found
 
 
+@pytest.mark.parametrize("flood", [True, False])
 @pytest.mark.parametrize(("count", "cuts"), [(9, 1), (9, 3), (9, 9), (7, 3), (2, 1), (2, 2)])
-def test_equals_the_naive_loop(count, cuts):
+def test_equals_the_naive_loop(count, cuts, flood):
     logits = torch.randn(len(SCORES), count, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
     logits.requires_grad_()
     scores, levels, regions = torch.tensor(SCORES), levels_of(SCORES, count), regions_of(count, cuts)
-    losses, pairs = region_losses(logits.log_softmax(dim=1), scores, levels, regions)
-    expected = naive(logits.softmax(dim=1), SCORES, levels.tolist(), regions.tolist())
+    losses, pairs = region_losses(logits.log_softmax(dim=1), scores, levels, regions, flood)
+    expected = naive(logits.softmax(dim=1), SCORES, levels.tolist(), regions.tolist(), flood)
     assert {(i, j) for i, j in pairs.nonzero().tolist()} == set(expected) and expected
     weights = {pair: 0.5 + number for number, pair in enumerate(expected)}
     torch.testing.assert_close(torch.stack([losses[pair] for pair in expected]), torch.stack([*expected.values()]))
@@ -61,6 +64,15 @@ def test_a_region_for_each_level_wants_neighbours_to_be_exact():
     losses, pairs = region_losses(log_p, torch.tensor([0.75, 0.5]), torch.tensor([3, 2]), regions_of(5, 5))
     assert pairs.tolist() == [[False, True], [False, False]]
     torch.testing.assert_close(losses[0, 1], -(log_p[0, 3] + log_p[1, 2]))
+
+
+def test_without_flooding_a_region_for_each_level_is_the_likelihood():
+    log_p = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)).log_softmax(dim=1)
+    levels = torch.tensor([4, 0, 2])
+    losses, pairs = region_losses(log_p, levels / 4, levels, regions_of(5, 5), flood=False)
+    exact = -log_p.gather(1, levels[:, None])
+    torch.testing.assert_close(losses[pairs], (exact + exact.T)[pairs])
+    assert pairs.sum() == 3
 
 
 def test_probabilities_that_fp32_cannot_hold_have_a_gradient():
