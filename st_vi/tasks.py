@@ -71,6 +71,11 @@ class Task:
         return any(term.needs_teacher_vectors for term in self.terms)
 
     @property
+    def needs_class(self) -> bool:
+        """Whether rows of this task need a class."""
+        return any(term.needs_class for term in self.terms)
+
+    @property
     def needs_positive(self) -> bool:
         """Whether rows of this task need a positive: not if all its terms compare each input with a teacher."""
         return any(term.needs_positive for term in self.terms)

@@ -13,7 +13,14 @@ from sentence_transformers.base.data_collator import BaseDataCollator
 from transformers.utils import logging
 
 from st_vi.data.columns import candidate_columns, check_choice, shown
-from st_vi.data.row_values import model_input, score_of, teacher_scores_of, teacher_vector_of, unopened_input
+from st_vi.data.row_values import (
+    class_of,
+    model_input,
+    score_of,
+    teacher_scores_of,
+    teacher_vector_of,
+    unopened_input,
+)
 from st_vi.inputs.lazy import LazyInputs
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
@@ -32,7 +39,7 @@ class MixedTaskCollator(BaseDataCollator):
     Further candidates are `positive_2`, … (for a loss with as many `num_positives`), `negative` or `negative_1`, ….
     `teacher_scores` is a list of numbers, one for each of these columns, positives first. `anchor_teacher`,
     `positive_teacher`, … are a teacher's vectors of these texts, a list of numbers each, all of one size; None where
-    a row has none.
+    a row has none. `class` is the number of the row's class, for terms such as `SimLAP`.
 
     The prefix of its task stands before the text, as in viPolyQwen: ``f"{prefix} {text}"``. The paper puts it on
     the anchor and uses none for general-purpose inference: with `prefix_dropout`, a share of the rows is trained
@@ -53,8 +60,8 @@ class MixedTaskCollator(BaseDataCollator):
     Returns:
         What the trainer expects: ``anchor_…``, ``positive_…``, … features, and ``label`` (B, 2) with the index of the
         task and the score, NaN where there is none; with k teacher scores a row, (B, 2 + k); with teacher vectors of
-        size T in any column, (B, 2 + k + (1 + k)·T). With `lazy_images`, each column's only feature is its
-        `LazyInputs`.
+        size T in any column, (B, 2 + k + (1 + k)·T); if a term needs classes, one more column at the end. With
+        `lazy_images`, each column's only feature is its `LazyInputs`.
 
     Raises:
         ValueError: No rows, an unknown task, a missing column, neither text nor image, a score that is not in [0, 1],
@@ -124,11 +131,17 @@ class MixedTaskCollator(BaseDataCollator):
         for number, (task, row) in enumerate(zip(tasks, features, strict=True)):
             at, scores = f"{number} of the batch", [nan] * len(candidates) if taught else []
             labels.append([task, score_of(row, at), *(teacher_scores_of(row, candidates, at) or scores)])
-        columns = ("anchor", *candidates)
-        if not any(f"{column}_teacher" in row for row in features for column in columns):
-            return torch.tensor(labels)
-        unknown_scores = torch.full((len(features), 0 if taught else len(candidates)), nan)
-        return torch.cat([torch.tensor(labels), unknown_scores, _teacher_vectors(features, columns)], dim=1)
+        columns, parts = ("anchor", *candidates), [torch.tensor(labels)]
+        has_vectors = any(f"{column}_teacher" in row for row in features for column in columns)
+        has_classes = any(task.needs_class for task in self.tasks)
+        if (has_vectors or has_classes) and not taught:
+            parts.append(torch.full((len(features), len(candidates)), nan))
+        if has_vectors:
+            parts.append(_teacher_vectors(features, columns))
+        if has_classes:
+            classes = [class_of(row, f"{number} of the batch") for number, row in enumerate(features)]
+            parts.append(torch.tensor(classes)[:, None])
+        return torch.cat(parts, dim=1)
 
     def _prefix(self, row: Mapping[str, Any], task: Task) -> str:
         # By the row and not by chance: data loaders draw ahead, so that after a resume chance would fall otherwise.

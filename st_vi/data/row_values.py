@@ -49,6 +49,18 @@ def score_of(row: Mapping[str, Any], at: int | str) -> float:
     return score
 
 
+def class_of(row: Mapping[str, Any], at: int | str) -> float:
+    """The class of a row, NaN where there is none.
+
+    Raises:
+        ValueError: It is no whole number from 0 on.
+    """
+    value = _number(row.get("class"), "class", at)
+    if value < 0 or value == inf or value % 1 > 0:
+        bad_value("class", at, row["class"], "expected a whole number from 0 on")
+    return value
+
+
 def teacher_scores_of(row: Mapping[str, Any], candidates: Sequence[str], at: int | str) -> list[float] | None:
     """A teacher's scores, one for each candidate; NaN for one that is missing, None where all are.
 

@@ -16,6 +16,7 @@ from st_vi.data.columns import bad_value, candidate_columns, check_choice, is_mi
 from st_vi.data.formats import combine_rows
 from st_vi.data.row_values import (
     BadImageError,
+    class_of,
     images_of,
     model_input,
     score_of,
@@ -76,7 +77,8 @@ def check_task_rows(
         ValueError: A missing column, an unknown task, neither text nor image, a text with one of Qwen2-VL's tokens
             for images in it, a score that is missing or not in [0, 1] on a task that needs one, teacher scores that
             are missing on such a task or not one finite number per candidate, a teacher's vector of another size, or
-            none in a row of a task that needs one, an option that is no text, a bad image, or another `bad_image`.
+            none in a row of a task that needs one, no class on such a task, or one that is no whole number from 0 on,
+            an option that is no text, a bad image, or another `bad_image`.
             Names column, row (from 0) and value.
 
     Example:
@@ -224,6 +226,8 @@ def _checked_values(
         bad_value("task", number, row["task"], f"expected one of {list(by_name)}")
     task = by_name[row["task"]]
     score = _score(row, number, task)
+    if task.needs_class and isnan(class_of(row, number)):
+        bad_value("class", number, row.get("class"), "expected the number of a class, from 0 on")
     _check_teacher_scores(row, number, task, columns[1:])
     _check_options(row, number)
     return task, score

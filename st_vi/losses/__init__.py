@@ -8,18 +8,19 @@ from st_vi.losses.balance import (
     PCGrad,
     UncertaintyWeighting,
 )
-from st_vi.losses.balance_keeper import BalanceKeeper
 from st_vi.losses.cached import CachedDLELoss, CachedSupConNLILoss
 from st_vi.losses.dle import DLELoss
+from st_vi.losses.keeper import LossKeeper
 from st_vi.losses.monitor import DLEMonitor
+from st_vi.losses.next_token import CachedNextTokenLoss, NextTokenLoss
 from st_vi.losses.rating import RatingLoss
 from st_vi.losses.supcon_nli import SupConNLILoss
 from st_vi.losses.warm_up import InfoNCEWarmUp
 
 __all__ = [
     "Balance",
-    "BalanceKeeper",
     "CachedDLELoss",
+    "CachedNextTokenLoss",
     "CachedSupConNLILoss",
     "DLELoss",
     "DLEMonitor",
@@ -27,6 +28,8 @@ __all__ = [
     "EqualGradientNorm",
     "GradNorm",
     "InfoNCEWarmUp",
+    "LossKeeper",
+    "NextTokenLoss",
     "PCGrad",
     "RatingLoss",
     "SupConNLILoss",

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers.utils import logging
 
-from st_vi.terms import PairBatch, Term
+from st_vi.terms import LearnedTerm, PairBatch, Term
 
 logger = logging.get_logger(__name__)
 Observer = Callable[[str, Term, PairBatch, Tensor], None]
@@ -56,12 +56,15 @@ def term_sums(
     if max_matrix_bytes is None:
         return _sums(terms, pairs, row_weights, observer)
     vectors = {name: value for name in VECTORS if (value := getattr(pairs, name)) is not None}
-    train = torch.is_grad_enabled() and any(value.requires_grad for value in vectors.values())
+    learned = parameters_of(terms)
+    train = torch.is_grad_enabled() and any(value.requires_grad for value in [*vectors.values(), *learned.values()])
     # At least fp32, in which the gradients of the blocks add up.
     leaves = {
         name: value.detach().to(torch.promote_types(value.dtype, torch.float32)).requires_grad_(train)
         for name, value in vectors.items()
     }
+    learned_leaves = {name: value.detach().requires_grad_(train) for name, value in learned.items()}
+    terms = with_parameters(terms, learned_leaves)
     size = rows_at_once(list(terms.values()), pairs, max_matrix_bytes)
     weights, sums = iter(row_weights.split(size)), []
     for block in replace(pairs, **leaves).blocks(size):
@@ -72,9 +75,22 @@ def term_sums(
     total = torch.stack(sums).sum(dim=0)
     if not train:
         return total
-    gradients = [leaf.grad for leaf in leaves.values()]
-    result: Tensor = SummedGradient.apply(total, gradients, *vectors.values())
+    gradients = [leaf.grad for leaf in [*leaves.values(), *learned_leaves.values()]]
+    result: Tensor = SummedGradient.apply(total, gradients, *vectors.values(), *learned.values())
     return result
+
+
+def parameters_of(terms: Mapping[str, Term]) -> dict[str, Tensor]:
+    """The parameters of the learned terms."""
+    return {name: term.parameters for name, term in terms.items() if isinstance(term, LearnedTerm)}
+
+
+def with_parameters(terms: Mapping[str, Term], parameters: Mapping[str, Tensor]) -> dict[str, Term]:
+    """The same terms, the learned ones with these parameters."""
+    return {
+        name: replace(term, parameters=parameters[name]) if isinstance(term, LearnedTerm) else term
+        for name, term in terms.items()
+    }
 
 
 def rows_at_once(terms: Sequence[Term], pairs: PairBatch, max_matrix_bytes: int) -> int:

@@ -92,8 +92,8 @@ class CachedDLELoss(GradCache, DLELoss):
 
     All terms, including ranking and hardest negatives, use the whole batch. Only the gradient of the *sum* of the
     components is kept, so `backward` works on their plain sum, as the trainer computes it; single components are for
-    logging. The stock `MatryoshkaLoss` can wrap this loss, and sums each component over the dimensions. For memory and
-    several processes, see `CachedSupConNLILoss`.
+    logging. The stock `MatryoshkaLoss` can wrap this loss, and sums each component over the dimensions; learned terms
+    then cannot train. For memory and several processes, see `CachedSupConNLILoss`.
 
     Source: GradCache (Gao et al. 2021, arXiv 2101.06983), as implemented in stock.
 
@@ -157,10 +157,25 @@ class CachedDLELoss(GradCache, DLELoss):
         names = [name for task in self.tasks for name in task.components]
         before = self._evaluations
         total, values = self._cached(sentence_features, labels)
-        components = SummedGradient.apply(values, [torch.ones_like(total)], total)
+        learned = self._gradients_of_terms()
+        gradients = [torch.ones_like(total), *learned.values()]
+        components = SummedGradient.apply(values, gradients, total, *(self.learned[name] for name in learned))
         if (penalty := self._penalty(self._evaluations - before)) is not None:
             components = components + (penalty - penalty.detach()).to(components)
         return dict(zip(names, components.unbind(), strict=True))
+
+    def _learned(self) -> Iterable[Tensor]:
+        return self.learned.values()
+
+    def _gradients_of_terms(self) -> dict[str, Tensor | None]:
+        """The gradient for the parameters of each learned term; empty if there are none, or in evaluation."""
+        if len(self._learned_gradients) > 1 and self.learned:
+            raise ValueError(
+                f"{next(iter(self.learned))} cannot train in MatryoshkaLoss, which evaluates a batch once for each "
+                "dimension: use DLELoss"
+            )
+        found, self._learned_gradients = self._learned_gradients, []
+        return dict(zip(self.learned, found[0], strict=True)) if found else {}
 
     def _penalty(self, evaluations: int) -> Tensor | None:
         """What the parameters of the strategy get their gradient from; its values are in the components."""

@@ -19,6 +19,7 @@ from st_vi.losses.components import Components
 from st_vi.losses.content import content_ids
 from st_vi.losses.embed import check_columns, embed_distinct, gather_columns
 from st_vi.losses.lazy import reject_lazy
+from st_vi.losses.learned import with_own_parameters
 from st_vi.losses.settings import Settings
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 from st_vi.terms import PairBatch
@@ -38,6 +39,9 @@ class DLELoss(Settings, nn.Module):
     (`negatives="batch"`). As in the paper, the weights are constants, unless there is a `balance`. Gradient
     accumulation adds no negatives.
 
+    Learned terms, such as `SimLAP`, have parameters of their own. They are in `learned`, by the name of the component,
+    and train with the model: in the stock trainer, with a `LossKeeper` and a learning rate of their own.
+
     Args:
         model: The model to train.
         tasks: The tasks; the row label t refers to ``tasks[t]``.
@@ -50,12 +54,13 @@ class DLELoss(Settings, nn.Module):
         num_positives: Number of columns after the anchor that are positives or further views of it; the rest are hard
             negatives.
         balance: A strategy with a further weight for each term of each task, such as `GradNorm`, or its name; None for
-            the constants. See `Balance` for what it balances, and `BalanceKeeper` for training.
+            the constants. See `Balance` for what it balances, and `LossKeeper` for training.
 
     Inputs: Columns anchor, `num_positives` positives, and n ≥ 0 hard negatives: k candidates per row. Labels (B, 2):
     the index of the task, and a score in [0, 1] or NaN; or (B, 2 + k), with a teacher's score of each candidate; or (B,
-    2 + k + (1 + k)·T), also with a teacher's vector of size T for each column, NaN if unknown. The anchor alone (k = 0)
-    is enough if no term needs a positive (`TeacherCosine`, `TeacherSimilarities`).
+    2 + k + (1 + k)·T), also with a teacher's vector of size T for each column, NaN if unknown; or, for T ≥ 0, one more
+    column with the class of each row, NaN if unknown. The anchor alone (k = 0) is enough if no term needs a positive
+    (`TeacherCosine`, `TeacherSimilarities`).
 
     Returns:
         One scalar for each term of each task; their sum is L. The keys are those of `Task.components` in every step. A
@@ -98,7 +103,7 @@ class DLELoss(Settings, nn.Module):
         if not names or len(set(names)) < len(names):
             raise ValueError(f"DLELoss needs tasks with different names, got {names}")
         self.model = model
-        self.tasks = tuple(tasks)
+        self.tasks, self.learned = with_own_parameters(tasks)
         self.negatives = negatives
         self.mask_duplicates = mask_duplicates
         self.gather_across_devices = gather_across_devices
@@ -129,7 +134,7 @@ class DLELoss(Settings, nn.Module):
         Args:
             embeddings: Anchors, positives and hard negatives, (B, D) each.
             labels: (B, 2), task index and score; (B, 2 + k) with the teacher's scores; (B, 2 + k + (1 + k)·T) also with
-                its vectors, column by column.
+                its vectors, column by column; and one more column for classes.
             ids: (B,) int for each column, equal if texts are equal (`content_ids`); None if all texts are distinct.
         """
         alone = len(embeddings) == 1 and not any(task.needs_positive for task in self.tasks)
@@ -148,6 +153,8 @@ class DLELoss(Settings, nn.Module):
             (*embeddings, labels), own = gather_columns([*embeddings, labels])
             ids = ids and gather_columns(ids)[0]
 
+        if torch.is_grad_enabled():
+            self.learned.check_ready()
         batches = self._batches(embeddings, labels, ids, own)
         if self.balance is not None and torch.is_grad_enabled():
             return self._balanced(self.balance, embeddings, labels, rows, batches, zero)
@@ -191,24 +198,31 @@ class DLELoss(Settings, nn.Module):
     def _check_labels(self, labels: Tensor | None, rows: int, columns: int) -> None:
         scored = 1 + columns
         width = labels.shape[1] if labels is not None and labels.ndim == 2 and len(labels) == rows else 0
-        if width not in (2, scored) and (width < scored or (width - scored) % columns):
+        more = (width - scored) % columns  # beside whole vectors
+        if width not in (2, scored) and (width < scored or more > _has_classes(width, columns)):
             raise ValueError(
                 f"DLELoss needs labels (B, 2), task index and score, or (B, {scored}) with a teacher's score of each "
-                f"candidate, or more with {columns} teacher's vectors, here for B = {rows}; got "
-                f"{None if labels is None else tuple(labels.shape)}. MixedTaskCollator creates them"
+                f"candidate, or more with {columns} teacher's vectors, or one more with classes, here for B = {rows}; "
+                f"got {None if labels is None else tuple(labels.shape)}. MixedTaskCollator creates them"
             )
 
     def _batches(
         self, embeddings: list[Tensor], labels: Tensor, ids: list[Tensor] | None, own: Tensor
     ) -> Iterable[PairBatch | None]:
         """The pairs of each task; None if this device has no row of it."""
-        count = len(embeddings) - 1
+        count, classes = len(embeddings) - 1, None
+        if _has_classes(labels.shape[1], len(embeddings)):
+            labels, classes = labels[:, :-1], labels[:, -1]
         task_of, scores, teacher_scores = labels[:, 0], labels[:, 1], labels[:, 2 : 2 + count]
         vectors = labels[:, 2 + count :].unflatten(1, (1 + count, -1)) if labels.shape[1] > 2 + count else None
         if not ((task_of >= 0) & (task_of < len(self.tasks)) & (task_of == task_of.floor())).all():
             raise ValueError(f"labels name tasks 0 to {len(self.tasks) - 1}, got {task_of.unique().tolist()}")
         if scores.isinf().any():
             raise ValueError(f"the scores of labels must be finite, or NaN where there are none, got {scores.tolist()}")
+        if classes is not None:
+            if not (classes.isnan() | ((classes >= 0) & (classes.frac() == 0))).all():
+                raise ValueError(f"classes of labels must be whole numbers from 0 on, or NaN, got {classes.tolist()}")
+            classes = classes.nan_to_num(-1.0).long()
         is_own = torch.zeros_like(task_of, dtype=torch.bool).index_fill(0, own, True)
         for index in range(len(self.tasks)):
             of_task = task_of == index
@@ -216,7 +230,7 @@ class DLELoss(Settings, nn.Module):
                 yield None
                 continue
             members = of_task if self.negatives == "task" else torch.ones_like(of_task)
-            # Scores of rows of other tasks are ignored here.
+            # Scores and classes of rows of other tasks are ignored here.
             known = scores.masked_fill(~of_task, float("nan"))
             to_train = (of_task & is_own)[members]
             everything = bool(members.all())  # no copies then
@@ -233,6 +247,7 @@ class DLELoss(Settings, nn.Module):
                 scores=known[members],
                 teacher_scores=teacher_scores[members] if teacher_scores.numel() else None,
                 teacher_vectors=vectors[members].transpose(0, 1) if vectors is not None else None,
+                classes=classes.masked_fill(~of_task, -1)[members] if classes is not None else None,
                 own_rows=None if to_train.all() else to_train.nonzero().squeeze(1),
                 same_anchor="mask" if self.mask_duplicates else "negative",
                 mask_duplicates=self.mask_duplicates,
@@ -256,3 +271,8 @@ def in_matryoshka(balance: Balance) -> ValueError:
         f"{type(balance).__name__} cannot train in MatryoshkaLoss, which evaluates a batch once for each dimension: "
         "use a strategy without parameters"
     )
+
+
+def _has_classes(width: int, columns: int) -> bool:
+    """Whether labels of this width end with a column of classes, where there are so many columns of inputs."""
+    return columns > 1 and width > 1 + columns and (width - 1 - columns) % columns == 1

@@ -59,9 +59,11 @@ class GradCache:
         self.mini_batch_num_tokens = num_tokens
         self.show_progress_bar = show_progress_bar
         self.max_matrix_bytes = max_matrix_bytes
+        self._learned_gradients: list[Sequence[Tensor | None]] = []  # of each evaluation of the last batch
 
     def _cached(self, sentence_features: Iterable[Mapping[str, Any]], labels: Tensor | None) -> tuple[Tensor, Any]:
         """The loss, whose backward pass embeds again, and the detached values of `calculate_loss`."""
+        self._learned_gradients = []
         columns = list(sentence_features)
         if lazy := lazy_columns(columns):
             return self._cached_lazily(lazy, labels)
@@ -124,12 +126,21 @@ class GradCache:
         if isinstance(values, dict):
             values = torch.stack(list(values.values()))
         if with_backward:
-            # The parameters of a balanced loss get their gradient in the caller's backward pass instead.
-            balanced = getattr(self, "balance", None) is not None
-            values.sum().backward(inputs=embeddings if balanced else None)
+            # Parameters of the loss get their gradient in the caller's backward pass instead, with the caller's scale.
+            learned = list(self._learned())
+            gradients = torch.autograd.grad(values.sum(), [*embeddings, *learned], allow_unused=True)
             values = values.detach()
-            _pass_on(embeddings, reps, order)
+            self._learned_gradients.append(gradients[len(embeddings) :])
+            _pass_on(embeddings, gradients[: len(embeddings)], reps, order)
         return values
+
+    def _embedder(self) -> Any:
+        """What embeds a mini-batch."""
+        return self.model
+
+    def _learned(self) -> Iterable[Tensor]:
+        """The parameters of learned terms."""
+        return ()
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings for the model card."""
@@ -162,9 +173,13 @@ def _columns(reps: list[list[Tensor]], order: list[Tensor] | None) -> list[Tenso
     return [distinct[places] for places in order]
 
 
-def _pass_on(columns: list[Tensor], reps: list[list[Tensor]], order: list[Tensor] | None) -> None:
+def _pass_on(
+    columns: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    reps: list[list[Tensor]],
+    order: list[Tensor] | None,
+) -> None:
     """Pass the gradients of the columns on to the mini-batches that they were made of."""
-    gradients = [column.grad for column in columns]
     if order is not None:
         first = columns[0]
         total = first.new_zeros(sum(len(embedded) for part in reps for embedded in part), first.shape[1])
@@ -182,7 +197,7 @@ class _Step(CachedLossMixin):
 
     def __init__(self, loss: Any, ids: list[Tensor] | None, order: list[Tensor] | None, device: str) -> None:
         self.loss = loss
-        self.model = loss.model
+        self.model = loss._embedder()
         self.mini_batch_size = loss.mini_batch_size
         self.mini_batch_num_tokens = loss.mini_batch_num_tokens
         self.show_progress_bar = loss.show_progress_bar

@@ -24,8 +24,9 @@ from st_vi.data.collator import PrefixSide, ScoreCollator
 from st_vi.data.row_values import score_of
 from st_vi.data.task_rows import ModelInputs, undecoded
 from st_vi.evaluation import TaskRetrievalEvaluator
-from st_vi.losses import Balance, BalanceKeeper, CachedDLELoss, DLELoss, DLEMonitor, InfoNCEWarmUp
+from st_vi.losses import Balance, CachedDLELoss, DLELoss, DLEMonitor, InfoNCEWarmUp, LossKeeper
 from st_vi.losses.balance import BalanceName
+from st_vi.losses.keeper import RATE, own_parameters
 from st_vi.losses.own_model import own_losses
 from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer
 from st_vi.modules.model_card import TAGS, ModelCard
@@ -187,8 +188,9 @@ def train_vipolyqwen(
         overwrite: Replace the model and the checkpoints of an earlier run in `output_dir`.
         callbacks: Callbacks for the trainer, in addition to a `DLEMonitor`.
         balance: How the loss terms are weighted, such as "grad_norm" or an object of `st_vi.losses.GradNorm`; None for
-            the constants of the paper. A loss of your own has its own `balance`. Parameters of a strategy are trained
-            with a learning rate of 0.025, unless `learning_rate_mapping` has a pattern for them.
+            the constants of the paper. A loss of your own has its own `balance`. Parameters of a strategy, or of a
+            learned term, are trained with a learning rate of 0.025, unless `learning_rate_mapping` has a pattern for
+            them.
         **arguments: As for `vipolyqwen_training_arguments`.
 
     Returns:
@@ -213,8 +215,15 @@ def train_vipolyqwen(
     if info_nce_warm_up and not own:
         raise ValueError("info_nce_warm_up needs a DLELoss")
     warm_up = [InfoNCEWarmUp(part, info_nce_warm_up) for part in own] if info_nce_warm_up else []
-    balances = [part.balance for part in own if part.balance is not None]
-    arguments = _with_rates(balances, arguments)
+    names = [
+        name
+        for loss in own
+        for part in (loss.balance, loss.learned)
+        if part is not None
+        for name in own_parameters(part)
+    ]
+    keepers = [LossKeeper(*own)] if any(loss.balance is not None or len(loss.learned) for loss in own) else []
+    arguments = _with_rates(names, arguments)
     collator = partial(MixedTaskCollator, lazy_images=lazy_images) if own else ScoreCollator
     return train(
         model,
@@ -227,7 +236,7 @@ def train_vipolyqwen(
         data_collator=collator(model.preprocess, tasks=tasks, prefix_side=prefix_side, prefix_dropout=prefix_dropout),
         resume=resume,
         overwrite=overwrite,
-        callbacks=[DLEMonitor(*own), *([BalanceKeeper(*own)] if balances else []), *warm_up, *callbacks],
+        callbacks=[DLEMonitor(*own), *keepers, *warm_up, *callbacks],
         settings={
             "prefix_side": prefix_side,
             "prefix_dropout": prefix_dropout,
@@ -236,15 +245,14 @@ def train_vipolyqwen(
     )
 
 
-def _with_rates(balances: Sequence[Balance], arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with a learning rate for the parameters of each strategy that have none."""
+def _with_rates(names: Sequence[str], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with a learning rate for these parameters of losses where they have none."""
     rates = arguments.get("learning_rate_mapping", _RATES)
     if not isinstance(rates, dict):  # JSON, as stock also takes it
         return arguments
-    for balance in balances:
-        for name, _ in balance.named_parameters():
-            if not any(re.search(pattern, f"balance.{name}") for pattern in rates):
-                rates = rates | {rf"balance\.{name}$": 0.025}
+    for name in names:
+        if not any(re.search(pattern, name) for pattern in rates):
+            rates = rates | {f"{re.escape(name)}$": RATE}
     return arguments if rates is _RATES else arguments | {"learning_rate_mapping": rates}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from traceback import extract_tb
 from typing import Any, Literal
 
@@ -12,6 +13,27 @@ from transformers import TrainingArguments
 def uncompiled(model: Any) -> Any:
     """The model inside of `torch.compile`'s wrapper, which keeps it as ``_orig_mod``; any other as it is."""
     return getattr(model, "_orig_mod", model) if isinstance(model, nn.Module) else model
+
+
+class Read:
+    """A model with another output, for stock's GradCache.
+
+    It looks for DDP behind ``_orig_mod``, as `torch.compile`'s wrapper calls it. If that changes, DDP synchronizes
+    after every mini-batch, which is slower.
+
+    Args:
+        model: The model, which may be wrapped.
+        read: Makes the output from that of the model.
+    """
+
+    def __init__(self, model: Any, read: Callable[[Any], Any]) -> None:
+        self._orig_mod = uncompiled(model)
+        self.model = model
+        self.read = read
+
+    def __call__(self, features: Any) -> Any:
+        """The output that was read."""
+        return self.read(self.model(features))
 
 
 def on_one_gpu(args: TrainingArguments) -> None:

@@ -5,12 +5,14 @@ from st_vi.terms.contrastive import HardestNegativeMargin, InfoNCE
 from st_vi.terms.debiased_info_nce import DebiasedInfoNCE
 from st_vi.terms.group_ordering import GroupOrdering
 from st_vi.terms.irpo import IRPO
+from st_vi.terms.learned import LearnedTerm
 from st_vi.terms.listwise_distillation import ListwiseDistillation
 from st_vi.terms.multi_view_singular_value import MultiViewSingularValue
 from st_vi.terms.nested_ordinal import NestedOrdinal
 from st_vi.terms.pairs import PairBatch, View
 from st_vi.terms.rank_list_style import RankListStyle
 from st_vi.terms.scored import CosineAlignment, PairwiseRank, ScoreMSE
+from st_vi.terms.sim_lap import SimLAP
 from st_vi.terms.soft_info_nce import SoftInfoNCE
 from st_vi.terms.soft_label_kl import SoftLabelKL
 from st_vi.terms.sup_re_mix import SupReMix
@@ -26,6 +28,7 @@ __all__ = [
     "GroupOrdering",
     "HardestNegativeMargin",
     "InfoNCE",
+    "LearnedTerm",
     "ListwiseDistillation",
     "MultiViewSingularValue",
     "NestedOrdinal",
@@ -33,6 +36,7 @@ __all__ = [
     "PairwiseRank",
     "RankListStyle",
     "ScoreMSE",
+    "SimLAP",
     "SoftInfoNCE",
     "SoftLabelKL",
     "SupReMix",

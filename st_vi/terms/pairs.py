@@ -62,6 +62,7 @@ class PairBatch:
             Or None.
         teacher_vectors: (v, W, T), a teacher's vectors of the first v of anchors and candidates, 1 ≤ v ≤ 1 + k; not
             finite where unknown. Or None.
+        classes: (W,) int, the class of each row, -1 where unknown; or None.
         own_rows: (R,) int, the rows to compute the loss of, such as those of this device; None for all.
         same_anchor: "positive", "mask" or "negative".
         mask_duplicates: Leave out repeated texts.
@@ -90,6 +91,7 @@ class PairBatch:
     scores: Tensor | None = None
     teacher_scores: Tensor | None = None
     teacher_vectors: Tensor | None = None
+    classes: Tensor | None = None
     own_rows: Tensor | None = None
     same_anchor: SameAnchor = "positive"
     mask_duplicates: bool = True
@@ -269,6 +271,13 @@ class PairBatch:
                 "vector a row, all of one size"
             )
         return self.teacher_vectors
+
+    @property
+    def known_classes(self) -> Tensor:
+        """`classes`, (W,); raises a ValueError if there are none."""
+        if self.classes is None:
+            raise ValueError("this term needs the class of the rows: a column 'class' with numbers from 0 on")
+        return self.classes
 
     def own(self, values: Tensor) -> Tensor:
         """The own rows, (R, …), of (W, …)."""

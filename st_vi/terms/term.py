@@ -26,6 +26,7 @@ class Term(ABC):
         needs_score: A row needs a score.
         needs_teacher: A row needs a teacher's score of each of its candidates.
         needs_teacher_vectors: A row needs a teacher's vector of at least one of its texts.
+        needs_class: A row needs a class.
         needs_positive: A row needs a positive. False for terms that look at each input alone.
         needs_all_rows: The value of a row depends on which other rows are own rows. No term of this package does; the
             cached losses evaluate such a term for all rows together instead of block by block, with a warning.
@@ -49,6 +50,7 @@ class Term(ABC):
     needs_score: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
     needs_teacher_vectors: ClassVar[bool] = False
+    needs_class: ClassVar[bool] = False
     needs_positive: ClassVar[bool] = True
     needs_all_rows: ClassVar[bool] = False
 

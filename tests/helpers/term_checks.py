@@ -9,10 +9,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from st_vi.terms import PairBatch, Term
+from st_vi import terms
+from st_vi.terms import PairBatch, SimLAP, Term
 from tests.helpers.naive import ANCHORS, MORE, NEGATIVES, POSITIVES, ids, naive_masks
 
+TERMS: list[type[Term]] = [
+    getattr(terms, name) for name in terms.__all__ if name not in ("LearnedTerm", "PairBatch", "Term", "View")
+]
+NEEDED = {SimLAP: {"num_classes": 3, "size": 32}}
+"""Arguments without a default."""
+
+
+def every_term() -> dict[str, Term]:
+    """One of each by name, with the defaults; `SimLAP` has three classes and vectors of at most 32 numbers."""
+    return {term.__name__: term(**NEEDED.get(term, {})) for term in TERMS}
+
+
 SCORES = [0.2, 0.9, math.nan, 0.9, 0.0, 0.6]  # one missing and a tie
+CLASSES = [0, 2, 1, 0, -1, 1]  # one missing
 
 
 def make_batch(
@@ -27,6 +41,7 @@ def make_batch(
         columns = [POSITIVES, *MORE[:more], *NEGATIVES[:negatives]]
         options |= {"anchor_ids": ids(ANCHORS), "candidate_ids": ids([text for column in columns for text in column])}
     options.setdefault("scores", torch.tensor(SCORES, dtype=torch.float64))
+    options.setdefault("classes", torch.tensor(CLASSES))
     return PairBatch(*vectors, **options), [v for v in vectors if v is not None]
 
 

@@ -13,15 +13,16 @@ from st_vi import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss, Ta
 from st_vi.losses.blocks import rows_at_once, term_sums
 from st_vi.terms import InfoNCE, PairBatch, Term
 from st_vi.terms.once import Once
-from tests.helpers.term_checks import make_batch
+from tests.helpers.term_checks import every_term, make_batch
 
 NAN = float("nan")
-ALL = {name: getattr(terms, name)() for name in terms.__all__ if name not in ("PairBatch", "Term", "View")}
+ALL = every_term()
 # Settings that take other ways through a term.
 OTHERS = {
     "InfoNCE, symmetric": InfoNCE(symmetric=True, hard_negative_weight=0.7, min_score=0.5),
     "GroupOrdering, anchors": terms.GroupOrdering(detach_candidates=True, negatives="anchors", top_k=2),
     "WeightedNegatives, spared": terms.WeightedNegatives(num_clusters=(2, 3), same_cluster_weight=0.3, spare_hard=True),
+    "SimLAP, identical": terms.SimLAP(num_classes=3, size=4, partners="identical"),
     "SoftInfoNCE, symmetric": terms.SoftInfoNCE(symmetric=True, temperature=0.3),
     "DebiasedInfoNCE, symmetric": terms.DebiasedInfoNCE(symmetric=True, temperature=0.5, false_negative_prior=0.1),
 }
@@ -83,6 +84,7 @@ def test_no_tensor_has_all_rows_and_all_candidates(name):
     vectors = [torch.randn(shape, generator=generator) for shape in ((rows, 2), (rows, 2), (2, rows, 2))]
     ids = torch.randint(rows // 2, (4, rows), generator=generator)
     taught = {"teacher_scores": torch.rand(rows, 3, generator=generator), "teacher_vectors": vectors[0][None]}
+    taught["classes"] = torch.arange(rows) % 3
     pairs = PairBatch(
         *(v.requires_grad_() for v in vectors), anchor_ids=ids[0], candidate_ids=ids[1:].flatten(),
         scores=torch.rand(rows, generator=generator), **taught,

@@ -11,13 +11,14 @@ import pytest
 import torch
 from datasets import Dataset
 
-from st_vi import DLELoss, Task, terms, train_vipolyqwen
+from st_vi import DLELoss, Task, train_vipolyqwen
 from st_vi.tasks import VIPOLYQWEN_TASKS
 from tests.conftest import SENTENCES
 from tests.helpers.fuzz import SHARE
+from tests.helpers.term_checks import every_term
 
 STEPS = 200 if SHARE == 1 else 30
-ALL = {name: getattr(terms, name)() for name in terms.__all__ if name not in ("PairBatch", "Term", "View")}
+ALL = every_term()
 ROWS = Dataset.from_dict(
     {
         "anchor": SENTENCES,
@@ -27,6 +28,7 @@ ROWS = Dataset.from_dict(
         "score": [1.0, 0.0, 0.5, 0.8, 0.2, 1.0, 0.4, 0.6],
         "teacher_scores": [[1.0, 0.6, 0.1]] * 8,
         "anchor_teacher": torch.randn(8, 32, generator=torch.Generator().manual_seed(0)).tolist(),
+        "class": [0, 1, 2, 0, 1, 2, 0, 1],
         "task": ["text_pair"] * 8,
     }
 )

@@ -19,12 +19,14 @@ from st_vi.terms import (
     MultiViewSingularValue,
     NestedOrdinal,
     RankListStyle,
+    SimLAP,
     SoftInfoNCE,
     SoftLabelKL,
     SupReMix,
     Term,
     WeightedNegatives,
 )
+from tests.helpers.term_checks import NEEDED, TERMS
 
 POSITIVE = [1e-3, 0.5, 3.0], [0.0, -0.5, math.nan]
 RANGES: list[tuple[type, str, list[Any], list[Any]]] = [
@@ -33,7 +35,7 @@ RANGES: list[tuple[type, str, list[Any], list[Any]]] = [
         for term in (InfoNCE, HardestNegativeMargin, DebiasedInfoNCE, SoftInfoNCE, IRPO)
     ),
     *((term, "temperature", *POSITIVE) for term in (ListwiseDistillation, SoftLabelKL, MultiViewSingularValue)),
-    *((term, "temperature", *POSITIVE) for term in (RankListStyle, SupReMix, WeightedNegatives)),
+    *((term, "temperature", *POSITIVE) for term in (RankListStyle, SimLAP, SupReMix, WeightedNegatives)),
     (MultiViewSingularValue, "singular_temperature", *POSITIVE),
     (AttractionRepulsion, "positive_scale", [0.0, 0.5], [-1e-3, math.nan]),
     (AttractionRepulsion, "negative_scale", [0.0, 0.5], [-1e-3, math.nan]),
@@ -45,6 +47,9 @@ RANGES: list[tuple[type, str, list[Any], list[Any]]] = [
     (NestedOrdinal, "shares", [(0.6, 0.2), (0.999, 0.001)], [(0.6,), (1.0, 0.2), (0.6, 0.0), (0.2, 0.2)]),
     (NestedOrdinal, "scale", [1e-3, 1.7], [0.0, -1.0, 1.8, math.nan]),
     (RankListStyle, "skips", [(), (2,), (2, 3)], [(1,), (2, 0), (2.0,)]),
+    (SimLAP, "num_classes", [1, 2], [0, -1]),
+    (SimLAP, "size", [1, 2], [0, -1]),
+    (SimLAP, "binary_weight", [0.0, 0.5], [-1e-3, math.nan]),
     (SoftInfoNCE, "relevance_weight", [0.0, 0.5], [-1e-3, math.nan]),
     (SoftInfoNCE, "uniformity_weight", *POSITIVE),
     (SoftInfoNCE, "weight_temperature", *POSITIVE),
@@ -61,10 +66,10 @@ RANGES: list[tuple[type, str, list[Any], list[Any]]] = [
 @pytest.mark.parametrize(("term", "name", "taken", "refused"), RANGES, ids=[f"{t.__name__}-{n}" for t, n, *_ in RANGES])
 def test_the_ends_of_the_range(term, name, taken, refused):
     for value in taken:
-        assert getattr(term(**{name: value}), name) == value
+        assert getattr(term(**NEEDED.get(term, {}) | {name: value}), name) == value
     for value in refused:
         with pytest.raises(ValueError, match=name):
-            term(**{name: value})
+            term(**NEEDED.get(term, {}) | {name: value})
 
 
 def test_no_temperature_is_left_out():
@@ -72,17 +77,15 @@ def test_no_temperature_is_left_out():
     assert has_one == {term.__name__ for term, name, *_ in RANGES if name == "temperature"}
 
 
-TERMS = [getattr(terms, name) for name in terms.__all__ if name not in ("PairBatch", "Term", "View")]
-
-
 @pytest.mark.parametrize("term", TERMS, ids=lambda term: term.__name__)
 def test_all_terms_share_their_base(term):
-    assert issubclass(term, terms.Term) and term(weight=2.0).weight == 2.0
+    needed = NEEDED.get(term, {})
+    assert issubclass(term, terms.Term) and term(**needed, weight=2.0).weight == 2.0
     with pytest.raises(TypeError, match="positional"):
         term(0.5)
     for weight in (math.nan, math.inf):
         with pytest.raises(ValueError, match=f"weight must be finite, got {weight}"):
-            term(weight=weight)
+            term(**needed, weight=weight)
 
 
 def test_what_terms_need():
@@ -93,6 +96,7 @@ def test_what_terms_need():
         "needs_score": scored,
         "needs_teacher": {"IRPO", "ListwiseDistillation", "SoftLabelKL"},
         "needs_teacher_vectors": vectors,
+        "needs_class": {"SimLAP"},
         "needs_positive": {term.__name__ for term in TERMS} - vectors,
         "needs_all_rows": set(),
     }

@@ -15,18 +15,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from st_vi import AttentionPooling, DLELoss, MLPHead, SupConNLILoss, Task, terms
-from st_vi.terms import InfoNCE, MultiViewSingularValue, PairBatch
+from st_vi.terms import InfoNCE, MultiViewSingularValue, PairBatch, SimLAP
 from tests.helpers.fuzz import INF, NAN, REFUSED, fuzz, outcome
+from tests.helpers.term_checks import NEEDED, every_term
 
 CASES = 7_500  # with ST_VI_FUZZ=1
 
-TERMS = [getattr(terms, name)() for name in terms.__all__ if name not in ("PairBatch", "Term", "View")]
+TERMS = list(every_term().values())
 DTYPES = [torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16]
 VALUES = ["random"] * 6 + ["equal", "opposite", "zero", "large", "small", "basis"]
 NEEDS = [
     "needs a score",
     "needs a teacher's score",
     "needs a teacher's vectors",
+    "needs the class",
     "takes any",
     "'negative'",
     "two hard negatives",
@@ -93,6 +95,9 @@ def test_terms(rows, more, negatives, values, dtype, seed, texts, same_anchor, m
         taught = vectors(shape, data.draw(st.sampled_from(VALUES)), torch.float32, seed + 9).detach()
         taught[:, data.draw(st.integers(0, rows - 1))] = data.draw(st.sampled_from([0.0, 1.0, NAN, INF]))
         options["teacher_vectors"] = taught
+    if data.draw(st.booleans()):
+        drawn = data.draw(st.lists(st.integers(-1, 2), min_size=rows, max_size=rows))
+        options["classes"] = torch.tensor(drawn)
     own = data.draw(st.none() | st.sets(st.integers(0, rows - 1), min_size=1))
     if own is not None:
         options["own_rows"] = torch.tensor(sorted(own))
@@ -116,7 +121,7 @@ def test_settings_of_terms(kind, data):
     chosen = data.draw(
         st.dictionaries(st.sampled_from([f.name for f in fields] or ["weight"]), odd_numbers, max_size=2)
     )
-    made = outcome("terms", lambda: kind(**chosen), [*chosen, *(field.name for field in fields)])
+    made = outcome("terms", lambda: kind(**NEEDED.get(kind, {}) | chosen), [*chosen, *(field.name for field in fields)])
     if made is not REFUSED:
         assert not any(chosen.get(name, 1.0) <= 0 or math.isnan(chosen.get(name, 1.0)) for name in ("temperature",))
 
@@ -204,7 +209,8 @@ def test_supcon(batch, data, same_anchor, symmetric):
 
 # An eigenvalue decomposition raises an error of its own where it finds NaN, and would be the first to tell.
 ANY_TASKS = [
-    Task(f"task_{n}", "", tuple(t for t in TERMS[n::3] if not isinstance(t, MultiViewSingularValue))) for n in range(3)
+    Task(f"task_{n}", "", tuple(t for t in TERMS[n::3] if not isinstance(t, MultiViewSingularValue | SimLAP)))
+    for n in range(3)
 ]
 FEW_TASKS = [Task("pair", "", (InfoNCE(), terms.ScoreMSE())), Task("other", "", (terms.HardestNegativeMargin(),))]
 

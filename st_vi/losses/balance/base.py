@@ -84,7 +84,7 @@ class Balance(nn.Module, ABC):
         """Change the state after an optimizer step."""
 
     def start(self) -> None:
-        """Say that `step` will be called after every optimizer step, as `BalanceKeeper` does in the trainer."""
+        """Say that `step` will be called after every optimizer step, as `LossKeeper` does in the trainer."""
         self.started = True
 
     def bind(self, components: Sequence[str]) -> None:
@@ -106,7 +106,7 @@ class Balance(nn.Module, ABC):
         """
         if not self.started and self.state_dict():
             raise ValueError(
-                f"{self._name} changes with every optimizer step: give the trainer callbacks=[BalanceKeeper(loss)]; in "
+                f"{self._name} changes with every optimizer step: give the trainer callbacks=[LossKeeper(loss)]; in "
                 "a loop of your own, call loss.balance.start() before it and loss.balance.step() after optimizer.step()"
             )
 

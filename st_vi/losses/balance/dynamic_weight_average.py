@@ -23,7 +23,7 @@ class DynamicWeightAverage(Balance):
     weights at 1 most of the time. r_k is 1 until a term has had rows in two windows, and where L_k(t − 2) is 0. A
     window without rows of a term leaves its r_k as it is.
 
-    In the stock trainer, it needs a `BalanceKeeper`.
+    In the stock trainer, it needs a `LossKeeper`.
 
     Args:
         temperature: T > 0; the larger, the more equal the weights.

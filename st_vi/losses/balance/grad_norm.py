@@ -29,7 +29,7 @@ class GradNorm(Balance):
     0; until then L_k / L_k(0) is 1. Means and the sum are over the terms with rows in the batch and a gradient. No
     weight falls below 0.01 before scaling, as the paper does not say what to do with negative ones.
 
-    The λ_k are parameters of the loss, `task_weights`. They need a learning rate of their own and a `BalanceKeeper`,
+    The λ_k are parameters of the loss, `task_weights`. They need a learning rate of their own and a `LossKeeper`,
     as for `UncertaintyWeighting`: ``learning_rate_mapping={"task_weights": 0.025}``.
 
     Args:

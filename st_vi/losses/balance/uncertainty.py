@@ -22,7 +22,7 @@ class UncertaintyWeighting(Balance):
 
     The s_k are parameters of the loss, `log_variances`, and the stock trainer gives them to its optimizer. They need a
     learning rate of their own, such as ``learning_rate_mapping={"log_variances": 0.025}``: with that of a model they
-    would hardly move. `BalanceKeeper` checks this, and saves them, which the trainer does not.
+    would hardly move. `LossKeeper` checks this, and saves them, which the trainer does not.
 
     Raises:
         ValueError: In training, the loss of a term is negative, as then nothing bounds s_k.

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from st_vi.losses.balance.base import Balance, Measured
 from st_vi.losses.balance.processes import mean_of_processes
-from st_vi.losses.blocks import VECTORS, Observer, SummedGradient, rows_at_once, term_sums
+from st_vi.losses.blocks import (
+    VECTORS,
+    Observer,
+    SummedGradient,
+    parameters_of,
+    rows_at_once,
+    term_sums,
+    with_parameters,
+)
 from st_vi.tasks import Task
 from st_vi.terms import PairBatch, Term
 
@@ -46,10 +54,12 @@ class Gradients:
     Attributes:
         vectors: The embeddings, with their graph.
         values: (K, P), a row for each term; the P values are those of all `vectors`.
+        learned: For each learned term, its place among the K, its parameters, and their gradient.
     """
 
     vectors: Sequence[Tensor]
     values: Tensor
+    learned: Sequence[tuple[int, Tensor, Tensor]] = ()
 
 
 def weighted_components(
@@ -131,23 +141,31 @@ def term_gradients(
     leaves = [v.detach().to(torch.promote_types(v.dtype, torch.float32)).requires_grad_() for v in vectors]
     leaf_of = dict(zip(map(id, vectors), leaves, strict=True))
     pairs = replace(pairs, **{name: leaf_of[id(value)] for name, value in named.items()})
+    parameters = parameters_of(terms)
+    own = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+    terms = with_parameters(terms, own)
     if max_matrix_bytes and rows_at_once(list(terms.values()), pairs, max_matrix_bytes) < pairs.num_own_rows:
         groups: list[Mapping[str, Term]] = [{name: term} for name, term in terms.items()]
     else:
         groups, max_matrix_bytes = [terms], None
-    sums, rows = [], []
+    sums: list[Tensor] = []
+    rows: list[Tensor] = []
+    learned: list[tuple[int, Tensor, Tensor]] = []
     for group in groups:
         values = term_sums(group, pairs, row_weights, max_matrix_bytes, observer)
-        for number, value in enumerate(values, 1):
+        for number, (name, value) in enumerate(zip(group, values, strict=True), 1):
+            wanted = [*leaves, own[name]] if name in own else leaves
             if value.requires_grad:
                 parts = torch.autograd.grad(
-                    value, leaves, retain_graph=number < len(values), allow_unused=True, materialize_grads=True
+                    value, wanted, retain_graph=number < len(values), allow_unused=True, materialize_grads=True
                 )
             else:  # a term that is a constant
-                parts = tuple(map(torch.zeros_like, leaves))
-            rows.append(torch.cat([part.flatten() for part in parts]))
+                parts = tuple(map(torch.zeros_like, wanted))
+            if name in own:
+                learned.append((len(rows), parameters[name], parts[-1]))
+            rows.append(torch.cat([part.flatten() for part in parts[: len(leaves)]]))
         sums.append(values.detach())
-    return torch.cat(sums), Gradients(vectors, torch.stack(rows))
+    return torch.cat(sums), Gradients(vectors, torch.stack(rows), learned)
 
 
 def _combined(values: Tensor, gradients: Gradients, weights: Tensor) -> Tensor:
@@ -158,7 +176,9 @@ def _combined(values: Tensor, gradients: Gradients, weights: Tensor) -> Tensor:
         total = weights @ gradients.values
     parts = total.split([vector.numel() for vector in gradients.vectors])
     shaped = [part.view(vector.shape) for part, vector in zip(parts, gradients.vectors, strict=True)]
-    result: Tensor = SummedGradient.apply(weights * values, shaped, *gradients.vectors)
+    shaped += [weights[k].to(gradient) * gradient for k, _, gradient in gradients.learned]
+    inputs = [*gradients.vectors, *(parameters for _, parameters, _ in gradients.learned)]
+    result: Tensor = SummedGradient.apply(weights * values, shaped, *inputs)
     return result
 
 

@@ -10,23 +10,18 @@ import torch
 from datasets import Dataset, DatasetDict
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
-from transformers import TrainerCallback
 
 from st_vi import CachedDLELoss, DLELoss, MixedTaskCollator
-from st_vi.losses import BalanceKeeper, DLEMonitor, DynamicWeightAverage
+from st_vi.losses import DLEMonitor, DynamicWeightAverage, LossKeeper
 from st_vi.losses.balance import BALANCES, BalanceName
 from st_vi.recipes import train_vipolyqwen
 from tests.conftest import SENTENCES
 from tests.helpers.columns import LABELS, NAN, TEXTS
 from tests.helpers.one_epoch import SETTINGS
+from tests.helpers.words import Stop, Words, columns_of_words
 
 SETTINGS = SETTINGS | {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "learning_rate": 1e-3}
 SETTINGS |= {"num_train_epochs": 2, "save_steps": 3, "warmup_steps": 0, "disable_tqdm": True}
-
-
-class Stop(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop = state.global_step == 3
 
 
 @pytest.fixture
@@ -35,24 +30,6 @@ def rows():
     columns = {"anchor": [" ".join(words[:4]) for words in halves], "positive": [words[4] for words in halves]}
     tasks = {"task": ["ocr", "text_pair"] * 4, "score": [NAN, 0.2, NAN, 0.7] * 2}
     return Dataset.from_dict(columns | tasks)
-
-
-class Words(torch.nn.Module):
-    """The mean of the vectors of the words."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.vectors = torch.nn.Embedding(20, 6, dtype=torch.float64)
-
-    def forward(self, features):
-        mask = features["attention_mask"][:, :, None]
-        return {"sentence_embedding": (self.vectors(features["input_ids"]) * mask).sum(dim=1) / mask.sum(dim=1)}
-
-
-def columns_of_words():
-    ids = torch.tensor([[[3, 4, 5], [6, 7, 0], [8, 0, 0], [9, 10, 3]], [[4, 9, 0], [3, 4, 5], [12, 6, 0], [8, 0, 0]]])
-    return [{"input_ids": column, "attention_mask": (column > 0).long()} for column in ids]
 
 
 @pytest.mark.parametrize("name", BALANCES)
@@ -180,15 +157,17 @@ def test_what_the_keeper_does_not_accept(tiny_model, rows, tmp_path):
         ).train()
 
     loss = DLELoss(tiny_model, balance="grad_norm")
-    with pytest.raises(ValueError, match=r"GradNorm needs a learning rate of its own.*'task_weights': 0.025"):
-        train(loss, [BalanceKeeper(loss)])
-    with pytest.raises(ValueError, match="BalanceKeeper has no balanced loss"):
-        train(loss, [BalanceKeeper(DLELoss(tiny_model))])
-    with pytest.raises(ValueError, match=r"GradNorm changes with every optimizer step: .*BalanceKeeper\(loss\)"):
+    with pytest.raises(ValueError, match=r"GradNorm needs a learning rate of its own.*'balance.task_weights': 0.025"):
+        train(loss, [LossKeeper(loss)])
+    with pytest.raises(ValueError, match="LossKeeper has no loss with a state"):
+        train(loss, [LossKeeper(DLELoss(tiny_model))])
+    with pytest.raises(ValueError, match=r"GradNorm changes with every optimizer step: .*LossKeeper\(loss\)"):
         train(loss, [])
     train(DLELoss(tiny_model, balance="pc_grad"), [], max_steps=1)  # without a state, it needs none
-    with pytest.raises(ValueError, match="GradNorm cannot be trained here: its task_weights must be in the optimizer"):
-        train(loss, [BalanceKeeper(DLELoss(tiny_model, balance="grad_norm"))])
+    with pytest.raises(
+        ValueError, match=r"GradNorm cannot be trained here: its balance\.task_weights must be in the optimizer"
+    ):
+        train(loss, [LossKeeper(DLELoss(tiny_model, balance="grad_norm"))])
 
     features = [tiny_model.preprocess(column) for column in TEXTS[:2]]
     for kind in (DLELoss, CachedDLELoss):
