@@ -66,8 +66,8 @@ class MixedTaskCollator(BaseDataCollator):
     Raises:
         ValueError: No rows, an unknown task, a missing column, neither text nor image, a score that is not in [0, 1],
             teacher scores that are not one number per candidate, teacher vectors of different sizes or with other than
-            finite numbers, or a setting out of range. Names column and row. With `lazy_images`, an image that cannot be
-            read is the same error when the loss opens it.
+            finite numbers, a class that is no whole number from 0 on, or a setting out of range. Names column and row.
+            With `lazy_images`, an image that cannot be read is the same error when the loss opens it.
 
     Example:
         >>> from st_vi import MixedTaskCollator

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 READING_QUESTION = "Trong ảnh có chữ gì?"
 
 _TYPES = {"anchor": Value("string"), "positive": Value("string"), "score": Value("float64"), "task": Value("string")}
+_NUMBERS = ("score", "class")  # NaN where there is none
 
 
 def scored_pairs_to_rows(
@@ -178,9 +179,9 @@ def dialogues_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, t
 
 
 def combine_rows(*datasets: Rows) -> Dataset:
-    """One dataset of all rows, with a missing score as NaN and a missing image as None.
+    """One dataset of all rows, with a missing score or class as NaN and a missing image as None.
 
-    Columns: anchor, positive and further candidates, each with its images (if any set has them), score,
+    Columns: anchor, positive and further candidates, each with its images (if any set has them), score, class,
     teacher_scores, task, options. The model card uses the first column for its widget and compares the values of a
     column, which None among numbers would break. If one set has several images in a row and another has one, all
     rows have lists. Other columns are left out, which is logged.
@@ -209,7 +210,7 @@ def combine_rows(*datasets: Rows) -> Dataset:
                 "all of them to every set"
             )
     order = [column for text in ("anchor", *candidates) for column in (text, f"{text}_image", f"{text}_teacher")]
-    order += ["score", "teacher_scores", "task", "options"]
+    order += [*_NUMBERS, "teacher_scores", "task", "options"]
     if others := sorted({name for dataset in sets for name in dataset.column_names} - set(order)):
         logger.info("columns that no task uses are left out: %s", ", ".join(others))
     features = {name: _common_type(name, sets) for name in order}
@@ -219,10 +220,10 @@ def combine_rows(*datasets: Rows) -> Dataset:
         columns = dataset.select_columns([name for name in names if name in dataset.column_names])
         for name in names:
             if name not in dataset.column_names:
-                empty = [float("nan") if name == "score" else None] * len(dataset)
+                empty = [float("nan") if name in _NUMBERS else None] * len(dataset)
                 columns = columns.add_column(name, empty, feature=features[name])
-            elif name == "score" and None in (scores := columns[name][:]):
-                known = [float("nan") if score is None else score for score in scores]
+            elif name in _NUMBERS and None in (numbers := columns[name][:]):
+                known = [float("nan") if number is None else number for number in numbers]
                 columns = columns.remove_columns(name).add_column(name, known)
             elif isinstance(features[name], List) and _kind(columns.features[name]) != "list":
                 columns = _listed(columns, name)
@@ -246,8 +247,8 @@ def _types(*names: str) -> Features:
 def _common_type(name: str, datasets: Sequence[Dataset]) -> Any:
     """The common type of a column; None if no set has it."""
     found = [dataset.features[name] for dataset in datasets if name in dataset.column_names]
-    if name == "score":
-        return _TYPES[name]
+    if name in _NUMBERS:
+        return Value("float64") if found or name == "score" else None
     known = [feature for feature in found if feature != Value("null")]  # where all are None
     if name.endswith("_image") and any(feature != known[0] for feature in known):
         # Paths in one set, bytes in another; one image a row in one set, several in another.

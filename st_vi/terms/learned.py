@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from st_vi.terms.term import Term
@@ -49,7 +50,10 @@ class LearnedTerm(Term):
         super().__post_init__()
         if self.parameters is None:
             object.__setattr__(self, "parameters", self.initial())
-        elif self.parameters.shape != (expected := self.initial().shape):
+            return
+        with torch.device("meta"):  # for the shape alone
+            expected = self.initial().shape
+        if self.parameters.shape != expected:
             raise ValueError(f"parameters must be {tuple(expected)}, got {tuple(self.parameters.shape)}")
 
     @abstractmethod

@@ -16,6 +16,7 @@ from transformers import TrainerState
 
 from st_vi import CachedDLELoss, DLELoss, MixedTaskCollator, Task
 from st_vi.data import check_task_rows
+from st_vi.data.formats import combine_rows
 from st_vi.losses import LossKeeper
 from st_vi.losses.balance import BALANCES
 from st_vi.recipes import train_vipolyqwen
@@ -224,6 +225,8 @@ def test_classes_of_rows():
         with pytest.raises(ValueError, match="'class', row 0"):
             collator.labels([{"anchor": "a", "positive": "b", "task": "kind", "class": value}])
     check_task_rows(rows(), tasks())
+    joint = combine_rows(rows().select([1]), rows().select([0]).remove_columns("class"))
+    assert joint["class"][0] == 1 and joint["class"][1] != joint["class"][1]
     with pytest.raises(ValueError, match="column 'class', row 0: expected the number of a class"):
         check_task_rows(rows().remove_columns("class"), tasks())
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 import torch
+import torch.distributed as dist
 from datasets import Dataset, DatasetDict, Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from torch.nn.parallel import DistributedDataParallel
 
 from st_vi import CachedDLELoss, DLELoss
 from st_vi.losses import CachedNextTokenLoss, NextTokenLoss
@@ -15,6 +19,7 @@ from st_vi.losses.next_token import joined
 from st_vi.recipes import train_vipolyqwen
 from tests.helpers.columns import TALL, WIDE
 from tests.helpers.one_epoch import SETTINGS
+from tests.helpers.processes import on_two
 
 ANCHORS = [WIDE, {"image": TALL, "text": "<instr> Tả bức ảnh."}, "Trời hôm nay thế nào?", TALL]
 CAPTIONS = ["Một con mèo nằm trên ghế.", "Hai con chó.", "Trời mưa to nên đường phố ngập nước.", "Đen."]
@@ -151,6 +156,41 @@ def test_nothing_to_predict(tiny_multimodal):
     loss = NextTokenLoss(tiny_multimodal, allow_untied=True)([anchor, caption])
     loss.backward()
     assert loss == 0 and not any(gradient.any() for gradient in gradients(tiny_multimodal).values())
+
+
+def run_rank(rank, folder):
+    torch.set_num_threads(1)
+    timeout = timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timeout)
+    model = SentenceTransformer(f"{folder}/model", trust_remote_code=True, device="cpu").double()
+    found = []
+    for kind, more in ((NextTokenLoss, {}), (CachedNextTokenLoss, {"mini_batch_size": 1})):
+        loss = kind(model, allow_untied=True, **more)
+        loss.model = DistributedDataParallel(model, find_unused_parameters=True)  # as the trainer does
+        some = slice(2 * rank, 2 * rank + 2)
+        value = loss([model.preprocess(column[some]) for column in (ANCHORS, CAPTIONS)])
+        value.backward()
+        found.append((value.detach(), gradients(model)))
+    torch.save(found, f"{folder}/rank{rank}")
+    dist.destroy_process_group()
+
+
+def test_two_processes_have_the_mean_gradient(model, tmp_path):
+    """In DDP, cached and not. The second process has a text as an anchor."""
+    model.save(str(tmp_path / "model"))
+    on_two(run_rank, str(tmp_path))
+    losses = []
+    for some in (slice(2), slice(2, 4)):
+        loss = NextTokenLoss(model, allow_untied=True)([model.preprocess(c[some]) for c in (ANCHORS, CAPTIONS)])
+        (loss / 2).backward()
+        losses.append(loss.detach())
+    wanted = gradients(model)
+    for rank in range(2):
+        for value, found in torch.load(tmp_path / f"rank{rank}"):
+            torch.testing.assert_close(value, losses[rank])
+            assert found.keys() == wanted.keys()
+            for name, gradient in wanted.items():
+                torch.testing.assert_close(found[name], gradient, atol=1e-7, rtol=1e-5)
 
 
 def rows(captions):
