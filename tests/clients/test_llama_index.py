@@ -8,11 +8,15 @@ from sentence_transformers.util import semantic_search
 
 from tests.clients.conftest import QUERIES, TEXTS
 
-huggingface = pytest.importorskip("llama_index.embeddings.huggingface", reason='needs pip install "st-vi[clients]"')
+
+@pytest.fixture(scope="module")
+def huggingface():
+    """Imported by the tests that need it: it takes seconds, and every worker collects this file."""
+    return pytest.importorskip("llama_index.embeddings.huggingface", reason='needs pip install "st-vi[clients]"')
 
 
 @pytest.fixture
-def embedder(model, saved, tmp_path):
+def embedder(huggingface, model, saved, tmp_path):
     return huggingface.HuggingFaceEmbedding(
         saved,
         trust_remote_code=True,
@@ -38,7 +42,7 @@ def test_an_index_gives_the_neighbours_of_exact_search(model, embedder):
         assert [node.score for node in found] == pytest.approx([hit["score"] for hit in hits], abs=1e-5)
 
 
-def test_it_takes_no_prompt_from_the_model(model, saved, tmp_path):
+def test_it_takes_no_prompt_from_the_model(huggingface, model, saved, tmp_path):
     """Hence the instructions above. When this fails, they can go, here and in the docs."""
     embedder = huggingface.HuggingFaceEmbedding(saved, trust_remote_code=True, device="cpu", cache_folder=str(tmp_path))
     np.testing.assert_allclose(embedder.get_query_embedding(TEXTS[0]), model.encode(TEXTS[0], prompt=""), atol=1e-5)

@@ -12,16 +12,19 @@ from st_vi import load
 from st_vi.data import sample_sts
 from tests.clients.conftest import QUERIES, TEXTS
 
-mteb = pytest.importorskip("mteb", reason='needs pip install "st-vi[clients]"')
-
-from mteb import TaskMetadata
-from mteb.abstasks import AbsTaskRetrieval, AbsTaskSTS
-
 RELEVANT = {"q0": {"d0": 1}, "q1": {"d5": 1, "d3": 1}}
+
+
+@pytest.fixture(scope="module")
+def mteb():
+    """Imported by the tests that need it: it takes seconds, and every worker collects this file."""
+    return pytest.importorskip("mteb", reason='needs pip install "st-vi[clients]"')
 
 
 def task(base, name, kind, main_score, data):
     """An instance of a task whose rows are here, and nothing to download."""
+
+    from mteb import TaskMetadata
 
     class Local(base):
         metadata = TaskMetadata(
@@ -39,12 +42,12 @@ def task(base, name, kind, main_score, data):
     return Local()
 
 
-def figures(saved, of_task):
+def figures(mteb, saved, of_task):
     result = mteb.evaluate(load(saved), of_task, cache=None, co2_tracker=False, show_progress_bar=False)
     return result.task_results[0].scores["test"][0]
 
 
-def test_retrieval_asks_with_the_prompts_and_equals_the_stock_evaluator(model, saved):
+def test_retrieval_asks_with_the_prompts_and_equals_the_stock_evaluator(mteb, model, saved):
     queries, corpus = ({f"{i}{n}": t for n, t in enumerate(texts)} for i, texts in (("q", QUERIES), ("d", TEXTS)))
     split = {
         "queries": Dataset.from_list([{"id": number, "text": text} for number, text in queries.items()]),
@@ -53,7 +56,9 @@ def test_retrieval_asks_with_the_prompts_and_equals_the_stock_evaluator(model, s
         "top_ranked": None,
     }
     found = figures(
-        saved, task(AbsTaskRetrieval, "LocalSearch", "Retrieval", "ndcg_at_10", {"default": {"test": split}})
+        mteb,
+        saved,
+        task(mteb.abstasks.AbsTaskRetrieval, "LocalSearch", "Retrieval", "ndcg_at_10", {"default": {"test": split}}),
     )
     stock = InformationRetrievalEvaluator(queries, corpus, {query: set(ids) for query, ids in RELEVANT.items()})
     expected = stock(model)
@@ -63,8 +68,8 @@ def test_retrieval_asks_with_the_prompts_and_equals_the_stock_evaluator(model, s
     assert found["recall_at_3"] == pytest.approx(expected["cosine_recall@3"], abs=1e-4)
 
 
-def test_sts_equals_scipy(model, saved):
+def test_sts_equals_scipy(mteb, model, saved):
     rows = sample_sts().select(range(20))
-    found = figures(saved, task(AbsTaskSTS, "LocalSTS", "STS", "cosine_spearman", {"test": rows}))
+    found = figures(mteb, saved, task(mteb.abstasks.AbsTaskSTS, "LocalSTS", "STS", "cosine_spearman", {"test": rows}))
     cosines = pairwise_cos_sim(model.encode(rows["sentence1"][:]), model.encode(rows["sentence2"][:]))
     assert found["cosine_spearman"] == pytest.approx(spearmanr(cosines, rows["score"]).statistic, abs=1e-6)

@@ -8,13 +8,10 @@ from sentence_transformers.util import semantic_search
 from st_vi import load
 from tests.clients.conftest import QUERIES, TEXTS
 
-models = pytest.importorskip("qdrant_client.models", reason='needs pip install "st-vi[clients]"')
-
 
 def test_a_collection_gives_the_neighbours_of_exact_search(model, saved):
-    from qdrant_client import QdrantClient
-
-    encoder, client = load(saved), QdrantClient(":memory:")
+    qdrant = pytest.importorskip("qdrant_client", reason='needs pip install "st-vi[clients]"')  # takes long to import
+    models, encoder, client = qdrant.models, load(saved), qdrant.QdrantClient(":memory:")
     size = encoder.get_embedding_dimension()
     client.create_collection("tin", vectors_config=models.VectorParams(size=size, distance=models.Distance.COSINE))
     vectors = encoder.encode_document(TEXTS).tolist()
