@@ -88,7 +88,7 @@ def pixel_budget(model: SentenceTransformer, max_pixels: int) -> Iterator[None]:
     Raises:
         ValueError: The model does not accept images, or `max_pixels` is below 1.
     """
-    backbone = _reader(model)
+    backbone = reader(model)
     if max_pixels < 1:
         raise ValueError(f"max_pixels must be at least 1, got {max_pixels}")
     processor = backbone.processor.image_processor
@@ -107,7 +107,8 @@ def patch_box(patch: Patch, size: tuple[int, int], grid: tuple[int, int]) -> tup
     return column * width / columns, row * height / rows, (column + 1) * width / columns, (row + 1) * height / rows
 
 
-def _reader(model: SentenceTransformer) -> Qwen2VLTransformer:
+def reader(model: SentenceTransformer) -> Qwen2VLTransformer:
+    """The first module of a model that reads images; raises a ValueError for any other."""
     if not isinstance(model[0], Qwen2VLTransformer):
         raise ValueError(
             f"this model begins with {type(model[0]).__name__} and reads no images: patches need a "
@@ -120,7 +121,7 @@ def preprocess_pictures(
     model: SentenceTransformer, pictures: Any, text: str, prompt_name: str | None
 ) -> dict[str, Any]:
     """The features of one input with images, on the device of the model; raises like `view_patches`."""
-    _reader(model)
+    reader(model)
     around_pooling(model)  # raises
     pictures = list(pictures) if isinstance(pictures, (list, tuple)) else [pictures]
     if not pictures:

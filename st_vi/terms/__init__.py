@@ -13,6 +13,7 @@ from st_vi.terms.pairs import PairBatch, View
 from st_vi.terms.rank_list_style import RankListStyle
 from st_vi.terms.scored import CosineAlignment, PairwiseRank, ScoreMSE
 from st_vi.terms.sim_lap import SimLAP
+from st_vi.terms.similarity_decorrelation import SimilarityDecorrelation
 from st_vi.terms.soft_info_nce import SoftInfoNCE
 from st_vi.terms.soft_label_kl import SoftLabelKL
 from st_vi.terms.sup_re_mix import SupReMix
@@ -37,6 +38,7 @@ __all__ = [
     "RankListStyle",
     "ScoreMSE",
     "SimLAP",
+    "SimilarityDecorrelation",
     "SoftInfoNCE",
     "SoftLabelKL",
     "SupReMix",

@@ -48,7 +48,7 @@ RATINGS = {
 ARMS = ("cosine", "regression", *RATINGS)
 TRAINED = ("cosine", "regression", "ratings, 3 regions", "ratings, 6 regions, not flooded")
 STEPS, BATCH = 300, 64
-TRAINED_STEPS, TRAINED_BATCH = 100, 32
+TRAINED_STEPS, TRAINED_BATCH, CALIBRATED = 60, 32, 500
 SETS = {"sample": "sample_sts", "english": "STS-B, English"}
 FIGURES = {"spearman": "Spearman × 100", "within": "within one level, %", "likelihood": "log-likelihood"}
 
@@ -112,7 +112,7 @@ class Sides(NamedTuple):
 
 def encoded(model: SentenceTransformer, rows: Dataset) -> Sides:
     u, v = (model.encode(rows[name][:], batch_size=64, convert_to_tensor=True) for name in ("sentence1", "sentence2"))
-    return Sides(u.cpu(), v.cpu(), torch.tensor(rows["score"][:], dtype=torch.float32))
+    return Sides(u.float().cpu(), v.float().cpu(), torch.tensor(rows["score"][:], dtype=torch.float32))
 
 
 def figures(expected: np.ndarray, p: np.ndarray, scores: Tensor) -> dict[str, float]:
@@ -193,11 +193,12 @@ def trained(name: str, arm: str, seed: int, folder: Path) -> dict[str, float]:
     arguments = SentenceTransformerTrainingArguments(
         str(folder), max_steps=TRAINED_STEPS, per_device_train_batch_size=TRAINED_BATCH, learning_rate=5e-5,
         learning_rate_mapping=rates, warmup_steps=0.1, seed=seed, save_strategy="no",
-        report_to="none", use_cpu=True, disable_tqdm=True, logging_steps=50,
+        report_to="none", use_cpu=True, bf16=True, disable_tqdm=True, logging_steps=20,
     )  # fmt: skip
     SentenceTransformerTrainer(model, arguments, train_dataset=train_rows, loss=loss).train()
     model.eval()
-    sides = encoded(model, rows.select(range(min(len(rows), 1000)))), encoded(model, pairs_of(name, "test"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        sides = encoded(model, rows.select(range(CALIBRATED))), encoded(model, pairs_of(name, "test"))
     if arm == "cosine":
         return of_cosine(sides)
     return of_regression(loss.head, sides) if arm == "regression" else of_ratings(model[-1], sides)

@@ -165,3 +165,15 @@ def test_added_to_a_model_it_takes_the_place_of_the_one_before(tmp_path):
     assert (second.embedding_dimension, second.num_levels, second.highest) == (3, 6, 5)
     model.save(str(tmp_path))
     assert "model = st_vi.load(" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_training_puts_the_head_into_the_graph_of_the_vectors():
+    """Without it, DDP with `find_unused_parameters`, the trainer's default, takes the head for unused and stops."""
+    head = trained_head().float()
+    vectors = torch.eye(3, requires_grad=True)
+    found = head({"sentence_embedding": vectors})["sentence_embedding"]
+    assert torch.equal(found, vectors)
+    gradients = torch.autograd.grad(found.sum(), [vectors, *head.parameters()])
+    assert gradients[0].all() and not any(gradient.any() for gradient in gradients[1:])
+    head.eval()
+    assert head({"sentence_embedding": vectors})["sentence_embedding"] is vectors

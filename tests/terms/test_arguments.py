@@ -19,6 +19,7 @@ from st_vi.terms import (
     MultiViewSingularValue,
     NestedOrdinal,
     RankListStyle,
+    SimilarityDecorrelation,
     SimLAP,
     SoftInfoNCE,
     SoftLabelKL,
@@ -35,7 +36,10 @@ RANGES: list[tuple[type, str, list[Any], list[Any]]] = [
         for term in (InfoNCE, HardestNegativeMargin, DebiasedInfoNCE, SoftInfoNCE, IRPO)
     ),
     *((term, "temperature", *POSITIVE) for term in (ListwiseDistillation, SoftLabelKL, MultiViewSingularValue)),
-    *((term, "temperature", *POSITIVE) for term in (RankListStyle, SimLAP, SupReMix, WeightedNegatives)),
+    *(
+        (term, "temperature", *POSITIVE)
+        for term in (RankListStyle, SimLAP, SimilarityDecorrelation, SupReMix, WeightedNegatives)
+    ),
     (MultiViewSingularValue, "singular_temperature", *POSITIVE),
     (AttractionRepulsion, "positive_scale", [0.0, 0.5], [-1e-3, math.nan]),
     (AttractionRepulsion, "negative_scale", [0.0, 0.5], [-1e-3, math.nan]),

@@ -32,6 +32,7 @@ NEEDS = [
     "takes any",
     "'negative'",
     "two hard negatives",
+    "needs two positives",
     "must be divisible",
 ]
 

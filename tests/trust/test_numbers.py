@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from st_vi import DLELoss, Task
-from st_vi.terms import PairBatch
+from st_vi.terms import PairBatch, SimilarityDecorrelation
 from tests.helpers.term_checks import every_term
 
 ALL = every_term()
@@ -36,6 +36,7 @@ def columns(rows: int, candidates: int, size: int = 16, dtype: torch.dtype = tor
 
 
 def value_and_gradients(term, vectors: list[Tensor], labels: Tensor, ids: list[Tensor] | None = None, positives=1):
+    positives = max(positives, 1 + isinstance(term, SimilarityDecorrelation))
     loss = DLELoss(None, [Task("x", "", (term,))], num_positives=positives)
     loss.learned.start()
     value = sum(loss.compute_loss_from_embeddings(vectors, labels, ids).values())
@@ -63,6 +64,8 @@ def test_finite_with_4096_rows(name):
     candidates = 1
     if ALL[name].needs_teacher:
         candidates = 3  # which have their own candidates alone to compare
+    if name == "SimilarityDecorrelation":
+        candidates = 2
     vectors, labels = columns(4096, candidates, dtype=torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value, gradients = value_and_gradients(at(ALL[name], 0.01), vectors, labels)
