@@ -59,8 +59,8 @@ class RatingHead(SavedModule):
     It is a module of the model, so that one folder has both: saved, loaded, put into checkpoints and trained with the
     model, by the stock trainer with `st_vi.losses.RatingLoss`. It leaves the vectors as they are. Without touching the
     model, `fit` trains it on vectors. With ``load(…, backend="onnx")`` the model is one graph without a head: use the
-    head of the saved model, with the graph as the model of `rate`. A new head has g = 5, b = 0 and w = 0: it ranks pairs
-    as their cosine does.
+    head of the saved model, with the graph as the model of `rate`. A new head has g = 5, b = 0 and w = 0, and ranks
+    pairs as the cosine does.
 
     Source: the Ordinal Probabilistic Reward Model, arXiv 2602.12660, for the distribution over nine ratings, its mean
     as the reward, and the loss. There, p are the probabilities of the digits 1 to 9 as the next token of a language
