@@ -98,6 +98,14 @@ VIPOLYQWEN_TASKS: tuple[Task, ...] = (
 )
 """The five tasks of viPolyQwen, with its weights, margins and temperature T = 0.07; ŝ = (cos + 1)/2."""
 
+VIDEO_TASK = Task("video", "<video>", (_SYM_NCE, _MARGIN))
+"""A task for rows with videos, with the terms of those for images; this project's own.
+
+The paper has no videos, so it is none of `VIPOLYQWEN_TASKS`: their order is the label of a row, and saved models have
+their five prefixes. Give it to the loss beside them, ``tasks=(*VIPOLYQWEN_TASKS, VIDEO_TASK)``, and its prefix to the
+model with `Qwen2VLTransformer.add_prefixes`.
+"""
+
 PREFIXES: tuple[str, ...] = tuple(task.prefix for task in VIPOLYQWEN_TASKS)
 """Their prefixes."""
 

@@ -33,8 +33,9 @@ class MixedTaskCollator(BaseDataCollator):
     """Collates rows of mixed tasks, text and images for `DLELoss` in the stock trainer.
 
     Rows have `task`, `anchor` and `positive`, and where there are any `score`, `anchor_image` and `positive_image`
-    (a path, a PIL image, bytes, or a list of them). Text and images are separate columns because Arrow columns
-    cannot hold both; here they become the stock inputs: text, image, or {"text", "image"}.
+    (a path, a PIL image, bytes, or a list of them), `anchor_video` and `positive_video` (a list of frames, or the path
+    or bytes of a file; `st_vi.inputs.videos.open_video`). Text, images and videos are separate columns because Arrow
+    columns cannot hold all; here they become the stock inputs: text, image, or {"text", "image", "video"}.
 
     Further candidates are `positive_2`, … (for a loss with as many `num_positives`), `negative` or `negative_1`, ….
     `teacher_scores` is a list of numbers, one for each of these columns, positives first. `anchor_teacher`,
@@ -45,9 +46,9 @@ class MixedTaskCollator(BaseDataCollator):
     the anchor and uses none for general-purpose inference: with `prefix_dropout`, a share of the rows is trained
     without, so that such input is not new to the model (this project's own).
 
-    With `lazy_images`, a batch has its images as they are stored, and `CachedDLELoss` opens and preprocesses those of a
-    mini-batch just before it embeds them, so that a batch of thousands of images needs the memory of a mini-batch. Give
-    paths or bytes: an image column of `datasets` decodes every image of a batch unless it is cast to
+    With `lazy_images`, a batch has its images and videos as they are stored, and `CachedDLELoss` opens and preprocesses
+    those of a mini-batch just before it embeds them, so that a batch of thousands of images needs the memory of a
+    mini-batch. Give paths or bytes: an image column of `datasets` decodes every image of a batch unless it is cast to
     ``Image(decode=False)``.
 
     Args:
@@ -55,7 +56,7 @@ class MixedTaskCollator(BaseDataCollator):
         tasks: The tasks in the order of the loss; a row's label holds the index of its task.
         prefix_side: Which texts get the prefix: the "anchor" (as in the paper, as far as it says), "both" or "none".
         prefix_dropout: Expected share, in [0, 1], of the rows that have no prefix; always the same rows.
-        lazy_images: Leave the images to `CachedDLELoss`; no other loss can embed such batches.
+        lazy_images: Leave images and videos to `CachedDLELoss`; no other loss can embed such batches.
 
     Returns:
         What the trainer expects: ``anchor_…``, ``positive_…``, … features, and ``label`` (B, 2) with the index of the
@@ -64,10 +65,11 @@ class MixedTaskCollator(BaseDataCollator):
         `lazy_images`, each column's only feature is its `LazyInputs`.
 
     Raises:
-        ValueError: No rows, an unknown task, a missing column, neither text nor image, a score that is not in [0, 1],
-            teacher scores that are not one number per candidate, teacher vectors of different sizes or with other than
-            finite numbers, a class that is no whole number from 0 on, or a setting out of range. Names column and row.
-            With `lazy_images`, an image that cannot be read is the same error when the loss opens it.
+        ValueError: No rows, an unknown task, a missing column, neither text, image nor video, a score that is not in
+            [0, 1], teacher scores that are not one number per candidate, teacher vectors of different sizes or with
+            other than finite numbers, a class that is no whole number from 0 on, or a setting out of range. Names
+            column and row. With `lazy_images`, an image or video that cannot be read is the same error when the loss
+            opens it.
 
     Example:
         >>> from st_vi import MixedTaskCollator
@@ -106,8 +108,9 @@ class MixedTaskCollator(BaseDataCollator):
             for number, (row, prefix) in enumerate(zip(features, prefixes, strict=True)):
                 try:
                     inputs.append(read(row, column, prefix if has_prefix else ""))
-                except ValueError as error:
-                    raise ValueError(f"row {number} of the batch, column {column!r}: {error}") from error
+                except (ImportError, ValueError) as error:
+                    kind = ImportError if isinstance(error, ImportError) else ValueError
+                    raise kind(f"row {number} of the batch, column {column!r}: {error}") from error
             if self.lazy_images:
                 batch[f"{column}_input_ids"] = _lazy(column, inputs)
             else:

@@ -181,7 +181,7 @@ def dialogues_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, t
 def combine_rows(*datasets: Rows) -> Dataset:
     """One dataset of all rows, with a missing score or class as NaN and a missing image as None.
 
-    Columns: anchor, positive and further candidates, each with its images (if any set has them), score, class,
+    Columns: anchor, positive and further candidates, each with its images and videos (if any set has them), score, class,
     teacher_scores, task, options. The model card uses the first column for its widget and compares the values of a
     column, which None among numbers would break. If one set has several images in a row and another has one, all
     rows have lists. Other columns are left out, which is logged.
@@ -209,7 +209,7 @@ def combine_rows(*datasets: Rows) -> Dataset:
                 f"columns {missing} are in some sets alone: train the sets side by side, as a DatasetDict, or give "
                 "all of them to every set"
             )
-    order = [column for text in ("anchor", *candidates) for column in (text, f"{text}_image", f"{text}_teacher")]
+    order = [column for text in ("anchor", *candidates) for column in _beside(text)]
     order += [*_NUMBERS, "teacher_scores", "task", "options"]
     if others := sorted({name for dataset in sets for name in dataset.column_names} - set(order)):
         logger.info("columns that no task uses are left out: %s", ", ".join(others))
@@ -220,12 +220,14 @@ def combine_rows(*datasets: Rows) -> Dataset:
         columns = dataset.select_columns([name for name in names if name in dataset.column_names])
         for name in names:
             if name not in dataset.column_names:
-                empty = [float("nan") if name in _NUMBERS else None] * len(dataset)
+                empty = [_nothing(name, features[name])] * len(dataset)
                 columns = columns.add_column(name, empty, feature=features[name])
             elif name in _NUMBERS and None in (numbers := columns[name][:]):
                 known = [float("nan") if number is None else number for number in numbers]
                 columns = columns.remove_columns(name).add_column(name, known)
-            elif isinstance(features[name], List) and _kind(columns.features[name]) != "list":
+            elif (
+                name.endswith("_image") and isinstance(features[name], List) and _kind(columns.features[name]) != "list"
+            ):
                 columns = _listed(columns, name)
         try:
             parts.append(columns.select_columns(names).cast(Features({name: features[name] for name in names})))
@@ -244,6 +246,17 @@ def _types(*names: str) -> Features:
     return Features({name: _TYPES[name] for name in names})
 
 
+def _nothing(name: str, feature: Any) -> Any:
+    """What stands in a row that has no value; the model card counts the images of lists."""
+    if name in _NUMBERS:
+        return float("nan")
+    return [] if isinstance(feature, List) and name.endswith(("_image", "_video")) else None
+
+
+def _beside(text: str) -> tuple[str, ...]:
+    return text, f"{text}_image", f"{text}_video", f"{text}_teacher"
+
+
 def _common_type(name: str, datasets: Sequence[Dataset]) -> Any:
     """The common type of a column; None if no set has it."""
     found = [dataset.features[name] for dataset in datasets if name in dataset.column_names]
@@ -253,6 +266,10 @@ def _common_type(name: str, datasets: Sequence[Dataset]) -> Any:
     if name.endswith("_image") and any(feature != known[0] for feature in known):
         # Paths in one set, bytes in another; one image a row in one set, several in another.
         return List(Image()) if any(_kind(feature) == "list" for feature in known) else Image()
+    if name.endswith("_video") and any(feature != known[0] for feature in known):
+        if any(_kind(feature) != "list" for feature in known):
+            raise ValueError(f"column {name!r} has lists of frames in one set and files in another: give all as frames")
+        return List(Image())
     return (known or found or [None])[0]
 
 

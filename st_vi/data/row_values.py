@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import inf, nan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from st_vi.data.columns import bad_value, is_missing, shown
-from st_vi.inputs.lazy import stock_input
-from st_vi.inputs.pictures import open_image
+from st_vi.inputs.lazy import open_stored, stock_input
+from st_vi.inputs.videos import StoredVideo
 from st_vi.text import is_unicode, mend
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 PICTURE_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
 """Tokens that stand for an image in Qwen2-VL; in a text without an image, they stop the batch."""
@@ -120,38 +117,62 @@ def _number(value: Any, column: str, at: int | str) -> float:
 
 
 def model_input(row: Mapping[str, Any], column: str, prefix: str = "") -> Any:
-    """Text and images of a column as one stock input: a string, an image, or {"text", "image"}.
+    """Text, images and video of a column as one stock input: a string, an image, or a dict of what there is.
 
     Raises:
-        ValueError: There is neither text nor image, the text is not one that can be trained on (`text_of`), or an
-            image cannot be read (`BadImageError`).
+        ValueError: There is neither text nor image nor video, the text is not one that can be trained on (`text_of`),
+            or an image or video cannot be read (`BadImageError`).
     """
     text, _ = unopened_input(row, column, prefix)
     return stock_input(text, images_of(row, column))
 
 
 def unopened_input(row: Mapping[str, Any], column: str, prefix: str = "") -> tuple[str, list[Any]]:
-    """Text, "" for none, and images of a column, as they are stored.
+    """Text, "" for none, and images of a column as they are stored, its video as `StoredVideo`.
 
     Raises:
-        ValueError: As for `model_input`, but for images that cannot be read.
+        ValueError: As for `model_input`, but for images and videos that cannot be read.
     """
-    text, images = text_of(row, column), stored_images(row.get(f"{column}_image"))
-    if not images and not text:
-        raise ValueError(f"a row has neither text nor image in {column!r}")
-    return f"{prefix} {text}".strip(), images
+    text, stored = text_of(row, column), stored_in(row, column)
+    if not stored and not text:
+        raise ValueError(f"a row has neither text nor image nor video in {column!r}")
+    return f"{prefix} {text}".strip(), stored
 
 
-def images_of(row: Mapping[str, Any], column: str) -> list[Image]:
-    """The images that belong to a column, opened.
+def images_of(row: Mapping[str, Any], column: str) -> list[Any]:
+    """The images that belong to a column, opened, and its video as a list of frames.
 
     Raises:
-        BadImageError: One cannot be read.
+        BadImageError: One cannot be read. Its `column` is where it is stored.
+        ImportError: A video file needs a decoder, and none is installed.
     """
-    try:
-        return [open_image(value) for value in stored_images(row.get(f"{column}_image"))]
-    except ValueError as error:
-        raise BadImageError(str(error)) from error
+    opened = []
+    for stored in stored_in(row, column):
+        try:
+            opened.append(open_stored(stored))
+        except ValueError as error:
+            kind = "video" if isinstance(stored, StoredVideo) else "image"
+            raise BadImageError(str(error), f"{column}_{kind}") from error
+    return opened
+
+
+def stored_in(row: Mapping[str, Any], column: str) -> list[Any]:
+    """The images that belong to a column as they are stored, and its video as `StoredVideo`."""
+    video = stored_video(row.get(f"{column}_video"))
+    return [*stored_images(row.get(f"{column}_image")), *([] if video is None else [StoredVideo(video)])]
+
+
+def stored_video(value: Any) -> Any:
+    """The video of one field, as it is stored; None for None, NaN, "", and a list or mapping of nothing.
+
+    Example:
+        >>> from st_vi.data.row_values import stored_video
+        >>> stored_video("a.gif"), stored_video(["1.png", "2.png"]), stored_video(""), stored_video([])
+        ('a.gif', ['1.png', '2.png'], None, None)
+    """
+    if isinstance(value, (list, tuple)) or hasattr(value, "ndim"):
+        return value if len(value) else None
+    return next(iter(stored_images(value)), None)
 
 
 def stored_images(value: Any) -> list[Any]:
@@ -170,4 +191,12 @@ def stored_images(value: Any) -> list[Any]:
 
 
 class BadImageError(ValueError):
-    """An image that cannot be used."""
+    """An image or a video that cannot be used.
+
+    Attributes:
+        column: Where it is stored.
+    """
+
+    def __init__(self, message: str, column: str) -> None:
+        super().__init__(message)
+        self.column = column

@@ -15,7 +15,10 @@ from st_vi.data.triplets import Report
 from st_vi.files.read import read_rows
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
-TASK_ROLES = ("anchor", "anchor_image", "positive", "positive_image", "score", "task", "options")
+TASK_ROLES = (
+    *("anchor", "anchor_image", "anchor_video", "positive", "positive_image", "positive_video"),
+    *("score", "task", "options"),
+)
 
 
 def nli_rows(
@@ -69,7 +72,7 @@ def task_rows(
     tasks: Sequence[Task] = VIPOLYQWEN_TASKS,
     bad_image: BadImage = "error",
 ) -> tuple[Dataset, Report]:
-    """Rows of mixed tasks of all sources, checked; a path of an image in a file is relative to that file.
+    """Rows of mixed tasks of all sources, checked; a path of an image or video in a file is relative to that file.
 
     Args:
         sources: Files or Hub ids, as for `read_rows`.
@@ -100,7 +103,7 @@ def task_rows(
 
 
 def _with_paths_from(rows: Dataset, folder: Path) -> Dataset:
-    """The rows with paths of images that are relative to the working directory instead of the file."""
+    """The rows with paths of images and videos that are relative to the working directory instead of the file."""
 
     def seen_from_here(value: Any) -> Any:
         if isinstance(value, list):
@@ -108,7 +111,7 @@ def _with_paths_from(rows: Dataset, folder: Path) -> Dataset:
         return value if is_missing(value) else str(folder / value)
 
     order = rows.column_names
-    for name in [name for name in order if name.endswith("_image")]:
+    for name in [name for name in order if name.endswith(("_image", "_video"))]:
         feature = rows.features[name]
         if getattr(getattr(feature, "feature", feature), "dtype", None) in ("string", "large_string"):
             paths = [seen_from_here(value) for value in rows[name]]

@@ -53,11 +53,12 @@ def split_by_anchor(dataset: Rows, test_size: float = 0.2, anchor: str | None = 
 def _anchors(dataset: Dataset, column: str) -> Iterator[str]:
     inputs = ModelInputs(DatasetDict({"rows": dataset}), column)
     for number, text in enumerate(dataset[column]):
-        if f"{column}_image" not in dataset.column_names:
+        if not {f"{column}_image", f"{column}_video"} & set(dataset.column_names):
             yield comparison_key(check_text(text, column, number))
             continue
         made = inputs[number]
-        made = made["image"] if isinstance(made, dict) else made
+        if isinstance(made, dict):
+            made = next(made[kind] for kind in ("image", "video", "text") if kind in made)
         yield comparison_key(made) if isinstance(made, str) else repr(content_key(made))
 
 

@@ -26,15 +26,14 @@ from st_vi.data.row_values import (
     text_of,
 )
 from st_vi.data.triplets import Report
+from st_vi.inputs.content import Size
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
 logger = logging.getLogger(__name__)
 
 BadImage = Literal["error", "skip"]
-Size = tuple[int, int]
-"""Width and height of an image."""
 Sizes = Mapping[str, Sequence[Size]]
-"""The images of a row: column to their sizes."""
+"""The images and videos of a row: column to their sizes."""
 Fits = Callable[[Sequence[Size]], None]
 
 
@@ -56,30 +55,33 @@ def check_task_rows(
     bad_image: BadImage = "error",
     fits: Fits | None = None,
 ) -> tuple[Dataset, Report]:
-    """Check every row of mixed tasks: its task, texts, images and score.
+    """Check every row of mixed tasks: its task, texts, images, videos and score.
 
     None, NaN and blanks count as missing. A number may be written as text, as files without types store it.
 
     Args:
-        dataset: Columns anchor, positive, task, and where there are any score, anchor_image, positive_image, further
+        dataset: Columns anchor, positive, task, and where there are any score, anchor_image, anchor_video, …, further
             candidates, teacher_scores and teacher vectors; see `MixedTaskCollator`. Tasks whose terms look at each
             input alone (`TeacherCosine`) need no positive. For evaluators also options, lists of answers.
         tasks: The known tasks.
-        bad_image: A row with an image that cannot be used is an "error", or is left out ("skip") with a warning.
-        fits: Called with the (width, height) of all images of an input; raises a ValueError where the model cannot
-            take them, such as `Qwen2VLTransformer.check_length` for more visual tokens than it reads.
+        bad_image: A row with an image or video that cannot be used is an "error", or is left out ("skip") with a
+            warning.
+        fits: Called with the (width, height) of all images and the (width, height, frames) of the video of an input;
+            raises a ValueError where the model cannot take them, such as `Qwen2VLTransformer.check_length` for more
+            visual tokens than it reads.
 
     Returns:
-        The rows that can be trained on, with paths and bytes of images as image columns and scores as numbers, NaN
-        where there is none; and the number of rows of each task and of those skipped.
+        The rows that can be trained on, with paths and bytes of images and frames as image columns and scores as
+        numbers, NaN where there is none; and the number of rows of each task and of those skipped.
 
     Raises:
-        ValueError: A missing column, an unknown task, neither text nor image, a text with one of Qwen2-VL's tokens
-            for images in it, a score that is missing or not in [0, 1] on a task that needs one, teacher scores that
-            are missing on such a task or not one finite number per candidate, a teacher's vector of another size, or
-            none in a row of a task that needs one, no class on such a task, or one that is no whole number from 0 on,
-            an option that is no text, a bad image, or another `bad_image`.
+        ValueError: A missing column, an unknown task, neither text, image nor video, a text with one of Qwen2-VL's
+            tokens for images in it, a score that is missing or not in [0, 1] on a task that needs one, teacher scores
+            that are missing on such a task or not one finite number per candidate, a teacher's vector of another size,
+            or none in a row of a task that needs one, no class on such a task, or one that is no whole number from 0
+            on, an option that is no text, a bad image or video, or another `bad_image`.
             Names column, row (from 0) and value.
+        ImportError: A video file needs a decoder, and none is installed.
 
     Example:
         >>> from datasets import Dataset
@@ -95,15 +97,24 @@ def check_task_rows(
     looked, numbers, scores = before or _look(dataset, tasks, columns, bad_image)
     fitting = [place for place, number in enumerate(numbers) if _fit(looked.sizes[place], number, bad_image, fits)]
     if skipped := len(dataset) - len(fitting):
-        logger.warning(f"{skipped} of {len(dataset)} rows are left out: their images cannot be read")
+        logger.warning(f"{skipped} of {len(dataset)} rows are left out: their images or videos cannot be used")
     rows = dataset.select([numbers[place] for place in fitting]) if skipped else dataset
     sizes = [looked.sizes[place] for place in fitting]
     if skipped or not before:
-        rows = _typed(rows, [scores[place] for place in fitting], {f"{name}_image" for row in sizes for name in row})
+        rows = _typed(rows, [scores[place] for place in fitting], _pictured(sizes))
     _looked[rows] = looked._replace(sizes=sizes)
     found = Counter(rows["task"])
     counts = {task.name: found[task.name] for task in tasks} | {"skipped for a bad image": skipped}
     return rows, Report({name: count for name, count in counts.items() if count})
+
+
+def _pictured(sizes: Sequence[Sizes]) -> set[str]:
+    """The columns that have an image or a video in some row."""
+    return {f"{name}_{kind}" for row in sizes for name, found in row.items() for kind in map(_kind, found)}
+
+
+def _kind(size: Size) -> str:
+    return "video" if len(size) == 3 else "image"
 
 
 def combined(parts: Sequence[Dataset]) -> Dataset:
@@ -147,7 +158,7 @@ def _look(
 
 
 class ModelInputs(Sequence[Any]):
-    """One column of checked rows as model inputs; images are opened on access.
+    """One column of checked rows as model inputs; images and videos are opened on access.
 
     Args:
         parts: Datasets, one after the other.
@@ -163,7 +174,7 @@ class ModelInputs(Sequence[Any]):
 
     def __init__(self, parts: DatasetDict, column: str) -> None:
         self.column = column
-        wanted = (column, f"{column}_image")
+        wanted = (column, f"{column}_image", f"{column}_video")
         self.parts = {
             name: undecoded(part.select_columns([name for name in wanted if name in part.column_names]))
             for name, part in parts.items()
@@ -213,7 +224,7 @@ def _checked_columns(rows: Dataset | IterableDataset, tasks: Sequence[Task], bad
         if name not in rows.column_names:
             raise ValueError(f"missing column {name!r}; the columns are {rows.column_names}")
     columns = ("anchor", *candidates)
-    beside = ("", "_image", "_teacher")
+    beside = ("", "_image", "_video", "_teacher")
     refuse_near_misses(rows.column_names, [column + of_it for column in columns for of_it in beside])
     return columns
 
@@ -242,15 +253,17 @@ def _sizes_of_pictures(
         try:
             text, images = text_of(row, column), images_of(row, column)
             if not text and not images:
-                raise ValueError(f"expected text or an image, got {shown(row[column])}")
+                raise ValueError(f"expected text, an image or a video, got {shown(row[column])}")
         except BadImageError as error:
             if bad_image == "skip":
                 return None
-            raise _bad_image(column, number, error) from error
+            raise _bad_image(error.column, number, error) from error
+        except ImportError as error:
+            raise ImportError(f"column '{column}_video', row {number}: {error}") from error
         except ValueError as error:
             raise ValueError(f"column {column!r}, row {number}: {error}") from error
         if images:
-            sizes[column] = [image.size for image in images]
+            sizes[column] = [(*one[0].size, len(one)) if isinstance(one, list) else one.size for one in images]
     return sizes
 
 
@@ -262,16 +275,16 @@ def _fit(sizes: Sizes, number: int, bad_image: BadImage, fits: Fits | None) -> b
         except ValueError as error:
             if bad_image == "skip":
                 return False
-            raise _bad_image(column, number, error) from error
+            raise _bad_image(f"{column}_{min(map(_kind, of_column))}", number, error) from error
     return True
 
 
 def _bad_image(column: str, number: int, error: ValueError) -> ValueError:
-    return ValueError(f"column '{column}_image', row {number}: {error} (bad_image='skip' leaves such rows out)")
+    return ValueError(f"column {column!r}, row {number}: {error} (bad_image='skip' leaves such rows out)")
 
 
 def undecoded(dataset: Any) -> Any:
-    """The same rows with image columns as bytes or paths, so that no image is opened before it is needed.
+    """The same rows with images and frames as bytes or paths, so that none is opened before it is needed.
 
     Args:
         dataset: A `Dataset`, an `IterableDataset` with known features, or a `DatasetDict`.
@@ -295,6 +308,12 @@ def _typed(dataset: Dataset, scores: Sequence[float], pictured: set[str]) -> Dat
     order = dataset.column_names
     if "score" in order:
         dataset = dataset.remove_columns("score").add_column("score", list(scores), feature=Value("float64"))
+    for name in [name for name in order if name.endswith("_video")]:
+        if name not in pictured and len(dataset):
+            dataset = dataset.remove_columns(name)
+        elif isinstance(dataset.features[name], (List, LargeList)):
+            lists = [[*map(Image().encode_example, frames or ())] for frames in undecoded(dataset)[name]]
+            dataset = dataset.remove_columns(name).add_column(name, lists, feature=List(Image()))
     for name in [name for name in order if name.endswith("_image")]:
         kind = getattr(dataset.features[name], "dtype", None)
         if name not in pictured and len(dataset):

@@ -68,12 +68,19 @@ class InputColumns:
 
         A column has images if it was named as such, if it is called "image" or "…_image", or if most of its strings
         look like image paths.
+
+        Raises:
+            ValueError: The column holds videos, by its name.
         """
         if image_column is not None:
             if column is None and any("text" in row for row in rows):
                 column = "text"
             return cls(column, image_column, text_only=True, folder=folder)
         column = column or "text"
+        if column == "video" or column.endswith("_video"):
+            raise ValueError(
+                f"column {column!r} holds videos, which are not encoded from a corpus: use encode_by_tokens or encode"
+            )
         pictures = not text_only and (column == "image" or column.endswith("_image") or _mostly_pictures(rows, column))
         return cls(column, None, pictures, text_only, folder)
 
@@ -131,6 +138,8 @@ class InputColumns:
             if plain:
                 raise BadValue(column, f"this is an image, and the model takes none: {value!r:.100}")
             return {"image": self._pictures(value, column)}
+        if isinstance(value, Mapping) and "video" in value:
+            raise BadValue(column, "videos are not encoded from a corpus: use encode_by_tokens or encode")
         if isinstance(value, Mapping) and value.keys() <= {"text", "image"}:
             return InputColumns("text", "image", text_only=True, folder=self.folder)._both(value, column, plain)
         return value

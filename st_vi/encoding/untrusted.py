@@ -14,6 +14,7 @@ from sentence_transformers.base.modality import is_message_dict
 
 from st_vi.inputs.kinds import plain_text, without_marks
 from st_vi.inputs.pictures import open_image
+from st_vi.inputs.videos import open_video
 from st_vi.text import is_unicode
 
 if TYPE_CHECKING:
@@ -38,17 +39,18 @@ def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int =
 
     Args:
         model: The model for the input.
-        value: A JSON value: a text; ``{"text": …, "image": …}`` with one image or a list of images, or only one of the
-            two keys; a message ``{"role": …, "content": …}``, or a list of messages. An image is bytes or base64, with
-            or without ``data:image/…;base64,``.
-        max_pixels: Maximum size of an image, checked before decoding.
+        value: A JSON value: a text; ``{"text": …, "image": …, "video": …}`` with one image or a list of images, a video
+            as the list of its frames or as one animated image, or only some of these keys; a message ``{"role": …,
+            "content": …}``, or a list of messages. An image is bytes or base64, with or without
+            ``data:image/…;base64,``. Video files such as mp4 are not decoded.
+        max_pixels: Maximum size of an image, or of all frames of a video together, checked before decoding.
 
     Returns:
-        ``{"text": …}``, ``{"image": …}``, both combined, or a conversation.
+        ``{"text": …}``, ``{"image": …}``, ``{"video": …}``, combined as they came, or a conversation.
 
     Raises:
-        ValueError: The value has none of these forms, has neither text nor image, a text is not valid Unicode, or an
-            image is invalid, too large or in a format that is not in `FORMATS`.
+        ValueError: The value has none of these forms, has neither text, image nor video, a text is not valid Unicode,
+            or an image or a frame is invalid, too large or in a format that is not in `FORMATS`.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -68,7 +70,7 @@ def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int =
         return without_marks([_message(value, marks, max_pixels)], marks)
     if isinstance(value, list) and value and all(map(is_message_dict, value)):
         return without_marks([_message(message, marks, max_pixels) for message in value], marks)
-    if not isinstance(value, Mapping) or not value.keys() <= {"text", "image"}:
+    if not isinstance(value, Mapping) or not value.keys() <= {"text", "image", "video"}:
         raise ValueError(f'expected a text, {{"text": …, "image": …}} or messages, got {_shown(value)}')
     result: dict[str, Any] = {}
     if (pictures := value.get("image")) is not None:
@@ -76,10 +78,12 @@ def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int =
             result["image"] = [_picture(one, f"'image' {n}", max_pixels) for n, one in enumerate(pictures)]
         else:
             result["image"] = _picture(pictures, "'image'", max_pixels)
+    if (video := value.get("video")) is not None:
+        result["video"] = _video(video, max_pixels)
     if (text := value.get("text")) is not None:
         result["text"] = _text(text, "'text'", marks)
     if not any(result.values()):
-        raise ValueError("there is neither text nor image")
+        raise ValueError("there is neither text nor image nor video")
     return result
 
 
@@ -98,7 +102,28 @@ def _text(value: Any, name: str, marks: re.Pattern[str]) -> str:
     return plain_text(value, marks)
 
 
+def _video(value: Any, max_pixels: int) -> list[Image]:
+    frames = list(value) if isinstance(value, (list, tuple)) else None
+    try:
+        if frames is None:
+            return open_video(_checked(value, "'video'", max_pixels))
+        each = max_pixels // max(1, len(frames))
+        return open_video([_checked(frame, f"'video' {number}", each) for number, frame in enumerate(frames)])
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith("'video'") else f"'video': {message}") from None
+
+
 def _picture(value: Any, name: str, max_pixels: int) -> Image:
+    value = _checked(value, name, max_pixels)
+    try:
+        return open_image(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _checked(value: Any, name: str, max_pixels: int) -> bytes:
+    """The bytes of an image whose format is known and whose frames are not too large together."""
     from PIL import Image
 
     Image.init()  # registers all formats
@@ -112,6 +137,7 @@ def _picture(value: Any, name: str, max_pixels: int) -> Image:
     try:
         with Image.open(io.BytesIO(value), formats=[kind for kind in FORMATS if kind in Image.OPEN]) as picture:
             width, height = picture.size
+            width *= getattr(picture, "n_frames", 1) if name.startswith("'video'") else 1
     except Image.DecompressionBombError:
         width = height = max_pixels
     except Exception:  # Pillow's decoders raise many kinds
@@ -120,10 +146,7 @@ def _picture(value: Any, name: str, max_pixels: int) -> Image:
         ) from None
     if width * height > max_pixels:
         raise ValueError(f"{name} has more than {max_pixels} pixels")
-    try:
-        return open_image(value)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+    return bytes(value)
 
 
 def _message(message: Mapping[str, Any], marks: re.Pattern[str], max_pixels: int) -> dict[str, Any]:
@@ -146,7 +169,9 @@ def _part(part: Mapping[str, Any], marks: re.Pattern[str], max_pixels: int) -> d
         value = next((part[key] for key in keys if part.get(key) is not None), None)
         value = value.get("url") if isinstance(value, Mapping) else value
         return {"type": "image", "image": _picture(value, "'image'", max_pixels)}
-    raise ValueError(f"'type': expected 'text' or 'image', got {_shown(kind)}")
+    if kind == "video":
+        return {"type": "video", "video": _video(part.get("video"), max_pixels)}
+    raise ValueError(f"'type': expected 'text', 'image' or 'video', got {_shown(kind)}")
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Comparison of inputs by content: equal texts and equal images, in any form."""
+"""Comparison of inputs by content: equal texts, images and videos, in any form."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from typing import Any
 from sentence_transformers.base.modality import is_image_url_or_path
 
 from st_vi.inputs.pictures import open_image
+from st_vi.inputs.videos import open_videos
 from st_vi.text import comparison_key
+
+Size = tuple[int, int] | tuple[int, int, int]
+"""Width and height of an image; width, height and number of frames of a video."""
 
 
 def content_key(value: Any) -> Hashable:
     """A key that is equal for inputs with equal content; a text is its own key, and no other input has a text as key.
 
-    Images are compared by their pixels, whether given as path, bytes or PIL image. Anything that is not made of texts,
-    images and arrays equals only itself.
+    Images are compared by their pixels, whether given as path, bytes or PIL image, and videos by their frames in their
+    order. Anything that is not made of texts, images, videos and arrays equals only itself.
 
     Args:
         value: A stock input: a text, an image, or a dict or list of these.
@@ -59,8 +63,8 @@ def reader_key(key: Hashable) -> Hashable:
     return tuple(map(reader_key, key)) if isinstance(key, tuple) else key
 
 
-def picture_sizes(key: Hashable) -> list[tuple[int, int]]:
-    """The (width, height) of the images in an input with this `content_key`.
+def picture_sizes(key: Hashable) -> list[Size]:
+    """The (width, height) of the images in an input with this `content_key`, and (width, height, frames) of its videos.
 
     Example:
         >>> from PIL import Image
@@ -71,6 +75,10 @@ def picture_sizes(key: Hashable) -> list[tuple[int, int]]:
     match key:
         case ("pixels", (int(width), int(height)), _):
             return [(width, height)]
+        case ("video", ("list", *frames)):
+            if all(isinstance(frame, tuple) and frame[0] == "pixels" for frame in frames):
+                return [(*size, len(frames)) for size in picture_sizes(frames[0])]  # type: ignore[misc]
+            return [size for one in frames for size in picture_sizes(("video", one))]
         case tuple():
             return [size for part in key for size in picture_sizes(part)]
         case _:
@@ -78,13 +86,14 @@ def picture_sizes(key: Hashable) -> list[tuple[int, int]]:
 
 
 def opened(value: Any) -> Any:
-    """An input with its images opened as PIL images.
+    """An input with its images and the frames of its videos opened as PIL images.
 
     Raises:
-        ValueError: An image cannot be read.
+        ValueError: An image or video cannot be read.
     """
     if isinstance(value, Mapping) and not (value and value.keys() <= {"bytes", "path"}):
-        return {kind: opened(part) if kind == "image" else part for kind, part in value.items()}
+        read = {"image": opened, "video": open_videos}
+        return {kind: read[kind](part) if kind in read and part is not None else part for kind, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [opened(part) for part in value]
     is_file = isinstance(value, (bytes, os.PathLike, Mapping)) or (isinstance(value, str) and is_path_of_picture(value))

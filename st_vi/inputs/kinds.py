@@ -18,6 +18,7 @@ from urllib.parse import urlparse
 from sentence_transformers.base.modality import is_message_dict, is_video_url_or_path
 
 from st_vi.inputs.pictures import open_image
+from st_vi.inputs.videos import VIDEO_SUFFIXES, is_video_file, open_video, open_videos
 
 _WEB = ("http://", "https://")
 # Extensions by which a missing file counts as an image. Pillow knows more, such as ".ps", but words end in these too.
@@ -25,7 +26,6 @@ _COMMON = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif"),
     *(".heic", ".heif", ".jp2", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".psd", ".svg"),
 )
-_VIDEO = (".mp4", ".avi", ".mov", ".wmv", ".flv", ".mkv")  # as in stock
 _PATH = re.compile(r"(?:[/~]|\.{1,2}/|[A-Za-z]:[/\\]|\\\\)|\S*[/\\]")  # the beginning of a path
 _MARKS = re.compile(r"<(?=\|(?:vision_start|vision_end|vision_pad|image_pad|video_pad)\|>)")
 _HINT = 'if this is a text, give {"text": …}'
@@ -33,14 +33,14 @@ _PICTURE_KEYS = ("image", "url", "path", "base64", "image_url")
 
 
 def read_input(item: Any) -> Any:
-    """Open every image of an input and mark every text as text; stock rejects whatever else is in it.
+    """Open every image and video of an input and mark every text as text; stock rejects whatever else is in it.
 
     Args:
         item: Anything that `encode` accepts: a text, an image, a dict, a conversation, a pair.
 
     Raises:
-        ValueError: An image cannot be read, an image or video does not exist, or part of a conversation is of an
-            unknown kind.
+        ValueError: An image or video cannot be read or does not exist, or part of a conversation is of an unknown kind.
+        ImportError: A video file needs a decoder, and none is installed.
 
     Example:
         >>> from st_vi.inputs.kinds import read_input
@@ -58,14 +58,14 @@ def read_input(item: Any) -> Any:
         return _opened(item, bare=isinstance(item, str))
     if isinstance(item, str):
         if is_video_url_or_path(item):
-            return item
-        if _like_path(item, _VIDEO):
+            return {"video": open_video(item, fetch=True)}
+        if _like_path(item, VIDEO_SUFFIXES):
             raise ValueError(f"there is no video {item!r:.200}; {_HINT}")
         return {"text": item}
     if isinstance(item, os.PathLike):
-        return os.fspath(item)  # of a video
+        return {"video": open_video(item)}
     if isinstance(item, Mapping) and "array" not in item:
-        parts = {kind: _part(kind, value) for kind, value in item.items() if not _is_absent(value)}
+        parts = {kind: _part(kind, value) for kind, value in item.items() if not _is_absent(kind, value)}
         return parts or item
     if isinstance(item, (list, tuple)) and len(item) == 2:
         return tuple(map(read_input, item))
@@ -87,7 +87,7 @@ def is_picture(item: Any) -> bool:
     if isinstance(item, str):
         return _is_picture_text(item)
     if isinstance(item, os.PathLike):
-        return not os.fspath(item).lower().endswith(_VIDEO)
+        return not is_video_file(item)
     if isinstance(item, Mapping):  # from an undecoded image column
         return bool(item) and item.keys() <= {"bytes", "path"}
     if isinstance(item, (bytes, bytearray, memoryview, io.IOBase)):
@@ -147,7 +147,7 @@ def _is_picture_text(text: str) -> bool:
         except ValueError:  # of a text that begins like an address
             return False
     like_path = _PATH.match(text) is not None
-    if not (like_path or lower.endswith((*_COMMON, *picture_suffixes()))) or lower.endswith(_VIDEO):
+    if not (like_path or lower.endswith((*_COMMON, *picture_suffixes()))) or lower.endswith(VIDEO_SUFFIXES):
         return False
     if os.path.isfile(text):
         return True
@@ -177,8 +177,9 @@ def _opened(value: Any, bare: bool = False) -> Any:
         raise ValueError(f"{error}; {_HINT}" if bare else str(error)) from error
 
 
-def _is_absent(value: Any) -> bool:
-    return value is None or (isinstance(value, (list, tuple)) and not value)
+def _is_absent(kind: Any, value: Any) -> bool:
+    # No images are no image, but a video without frames is a broken one.
+    return value is None or (kind != "video" and isinstance(value, (list, tuple)) and not value)
 
 
 def _part(kind: Any, value: Any) -> Any:
@@ -186,22 +187,11 @@ def _part(kind: Any, value: Any) -> Any:
     if kind == "image":
         return [_opened(one) for one in value] if isinstance(value, (list, tuple)) else _opened(value)
     if kind == "video":
-        return _video(value)
+        return open_videos(value)
     if kind == "text":
         texts = value if isinstance(value, (list, tuple)) else [value]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError(f"expected text in 'text', got {value!r:.100}")
-    return value
-
-
-def _video(value: Any) -> Any:
-    """Frames that are images are opened as such; all else is stock's."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, Mapping) and "array" in value:
-        return {**value, "array": _video(value["array"])}
-    if isinstance(value, (list, tuple)):
-        return [_opened(one) if is_picture(one) else _video(one) for one in value]
     return value
 
 
@@ -228,5 +218,5 @@ def _content(part: Any) -> dict[str, Any]:
     if kind == "text":
         return {**part, "text": _part("text", part.get("text"))}
     if kind == "video":
-        return {key: _video(value) if key in ("video", "path") else value for key, value in part.items()}
+        return {key: open_videos(value) if key in ("video", "path") else value for key, value in part.items()}
     raise ValueError(f"a part of a message is a text, an image or a video, got {part!r:.100}")

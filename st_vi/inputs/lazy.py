@@ -1,4 +1,4 @@
-"""Inputs whose images are opened when they are embedded, not when the batch is made."""
+"""Inputs whose images and videos are opened when they are embedded, not when the batch is made."""
 
 from __future__ import annotations
 
@@ -6,34 +6,60 @@ import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from st_vi.inputs.content import Size
 from st_vi.inputs.kinds import is_picture
 from st_vi.inputs.pictures import image_size, open_image
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from st_vi.inputs.videos import StoredVideo, is_video_file, open_video, video_size
 
 T = TypeVar("T")
 
 
-def stock_input(text: str, images: Sequence[Any]) -> Any:
-    """Text and opened images as one stock input: a string, an image, or {"text", "image"}.
+def open_stored(stored: Any) -> Any:
+    """An image, or the frames of a `StoredVideo`, a list.
+
+    Raises:
+        ValueError: As for `open_image` and `open_video`.
+    """
+    return open_video(stored.value) if isinstance(stored, StoredVideo) else open_image(stored)
+
+
+def stored_size(stored: Any) -> Size:
+    """(width, height) of an image, (width, height, frames) of a `StoredVideo`, without decoding it where that is known.
+
+    Raises:
+        ValueError: As for `image_size` and `video_size`.
+    """
+    return video_size(stored.value) if isinstance(stored, StoredVideo) else image_size(stored)
+
+
+def stock_input(text: str, opened: Sequence[Any]) -> Any:
+    """Text with opened images and videos as one stock input: a string, an image, or a dict of what there is.
+
+    Args:
+        text: "" for none.
+        opened: Images, and videos as lists of frames.
 
     Example:
         >>> from st_vi.inputs.lazy import stock_input
         >>> stock_input("Trời mưa.", []), stock_input("anh/meo.png", [])
         ('Trời mưa.', {'text': 'anh/meo.png'})
     """
-    if not images:
-        return {"text": text} if is_picture(text) else text  # a column of texts may hold addresses and paths, too
-    image = images[0] if len(images) == 1 else list(images)
-    return {"text": text, "image": image} if text else image
+    if not opened:  # a column of texts may hold addresses and paths, too
+        return {"text": text} if is_picture(text) or is_video_file(text) else text
+    videos = [one for one in opened if isinstance(one, list)]
+    images = [one for one in opened if not isinstance(one, list)]
+    if not videos and not text:
+        return images[0] if len(images) == 1 else images
+    found = {"image": images, "video": videos}
+    several = {kind: of_kind[0] if len(of_kind) == 1 else of_kind for kind, of_kind in found.items() if of_kind}
+    return {"text": text, **several} if text else several
 
 
 @dataclass(frozen=True, eq=False)
 class LazyInputs:
-    """The inputs of a column with images as they are stored: paths, bytes, or anything that `open_image` opens.
+    """The inputs of a column with images and videos as they are stored: paths, bytes, or anything else that is opened.
 
     In the features of a batch it stands in place of the tensors of its column. Only `CachedDLELoss` knows how to embed
     it; any use as a tensor is an error that says so.
@@ -41,7 +67,7 @@ class LazyInputs:
     Args:
         column: Name of the column, for messages.
         texts: Text of each row, "" for none.
-        images: Stored images of each row.
+        images: Stored images of each row, and videos as `StoredVideo`.
 
     Example:
         >>> from PIL import Image
@@ -76,20 +102,20 @@ class LazyInputs:
         )
 
     def key(self, row: int) -> tuple[Hashable, ...]:
-        """Equal for inputs of the same text and images with the same path or bytes."""
+        """Equal for inputs of the same text, and images and videos with the same paths or bytes."""
         return (self.texts[row], *map(image_key, self.images[row]))
 
-    def image_sizes(self, row: int, known: dict[Hashable, tuple[int, int]]) -> list[tuple[int, int]]:
-        """(width, height) of the images of a row, which are not decoded for it; `known` and errors as for `opened`."""
-        return [self._of_image(row, stored, known, image_size) for stored in self.images[row]]
+    def image_sizes(self, row: int, known: dict[Hashable, Size]) -> list[Size]:
+        """`stored_size` of the images and videos of a row; `known` and errors as for `opened`."""
+        return [self._of_image(row, stored, known, stored_size) for stored in self.images[row]]
 
-    def opened(self, row: int, known: dict[Hashable, Image]) -> Any:
+    def opened(self, row: int, known: dict[Hashable, Any]) -> Any:
         """The stock input of a row. Images in `known` are not opened again; those that are opened are added to it.
 
         Raises:
-            ValueError: An image cannot be read. Names row and column.
+            ValueError: An image or video cannot be read. Names row and column.
         """
-        images = [self._of_image(row, stored, known, open_image) for stored in self.images[row]]
+        images = [self._of_image(row, stored, known, open_stored) for stored in self.images[row]]
         return stock_input(self.texts[row], images)
 
     def _of_image(self, row: int, stored: Any, known: dict[Hashable, T], read: Callable[[Any], T]) -> T:
@@ -97,7 +123,7 @@ class LazyInputs:
         if key not in known:
             try:
                 known[key] = read(stored)
-            except ValueError as error:
+            except (ImportError, ValueError) as error:
                 raise self.error(row, error) from error
         return known[key]
 
@@ -107,13 +133,16 @@ class LazyInputs:
 
 
 def image_key(stored: Any) -> Hashable:
-    """Equal for the same path and for equal bytes; an object in memory equals itself.
+    """Equal for the same path and for equal bytes; an object in memory equals itself. Of a video by frames, for all.
 
     Example:
         >>> from st_vi.inputs.lazy import image_key
         >>> image_key({"bytes": b"GIF8", "path": "a.gif"}) == image_key(b"GIF8")
         True
     """
+    if isinstance(stored, StoredVideo):
+        frames = stored.value
+        return ("video", *map(image_key, frames if isinstance(frames, (list, tuple)) else [frames]))
     if isinstance(stored, Mapping) and ("bytes" in stored or "path" in stored):
         stored = stored.get("bytes") or stored.get("path")
     if isinstance(stored, (bytes, bytearray, memoryview)):

@@ -10,20 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils import logging
 
+from st_vi.losses.inputs import PICTURE_KEYS
+
 logger = logging.get_logger(__name__)
 
 
 def content_ids(columns: Sequence[Mapping[str, Any]]) -> list[Tensor] | None:
-    """One integer for each input of each column, equal if text and images are equal.
+    """One integer for each input of each column, equal if text, images and videos are equal.
 
-    Texts are compared by token ids, images by the pixels that the model sees. Padding has no effect, so the integers
-    can be compared across columns and devices. Call this before the model runs, because modules may change the
-    attention mask in place.
+    Texts are compared by token ids, images and videos by the pixels that the model sees, in their order. Padding has no
+    effect, so the integers can be compared across columns and devices. Call this before the model runs, because modules
+    may change the attention mask in place.
 
     Args:
         columns: Preprocessed columns: ``input_ids`` and ``attention_mask`` (B, N), or flattened inputs (1, total) with
             ``cu_seq_lens_q`` (B+1,); and for images, as in Qwen2-VL, ``pixel_values`` (patches, values),
-            ``image_grid_thw`` (images, 3) and ``num_images_per_sample`` (B,).
+            ``image_grid_thw`` (images, 3) and ``num_images_per_sample`` (B,); for videos ``pixel_values_videos``,
+            ``video_grid_thw`` and ``num_videos_per_sample``.
 
     Returns:
         A (B,) int64 tensor for each column; None, with one warning, if a column has other content.
@@ -47,8 +50,12 @@ def content_ids(columns: Sequence[Mapping[str, Any]]) -> list[Tensor] | None:
 
 
 def _content_ids(features: Mapping[str, Any]) -> Tensor | None:
-    texts, pictures = _text_hashes(features), _picture_hashes(features)
-    return None if texts is None or pictures is None else texts + pictures
+    texts = _text_hashes(features)
+    images, videos = (_picture_hashes(features, *keys) for keys in PICTURE_KEYS)
+    if texts is None or images is None or videos is None:
+        return None
+    # Mixed once more, so that an image and a video that change places make another input.
+    return texts + images + (videos if isinstance(videos, int) else _mix(videos))
 
 
 def _text_hashes(features: Mapping[str, Any]) -> Tensor | None:
@@ -68,14 +75,12 @@ def _text_hashes(features: Mapping[str, Any]) -> Tensor | None:
     return (_mix(tokens + _mix(position)) * mask).sum(dim=1)
 
 
-def _picture_hashes(features: Mapping[str, Any]) -> Tensor | int | None:
-    """(B,), 0 for an input without an image."""
-    if "pixel_values_videos" in features:
-        return None
-    if features.get("pixel_values") is None:
-        return 0
+def _picture_hashes(features: Mapping[str, Any], *keys: str) -> Tensor | int | None:
+    """(B,), 0 for an input without an image, or without a video."""
     pixels: Any
-    pixels, grids, counts = (features.get(k) for k in ("pixel_values", "image_grid_thw", "num_images_per_sample"))
+    pixels, grids, counts = map(features.get, keys)
+    if pixels is None:
+        return 0
     if grids is None or counts is None or pixels.ndim != 2:
         return None
     counts = counts.to(grids.device)

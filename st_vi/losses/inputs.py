@@ -11,7 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _TOKEN_KEYS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
-_PICTURE_KEYS = {"pixel_values", "image_grid_thw", "num_images_per_sample"}
+PICTURE_KEYS = (
+    ("pixel_values", "image_grid_thw", "num_images_per_sample"),
+    ("pixel_values_videos", "video_grid_thw", "num_videos_per_sample"),
+)
+"""Qwen2-VL's names for images and for videos: patches, grids, and how many of them an input has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +27,7 @@ class Inputs:
         left: Whether padding is on the left.
         pad: Padding token; None if nothing was padded.
         lengths: Length of each input without padding.
-        images: Patches and grids of each input; None for an input without an image.
+        pictures: Patches and grids of each input, by the name of the patches; empty for an input of text alone.
         metadata: For each input, the values shared by its whole column.
         sizes: Number of inputs of each column.
 
@@ -41,7 +45,7 @@ class Inputs:
     left: bool
     pad: int | None
     lengths: list[int]
-    pictures: list[tuple[Tensor, Tensor] | None]
+    pictures: list[dict[str, tuple[Tensor, Tensor]]]
     metadata: list[frozenset[tuple[str, Any]]]
     sizes: list[int]
 
@@ -89,21 +93,17 @@ class Inputs:
         span = slice(-width, None) if self.left else slice(width)
         index = torch.tensor(numbers, device=self.tokens["input_ids"].device)
         features: dict[str, Any] = {key: values[:, span][index] for key, values in self.tokens.items()}
-        pictures = [self.pictures[number] for number in numbers]
-        if any(pictures):
-            patches, grids = zip(*filter(None, pictures), strict=True)
-            counts = [len(picture[1]) if picture else 0 for picture in pictures]
-            features |= {
-                "pixel_values": torch.cat(patches),
-                "image_grid_thw": torch.cat(grids),
-                "num_images_per_sample": torch.tensor(counts, device=index.device),
-            }
+        for patches, grids, counts in PICTURE_KEYS:
+            found = [self.pictures[number].get(patches) for number in numbers]
+            if any(found):
+                features[patches], features[grids] = map(torch.cat, zip(*filter(None, found), strict=True))
+                features[counts] = torch.tensor([len(one[1]) if one else 0 for one in found], device=index.device)
         return features | dict(self.metadata[numbers[0]])
 
 
 def _metadata(column: Mapping[str, Any]) -> frozenset[tuple[str, Any]] | None:
     """The values that the whole column has in common; None if it holds unknown tensors, or values such as lists."""
-    values = {key: value for key, value in column.items() if key not in _TOKEN_KEYS | _PICTURE_KEYS}
+    values = {key: value for key, value in column.items() if key not in _TOKEN_KEYS.union(*PICTURE_KEYS)}
     if isinstance(values.get("prompt_length"), Tensor):  # a data loader gives it once, or once per row
         values["prompt_length"] = int(values["prompt_length"].flatten()[0])
     try:
@@ -112,17 +112,22 @@ def _metadata(column: Mapping[str, Any]) -> frozenset[tuple[str, Any]] | None:
         return None
 
 
-def _pictures(column: Mapping[str, Any]) -> list[tuple[Tensor, Tensor] | None] | None:
+def _pictures(column: Mapping[str, Any]) -> list[dict[str, tuple[Tensor, Tensor]]] | None:
     """Patches (patches, values) and grids (pictures, 3) of each input; None if they are not in Qwen2-VL's format."""
-    pixels, grids, counts = (column.get(k) for k in ("pixel_values", "image_grid_thw", "num_images_per_sample"))
-    if pixels is None:
-        return [None] * len(column["input_ids"])
-    if grids is None or counts is None or pixels.ndim != 2:
-        return None
-    counts = counts.tolist()
-    patches = [int(of_input.prod(dim=1).sum()) for of_input in grids.cpu().split(counts)]
-    parts = zip(pixels.split(patches), grids.split(counts), strict=True)
-    return [part if count else None for part, count in zip(parts, counts, strict=True)]
+    found: list[dict[str, tuple[Tensor, Tensor]]] = [{} for _ in column["input_ids"]]
+    for keys in PICTURE_KEYS:
+        pixels, grids, counts = map(column.get, keys)
+        if pixels is None:
+            continue
+        if grids is None or counts is None or pixels.ndim != 2:
+            return None
+        counts = counts.tolist()
+        patches = [int(of_input.prod(dim=1).sum()) for of_input in grids.cpu().split(counts)]
+        parts = zip(pixels.split(patches), grids.split(counts), strict=True)
+        for of_input, part, count in zip(found, parts, counts, strict=True):
+            if count:
+                of_input[keys[0]] = part
+    return found
 
 
 def _widen(values: Tensor, width: int, left: bool, fill: int) -> Tensor:

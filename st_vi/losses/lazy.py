@@ -1,4 +1,4 @@
-"""Mini-batches of inputs whose images are opened just before they are embedded."""
+"""Mini-batches of inputs whose images and videos are opened just before they are embedded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from st_vi.inputs.content import Size
 from st_vi.inputs.lazy import LazyInputs
 
 Range = tuple[int, int]
@@ -61,7 +62,7 @@ class LazyBatch:
         """Tokens of each input, by the sizes of its images; all 1 if the model cannot count them."""
         if not self.counts_tokens:
             return [1] * len(self.places)
-        sizes: dict[Hashable, tuple[int, int]] = {}
+        sizes: dict[Hashable, Size] = {}
         counts: dict[Hashable, int] = {}
         for key, (column, row) in zip(self.keys, self.places, strict=True):
             if key not in counts:

@@ -1,4 +1,4 @@
-"""Qwen2-VL as the backbone of viPolyQwen: text, images or both, with the prefix of the task before the text."""
+"""Qwen2-VL as the backbone of viPolyQwen: text, images, videos or all, with the prefix of the task before the text."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from transformers.image_utils import SizeDict
 from transformers.utils import is_flash_attn_2_available, is_torchvision_available, is_vision_available  # type: ignore[attr-defined]
 from transformers.utils.versions import require_version
 
+from st_vi.inputs.content import Size, content_key, picture_sizes
 from st_vi.inputs.kinds import read_input, without_marks
 from st_vi.modules.distinct_pictures import DistinctPictures
 from st_vi.modules.model_card import with_own_card
@@ -51,15 +52,17 @@ class Qwen2VLTransformer(OpenTransformer):
     """The stock `Transformer` for Qwen2-VL and Qwen2.5-VL, with viPolyQwen's prefixes.
 
     Inputs are as in stock: a text, an image (PIL, path, URL, bytes, array), ``{"text": …, "image": …}`` with one image
-    or a list of images, a video, a conversation, and any mixture of these in a batch. Images come before the text,
-    whatever the order of the dict; None in a dict counts as absent.
+    or a list of images, ``{"video": …}``, a conversation, and any mixture of these in a batch. Images and videos come
+    before the text, whatever the order of the dict; None in a dict counts as absent.
 
     - **Images** are opened by `st_vi.inputs.pictures.open_image`, as in training: upright, on white, 8 bits.
+    - **Videos** are opened by `st_vi.inputs.videos.open_video`: a list of frames, an animated GIF, WebP or PNG, or a
+      video file. Two frames become the visual tokens of one moment, and the positions of tokens count the moments.
     - **Texts.** ``{"text": …}`` is always text. A plain string is an image if it is the URL or path of one
       (`st_vi.inputs.kinds.is_picture`), and a missing image is an error. Image tokens in a text, such as
       ``<|image_pad|>``, are plain text.
     - **Pixel budget.** Images are resized to between `min_pixels` and `max_pixels`, rounded to whole visual tokens of
-      28×28 pixels. Videos keep the budget of the base model's video processor.
+      28×28 pixels. Frames keep the budget of the base model's video processor.
     - **Prefixes.** Each prefix is one special token. Those new to the tokenizer start as the mean of all other
       embeddings; a saved model keeps what it has learned. A LoRA adapter saves embeddings only of tokens listed in
       ``trainable_token_indices``: list the ids of the prefixes there.
@@ -69,14 +72,14 @@ class Qwen2VLTransformer(OpenTransformer):
       it choose the prompt of each input.
     - **Template.** "plain" is the vision tokens followed by the text; "chat" is the model's own template, with the
       input as the user's message.
-    - **Repeated images** in a batch go through the vision tower once.
+    - **Repeated images** and videos in a batch go through the vision tower once.
     - **FlashAttention 2** is used if it is installed and the weights are in half precision, unless ``model_kwargs``
       names another ``attn_implementation``. Inputs are always padded: Qwen2-VL's position ids do not allow stock's
       flattening.
 
-    Writes ``token_embeddings`` (B, N, D). The features keep ``input_ids`` (B, N) and the grid of each image,
-    ``image_grid_thw`` (images, 3), from which `patch_positions` maps tokens to patches. ``prompt_length`` is not
-    written, because the place of the prompt depends on the images before it:
+    Writes ``token_embeddings`` (B, N, D). The features keep ``input_ids`` (B, N) and the grids of images and videos,
+    ``image_grid_thw`` (images, 3) and ``video_grid_thw`` (videos, 3). From the first, `patch_positions` maps tokens to
+    patches. ``prompt_length`` is not written, because the place of the prompt depends on the images before it:
     ``AttentionPooling(include_prompt=False)`` pools the prompt, too.
 
     Source: viPolyQwen, Sections on the backbone and on prefixes (arXiv 2409.12191 for Qwen2-VL). *Inferred*: the plain
@@ -136,7 +139,7 @@ class Qwen2VLTransformer(OpenTransformer):
         if template == "chat" and self.processor.chat_template in (None, _PLAIN):
             raise ValueError(f'{model_name_or_path} has no chat template: use template="plain"')
         self.min_pixels, self.max_pixels = min_pixels, max_pixels
-        self.prefixes = list(prefixes)
+        self.prefixes: list[str] = []
         self.template = template
         self.input_formatter = _PromptBeforeText(
             self.config.model_type,
@@ -145,7 +148,7 @@ class Qwen2VLTransformer(OpenTransformer):
             supported_modalities=self.modalities,
         )
         self._set_pixel_budget()
-        self._add_prefixes()
+        self._add_prefixes(prefixes)
         self.choose_prompts: Callable[[list[Any]], list[str]] | None = None  # set by a `TaskRouter`
         self.distinct_pictures = DistinctPictures(self.model.visual)  # type: ignore[arg-type]
         if "attn_implementation" not in (kwargs.get("model_kwargs") or {}):
@@ -159,10 +162,10 @@ class Qwen2VLTransformer(OpenTransformer):
         """Preprocess as the stock module does, with errors that name the input.
 
         Raises:
-            ValueError: A dict or conversation is empty (no image and only blank text), a text is not valid Unicode (a
-                lone surrogate), an image is missing or unusable (see `open_image`), or a video has values that are NaN
-                or infinite. The message shows the input and its place in the batch; `encode` sorts inputs by length
-                before it makes batches.
+            ValueError: A dict or conversation is empty (no image or video and only blank text), a text is not valid
+                Unicode (a lone surrogate), or an image or video is missing, unusable (see `open_image` and
+                `open_video`) or longer than the model reads. The message shows the input and its place in the batch;
+                `encode` sorts inputs by length before it makes batches.
         """
         read = [self._read(number, item) for number, item in enumerate(inputs)]
         if not _is_unicode(prompt):
@@ -175,8 +178,17 @@ class Qwen2VLTransformer(OpenTransformer):
                 try:
                     self._checked([item], prompts if isinstance(prompts, str) else prompts[number : number + 1], kwargs)
                 except Exception as error:
-                    raise ValueError(f"{_name(number, inputs[number])}: {error or type(error).__name__}") from error
+                    reason = self._too_long(item) or str(error) or type(error).__name__
+                    raise ValueError(f"{_name(number, inputs[number])}: {reason}") from error
             raise
+
+    def _too_long(self, item: Any) -> str:
+        """Why the images and videos of an input do not fit, or ""."""
+        try:
+            self.check_length(picture_sizes(content_key(item)))
+        except ValueError as error:
+            return str(error)
+        return ""
 
     def _read(self, number: int, item: Any) -> Any:
         """An input in a form that leaves nothing for stock to guess."""
@@ -208,39 +220,44 @@ class Qwen2VLTransformer(OpenTransformer):
         features = super().preprocess(inputs, prompt=prompts, **kwargs)  # type: ignore[arg-type]
         if not features["attention_mask"].any(dim=1).all():
             raise ValueError("nothing is left of it for the model to read")
-        if "pixel_values_videos" in features and not features["pixel_values_videos"].isfinite().all():
-            raise ValueError("a video has values that are NaN or infinite")
         return features
 
-    def check_length(self, sizes: Sequence[tuple[int, int]]) -> None:
-        """Reject an input whose images alone exceed the model's length: visual tokens cannot be truncated.
+    def check_length(self, sizes: Sequence[Size]) -> None:
+        """Reject an input whose images and videos alone exceed the model's length: visual tokens cannot be truncated.
 
         Args:
-            sizes: (width, height) of each image of one input.
+            sizes: (width, height) of each image of one input, (width, height, frames) of each video.
 
         Raises:
             ValueError: The visual tokens do not fit into `max_seq_length`.
         """
         tokens, limit = self._image_tokens(sizes), self.max_seq_length
         if limit is not None and self._before_pictures + tokens > limit:
-            raise ValueError(
-                f"{len(sizes)} image(s) are {tokens} tokens, and the model reads {limit} (max_seq_length): "
-                "give fewer, or build the model with less max_pixels"
-            )
+            frames = [size[2] for size in sizes if len(size) == 3]
+            images = f"{len(sizes) - len(frames)} image(s)" if len(frames) < len(sizes) else ""
+            videos = f"{len(frames)} video(s) of {sum(frames)} frames" if frames else ""
+            what = " and ".join(filter(None, (images, videos)))
+            fewer = "fewer frames" if frames else "fewer, or build the model with less max_pixels"
+            raise ValueError(f"{what} are {tokens} tokens, and the model reads {limit} (max_seq_length): give {fewer}")
 
-    def count_tokens(self, text: str, sizes: Sequence[tuple[int, int]]) -> int:
+    def count_tokens(self, text: str, sizes: Sequence[Size]) -> int:
         """Number of tokens of an input, without those that a chat template adds.
 
         Args:
             text: Its text, "" for none.
-            sizes: (width, height) of each of its images.
+            sizes: (width, height) of each of its images, (width, height, frames) of each video.
         """
         tokens = self._image_tokens(sizes) + len(self._token_ids(text))
         return max(1, tokens if self.max_seq_length is None else min(tokens, self.max_seq_length))
 
-    def _image_tokens(self, sizes: Sequence[tuple[int, int]]) -> int:
-        processor = self.processor.image_processor
-        patches = sum(processor.get_number_of_image_patches(height, width) for width, height in sizes)
+    def _image_tokens(self, sizes: Sequence[Size]) -> int:
+        processor, videos = self.processor.image_processor, self.processor.video_processor
+        patches = sum(
+            videos.get_num_of_video_patches(frames[0], height, width, {})
+            if frames
+            else processor.get_number_of_image_patches(height, width)
+            for width, height, *frames in sizes
+        )
         return patches // processor.merge_size**2 + 2 * len(sizes)  # each has a start and an end
 
     @cached_property
@@ -311,14 +328,35 @@ class Qwen2VLTransformer(OpenTransformer):
         # For these models, the processor's "edges" are areas.
         processor.size = SizeDict(shortest_edge=self.min_pixels, longest_edge=self.max_pixels)
         token_pixels = (processor.patch_size * processor.merge_size) ** 2
+        if self.processor.video_processor.cap_pixels_per_frame is None:
+            # As in the code of Qwen2-VL's authors, also where this stock still warns that it will do so.
+            self.processor.video_processor.cap_pixels_per_frame = True
         least, most = -(-self.min_pixels // token_pixels), max(1, self.max_pixels // token_pixels)
         logger.info("An image becomes about %d to %d visual tokens of %d pixels each", least, most, token_pixels)
 
+    def add_prefixes(self, prefixes: Sequence[str]) -> None:
+        """Add prefixes, also to a trained model; those that it has already stay as they are.
+
+        A prefix that is new starts as the mean of all other embeddings. The prompts of the `SentenceTransformer` are
+        not changed: ``model.prompts.update(model[0].default_prompts())``.
+
+        Args:
+            prefixes: Distinct, non-empty special tokens, such as ``["<video>"]``.
+
+        Raises:
+            ValueError: They are not, or the model is a LoRA adapter, which saves no new embeddings.
+        """
+        _check_prefixes(prefixes)
+        if getattr(self.model, "peft_config", None) and not set(prefixes) <= set(self.prefixes):
+            raise ValueError("a LoRA adapter does not save new embeddings: add the prefixes when the model is built")
+        self._add_prefixes(prefixes)
+
     @torch.no_grad()
-    def _add_prefixes(self) -> None:
+    def _add_prefixes(self, prefixes: Sequence[str]) -> None:
+        self.prefixes += [prefix for prefix in prefixes if prefix not in self.prefixes]
         tokenizer: Any = self.tokenizer
         known = len(tokenizer)
-        tokenizer.add_tokens(self.prefixes, special_tokens=True)  # skips known ones
+        tokenizer.add_tokens(list(prefixes), special_tokens=True)  # skips known ones
         if len(tokenizer) == known:
             return
         # Qwen2-VL has more embeddings than tokens, so the prefixes usually take spare ones.
@@ -371,10 +409,14 @@ def _with_prompt(conversation: list[dict[str, Any]], prompt: str) -> list[dict[s
 def _check_arguments(min_pixels: int, max_pixels: int, prefixes: Sequence[str], template: str) -> None:
     if not 0 < min_pixels <= max_pixels:
         raise ValueError(f"need 0 < min_pixels <= max_pixels, got {min_pixels} and {max_pixels}")
-    if isinstance(prefixes, str) or not all(prefixes) or len(set(prefixes)) < len(prefixes):
-        raise ValueError(f"prefixes must be a sequence of distinct strings that are not empty, got {prefixes!r}")
+    _check_prefixes(prefixes)
     if template not in get_args(Template):
         raise ValueError(f"template must be one of {get_args(Template)}, got {template!r}")
+
+
+def _check_prefixes(prefixes: Sequence[str]) -> None:
+    if isinstance(prefixes, str) or not all(prefixes) or len(set(prefixes)) < len(prefixes):
+        raise ValueError(f"prefixes must be a sequence of distinct strings that are not empty, got {prefixes!r}")
 
 
 def _is_empty(value: Any) -> bool:

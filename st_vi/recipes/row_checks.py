@@ -13,9 +13,9 @@ from sentence_transformers import SentenceTransformer
 
 from st_vi.data import MixedTaskCollator, check_task_rows
 from st_vi.data.columns import candidate_columns
-from st_vi.data.task_rows import BadImage, Size, task_stream
+from st_vi.data.task_rows import BadImage, task_stream
 from st_vi.evaluation import TaskRetrievalEvaluator
-from st_vi.inputs.content import picture_sizes
+from st_vi.inputs.content import Size, picture_sizes
 from st_vi.losses import DLELoss
 from st_vi.modules import Qwen2VLTransformer
 from st_vi.recipes.training.best_checkpoint import judges_of
@@ -71,13 +71,15 @@ def num_positives(dataset: Dataset | IterableDataset | DatasetDict) -> int:
 
 
 def check_pictures(model: SentenceTransformer, sizes: Sequence[Size]) -> None:
-    """Check that the model can process the images of an input, by their sizes.
+    """Check that the model can process the images and videos of an input, by their sizes.
 
     Raises:
-        ValueError: The model does not accept images, or there are too many.
+        ValueError: The model does not accept images, or no videos, or there are too many.
     """
-    if not model.supports("image"):
+    if any(len(size) == 2 for size in sizes) and not model.supports("image"):
         raise ValueError("the model reads no images")
+    if any(len(size) == 3 for size in sizes) and not model.supports("video"):
+        raise ValueError("the model reads no videos")
     if isinstance(model[0], Qwen2VLTransformer):
         model[0].check_length(sizes)
 
@@ -122,7 +124,7 @@ def _rehearse(rows: Dataset, loss: DLELoss, model: SentenceTransformer) -> None:
     """Compute the loss of one row of every task with vectors of ones, so that terms report missing columns."""
     tasks = rows["task"][:]
     first = rows.select(sorted(tasks.index(name) for name in set(tasks)))
-    first = first.remove_columns([name for name in first.column_names if name.endswith("_image")])
+    first = first.remove_columns([name for name in first.column_names if name.endswith(("_image", "_video"))])
     labels = MixedTaskCollator(model.preprocess, tasks=loss.tasks).labels(list(first))
     alone = copy(loss)
     alone.gather_across_devices, alone.observer = False, None

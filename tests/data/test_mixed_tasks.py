@@ -58,7 +58,7 @@ def test_further_candidates_and_teacher_scores():
     )
     with pytest.raises(ValueError, match=r"teacher_scores.*'negative_2'\], got \[1\]"):
         collate([rows[0] | {"teacher_scores": [1]}])
-    with pytest.raises(ValueError, match="neither text nor image in 'negative_1'"):
+    with pytest.raises(ValueError, match="neither text nor image nor video in 'negative_1'"):
         collate([row(**TEXTS | {"negative_1": None})])
 
 
@@ -136,7 +136,7 @@ def test_bad_settings():
         ({"task": "text_pair", "score": None}, r"column 'score', row 1: expected a score between 0 and 1, got None"),
         ({"task": "text_pair", "score": 4.5}, r"column 'score', row 1.*got 4.5"),
         ({"task": "text_pair", "score": math.nan}, r"column 'score', row 1.*got nan"),
-        ({"positive": " "}, r"column 'positive', row 1: expected text or an image"),
+        ({"positive": " "}, r"column 'positive', row 1: expected text, an image or a video"),
         ({"anchor_image": b"not an image"}, r"column 'anchor_image', row 1: cannot read the image"),
         ({"anchor_image": as_png(Image.new("RGB", (64, 64)))[:-30]}, r"column 'anchor_image', row 1: cannot read"),
         ({"anchor_image": as_png(Image.new("RGB", (999, 1)))}, r"column 'anchor_image', row 1.*aspect ratio"),

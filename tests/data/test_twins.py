@@ -81,7 +81,7 @@ def test_evaluators_take_twins_for_one():
 def test_what_nobody_can_read_is_an_error_that_names_the_row(text, tmp_path):
     with pytest.raises(ValueError, match=r"column 'anchor', row 1: expected non-empty text"):
         check_triplets(rows(anchor=["Mưa.", text], positive=["a", "b"]))
-    with pytest.raises(ValueError, match="column 'positive', row 0: expected text or an image"):
+    with pytest.raises(ValueError, match="column 'positive', row 0: expected text, an image or a video"):
         check_task_rows(rows(anchor=["Mưa."], positive=[text], task=["instr"]))
     collator = MixedTaskCollator(preprocess_fn=lambda inputs: {"texts": inputs})
     with pytest.raises(ValueError, match=r"row 0 of the batch, column 'positive': .*neither text nor image"):

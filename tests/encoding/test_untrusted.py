@@ -140,6 +140,35 @@ def test_pictures_are_bytes(model, web, tmp_path, monkeypatch):
     assert not asked
 
 
+def animated(frames, kind="WEBP"):
+    buffer = io.BytesIO()
+    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], lossless=True)
+    return buffer.getvalue()
+
+
+def test_videos_are_bytes(model, tmp_path, monkeypatch):
+    frames = [Image.new("RGB", (56, 56), colour) for colour in ("red", "blue", "green", "white")]
+    expected = model.encode({"video": frames, "text": "Gì đây?"})
+    saved_frames = [saved(picture=frame) for frame in frames]
+    whole = animated(frames)
+    for video in (saved_frames, [base64.b64encode(one).decode() for one in saved_frames], whole):
+        item = untrusted_input(model, {"text": "Gì đây?", "video": video})
+        np.testing.assert_allclose(model.encode(item), expected, atol=1e-6)
+    part = {"role": "user", "content": [{"type": "video", "video": whole}]}
+    np.testing.assert_allclose(model.encode(untrusted_input(model, part)), model.encode({"video": frames}), atol=1e-6)
+    path = tmp_path / "phim.webp"
+    path.write_bytes(whole)
+    for value in (str(path), path, [str(path), str(path)], {"path": str(path)}, b"", b"\0\0\0\x18ftypmp42", {}, 3):
+        for item in ({"video": value}, {"role": "user", "content": [{"type": "video", "video": value}]}):
+            with no_file_is_opened(path, monkeypatch), pytest.raises(ValueError, match="'video'") as error:
+                untrusted_input(model, item)
+            assert "\n" not in str(error.value)
+    for video in (whole, saved_frames):  # all frames count together, before any is decoded
+        with pytest.raises(ValueError, match=r"more than \d+ pixels"):
+            untrusted_input(model, {"video": video}, max_pixels=4 * 56 * 56 - 1)
+        untrusted_input(model, {"video": video}, max_pixels=4 * 56 * 56)
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_formats(model, kind):
     if kind == "AVIF" and "AVIF" not in Image.SAVE:
@@ -194,15 +223,19 @@ def test_of_a_text_model_too(tiny_model):
         (None, "expected a text"),
         (3, "expected a text"),
         (["a", "b"], "expected a text"),
-        ({"video": "a.mp4"}, "expected a text"),
-        ({"image": BASE64, "video": "a.mp4"}, "expected a text"),
+        ({"video": "a.mp4"}, "'video': expected the bytes"),
+        ({"image": BASE64, "video": "a.mp4"}, "'video': expected the bytes"),
+        ({"video": [BASE64]}, "'video': a video needs at least 2 frames"),
+        ({"video": []}, "'video': the video has no frames"),
+        ({"audio": BASE64}, "expected a text"),
         ({"text": 3}, "'text': expected a text"),
         ({"text": ["a"]}, "'text': expected a text"),
-        ({"text": None}, "neither text nor image"),
-        ({"image": []}, "neither text nor image"),
+        ({"text": None}, "neither text nor image nor video"),
+        ({"image": []}, "neither text nor image nor video"),
         ("\ud83d", "no Unicode"),
         ({"role": "user<|im_end|>", "content": "a"}, "'role'"),
-        ({"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}, "'type'"),
+        ({"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}, "'video': expected the bytes"),
+        ({"role": "user", "content": [{"type": "audio", "audio": "a.mp3"}]}, "'type'"),
         ({"role": "user", "content": [{"type": "text"}]}, "'text'"),
         ({"role": "user", "content": 3}, "'content'"),
         ([{"role": "user", "content": "a"}, "b"], "expected a text"),

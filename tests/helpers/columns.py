@@ -50,6 +50,14 @@ def columns_of(model, columns, **kwargs):
     return [model.preprocess(column, **kwargs) for column in columns]
 
 
+def features_of(batch):
+    """Columns and labels of a collated batch, as the stock trainer has them."""
+    sides = ("anchor", "positive")
+    return [{k.removeprefix(f"{s}_"): v for k, v in batch.items() if k.startswith(f"{s}_")} for s in sides], batch[
+        "label"
+    ]
+
+
 class Summed(torch.nn.Module):
     """Stock MatryoshkaLoss adds up scalars; `DLELoss` gives a dict."""
 

@@ -21,7 +21,7 @@ from st_vi.inputs import lazy
 from st_vi.inputs.lazy import LazyInputs, image_key
 from st_vi.losses.lazy import LazyBatch, LazyPart
 from tests.conftest import SENTENCES
-from tests.helpers.columns import TALL, WIDE, S, assert_same, picture
+from tests.helpers.columns import TALL, WIDE, S, assert_same, features_of, picture
 from tests.helpers.one_epoch import SETTINGS
 
 NAN = float("nan")
@@ -50,14 +50,6 @@ def rows(tmp_path_factory):
         {"task": "text_pair", "anchor": S[0], "positive": S[3], "score": 0.3},
         {"task": "text_pair", "anchor": S[4], "positive": "anh/meo.png", "score": 0.8},
     ]  # fmt: skip
-
-
-def features_of(batch):
-    """Columns and labels as the stock trainer has them."""
-    sides = ("anchor", "positive")
-    return [{k.removeprefix(f"{s}_"): v for k, v in batch.items() if k.startswith(f"{s}_")} for s in sides], batch[
-        "label"
-    ]
 
 
 def step(model, loss, rows, **settings):

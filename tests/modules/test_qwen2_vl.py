@@ -200,7 +200,7 @@ def test_long_text_is_cut_behind_the_pictures(tiny_qwen2_vl):
     module = Qwen2VLTransformer(str(tiny_qwen2_vl), max_seq_length=12, **BUDGET)
     long = {"text": "Trời mưa to nên đường phố ngập nước.", "image": WIDE}
     assert rows_of(module.preprocess([long])) == [ids_of(module, vision(6) + long["text"])[:12]]
-    with pytest.raises(ValueError, match=r"input 1 of the batch.*increase `max_length`"):
+    with pytest.raises(ValueError, match=r"input 1 of the batch.*2 image\(s\) are 16 tokens"):
         module.preprocess(["Nắng.", {"image": [WIDE, WIDE]}])
 
 
@@ -230,6 +230,71 @@ def test_pictures_from_files_and_arrays(plain, tmp_path):
     expected = plain.preprocess([WIDE])["pixel_values"]
     for image in (str(tmp_path / "wide.png"), {"image": str(tmp_path / "wide.png")}, np.array(WIDE)):
         torch.testing.assert_close(plain.preprocess([image])["pixel_values"], expected)
+
+
+@pytest.mark.parametrize("count", [2, 5, 8])
+def test_frames_have_the_features_of_the_stock_processor(plain, count):
+    """Against the processor called by itself, and against a plain loop over pairs of frames."""
+    frames = [picture(56, 84, seed) for seed in range(count)]
+    features = plain.preprocess([{"video": frames}, "Nắng.", {"video": frames[::-1], "text": "Ai đang chạy?"}])
+    stock = plain.processor.video_processor(videos=[frames, frames[::-1]], return_tensors="pt")
+    torch.testing.assert_close(features["pixel_values_videos"], stock["pixel_values_videos"], rtol=0, atol=0)
+    moments = -(-count // 2)
+    assert features["video_grid_thw"].tolist() == stock["video_grid_thw"].tolist() == [[moments, 6, 4]] * 2
+    assert features["num_videos_per_sample"].tolist() == [1, 0, 1]
+    images = plain.processor.image_processor(images=frames, return_tensors="pt")["pixel_values"]
+    of_frame = images.view(count, 24, 3, 2, 14 * 14)  # the processor of images shows each frame twice
+    padded = [*of_frame, of_frame[-1]]
+    pairs = [torch.stack([padded[i][:, :, 0], padded[i + 1][:, :, 0]], dim=2) for i in range(0, count, 2)]
+    torch.testing.assert_close(stock["pixel_values_videos"][: 24 * moments], torch.cat(pairs).flatten(1))
+    positions, _ = plain.model.get_rope_index(
+        **{key: features[key][:1] for key in ("input_ids", "mm_token_type_ids", "video_grid_thw", "attention_mask")}
+    )
+    of_video = features["input_ids"][0] == plain.processor.video_token_id
+    expected = [(t, row, column) for t in range(moments) for row in range(3) for column in range(2)]
+    assert (positions[:, 0, of_video] - 1).T.tolist() == [list(place) for place in expected]  # one token before
+
+
+def test_the_order_of_frames_counts(plain):
+    model = SentenceTransformer(modules=[plain, AttentionPooling(64)], device="cpu")
+    frames = [picture(56, 56, seed) for seed in range(6)]
+    # Frames of one pair share a moment, but not its weights; moments do not change places unnoticed either.
+    others = [frames[::-1], [*frames[4:], *frames[:4]], [frames[1], frames[0], *frames[2:]]]
+    vectors = model.encode([{"video": clip} for clip in (frames, frames, *others)])
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
+    assert all(np.abs(vectors[0] - other).max() > 1e-3 for other in vectors[2:])
+
+
+def test_too_long_a_video_says_so(plain, tiny_qwen2_vl):
+    frames = [picture(56, 56)] * 8  # 4 moments of 4 tokens, a start and an end
+    assert plain.count_tokens("", [(56, 56, 8)]) == len(rows_of(plain.preprocess([{"video": frames}]))[0]) == 18
+    short = Qwen2VLTransformer(str(tiny_qwen2_vl), max_seq_length=16, **BUDGET)
+    with pytest.raises(ValueError, match=r"input 1 .*1 video\(s\) of 8 frames are 18 tokens, and the model reads 16"):
+        short.preprocess(["Nắng.", {"video": frames}])
+    with pytest.raises(ValueError, match=r"1 image\(s\) and 1 video\(s\) of 8 frames are .*give fewer frames"):
+        short.check_length([(28, 28), (56, 56, 8)])
+    assert len(rows_of(short.preprocess([{"video": frames[:6]}]))[0]) == 14
+
+
+def test_prefixes_added_to_a_model_that_is_there(tiny_qwen2_vl, tmp_path):
+    module = Qwen2VLTransformer(str(tiny_qwen2_vl), **BUDGET)
+    before = module.model.get_input_embeddings().weight.detach().clone()
+    known = len(module.tokenizer)
+    module.add_prefixes(["<video>", "<ocr>"])
+    assert module.prefixes == [*PREFIXES, "<video>"] and module.default_prompts()["video"] == "<video> "
+    after = module.model.get_input_embeddings().weight.detach()
+    torch.testing.assert_close(after[:known], before[:known], rtol=0, atol=0)
+    torch.testing.assert_close(after[known], before[:known].mean(dim=0))
+    module.save(str(tmp_path))
+    loaded = Qwen2VLTransformer.load(str(tmp_path))
+    assert loaded.prefixes == module.prefixes and loaded.tokenizer.convert_tokens_to_ids("<video>") == known
+    for bad in ("<video>", ["<a>", "<a>"], [""]):
+        with pytest.raises(ValueError, match="prefixes must be a sequence of distinct strings"):
+            module.add_prefixes(bad)
+    module.model.peft_config = {"default": object()}
+    module.add_prefixes(["<video>"])
+    with pytest.raises(ValueError, match="LoRA adapter does not save new embeddings"):
+        module.add_prefixes(["<more>"])
 
 
 def test_video(plain):

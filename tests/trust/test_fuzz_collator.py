@@ -136,7 +136,7 @@ def collate(*rows):
         ({"task": ["ocr"]}, r"unknown task\(s\) \[.*ocr.*in column 'task'"),
         ({"anchor": 3}, "row 1 of the batch, column 'anchor': expected text in 'anchor', got 3"),
         ({"anchor": "Mưa\ud83d"}, r"row 1 of the batch.*expected text in 'anchor', got 'Mưa\\ud83d'"),
-        ({"positive": " \n"}, "row 1 of the batch.*neither text nor image in 'positive'"),
+        ({"positive": " \n"}, "row 1 of the batch.*neither text nor image nor video in 'positive'"),
         ({"anchor_image": b"x"}, "row 1 of the batch, column 'anchor': cannot read the image"),
         ({"score": 4.5}, "column 'score', row 1 of the batch: expected a score between 0 and 1, got 4.5"),
         ({"score": INF}, "column 'score', row 1 of the batch.*got inf"),

@@ -35,6 +35,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 BACKGROUND = (236, 236, 230)
 SIZES: tuple[str, ...] = ("nhỏ", "to")
+RADII: dict[str, float] = {"nhỏ": 0.26, "to": 0.44}
+"""Radius of a shape as a share of the side of its cell."""
 GRID = 3
 """Shapes stand in the cells of a grid of 3 x 3, at most one in each."""
 PLACES: dict[tuple[int, int], str] = {
@@ -200,9 +202,7 @@ def draw(scene: Scene, size: int = 112) -> Picture.Image:
     cell = smooth * size / GRID
     for shape in scene.shapes:
         row, column = shape.position
-        _draw_shape(
-            pen, shape, ((column + 0.5) * cell, (row + 0.5) * cell), cell * (0.44 if shape.size == "to" else 0.26)
-        )
+        draw_shape(pen, shape, ((column + 0.5) * cell, (row + 0.5) * cell), cell * RADII[shape.size])
     return picture.reduce(smooth)
 
 
@@ -411,7 +411,8 @@ def _side(scene: Scene) -> Split:
 # Shapes on paper
 
 
-def _draw_shape(pen: ImageDraw.ImageDraw, shape: Shape, centre: tuple[float, float], radius: float) -> None:
+def draw_shape(pen: ImageDraw.ImageDraw, shape: Shape, centre: tuple[float, float], radius: float) -> None:
+    """Draw a shape of any radius anywhere, in pixels of the pen; its size and position do not count."""
     colour, (x, y) = COLOURS[shape.colour], centre
     if shape.kind == "hình tròn":
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)

@@ -1,0 +1,240 @@
+"""Open videos in one way: as a list of frames, each opened like any other image."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from st_vi.inputs.pictures import image_size, open_image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".wmv", ".flv", ".mkv")
+"""Extensions by which a text is the path of a video file, as in stock. Others are read, too, where it is known."""
+MIN_FRAMES, MAX_FRAMES = 2, 768
+"""Frames of a video; 768 is also the limit of Qwen2-VL's video processor."""
+FRAMES_PER_SECOND = 2
+"""Frames taken from a file that needs a video decoder, as Qwen2-VL was trained (arXiv 2409.12191); at least 4."""
+
+_WEB = ("http://", "https://")
+
+
+def open_video(value: Any, *, fetch: bool = False) -> list[Image]:
+    """The frames of one video, opened by `st_vi.inputs.pictures.open_image`, all of one size.
+
+    - **Frames** as a list or tuple of images in any form that `open_image` takes, or an array (T, H, W, C) or
+      (T, C, H, W).
+    - **An animated image** (GIF, WebP, APNG) as path or bytes: all of its frames.
+    - **A video file** (mp4 and others) as path or bytes, if torchcodec, PyAV or decord is installed: two frames for
+      each second, evenly spaced, and at least four.
+
+    Qwen2-VL reads frames in pairs. If their number is odd, stock repeats the last one.
+
+    Args:
+        value: The video; also a value of an undecoded `datasets` column, a mapping with "bytes" or "path".
+        fetch: Whether to fetch ``http://…`` and ``https://…`` addresses.
+
+    Raises:
+        ImportError: Pillow is not installed, or a video file needs a decoder and none is installed.
+        ValueError: The value is none of these or cannot be read, has fewer than 2 or more than 768 frames, or frames of
+            different sizes. Names the frame.
+
+    Example:
+        >>> from PIL import Image
+        >>> from st_vi.inputs.videos import open_video
+        >>> red, blue = Image.new("RGB", (4, 2), "red"), Image.new("RGB", (4, 2), "blue")
+        >>> len(open_video([red, blue, red]))
+        3
+        >>> open_video([red])
+        Traceback (most recent call last):
+        ValueError: a video needs at least 2 frames, got 1: give a single one as an image
+    """
+    source = _source(value)
+    if isinstance(source, (list, tuple)) or getattr(source, "ndim", 0) == 4:
+        _check_count(len(source))
+        return _of_one_size([_frame(one, number, fetch) for number, one in enumerate(source)])
+    if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
+        raise ValueError(f"expected a list of frames, a path or the bytes of a file as a video, got {source!r:.100}")
+    return _of_file(source, _shown(source), fetch)
+
+
+def video_size(value: Any) -> tuple[int, int, int]:
+    """(width, height, frames) of a video, as far as possible from the head of its file.
+
+    Raises:
+        ValueError: As for `open_video`, as far as the head tells.
+
+    Example:
+        >>> from PIL import Image
+        >>> from st_vi.inputs.videos import video_size
+        >>> video_size([Image.new("RGB", (4, 2))] * 8)
+        (4, 2, 8)
+    """
+    source = _source(value)
+    if isinstance(source, (list, tuple)) and len(source) >= MIN_FRAMES:
+        return (*image_size(source[0]), len(source))
+    frames = open_video(value)
+    return (*frames[0].size, len(frames))
+
+
+@dataclass(frozen=True, eq=False)
+class StoredVideo:
+    """A video of a row as it is stored, to tell it from images.
+
+    Attributes:
+        value: Anything that `open_video` opens.
+    """
+
+    value: Any
+
+
+def open_videos(value: Any) -> Any:
+    """What stands for "video" in an input of the model: one video or a list of them, with frames that are opened.
+
+    Stock's ``{"array": …, "video_metadata": …}`` keeps its metadata. Anything else that stock knows, such as a decoder,
+    is left to it.
+
+    Raises:
+        ValueError: As for `open_video`.
+    """
+    if isinstance(value, Mapping) and "array" in value:
+        return {**value, "array": open_video(value["array"])}
+    if isinstance(value, (list, tuple)) and any(map(_is_whole_video, value)):
+        return [open_videos(one) for one in value]
+    if getattr(value, "ndim", 0) == 5:
+        return [open_video(one) for one in value]
+    if hasattr(value, "get_frames_in_range"):  # torchcodec's decoder
+        return value
+    return open_video(value, fetch=True)
+
+
+def is_video_file(value: Any) -> bool:
+    """Whether a path or an address ends like a file that needs a video decoder.
+
+    Example:
+        >>> from st_vi.inputs.videos import is_video_file
+        >>> is_video_file("phim/meo.MP4"), is_video_file("phim/meo.gif")
+        (True, False)
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        return False
+    return os.fspath(value).lower().partition("?")[0].endswith(VIDEO_SUFFIXES)
+
+
+def _is_whole_video(value: Any) -> bool:
+    """Whether an item of a list is a video, and not a frame of one."""
+    if isinstance(value, Mapping):
+        return "array" in value
+    of_frames = isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) == 4
+    return of_frames or hasattr(value, "get_frames_in_range") or is_video_file(value)
+
+
+def _source(value: Any) -> Any:
+    if isinstance(value, Mapping) and ("bytes" in value or "path" in value):
+        return value.get("bytes") or value.get("path")
+    return value
+
+
+def _check_count(count: int) -> None:
+    if count == 0:
+        raise ValueError("the video has no frames")
+    if count < MIN_FRAMES:
+        raise ValueError(f"a video needs at least {MIN_FRAMES} frames, got {count}: give a single one as an image")
+    if count > MAX_FRAMES:
+        raise ValueError(f"the video has {count} frames, and at most {MAX_FRAMES} are read: leave some out")
+
+
+def _frame(value: Any, number: int, fetch: bool) -> Image:
+    try:
+        if getattr(value, "is_animated", False) or _is_animated(value):
+            raise ValueError("it has several frames itself: give such a file alone, not in a list")
+        return open_image(value, fetch=fetch)
+    except ValueError as error:
+        raise ValueError(f"frame {number} of the video: {error}") from error
+
+
+def _is_animated(value: Any) -> bool:
+    """Of a file in a list of frames; what cannot be opened is for `open_image` to tell."""
+    from PIL import Image
+
+    source = _source(value)
+    if not isinstance(source, (str, os.PathLike, bytes, bytearray)):
+        return False
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else source) as picture:
+            return bool(getattr(picture, "is_animated", False))
+    except Exception:
+        return False
+
+
+def _of_one_size(frames: list[Image]) -> list[Image]:
+    for number, frame in enumerate(frames):
+        if frame.size != frames[0].size:
+            sizes = ["{} × {}".format(*one.size) for one in (frame, frames[0])]
+            raise ValueError(f"frames differ in size: frame {number} is {sizes[0]}, frame 0 is {sizes[1]}")
+    return frames
+
+
+def _of_file(source: Any, name: str, fetch: bool) -> list[Image]:
+    if isinstance(source, str) and source.startswith(_WEB):
+        if not fetch:
+            raise ValueError("videos are not fetched from the web here; download it, and give the file")
+        from st_vi.stock.web import fetch as fetched
+
+        source = fetched(source, 60)
+    in_memory = isinstance(source, (bytes, bytearray, memoryview))
+    if not in_memory and not os.path.isfile(source):
+        raise ValueError(f"there is no video {name}")
+    from PIL import Image
+
+    try:
+        picture = Image.open(io.BytesIO(source) if in_memory else source)
+    except Exception as error:
+        if in_memory or os.path.splitext(source)[1].lower() not in Image.registered_extensions():
+            return _decoded(source, name)  # none of Pillow's
+        raise ValueError(f"cannot read the video {name}: {error}") from error
+    with picture:
+        _check_count(getattr(picture, "n_frames", 1))
+        return _of_one_size(_animation(picture, name))
+
+
+def _animation(picture: Any, name: str) -> list[Image]:
+    from PIL import ImageSequence
+
+    try:
+        return [open_image(frame.copy()) for frame in ImageSequence.Iterator(picture)]
+    except Exception as error:  # Pillow's decoders raise anything
+        raise ValueError(f"cannot read the video {name}: {error or type(error).__name__}") from error
+
+
+def _decoded(source: Any, name: str) -> list[Image]:
+    """The frames of a file that needs a video decoder, by stock's readers."""
+    from st_vi.stock.videos import read_video
+
+    try:
+        frames: Sequence[Any] = read_video(source, _sampled)
+    except ImportError as error:
+        raise ImportError(f"cannot read the video {name}: {error}") from None
+    except Exception as error:  # decoders raise anything
+        raise ValueError(f"cannot read the video {name}: {error or type(error).__name__}") from error
+    _check_count(len(frames))
+    return [open_image(frame) for frame in frames]
+
+
+def _sampled(metadata: Any, **_: Any) -> list[int]:
+    """Which frames of a file to take: two a second, evenly spaced."""
+    total = int(metadata.total_num_frames)
+    wanted = round(total / (metadata.fps or FRAMES_PER_SECOND) * FRAMES_PER_SECOND)
+    count = min(max(wanted, 4), total)
+    _check_count(count)
+    return [round(number * (total - 1) / (count - 1)) for number in range(count)]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return repr(bytes(value[:16])) + "…"
+    return f"{os.fspath(value)!r:.200}"
