@@ -181,9 +181,9 @@ def dialogues_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, t
 def combine_rows(*datasets: Rows) -> Dataset:
     """One dataset of all rows, with a missing score or class as NaN and a missing image as None.
 
-    Columns: anchor, positive and further candidates, each with its images and videos (if any set has them), score, class,
-    teacher_scores, task, options. The model card uses the first column for its widget and compares the values of a
-    column, which None among numbers would break. If one set has several images in a row and another has one, all
+    Columns: anchor, positive and further candidates, each with its images and videos (if any set has them), score,
+    class, teacher_scores, task, options. The model card uses the first column for its widget and compares the values
+    of a column, which None among numbers would break. If one set has several images in a row and another has one, all
     rows have lists. Other columns are left out, which is logged.
 
     Raises:
