@@ -73,9 +73,10 @@ def training_rows() -> DatasetDict:
 def with_prefix() -> SentenceTransformer:
     """poly-mini with the prefix and the prompt of the task, and with its vision tower as it is."""
     model = load("poly-mini", device="cpu")
-    model[0].model.visual.requires_grad_(False)
-    model[0].add_prefixes([VIDEO_TASK.prefix])
-    model.prompts.update(model[0].default_prompts())
+    model[0].get_submodule("model.visual").requires_grad_(False)
+    backbone: Any = model[0]
+    backbone.add_prefixes([VIDEO_TASK.prefix])
+    model.prompts.update(backbone.default_prompts())
     return model
 
 
