@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import nan
 from typing import Any, Literal
 from zlib import crc32
@@ -22,6 +23,7 @@ from st_vi.data.row_values import (
     unopened_input,
 )
 from st_vi.inputs.lazy import LazyInputs
+from st_vi.inputs.videos import StoredVideo
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
 logger = logging.get_logger(__name__)
@@ -176,12 +178,17 @@ class ScoreCollator(MixedTaskCollator):
 
 def _lazy(column: str, inputs: Sequence[tuple[str, list[Any]]]) -> LazyInputs:
     texts, images = map(list, zip(*inputs, strict=True))
-    if any(hasattr(image, "getbands") for of_row in images for image in of_row):
+    if any(map(_is_decoded, chain.from_iterable(images))):
         logger.warning_once(
             f"column {column!r} has decoded images, which lazy_images=True cannot save the memory of: give paths or "
             "bytes, or cast the column to datasets.Image(decode=False)"
         )
     return LazyInputs(column, texts, images)
+
+
+def _is_decoded(stored: Any) -> bool:
+    frames = stored.value if isinstance(stored, StoredVideo) else stored
+    return any(hasattr(one, "getbands") for one in (frames if isinstance(frames, (list, tuple)) else [frames]))
 
 
 def _teacher_vectors(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> torch.Tensor:

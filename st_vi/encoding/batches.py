@@ -19,6 +19,7 @@ from st_vi.inputs.as_list import as_list
 from st_vi.inputs.kinds import is_picture
 from st_vi.inputs.pictures import open_image
 from st_vi.inputs.prompts import prompt_of
+from st_vi.inputs.videos import is_video_file
 from st_vi.modules import Qwen2VLTransformer
 from st_vi.text import is_blank, is_unicode
 
@@ -174,7 +175,7 @@ def _finite(vectors: np.ndarray) -> np.ndarray:
 
 def opened(item: Any) -> Any:
     """The input with images decoded from paths or bytes; plain strings are unchanged."""
-    if isinstance(item, (Path, bytes, bytearray)):
+    if isinstance(item, (Path, bytes, bytearray)) and not is_video_file(item):
         return open_image(str(item) if isinstance(item, Path) else bytes(item))
     if isinstance(item, Mapping) and "image" in item:
         pictures = item["image"]

@@ -130,9 +130,9 @@ def clip_caption(clip: Clip, seed: int) -> str:
         >>> from st_vi.data.generated.clips import Clip, clip_caption
         >>> from st_vi.data.generated.scenes import Shape
         >>> clip = Clip(Shape("hình tròn", "đỏ", "to", (0, 0)), Shape("hình tròn", "đỏ", "to", (0, 2)))
-        >>> clip_caption(clip, seed=1)
+        >>> clip_caption(clip, seed=2)
         'Hình tròn đỏ ở hàng trên di chuyển từ trái sang phải.'
-        >>> clip_caption(clip.reversed, seed=1)
+        >>> clip_caption(clip.reversed, seed=2)
         'Hình tròn đỏ ở hàng trên di chuyển từ phải sang trái.'
     """
     start, end = clip.start, clip.end
