@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -48,6 +49,12 @@ def test_figures_by_hand(model, tmp_path):
     torch.testing.assert_close(evaluator.expected, torch.from_numpy(expected).float())
     assert evaluator.primary_metric == "dev_spearman"
     assert "spearman,cosine_spearman" in (tmp_path / "rating_evaluation_dev_results.csv").read_text()
+
+
+@pytest.mark.parametrize("form", [tuple, np.array, lambda values: pd.Series(values, index=range(len(values))[::-1])])
+def test_every_form_of_a_column_gives_the_same_figures(model, form):
+    expected = RatingEvaluator(FIRST, SECOND, SCORES)(model)
+    assert RatingEvaluator(form(FIRST), form(SECOND), form(SCORES))(model) == expected
 
 
 def test_what_it_refuses(model):
