@@ -171,7 +171,7 @@ class RescoredRetrievalEvaluator(Evaluator):
         pictures: Sequence[Any],
         *,
         top_k: int = 10,
-        weight: float = 0.5,
+        weight: float = 0.25,
         temperature: float | None = None,
         name: str = "",
         batch_size: int = 32,

@@ -37,7 +37,12 @@ COUNT, TOP_K = 200, 10
 WEIGHTS = (0.25, 0.5, 1.0)
 STEPS, BATCH, RATE, T = 60, 16, 1e-4, 0.05
 SHIPPED = "as it comes"
-ARMS = (SHIPPED, "single vectors", "and pooled patches", "and decorrelation")
+ARMS = {
+    SHIPPED: "nothing, as it comes",
+    "single vectors": "InfoNCE of the vectors",
+    "and pooled patches": "… and of the pooled patches",
+    "and decorrelation": "… and `SimilarityDecorrelation`",
+}
 DIRECTIONS = ("text_to_image", "image_to_text")
 
 
@@ -115,7 +120,7 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
                 single, again = ([run[f"{direction} {kind}"] for run in own] for kind in ("single", weight))
                 gap = float(np.mean(again) - np.mean(single))
                 cells += [over_seeds(single), over_seeds(again), f"{gap:+.1f}"]
-            lines.append([arm, f"{weight:g}", *cells])
+            lines.append([ARMS[arm], f"{weight:g}", *cells])
     header = [cell for way in ("caption → scene", "scene → caption") for cell in (f"{way}, single", "re-scored", "gap")]
     return markdown(["trained with", "w", *header], lines)
 
