@@ -329,6 +329,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=90)
     parser.add_argument("--arms", nargs="+", default=[*ARMS], choices=ARMS)
     parser.add_argument("--table-only", action="store_true")
+    parser.add_argument("--no-docs", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.results.parent.mkdir(parents=True, exist_ok=True)
@@ -357,7 +358,7 @@ def main() -> None:
                 )
     text = tables(results)
     print(text)
-    if options.table_only or (len(options.seeds) > 1 and len(options.arms) == len(ARMS)):
+    if not options.no_docs:
         update_docs("strategies", text)
 
 
