@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base import merging
 from transformers import PreTrainedModel
 
-_OF_TOKENIZER = ("bos_token_id", "eos_token_id", "pad_token_id")
+_SET_BY_TRAINING = ("bos_token_id", "eos_token_id", "pad_token_id", "use_cache")
 
 
 def check_same_kind(models: Sequence[SentenceTransformer]) -> None:
@@ -18,8 +18,8 @@ def check_same_kind(models: Sequence[SentenceTransformer]) -> None:
     ``_validate_models`` is the first step of the public ``SentenceTransformer.merge``, all other steps of which need
     mergekit. If the name disappears, merging stops with an error; `tests/recipes/test_merging.py` fails.
 
-    Ids of special tokens may differ in the configurations: the trainer of transformers copies them from the tokenizer
-    (``align_special_tokens``), so a trained model has ids that its base may lack. The vocabularies are compared anyway.
+    What the trainer of transformers sets in a configuration may differ, as a base was never trained: the ids of special
+    tokens (``align_special_tokens``), which follow from the vocabulary, and ``use_cache``.
 
     Args:
         models: At least two.
@@ -27,21 +27,19 @@ def check_same_kind(models: Sequence[SentenceTransformer]) -> None:
     Raises:
         ValueError: They differ; names the module, and the model by its place.
     """
-    with _without_token_ids(models):
+    with _as_before_training(models):
         merging._validate_models(models)
 
 
 @contextmanager
-def _without_token_ids(models: Sequence[SentenceTransformer]) -> Iterator[None]:
-    parts = [part for model in models for part in model.modules() if isinstance(part, PreTrainedModel)]
-    configs = {id(part.config): part.config for part in parts}.values()
-    kept = [(config, {name: getattr(config, name, None) for name in _OF_TOKENIZER}) for config in configs]
+def _as_before_training(models: Sequence[SentenceTransformer]) -> Iterator[None]:
+    """No configuration has what training sets, neither for itself nor for its part for text."""
+    parts = [part.config for model in models for part in model.modules() if isinstance(part, PreTrainedModel)]
+    configs = {id(config): config for part in parts for config in (part, part.get_text_config())}.values()
+    states = [vars(config) for config in configs]
+    kept = [{name: state.pop(name) for name in _SET_BY_TRAINING if name in state} for state in states]
     try:
-        for config, ids in kept:
-            for name in ids:
-                setattr(config, name, None)
         yield
     finally:
-        for config, ids in kept:
-            for name, value in ids.items():
-                setattr(config, name, value)
+        for state, values in zip(states, kept, strict=True):
+            state.update(values)

@@ -84,14 +84,6 @@ ARMS = {
     "no head": Arm(head=None),
     "mean pooling": Arm(pooling="mean"),
     "learning rate 1e-4": Arm(training={"learning_rate": 1e-4}),
-    "e5-small-vi, mean pooling": Arm(head=None, pooling="mean", loss=None, base=E5, prefix="query: "),
-    "e5-small-vi, ViCLSR, one epoch, 2e-5": Arm(
-        head=None,
-        pooling="mean",
-        base=E5,
-        prefix="query: ",
-        training={"learning_rate": 2e-5, "num_train_epochs": 1, "prompts": "query: "},
-    ),
 }
 
 

@@ -16,8 +16,9 @@ from sentence_transformers.sentence_transformer.modules import BoW, Normalize, P
 
 from st_vi import MLPHead, load
 from st_vi.modules import TaskRouter
-from st_vi.recipes import merge_models, search_merge
+from st_vi.recipes import build_vipolyqwen, merge_models, search_merge
 from tests.conftest import SENTENCES
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
 def shaken(model, seed, dtype=torch.float32):
@@ -59,17 +60,20 @@ def test_merges_are_those_of_a_plain_loop(tiny_model, weights, with_base, dtype)
     assert not merged.training
 
 
-def test_a_trained_model_merges_with_its_base(tiny_model):
-    """The trainer of transformers sets the ids of special tokens in the configuration of what it trains."""
-    trained = shaken(tiny_model, 1)
-    config = trained[0].auto_model.config
-    config.eos_token_id = before = 7 if tiny_model[0].auto_model.config.eos_token_id != 7 else 8
-    merged = merge_models([trained, tiny_model])
-    assert config.eos_token_id == merged[0].auto_model.config.eos_token_id == before
+@pytest.mark.parametrize("of_text", [False, True])
+def test_a_trained_model_merges_with_its_base(tiny_model, tmp_path, of_text):
+    """The trainer of transformers changes the configuration of what it trains."""
+    base = build_vipolyqwen(save_tiny_qwen2_vl(tmp_path)) if of_text else tiny_model
+    trained = shaken(base, 1)
+    whole = trained[0].model.config
+    config = whole.get_text_config()
+    config.eos_token_id, whole.use_cache = (7 if config.eos_token_id != 7 else 8), False
+    before = whole.to_dict(), base[0].model.config.to_dict()
+    merge_models([trained, base])
+    assert (whole.to_dict(), base[0].model.config.to_dict()) == before
     config.hidden_act = "relu"
     with pytest.raises(ValueError, match="has a different configuration in model 1"):
-        merge_models([trained, tiny_model])
-    assert config.eos_token_id == before
+        merge_models([trained, base])
 
 
 def test_merges_are_those_of_stock(tiny_model):
