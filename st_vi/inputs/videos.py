@@ -227,7 +227,9 @@ def _decoded(source: Any, name: str) -> list[Image]:
 
 def _sampled(metadata: Any, **_: Any) -> list[int]:
     """Which frames of a file to take: two a second, evenly spaced."""
-    total = int(metadata.total_num_frames)
+    total = int(metadata.total_num_frames or 0)
+    if not total:  # as PyAV finds in mkv and webm
+        raise ValueError("the file does not say how many frames it has: convert it to mp4, or install torchcodec")
     wanted = round(total / (metadata.fps or FRAMES_PER_SECOND) * FRAMES_PER_SECOND)
     count = min(max(wanted, 4), total)
     _check_count(count)

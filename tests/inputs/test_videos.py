@@ -192,6 +192,14 @@ def test_a_video_that_the_decoder_cannot_read(monkeypatch, tmp_path):
         open_video(b"abc")
 
 
+def test_a_file_that_does_not_count_its_frames(monkeypatch):
+    """As PyAV reads mkv and webm."""
+    monkeypatch.setattr(readers, "VIDEO_DECODERS", {"pyav": decoder(0, 24)[0]})
+    monkeypatch.setattr(readers, "_USABLE", {"pyav": lambda: True})
+    with pytest.raises(ValueError, match="does not say how many frames it has: convert it to mp4"):
+        open_video(b"abc")
+
+
 def test_lazy_inputs_open_videos_late(tmp_path):
     path = tmp_path / "phim.webp"
     path.write_bytes(saved("WEBP", lossless=True))
