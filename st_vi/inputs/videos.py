@@ -30,7 +30,7 @@ def open_video(value: Any, *, fetch: bool = False) -> list[Image]:
       (T, C, H, W).
     - **An animated image** (GIF, WebP, APNG) as path or bytes: all of its frames.
     - **A video file** (mp4 and others) as path or bytes, if torchcodec, PyAV or decord is installed: two frames for
-      each second, evenly spaced, and at least four.
+      each second, evenly spaced, and at least four. PyAV reads no mkv and webm here, whose frames it does not count.
 
     Qwen2-VL reads frames in pairs. If their number is odd, stock repeats the last one.
 
