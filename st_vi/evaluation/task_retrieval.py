@@ -24,8 +24,9 @@ class TaskRetrievalEvaluator(Evaluator):
     model, so one that maps everything to one point has no recall.
 
     Inputs with equal content count as one: texts by `st_vi.text.comparison_key`, images by their pixels, whether they
-    come as path, bytes or PIL image. If several rows share an anchor, such as an image, the positives of all of them
-    are right for each, as in the stock `InformationRetrievalEvaluator`, and the nearest determines the rank.
+    come as path, bytes or PIL image, and videos by their frames in their order. If several rows share an anchor, such
+    as an image, the positives of all of them are right for each, as in the stock `InformationRetrievalEvaluator`, and
+    the nearest determines the rank.
 
     Where rows have options, ``option_accuracy``: the positive is nearer than every wrong option of its own row.
     Where they have scores, ``spearman`` of the row's cosine with the score. All tasks together:
@@ -34,8 +35,8 @@ class TaskRetrievalEvaluator(Evaluator):
     The whole corpus is ranked, not a batch: in a batch of 12, recall@10 says nothing.
 
     Args:
-        anchors: N stock inputs: text, image, or {"text", "image"}. A sequence that makes them on access need not hold
-            all images: each is looked up once here, for its content, and once in every call, for its batch.
+        anchors: N stock inputs: text, image, or {"text", "image", "video"}. A sequence that makes them on access need
+            not hold all images: each is looked up once here, for its content, and once in every call, for its batch.
         positives: N stock inputs.
         tasks: N task names.
         scores: N numbers, NaN or None where there is none.

@@ -14,7 +14,7 @@ class DistinctPictures:
 
     Several questions about an image, or an image that is both query and candidate, cost one pass through the tower,
     which is most of the work. The outputs are those for all images, and gradients sum over the copies. Images are equal
-    if all pixels are. The hooks keep no state, so threads may share a model.
+    if all pixels are, videos if all frames are, in their order. The hooks keep no state, so threads may share a model.
 
     Args:
         tower: ``model.visual`` of a Qwen2-VL or Qwen2.5-VL.

@@ -166,12 +166,12 @@ def train_vipolyqwen(
 
     Args:
         model: Model from `build_vipolyqwen`, or any model that accepts the inputs in the rows.
-        train_dataset: Columns anchor, positive and task, and optionally score, anchor_image and positive_image, as a
-            `Dataset`, a list of dicts, a pandas DataFrame, or a stream (`IterableDataset`), which needs `max_steps` and
-            is checked as it arrives. With a single dataset, every batch mixes tasks. With a `DatasetDict`, each batch
-            comes from one dataset, so that all its rows are in-batch negatives of each other if they have the same
-            task; the stock ``multi_dataset_batch_sampler`` sets whether datasets are sampled in proportion to their
-            size or in turn. (The paper gives no proportions.)
+        train_dataset: Columns anchor, positive and task, and optionally score, anchor_image, positive_image,
+            anchor_video and positive_video, as a `Dataset`, a list of dicts, a pandas DataFrame, or a stream
+            (`IterableDataset`), which needs `max_steps` and is checked as it arrives. With a single dataset, every
+            batch mixes tasks. With a `DatasetDict`, each batch comes from one dataset, so that all its rows are
+            in-batch negatives of each other if they have the same task; the stock ``multi_dataset_batch_sampler`` sets
+            whether datasets are sampled in proportion to their size or in turn. (The paper gives no proportions.)
         output_dir: Folder for checkpoints and the trained model.
         evaluator: Runs whenever a checkpoint is saved, by default after every epoch; the best checkpoint is restored at
             the end. In a list, the last evaluator with a primary metric decides.
@@ -181,8 +181,9 @@ def train_vipolyqwen(
         prefix_dropout: See `MixedTaskCollator`.
         info_nce_warm_up: Share of the steps at the start with InfoNCE only; see `InfoNCEWarmUp`. Not in the paper, but
             needed for a randomly initialised model.
-        bad_image: "error" for an error if an image cannot be read, or "skip" to skip the row and count it in a warning.
-        lazy_images: Open images mini-batch by mini-batch; see `MixedTaskCollator`. Needs a `CachedDLELoss`.
+        bad_image: "error" for an error if an image or video cannot be read, or "skip" to skip the row and count it in a
+            warning.
+        lazy_images: Open images and videos mini-batch by mini-batch; see `MixedTaskCollator`. Needs a `CachedDLELoss`.
         resume: Continue from the last checkpoint in `output_dir`, if any. Rows, base model, loss and arguments must be
             the same; only settings without effect on the weights, such as logging, may change.
         overwrite: Replace the model and the checkpoints of an earlier run in `output_dir`.
@@ -266,8 +267,8 @@ def vipolyqwen_evaluator(rows: TrainRows, **settings: Any) -> TaskRetrievalEvalu
         **settings: Arguments of `TaskRetrievalEvaluator`.
 
     Raises:
-        ValueError: A dataset in a `DatasetDict` has several tasks, or a row has neither text nor image, or an
-            unreadable image.
+        ValueError: A dataset in a `DatasetDict` has several tasks, or a row has neither text, image nor
+            video, or one that cannot be read.
 
     Example:
         >>> from st_vi.data.generated.rows import generated_rows
