@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses.matryoshka import CachedLossDecorator
 from torch import Tensor
 
 from st_vi.losses.balance import Balance, BalanceName
@@ -169,7 +170,7 @@ class CachedDLELoss(GradCache, DLELoss):
 
     def _gradients_of_terms(self) -> dict[str, Tensor | None]:
         """The gradient for the parameters of each learned term; empty if there are none, or in evaluation."""
-        if len(self._learned_gradients) > 1 and self.learned:
+        if isinstance(self.calculate_loss, CachedLossDecorator) and self._learned_gradients and self.learned:
             raise ValueError(
                 f"{next(iter(self.learned))} cannot train in MatryoshkaLoss, which evaluates a batch once for each "
                 "dimension: use DLELoss"

@@ -22,7 +22,7 @@ from st_vi.losses.balance import BALANCES
 from st_vi.recipes import train_vipolyqwen
 from st_vi.terms import InfoNCE, SimLAP
 from tests.conftest import SENTENCES
-from tests.helpers.columns import NAN, Summed
+from tests.helpers.columns import NAN
 from tests.helpers.one_epoch import SETTINGS
 from tests.helpers.processes import on_two
 from tests.helpers.words import Stop, Words, columns_of_words
@@ -191,11 +191,12 @@ def test_what_the_keeper_does_not_accept(tiny_model, tmp_path):
     wrapped.learned.start()
     features = [tiny_model.preprocess(SENTENCES[:4]), tiny_model.preprocess(SENTENCES[4:])]
     some = labels((0, 0), (0, 1), (0, 2), (1, 0))
-    with pytest.raises(ValueError, match="topic_sim_lap cannot train in MatryoshkaLoss"):
-        MatryoshkaLoss(tiny_model, wrapped, [32, 16])(features, some)
+    for dimensions in (-1, 1):  # per step
+        with pytest.raises(ValueError, match="topic_sim_lap cannot train in MatryoshkaLoss"):
+            MatryoshkaLoss(tiny_model, wrapped, [32, 16], n_dims_per_step=dimensions)(features, some)
     uncached = DLELoss(tiny_model, tasks(32))
     uncached.learned.start()
-    MatryoshkaLoss(tiny_model, Summed(uncached), [32, 16])(features, some).backward()
+    sum(MatryoshkaLoss(tiny_model, uncached, [32, 16])(features, some).values()).backward()
     assert uncached.learned["topic_sim_lap"].grad[:, :16].any() and uncached.learned["topic_sim_lap"].grad[:, 16:].any()
 
 
