@@ -147,11 +147,11 @@ def table(before: Ranks, ordered: Ranks, shuffled: Ranks) -> str:
     for label, ranks in (
         ("frames in order", ordered),
         ("frames shuffled", shuffled),
-        ("poly-mini before, in order", before),
+        ("in order, before the training", before),
     ):
-        lines += [[direction, label, *values] for direction, values in figures(ranks).items()]
-    lines.sort(key=lambda line: line[0])
-    header = ["query → answer among 200", "clips", "recall@1", "recall@5", "nearer than the reverse"]
+        lines += [[f"{direction}, {label}", *values] for direction, values in figures(ranks).items()]
+    lines.sort(key=lambda line: line[0].partition(",")[0])
+    header = [f"query → answer among {TEST}", "recall@1", "recall@5", "nearer than the reverse"]
     return markdown(header, lines)
 
 
@@ -210,7 +210,7 @@ def main() -> None:
             scenes_line(scenes_before, on_scenes()),
         ]
     )
-    print(f"{text}\n{time.time() - start:.0f} s")
+    print(f"{text}\n{time.time() - start:.0f} s, of which {time.process_time():.0f} s of the processor")
     if not options.no_docs:
         update_docs("video", text)
 
