@@ -20,6 +20,8 @@ MIN_FRAMES, MAX_FRAMES = 2, 768
 FRAMES_PER_SECOND = 2
 """Frames taken from a file that needs a video decoder, as Qwen2-VL was trained (arXiv 2409.12191); at least 4."""
 
+_ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # and not MPO or TIFF, whose images are views or pages
+
 _WEB = ("http://", "https://")
 
 
@@ -150,7 +152,7 @@ def _check_count(count: int) -> None:
 
 def _frame(value: Any, number: int, fetch: bool) -> Image:
     try:
-        if getattr(value, "is_animated", False) or _is_animated(value):
+        if _is_animated(value):
             raise ValueError("it has several frames itself: give such a file alone, not in a list")
         return open_image(value, fetch=fetch)
     except ValueError as error:
@@ -162,13 +164,19 @@ def _is_animated(value: Any) -> bool:
     from PIL import Image
 
     source = _source(value)
+    if isinstance(source, Image.Image):
+        return _moves(source)
     if not isinstance(source, (str, os.PathLike, bytes, bytearray)):
         return False
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else source) as picture:
-            return bool(getattr(picture, "is_animated", False))
+            return _moves(picture)
     except Exception:
         return False
+
+
+def _moves(picture: Any) -> bool:
+    return picture.format in _ANIMATED and getattr(picture, "n_frames", 1) > 1
 
 
 def _of_one_size(frames: list[Image]) -> list[Image]:
@@ -198,7 +206,7 @@ def _of_file(source: Any, name: str, fetch: bool) -> list[Image]:
             return _decoded(source, name)  # none of Pillow's
         raise ValueError(f"cannot read the video {name}: {error}") from error
     with picture:
-        _check_count(getattr(picture, "n_frames", 1))
+        _check_count(getattr(picture, "n_frames", 1) if _moves(picture) else 1)
         return _of_one_size(_animation(picture, name))
 
 

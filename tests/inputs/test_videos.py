@@ -123,6 +123,16 @@ def test_what_is_no_video(value, message):
     assert "\n" not in str(error.value)
 
 
+def test_pages_and_views_are_no_frames():
+    """Photographs of some cameras are MPO, with a second view; a TIFF may have pages."""
+    photograph = saved("MPO", [frame.copy() for frame in FRAMES])  # Pillow leaves its settings in what it saves
+    frames = open_video([photograph, FRAMES[1]])
+    assert len(frames) == 2 and frames[0].getpixel((0, 0))[0] > 200
+    for kind in ("MPO", "TIFF"):
+        with pytest.raises(ValueError, match="at least 2 frames, got 1"):
+            open_video(saved(kind, [frame.copy() for frame in FRAMES]))
+
+
 def test_a_broken_animation_is_an_error(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
     whole = saved("PNG", [Image.fromarray(one) for one in noise])
