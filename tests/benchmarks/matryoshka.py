@@ -5,7 +5,8 @@
 
 `vi-mini` with `SupConNLILoss` and `poly-mini` with `DLELoss`: as they are, after further training, and after the same
 training inside `MatryoshkaLoss`. int8 and binary are those of the stock `quantize_embeddings`, for queries and
-documents. Every finished arm is one line of a JSON Lines file, so an interrupted run goes on where it stopped.
+documents; "centred" vectors are less the mean of other texts and images. Every finished arm is one line of a JSON Lines
+file, so an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from tests.benchmarks.tables import update_docs
 from tests.benchmarks.viclsr import DATA
 
 DIMENSIONS = (384, 256, 128, 64)
-PRECISIONS = {"float32": 32, "int8": 8, "binary": 1}  # bits
+CENTRED = "binary, centred"
+PRECISIONS = {"float32": 32, "int8": 8, "binary": 1, CENTRED: 1}  # bits
 ARMS = ("as it is", "trained", "Matryoshka")
 MODELS = {"vi-mini": ("XQuAD", "triplets"), "poly-mini": ("XQuAD", "captions")}
 RATE = {"vi-mini": 1e-4, "poly-mini": 1e-4}
@@ -100,7 +102,12 @@ def cut(found: Vectors, dimension: int, precision: str) -> Vectors:
         if name != "own"
     }
     others = np.concatenate([value for name, value in short.items() if name.startswith("other")])
-    settings: Any = {"precision": precision, "calibration_embeddings": others if precision == "int8" else None}
+    if precision == CENTRED:
+        short = {name: value - others.mean(axis=0) for name, value in short.items()}
+    settings: Any = {
+        "precision": "binary" if precision == CENTRED else precision,
+        "calibration_embeddings": others if precision == "int8" else None,
+    }
     return {name: quantize_embeddings(value, **settings) for name, value in short.items()} | {"own": found["own"]}
 
 
@@ -118,7 +125,7 @@ def similarity(precision: str) -> Compare:
         )
         return one @ two.T
 
-    return bits if precision == "binary" else cosine
+    return bits if PRECISIONS[precision] == 1 else cosine
 
 
 def first(near: np.ndarray, own: np.ndarray) -> float:
@@ -170,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("outputs/matryoshka.jsonl"), help="figures so far")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--table-only", action="store_true")
     parser.add_argument("--no-docs", action="store_true")
     options = parser.parse_args()
