@@ -11,7 +11,6 @@ run goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from st_vi.data.audit.quality import effective_contrastive_information
 from st_vi.data.columns import clean_texts
 from st_vi.recipes import train_viclsr
 from st_vi.recipes.ablation.tables import markdown, over_seeds
+from tests.benchmarks.results import Results
 from tests.benchmarks.tables import update_docs
 from tests.benchmarks.viclsr import ARMS, DATA, build
 
@@ -174,9 +174,7 @@ def main() -> None:
     parser.add_argument("--table-only", action="store_true")
     parser.add_argument("--max-steps", type=int, help="shorten every training, to try the command")
     options = parser.parse_args()
-
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    results = [json.loads(line) for line in options.results.open()] if options.results.exists() else []
+    results = Results(options.results, max_steps=options.max_steps)
     done = {(result["strategy"], result["seed"]) for result in results}
     if not options.table_only:
         TRAINING["max_steps"] = options.max_steps or TRAINING["max_steps"]
@@ -187,9 +185,7 @@ def main() -> None:
                 # Without training there is nothing random.
                 if (name, seed) in done or (name == UNTRAINED and seed):
                     continue
-                results.append({"strategy": name, "seed": seed, **scores, **run(name, seed, negatives, rows)})
-                with options.results.open("a") as file:
-                    file.write(json.dumps(results[-1]) + "\n")
+                results.keep({"strategy": name, "seed": seed, **scores, **run(name, seed, negatives, rows)})
                 print(results[-1], flush=True)
     print(table(results))
     if not options.max_steps:

@@ -9,12 +9,9 @@ one line of a JSON Lines file, with the value of each test row, so an interrupte
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +28,7 @@ from st_vi.recipes import merge_models, search_merge, train_viclsr, train_vipoly
 from st_vi.recipes.ablation.tables import markdown, over_seeds
 from st_vi.tasks import Task
 from st_vi.terms import InfoNCE, TeacherCosine, TeacherSimilarities
+from tests.benchmarks.results import Results, options_of
 from tests.benchmarks.tables import update_docs
 from tests.benchmarks.viclsr import DATA, E5, TRAINING_LENGTH, VISNLI_LABELS, Arm, build
 
@@ -263,17 +261,12 @@ def table(results: list[dict[str, Any]], gold: dict[str, np.ndarray]) -> str:
 
 def main() -> None:
     """Run what has no figures yet, then print the table and put it into the docs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("outputs/good_base.jsonl"), help="figures so far")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = options_of(__doc__, "good_base")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--arms", nargs="+", default=[BASE, *TRAINED], choices=[BASE, *TRAINED])
-    parser.add_argument("--table-only", action="store_true")
-    parser.add_argument("--no-docs", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    results = [json.loads(line) for line in options.results.open()] if options.results.exists() else []
+    results = Results(options.results, steps=options.steps)
     test = Test()
     for seed in [] if options.table_only else options.seeds:
         for arm in options.arms:
@@ -283,9 +276,7 @@ def main() -> None:
                 found = [{"arm": BASE, "seed": seed, "values": test(base())}]
             else:
                 found = run(arm, seed, options.steps, test)
-            results += found
-            with options.results.open("a", encoding="utf-8") as file:
-                file.write("".join(json.dumps(one) + "\n" for one in found))
+            results.keep(*found)
             for one in found:
                 figures = {
                     name: round(figure(name, np.array(values), test.gold, np.arange(len(values))), 1)

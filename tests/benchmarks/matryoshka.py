@@ -11,12 +11,9 @@ file, so an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +31,7 @@ from st_vi.losses import DLELoss, SupConNLILoss
 from st_vi.recipes import train_viclsr, train_vipolyqwen
 from st_vi.recipes.ablation.tables import markdown, over_seeds
 from tests.benchmarks import good_base, strategies
+from tests.benchmarks.results import Results, options_of
 from tests.benchmarks.tables import update_docs
 from tests.benchmarks.viclsr import DATA
 
@@ -174,16 +172,11 @@ def tables(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run what has no figures yet, then print the tables and put them into the docs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("outputs/matryoshka.jsonl"), help="figures so far")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser = options_of(__doc__, "matryoshka", seeds=[0])
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--table-only", action="store_true")
-    parser.add_argument("--no-docs", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    results = [json.loads(line) for line in options.results.open()] if options.results.exists() else []
+    results = Results(options.results, steps=options.steps)
     todo = [(seed, name, arm) for seed in options.seeds for name in MODELS for arm in ARMS]
     for seed, name, arm in [] if options.table_only else todo:
         done = any((r["model"], r["arm"]) == (name, arm) and (r["seed"] == seed or arm == ARMS[0]) for r in results)
@@ -191,10 +184,9 @@ def main() -> None:
             continue
         start = time.time()
         model = load(name, device="cpu") if arm == ARMS[0] else trained(name, seed, options.steps, arm == ARMS[2])
-        results.append({"model": name, "arm": arm, "seed": seed, "figures": figures(name, vectors(name, model))})
-        results[-1]["seconds"] = round(time.time() - start)
-        with options.results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(results[-1]) + "\n")
+        found = figures(name, vectors(name, model))
+        seconds = round(time.time() - start)
+        results.keep({"model": name, "arm": arm, "seed": seed, "figures": found, "seconds": seconds})
         print(results[-1], flush=True)
     text = tables(results)
     print(text)

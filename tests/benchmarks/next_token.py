@@ -8,12 +8,9 @@ Every finished run is one line of a JSON Lines file, so an interrupted run goes 
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +24,7 @@ from st_vi.data.generated.scenes import NUMBERS, PLACES, Scene, Shape, draw, sce
 from st_vi.losses import NextTokenLoss
 from st_vi.recipes.ablation.tables import markdown, over_seeds
 from st_vi.terms import InfoNCE
+from tests.benchmarks.results import Results, options_of
 from tests.benchmarks.tables import update_docs
 
 SIZE = 112
@@ -157,26 +155,20 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run what has no figures yet, then print the table and put it into the docs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("outputs/next_token.jsonl"), help="figures so far")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--table-only", action="store_true")
-    options = parser.parse_args()
+    options = options_of(__doc__, "next_token").parse_args()
     torch.set_num_threads(1)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    results = [json.loads(line) for line in options.results.open()] if options.results.exists() else []
+    results = Results(options.results)
     done = {(result["name"], result["seed"]) for result in results}
     for seed in [] if options.table_only else options.seeds:
         for name, kinds in VARIANTS.items():
             # Without training there is nothing random.
             if (name, seed) in done or (not kinds and seed != options.seeds[0]):
                 continue
-            results.append(run(name, seed))
-            with options.results.open("a") as file:
-                file.write(json.dumps(results[-1]) + "\n")
+            results.keep(run(name, seed))
             print(results[-1], flush=True)
     print(table(results))
-    update_docs("next-token", table(results))
+    if not options.no_docs:
+        update_docs("next-token", table(results))
 
 
 if __name__ == "__main__":

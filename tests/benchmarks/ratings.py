@@ -12,8 +12,6 @@ goes on where it stopped.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -35,6 +33,7 @@ from st_vi.losses import RatingLoss
 from st_vi.modules import RatingHead
 from st_vi.modules.rating_head import pair_features
 from st_vi.recipes.ablation.tables import markdown, over_seeds
+from tests.benchmarks.results import Results, options_of
 from tests.benchmarks.tables import update_docs
 from tests.benchmarks.viclsr import DATA
 
@@ -231,18 +230,13 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run what has no figures yet, then print the table and put it into the docs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("outputs/ratings.jsonl"), help="figures measured so far")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--no-docs", action="store_true")
-    options = parser.parse_args()
+    options = options_of(__doc__, "ratings").parse_args()
     torch.set_num_threads(1)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    runs = [json.loads(line) for line in options.results.open()] if options.results.exists() else []
+    runs = Results(options.results)
     done = {(run["how"], run["set"], run["arm"], run["seed"]) for run in runs}
     todo = [("frozen", name, arm, seed) for name in SETS for arm in ARMS for seed in options.seeds]
     todo += [("end to end", "english", arm, seed) for seed in options.seeds for arm in TRAINED]
-    for how, name, arm, seed in todo:
+    for how, name, arm, seed in [] if options.table_only else todo:
         if (how, name, arm, seed) in done:
             continue
         start = time.time()
@@ -250,9 +244,7 @@ def main() -> None:
             found = frozen(name, arm, seed)
         else:
             found = trained(name, arm, seed, options.results.parent / "ratings")
-        runs.append({"how": how, "set": name, "arm": arm, "seed": seed, **found, "seconds": round(time.time() - start)})
-        with options.results.open("a") as file:
-            file.write(json.dumps(runs[-1]) + "\n")
+        runs.keep({"how": how, "set": name, "arm": arm, "seed": seed, **found, "seconds": round(time.time() - start)})
         print(runs[-1], flush=True)
     print(table(runs))
     if not options.no_docs:

@@ -10,12 +10,9 @@ so an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +28,7 @@ from st_vi.hub import load
 from st_vi.inspection.rescoring import RescoredRetrievalEvaluator, embedded_patches, pooled_by_query
 from st_vi.recipes.ablation.tables import markdown, over_seeds
 from st_vi.terms import PairBatch, SimilarityDecorrelation
+from tests.benchmarks.results import Results, options_of
 from tests.benchmarks.tables import update_docs
 
 COUNT, TOP_K = 200, 10
@@ -127,21 +125,14 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run what has no figures yet, then print the table and put it into the docs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("outputs/rescoring.jsonl"), help="figures measured so far")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--no-docs", action="store_true")
-    options = parser.parse_args()
+    options = options_of(__doc__, "rescoring").parse_args()
     torch.set_num_threads(1)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    runs = [json.loads(line) for line in options.results.open()] if options.results.exists() else []
+    runs = Results(options.results)
     done = {(run["arm"], run["seed"]) for run in runs}
-    for seed in options.seeds:
+    for seed in [] if options.table_only else options.seeds:
         for arm in ARMS:
             if (arm, seed) not in done:
-                runs.append(measure(arm, seed))
-                with options.results.open("a") as file:
-                    file.write(json.dumps(runs[-1]) + "\n")
+                runs.keep(measure(arm, seed))
                 print(runs[-1], flush=True)
     print(table(runs))
     if not options.no_docs:

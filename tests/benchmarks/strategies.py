@@ -11,7 +11,6 @@ stopped.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import tempfile
@@ -20,7 +19,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +38,7 @@ from st_vi.losses import Balance
 from st_vi.losses.balance import BALANCES, DynamicWeightAverage, balance_of
 from st_vi.recipes import merge_models, search_merge, train_vipolyqwen, vipolyqwen_evaluator
 from st_vi.recipes.ablation.tables import markdown, over_seeds
+from tests.benchmarks.results import Results, options_of
 from tests.benchmarks.tables import update_docs
 from tests.benchmarks.viclsr import DATA
 
@@ -332,17 +331,12 @@ def tables(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run what has no figures yet, then print the tables and put them into the docs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("outputs/strategies.jsonl"), help="figures so far")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = options_of(__doc__, "strategies")
     parser.add_argument("--steps", type=int, default=45)
     parser.add_argument("--arms", nargs="+", default=[*ARMS], choices=ARMS)
-    parser.add_argument("--table-only", action="store_true")
-    parser.add_argument("--no-docs", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    results = [json.loads(line) for line in options.results.open()] if options.results.exists() else []
+    results = Results(options.results, steps=options.steps)
     test = None if options.table_only else Test()
     for seed in options.seeds:
         for arm in (BASE, CONSTANTS, *BALANCES, SEARCHED):
@@ -353,9 +347,7 @@ def main() -> None:
                 found = [{"arm": BASE, "seed": seed, "values": test(load(BASE, device="cpu"))}]
             else:
                 found = merged(seed, options.steps, test) if arm == SEARCHED else joint(arm, seed, options.steps, test)
-            results += found
-            with options.results.open("a", encoding="utf-8") as file:
-                file.write("".join(json.dumps(one) + "\n" for one in found))
+            results.keep(*found)
             for one in found:
                 print(
                     one["arm"],

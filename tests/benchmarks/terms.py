@@ -9,12 +9,9 @@ Every finished run is one line of a JSON Lines file, so an interrupted run goes 
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +30,7 @@ from st_vi.data import read_rows
 from st_vi.recipes.ablation.tables import markdown, over_seeds
 from st_vi.tasks import VIPOLYQWEN_TASKS
 from st_vi.terms import Term
+from tests.benchmarks.results import Results, options_of
 from tests.benchmarks.tables import update_docs
 from tests.benchmarks.term_rows import ranked_rows, rows_of_terms, with_another_view
 from tests.benchmarks.viclsr import DATA, Arm, build
@@ -238,15 +236,10 @@ def beside_table(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run what has no figures yet, then print the tables and put them into the docs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("outputs/terms.jsonl"), help="figures measured so far")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = options_of(__doc__, "terms")
     parser.add_argument("--kinds", nargs="+", default=["beside", "alone"], choices=["beside", "alone"])
-    parser.add_argument("--table-only", action="store_true")
     options = parser.parse_args()
-
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    results = [json.loads(line) for line in options.results.open()] if options.results.exists() else []
+    results = Results(options.results)
     done = {(r["kind"], r["name"], r["seed"], r["bf16"]) for r in results}
     todo = []
     if "beside" in options.kinds:
@@ -255,13 +248,12 @@ def main() -> None:
         todo += [("alone", name, 0, bf16) for bf16 in (True, False) for name in TERMS]
     for kind, name, seed, bf16 in () if options.table_only else todo:
         if (kind, name, seed, bf16) not in done:
-            results.append(alone(name, bf16, seed) if kind == "alone" else beside(name, seed, bf16))
-            with options.results.open("a") as file:
-                file.write(json.dumps(results[-1]) + "\n")
+            results.keep(alone(name, bf16, seed) if kind == "alone" else beside(name, seed, bf16))
             print(results[-1], flush=True)
     for kind, text in (("terms-alone", alone_table(results)), ("terms-beside", beside_table(results))):
         print(text)
-        update_docs(kind, text)
+        if not options.no_docs:
+            update_docs(kind, text)
 
 
 if __name__ == "__main__":

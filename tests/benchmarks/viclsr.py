@@ -8,8 +8,6 @@ Every finished run is one line of a JSON Lines file, so an interrupted run goes 
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import tempfile
 import time
@@ -34,6 +32,7 @@ from st_vi.evaluation import NLISimilarityEvaluator, NLUBenchmark, NLUEvaluator
 from st_vi.losses import SupConNLILoss
 from st_vi.recipes import build_viclsr, train_viclsr
 from st_vi.recipes.ablation.tables import markdown, over_seeds
+from tests.benchmarks.results import Results, options_of
 from tests.benchmarks.tables import update_docs
 
 DATA = Path(os.environ.get("ST_VI_DATA", "../shared/data"))
@@ -168,16 +167,11 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run what has no figures yet, then print the table and put it into the docs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("outputs/viclsr.jsonl"), help="figures measured so far")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = options_of(__doc__, "viclsr")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
-    parser.add_argument("--table-only", action="store_true")
     parser.add_argument("--max-steps", type=int, default=-1, help="shorten every training, to try the command")
     options = parser.parse_args()
-
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    results = [json.loads(line) for line in options.results.open()] if options.results.exists() else []
+    results = Results(options.results, max_steps=options.max_steps)
     done = {(result["arm"], result["seed"]) for result in results}
     if not options.table_only:
         TRAINING["max_steps"] = options.max_steps
@@ -187,12 +181,10 @@ def main() -> None:
                 # Without training there is nothing random.
                 if (name, seed) in done or (ARMS[name].loss is None and seed != options.seeds[0]):
                     continue
-                results.append(run(name, seed, rows))
-                with options.results.open("a") as file:
-                    file.write(json.dumps(results[-1]) + "\n")
+                results.keep(run(name, seed, rows))
                 print(results[-1], flush=True)
     print(table(results))
-    if options.max_steps < 0:
+    if options.max_steps < 0 and not options.no_docs:
         update_docs("viclsr", table(results))
 
 

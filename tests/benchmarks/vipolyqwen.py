@@ -11,12 +11,9 @@ tables go into docs/benchmarks.md.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections import Counter, defaultdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +26,7 @@ from st_vi.recipes import build_vipolyqwen, train_vipolyqwen, vipolyqwen_evaluat
 from st_vi.recipes.ablation.tables import markdown, over_seeds
 from st_vi.recipes.examples.small_models import small_qwen2_vl
 from tests.benchmarks.real_rows import real_rows, text_pairs
+from tests.benchmarks.results import Results, options_of
 from tests.benchmarks.tables import update_docs
 
 MODEL = {"vocab_size": 4000, "width": 128, "layers": 2, "vision_width": 128, "vision_layers": 3}
@@ -178,25 +176,21 @@ def pairs_line(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run the seeds that have no figures yet, print the tables and put them into the docs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("outputs/vipolyqwen.jsonl"), help="figures so far")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = options_of(__doc__, "vipolyqwen")
     parser.add_argument("--word-steps", type=int, default=600, help="on words alone")
     parser.add_argument("--steps", type=int, default=1600, help="on all generated rows")
     parser.add_argument("--real-steps", type=int, default=600, help="on real rows")
-    parser.add_argument("--table-only", action="store_true")
     options = parser.parse_args()
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    results = [json.loads(line) for line in options.results.open()] if options.results.exists() else []
+    results = Results(
+        options.results, word_steps=options.word_steps, steps=options.steps, real_steps=options.real_steps
+    )
     for seed in [] if options.table_only else options.seeds:
         if any(result["seed"] == seed for result in results):
             continue
-        results.append(run(seed, options.word_steps, options.steps, options.real_steps))
-        with options.results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(results[-1], ensure_ascii=False) + "\n")
+        results.keep(run(seed, options.word_steps, options.steps, options.real_steps))
     text = "\n\n".join([generated_table(results), pairs_line(results), real_table(results)])
     print(text)
-    if options.table_only or len(options.seeds) > 1:
+    if not options.no_docs and (options.table_only or len(options.seeds) > 1):
         update_docs("vipolyqwen", text)
 
 
