@@ -106,7 +106,7 @@ def _video(value: Any, max_pixels: int) -> list[Image]:
     frames = list(value) if isinstance(value, (list, tuple)) else None
     try:
         if frames is None:
-            return open_video(_checked(value, "'video'", max_pixels))
+            return open_video(_checked(value, "'video'", max_pixels, all_frames=True))
         each = max_pixels // max(1, len(frames))
         return open_video([_checked(frame, f"'video' {number}", each) for number, frame in enumerate(frames)])
     except ValueError as error:
@@ -122,8 +122,8 @@ def _picture(value: Any, name: str, max_pixels: int) -> Image:
         raise ValueError(f"{name}: {error}") from None
 
 
-def _checked(value: Any, name: str, max_pixels: int) -> bytes:
-    """The bytes of an image whose format is known and whose frames are not too large together."""
+def _checked(value: Any, name: str, max_pixels: int, all_frames: bool = False) -> bytes:
+    """The bytes of an image whose format is known, and which is not too large, or all of its frames together."""
     from PIL import Image
 
     Image.init()  # registers all formats
@@ -137,7 +137,7 @@ def _checked(value: Any, name: str, max_pixels: int) -> bytes:
     try:
         with Image.open(io.BytesIO(value), formats=[kind for kind in FORMATS if kind in Image.OPEN]) as picture:
             width, height = picture.size
-            width *= getattr(picture, "n_frames", 1) if name.startswith("'video'") else 1
+            width *= getattr(picture, "n_frames", 1) if all_frames else 1
     except Image.DecompressionBombError:
         width = height = max_pixels
     except Exception:  # Pillow's decoders raise many kinds

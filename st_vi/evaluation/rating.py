@@ -81,7 +81,7 @@ class RatingEvaluator(Evaluator):
         log_p = head.log_probabilities(u, v)
         self.probabilities = log_p.exp().cpu()
         self.expected = head.expected(self.probabilities)
-        off = (head.levels_of(self.expected.clamp(head.lowest, head.highest)) - levels).abs()
+        off = (head.levels_of(self.expected) - levels).abs()
         metrics = {
             "spearman": _spearman(self.expected, self.scores),
             "cosine_spearman": _spearman(torch.cosine_similarity(u, v).cpu(), self.scores),

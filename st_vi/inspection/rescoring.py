@@ -210,11 +210,11 @@ class RescoredRetrievalEvaluator(Evaluator):
             cosine = F.cosine_similarity(texts[rows], pooled, dim=1)
             again[rows, number] = (1 - self.weight) * single[rows, number] + self.weight * cosine
         metrics: dict[str, float] = {}
-        for direction, turn in (("text_to_image", _as_is), ("image_to_text", torch.t)):
-            before, right = turn(single), turn(self.right)
-            first = _first(before, self.top_k)
+        matrices = (single, again, self.right)
+        directions = {"text_to_image": matrices, "image_to_text": tuple(matrix.T for matrix in matrices)}
+        for direction, (before, scored, right) in directions.items():
             # Below all that was scored again, in the old order: cosines lie in [−1, 1], and so do scores.
-            after = torch.where(first, turn(again), before - 4)
+            after = torch.where(_first(before, self.top_k), scored, before - 4)
             for kind, scores in (("", after), ("single_", before)):
                 ranks = self.ranks[f"{kind}{direction}"] = _ranks(scores, right)
                 figures = {f"recall@{k}": (ranks <= k).float().mean().item() for k in (1, 5, 10)}
@@ -222,10 +222,6 @@ class RescoredRetrievalEvaluator(Evaluator):
                 metrics |= {f"{kind}{direction}_{name}": value for name, value in figures.items()}
         metrics["mean_recall@1"] = (metrics["text_to_image_recall@1"] + metrics["image_to_text_recall@1"]) / 2
         return metrics, f"{len(self.texts)} texts, {len(self.pictures)} images"
-
-
-def _as_is(matrix: Tensor) -> Tensor:
-    return matrix
 
 
 def _distinct(column: Sequence[Any]) -> tuple[list[Any], list[int]]:

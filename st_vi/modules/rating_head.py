@@ -181,7 +181,8 @@ class RatingHead(SavedModule):
 
     def expected(self, probabilities: Tensor) -> Tensor:
         """The mean rating, (N,), of probabilities (N, K)."""
-        return probabilities @ self.ratings.to(probabilities)
+        mean = probabilities @ self.ratings.to(probabilities)
+        return mean.clamp(self.lowest, self.highest)  # probabilities may add up to a little more than 1
 
     def fit(
         self,

@@ -202,6 +202,13 @@ def test_a_video_that_the_decoder_cannot_read(monkeypatch, tmp_path):
         open_video(b"abc")
 
 
+def test_a_decoder_that_gives_one_frame_of_many(monkeypatch):
+    monkeypatch.setattr(readers, "VIDEO_DECODERS", {"pyav": lambda *_: (np.zeros((1, 6, 8, 3), np.uint8), None)})
+    monkeypatch.setattr(readers, "_USABLE", {"pyav": lambda: True})
+    with pytest.raises(ValueError, match="a video needs at least 2 frames, got 1"):
+        open_video(b"abc")
+
+
 def test_a_file_that_does_not_count_its_frames(monkeypatch):
     """As PyAV reads mkv and webm."""
     monkeypatch.setattr(readers, "VIDEO_DECODERS", {"pyav": decoder(0, 24)[0]})

@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import BoW
 
 from st_vi import build_vipolyqwen
+from st_vi.inspection import rescoring
 from st_vi.inspection.query_maps import query_map
 from st_vi.inspection.rescoring import RescoredRetrievalEvaluator, patch_vectors, pooled_by_query
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
@@ -118,6 +119,15 @@ def test_ranks_equal_those_by_hand(model, pictures, top_k, weight):
             assert evaluator.ranks[direction].equal(evaluator.ranks[f"single_{direction}"])
     both = figures["text_to_image_recall@1"], figures["image_to_text_recall@1"]
     assert figures[evaluator.primary_metric] == pytest.approx(np.mean(both))
+
+
+def test_what_is_not_scored_again_stays_behind(model, pictures, monkeypatch):
+    """Even behind the worst score there is."""
+    monkeypatch.setattr(rescoring, "pooled_by_query", lambda queries, patches, temperature: -queries)
+    evaluator = RescoredRetrievalEvaluator(TEXTS, pictures, top_k=1, weight=1.0)
+    evaluator(model)
+    for direction in ("text_to_image", "image_to_text"):
+        assert evaluator.ranks[direction].equal(evaluator.ranks[f"single_{direction}"])
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,7 @@ def test_pictures_from_files_and_arrays(plain, tmp_path):
 def test_frames_have_the_features_of_the_stock_processor(plain, count):
     """Against the processor called by itself, and against a plain loop over pairs of frames."""
     frames = [picture(56, 84, seed) for seed in range(count)]
+    assert plain.processor.video_processor.cap_pixels_per_frame  # as the authors do; stock warns where it is not set
     features = plain.preprocess([{"video": frames}, "Nắng.", {"video": frames[::-1], "text": "Ai đang chạy?"}])
     stock = plain.processor.video_processor(videos=[frames, frames[::-1]], return_tensors="pt")
     torch.testing.assert_close(features["pixel_values_videos"], stock["pixel_values_videos"], rtol=0, atol=0)

@@ -73,6 +73,7 @@ def test_the_scale():
     assert head.ratings.tolist() == [0, 1, 2, 3, 4, 5]
     assert head.levels_of(torch.tensor([0, 0.49, 0.5, 4.4, 5.0])).tolist() == [0, 0, 1, 4, 5]
     assert RatingHead(2).levels_of(torch.tensor([0.0, 1.0, 0.3])).tolist() == [0, 8, 2]
+    assert head.expected(torch.tensor([[0, 0, 0, 0, 0, 1.001]])).tolist() == [5.0]  # rounding leaves no scale
     for wrong in (5.1, -0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match=f"scores must lie between 0 and 5, as the RatingHead says, got {wrong:g}"):
             head.levels_of(torch.tensor([1.0, wrong]))
@@ -97,6 +98,15 @@ def test_fit_learns_what_the_cosine_does_not_show(regions):
     likelihood = log_p[200:].gather(1, head.levels_of(scores[200:])[:, None]).mean()
     if regions > 1:  # order alone says nothing about the right ratings
         assert likelihood > -math.log(9) + 0.4
+
+
+def test_weight_decay_is_for_w_alone():
+    u, v, scores = scored_pairs(40)
+    heads = {decay: RatingHead(6) for decay in (0.0, 20.0)}
+    for decay, head in heads.items():
+        head.fit(u, v, scores, steps=50, batch_size=20, weight_decay=decay)
+    assert heads[20.0].rating_weight.norm() < 0.5 * heads[0.0].rating_weight.norm()
+    assert heads[20.0].rating_scale > 3  # 20 · 0.01 · 50 steps would leave nothing of it
 
 
 def test_fit_is_reproducible():
