@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from st_vi.viz.maps import MOST_LABELS, SYMBOLS, looks_of, sample_rows, scatter, side_by_side
+from st_vi.viz.maps import LETTER, MOST_LABELS, SYMBOLS, looks_of, sample_rows, scatter, side_by_side
 from st_vi.viz.projection import Projection, project
 
 
@@ -160,6 +160,7 @@ class TestScatter:
         assert figure.data[-1].name == "others"
         assert figure.data[0].marker.color[0] == figure.data[-1].marker.color
         assert len(figure.data) == 1 + MOST_LABELS + 1
+        assert figure.layout.legend.entrywidth == LETTER * len("others")  # as many columns as there is room for
 
     def test_only_some_labels(self):
         figure = scatter(np.zeros((3, 2)), labels=["a", "b", "a"], shown=["b"])
