@@ -13,7 +13,7 @@ from st_vi.data.labels import known_labels, unused_labels
 from st_vi.data.task_rows import BadImage, check_task_rows, combined
 from st_vi.data.triplets import Report
 from st_vi.files.read import read_rows
-from st_vi.tasks import VIPOLYQWEN_TASKS, Task
+from st_vi.tasks import VIDEO_TASK, VIPOLYQWEN_TASKS, Task
 
 TASK_ROLES = (
     *("anchor", "anchor_image", "anchor_video", "positive", "positive_image", "positive_video"),
@@ -69,7 +69,7 @@ def nli_rows(
 def task_rows(
     sources: Sequence[str | Path],
     columns: Mapping[str, str] | None = None,
-    tasks: Sequence[Task] = VIPOLYQWEN_TASKS,
+    tasks: Sequence[Task] = (*VIPOLYQWEN_TASKS, VIDEO_TASK),
     bad_image: BadImage = "error",
 ) -> tuple[Dataset, Report]:
     """Rows of mixed tasks of all sources, checked; a path of an image or video in a file is relative to that file.

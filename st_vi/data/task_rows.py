@@ -129,9 +129,12 @@ def combined(parts: Sequence[Dataset]) -> Dataset:
 
 
 def _looked_before(dataset: Dataset, tasks: Sequence[Task]) -> tuple[_Looked, Sequence[int], Sequence[float]] | None:
-    """What `_look` gave for the same rows and tasks."""
+    """What `_look` gave for the same rows, if it knew their tasks as they are here."""
     looked = _looked.get(dataset)
-    if looked is None or looked.tasks != tuple(tasks) or dataset.format["type"] is not None:
+    if looked is None or dataset.format["type"] is not None:
+        return None
+    used = set(dataset["task"])
+    if any(task not in tasks for task in looked.tasks if task.name in used):
         return None
     scores = dataset["score"][:] if "score" in dataset.column_names else [nan] * len(dataset)
     return looked, range(len(dataset)), scores

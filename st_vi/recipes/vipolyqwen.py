@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from datasets import Dataset
+from datasets import Dataset, DatasetDict, IterableDataset
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -35,6 +35,7 @@ from st_vi.recipes.lora import add_lora, lora_config
 from st_vi.recipes.row_checks import check_evaluator, checked_rows, num_positives, tasks_of
 from st_vi.recipes.training.arguments import common_arguments
 from st_vi.recipes.training.run import Evaluators, Loss, train
+from st_vi.tasks import VIDEO_TASK, VIPOLYQWEN_TASKS
 from st_vi.text import comparison_key
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ def train_vipolyqwen(
         evaluator: Runs whenever a checkpoint is saved, by default after every epoch; the best checkpoint is restored at
             the end. In a list, the last evaluator with a primary metric decides.
         loss: A loss for this model; defaults to a `DLELoss` with the tasks of the paper and as many positives as there
-            are columns. Stock losses get scores as labels if all rows have one.
+            are columns. If a row that is not streamed has the task of `VIDEO_TASK`, the default has it too, and the
+            model gets its prefix. Stock losses get scores as labels if all rows have one.
         prefix_side: See `MixedTaskCollator`.
         prefix_dropout: See `MixedTaskCollator`.
         info_nce_warm_up: Share of the steps at the start with InfoNCE only; see `InfoNCEWarmUp`. Not in the paper, but
@@ -205,7 +207,7 @@ def train_vipolyqwen(
     rows = as_train_rows(train_dataset)
     if loss and balance:
         raise ValueError(f"balance={balance!r} is for the default loss: pass it to your own, DLELoss(model, balance=…)")
-    loss = loss or DLELoss(model, num_positives=num_positives(rows) or 1, balance=balance)
+    loss = loss or _default_loss(model, rows, balance)
     own = own_losses(loss, DLELoss)
     if lazy_images and not (own and all(isinstance(part, CachedDLELoss) for part in own)):
         raise ValueError("lazy_images=True needs loss=CachedDLELoss(model, …)")
@@ -244,6 +246,25 @@ def train_vipolyqwen(
             "info_nce_warm_up": info_nce_warm_up,
         },
     )
+
+
+def _default_loss(
+    model: SentenceTransformer,
+    rows: Dataset | IterableDataset | DatasetDict,
+    balance: Balance | BalanceName | None,
+) -> DLELoss:
+    tasks = VIPOLYQWEN_TASKS
+    parts = rows.values() if isinstance(rows, DatasetDict) else [rows]
+    if any(isinstance(part, Dataset) and _has_video_task(part) for part in parts):
+        tasks = (*tasks, VIDEO_TASK)
+        if isinstance(backbone := model[0], Qwen2VLTransformer):
+            backbone.add_prefixes([VIDEO_TASK.prefix])
+            model.prompts = backbone.default_prompts() | model.prompts
+    return DLELoss(model, tasks, num_positives=num_positives(rows) or 1, balance=balance)
+
+
+def _has_video_task(rows: Dataset) -> bool:
+    return "task" in rows.column_names and VIDEO_TASK.name in rows["task"][:]
 
 
 def _with_rates(names: Sequence[str], arguments: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A corpus to Parquet with vi-mini: `encode_corpus` against stock `encode` in a loop with the same tokens per batch.
 
     python -m tests.benchmarks.bulk
-    python -m tests.benchmarks.bulk --rows 100000 --threads 2 --runs 3
+    python -m tests.benchmarks.bulk --rows 100000 --threads 2 --runs 2 --ways rows ours
 
 Every run is a process of its own, and the ways take turns. Stock writes the same files in two ways: it gets all rows of
 a file at a time, which it sorts by characters, or the rows of a batch at a time, as they come. Its batches have as many
@@ -124,27 +124,36 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=3, help="of each way")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument(
+        "--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="'rows' is what others are compared with"
+    )
     options = parser.parse_args()
     batch = mean_batch(options.max_tokens)
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in options.ways}
     with tempfile.TemporaryDirectory() as name:
         for run in range(options.runs):
-            for way in WAYS:
+            for way in options.ways:
                 found[way].append(watched(way, Path(name, f"{way}-{run}"), options, batch))
                 print(way, found[way][-1], file=sys.stderr, flush=True)
         vectors = {
-            way: np.stack(pq.read_table(Path(name, f"{way}-0"))["embedding"].to_numpy(zero_copy_only=False))
-            for way in WAYS
+            way: np.stack(
+                [
+                    vector
+                    for shard in sorted(Path(name, f"{way}-0").glob("*.parquet"))
+                    for vector in pq.read_table(shard)["embedding"].to_numpy(zero_copy_only=False)
+                ]
+            )
+            for way in options.ways
         }
     assert np.abs(vectors["ours"] - vectors["rows"]).max() < (1e-5 if options.dtype == "float32" else 0.05)
     rows = []
-    for way, title in WAYS.items():
+    for way in options.ways:
         middle = {key: statistics.median(run[key] for run in found[way]) for key in ("wall", "cpu", "early", "late")}
         ratios = [
             f"{statistics.median(a[key] / b[key] for a, b in zip(found[way], found['rows'], strict=True)):.2f}"
             for key in ("wall", "cpu")
         ]
-        rows.append([title, f"{middle['wall']:.0f}", f"{middle['cpu']:.0f}", *ratios])
+        rows.append([WAYS[way], f"{middle['wall']:.0f}", f"{middle['cpu']:.0f}", *ratios])
         rows[-1] += [f"{middle['early']:.0f}", f"{middle['late']:.0f}"]
     print(f"{options.rows:,} rows, {batch} in a stock batch, {options.threads} thread(s), {options.dtype}; ", end="")
     print(f"load of the machine {os.getloadavg()[0]:.1f}\n")

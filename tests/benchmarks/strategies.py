@@ -1,12 +1,12 @@
-"""Which `balance` of `DLELoss`, or which merging, gives the better poly-mini.
+"""Which `balance` of `DLELoss`, or which merging, gives the better model, from poly-mini and from vi-mini.
 
     python -m tests.benchmarks.strategies                # train and measure everything, then update docs/benchmarks.md
     python -m tests.benchmarks.strategies --table-only   # update the tables from the figures measured so far
 
-All arms start from `poly-mini` and see as many rows: jointly, every batch a third of sentence pairs, of questions with
-passages, and of images; or, to be merged, one model of each family, each trained for a third of the steps. Every
-finished arm is one line of a JSON Lines file, with the value of each test row, so an interrupted run goes on where it
-stopped.
+All arms of a model start from it and see as many rows: jointly, every batch in equal parts of sentence pairs, of
+questions with passages and, for `poly-mini`, of images; or, to be merged, one model of each family, each trained for
+its part of the steps. `vi-mini` knows no prefixes and gets none. Every finished arm is one line of a JSON Lines file,
+with the value of each test row, so an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import product
 from typing import Any
@@ -29,6 +29,7 @@ from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from transformers import set_seed
 
+from st_vi import VIPOLYQWEN_TASKS
 from st_vi.data import read_rows, sample_retrieval, sample_sts, split_by_anchor
 from st_vi.data.documents import document_questions
 from st_vi.data.generated.rows import first_rows, generated_rows, nli_text_pairs
@@ -42,19 +43,21 @@ from tests.benchmarks.results import Results, options_of
 from tests.benchmarks.tables import update_docs
 from tests.benchmarks.viclsr import DATA
 
-BASE, CONSTANTS, EQUAL, SEARCHED = "poly-mini", "constants", "merged, equal parts", "merged, searched"
-FAMILIES = ("similarity", "retrieval", "images")
-ARMS = (BASE, CONSTANTS, *BALANCES, *(f"{name} alone" for name in FAMILIES), EQUAL, SEARCHED)
-FIGURES = {
+BASE, CONSTANTS, EQUAL, SEARCHED = "before", "constants", "merged, equal parts", "merged, searched"
+FAMILIES = {"poly-mini": ("similarity", "retrieval", "images"), "vi-mini": ("similarity", "retrieval")}
+ARMS = (BASE, CONSTANTS, *BALANCES, *(f"{name} alone" for name in FAMILIES["poly-mini"]), EQUAL, SEARCHED)
+TEXT_FIGURES = {
     "sts": "STS, Spearman",
     "nli": "NLI triplets",
     "retrieval": "question → passage",
     "xquad": "XQuAD MRR",
-    "captions": "scene → caption",
-    "options": "own options",
+}
+FIGURES = {
+    "poly-mini": TEXT_FIGURES | {"captions": "scene → caption", "options": "own options"},
+    "vi-mini": TEXT_FIGURES,
 }
 BATCH, WORDS = 24, 100  # rows, and the words that are kept of a passage
-RATE = 1e-4
+RATE, STEPS = 1e-4, 90
 TRAINING = {
     "per_device_train_batch_size": BATCH,
     "gradient_accumulation_steps": 1,
@@ -67,7 +70,6 @@ TRAINING = {
     "report_to": "none",
     "disable_tqdm": True,
 }
-SHARES = [(1 / 3,) * 3, *product((0.5, 1.0), repeat=3)]  # of the task vectors, to choose from
 FEATURES = Features(
     {
         "anchor": Value("string"),
@@ -119,18 +121,26 @@ def _instr(questions: Sequence[str], passages: Sequence[str]) -> Dataset:
     )
 
 
-def train_rows(seed: int, count: int) -> dict[str, Dataset]:
+def model_of(name: str) -> SentenceTransformer:
+    """The included model, with a prompt for each task, empty if it knows none."""
+    model = load(name, device="cpu")
+    model.prompts = {task.name: "" for task in VIPOLYQWEN_TASKS} | model.prompts
+    return model
+
+
+def train_rows(seed: int, count: int, families: Sequence[str] = FAMILIES["poly-mini"]) -> dict[str, Dataset]:
     """`count` rows of each family, with the columns of all."""
     asked = questions("train")
-    pictures = generated_rows("train", count // 2, 100 + seed, ["questions", "image_to_text"])
-    families = {
-        "similarity": [nli_text_pairs(nli("train"))],
-        "retrieval": [asked, first_rows(wikipedia(count), count - len(asked), seed)],
-        "images": list(pictures.values()),
+    makers: dict[str, Callable[[], list[Dataset]]] = {
+        "similarity": lambda: [nli_text_pairs(nli("train"))],
+        "retrieval": lambda: [asked, first_rows(wikipedia(count), count - len(asked), seed)],
+        "images": lambda: list(
+            generated_rows("train", count // 2, 100 + seed, ["questions", "image_to_text"]).values()
+        ),
     }
     return {
-        name: first_rows(concatenate_datasets([_with_all_columns(part) for part in parts]), count, seed)
-        for name, parts in families.items()
+        name: first_rows(concatenate_datasets([_with_all_columns(part) for part in makers[name]()]), count, seed)
+        for name in families
     }
 
 
@@ -165,7 +175,8 @@ def pairs_of(rows: Dataset) -> DatasetDict:
 class Test:
     """The values of each test row, with the prompt of its task on the anchor."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.sees = "images" in FAMILIES[name]
         pairs = sample_sts()
         self.scores = np.array(pairs["score"])
         xquad = read_rows(DATA / "retrieval/xquad_vi.jsonl")
@@ -176,8 +187,9 @@ class Test:
             ),
             "retrieval": questions("test"),
             "xquad": _instr(*(xquad.select(asked)[column][:] for column in ("question", "context"))),
-            "captions": generated_rows("test", 200, 7, ["image_to_text"])["image_to_text"],
         }
+        if self.sees:
+            rows["captions"] = generated_rows("test", 200, 7, ["image_to_text"])["image_to_text"]
         self.evaluator = vipolyqwen_evaluator(DatasetDict(rows), write_csv=False)
         self.asked = list(scene_rows("test", 200, seed=8, tasks=("vqa_single",), options=True))
 
@@ -190,9 +202,9 @@ class Test:
             "nli": cosines["entailment"] > cosines["contradiction"],
             "retrieval": ranks["retrieval"] <= 1,
             "xquad": 1 / ranks["xquad"],
-            "captions": ranks["captions"] <= 1,
-            "options": self.options(model),
         }
+        if self.sees:
+            values |= {"captions": ranks["captions"] <= 1, "options": self.options(model)}
         return {name: [round(float(value), 5) for value in of_rows] for name, of_rows in values.items()}
 
     def options(self, model: SentenceTransformer) -> list[bool]:
@@ -210,11 +222,10 @@ class Test:
 class Choice:
     """What merges are chosen by: the mean of one figure a family, on rows of the training side that no model saw."""
 
-    def __init__(self) -> None:
-        rows = pairs_of(nli("choose")) | {
-            "retrieval": questions("choose"),
-            "captions": generated_rows("train", 100, 99, ["image_to_text"])["image_to_text"],
-        }
+    def __init__(self, name: str) -> None:
+        rows = pairs_of(nli("choose")) | {"retrieval": questions("choose")}
+        if "images" in FAMILIES[name]:
+            rows["captions"] = generated_rows("train", 100, 99, ["image_to_text"])["image_to_text"]
         self.evaluator = vipolyqwen_evaluator(DatasetDict(rows), write_csv=False)
 
     @torch.autocast("cpu", torch.bfloat16)
@@ -222,18 +233,23 @@ class Choice:
         self.evaluator(model)
         ranks, cosines = self.evaluator.ranks, self.evaluator.cosines
         triplets = cosines["entailment"] > cosines["contradiction"]
-        parts = (triplets, ranks["retrieval"] <= 1, ranks["captions"] <= 1)
+        parts = (triplets, *(ranks[kind] <= 1 for kind in ("retrieval", "captions") if kind in ranks))
         return float(np.mean([part.float().mean() for part in parts]))
 
 
-def trained(rows: Dataset, seed: int, steps: int, balance: Balance | None = None) -> tuple[SentenceTransformer, float]:
-    """poly-mini after further training, and its seconds."""
+def trained(
+    name: str, rows: Dataset, seed: int, steps: int, balance: Balance | None = None
+) -> tuple[SentenceTransformer, float]:
+    """The model after further training, and its seconds."""
     set_seed(seed)
-    model = load(BASE, device="cpu")
-    model[0].model.set_attn_implementation("eager")  # in bf16 on a CPU, faster than SDPA's backward
+    model = model_of(name)
+    settings: Any = TRAINING | {"max_steps": steps, "seed": seed}
+    if name == "poly-mini":
+        model[0].model.set_attn_implementation("eager")  # in bf16 on a CPU, faster than SDPA's backward
+    else:
+        settings |= {"learning_rate_mapping": {}, "prefix_side": "none"}
     start = time.time()
     with tempfile.TemporaryDirectory() as folder:
-        settings: Any = TRAINING | {"max_steps": steps, "seed": seed}
         train_vipolyqwen(model, rows, folder, balance=balance, **settings)
     return model.eval(), time.time() - start
 
@@ -245,29 +261,29 @@ def strategy(arm: str) -> Balance | None:
     return None if arm == CONSTANTS else balance_of(arm)  # type: ignore[arg-type]
 
 
-def joint(arm: str, seed: int, steps: int, test: Test) -> list[dict[str, Any]]:
+def joint(name: str, arm: str, seed: int, steps: int, test: Test) -> list[dict[str, Any]]:
     """One model for everything."""
-    rows = concatenate_datasets(list(train_rows(seed, steps * BATCH // 3).values()))
-    model, seconds = trained(rows, seed, steps, strategy(arm))
+    families = FAMILIES[name]
+    rows = concatenate_datasets(list(train_rows(seed, steps * BATCH // len(families), families).values()))
+    model, seconds = trained(name, rows, seed, steps, strategy(arm))
     return [{"arm": arm, "seed": seed, "seconds": round(seconds), "values": test(model)}]
 
 
-def merged(seed: int, steps: int, test: Test) -> list[dict[str, Any]]:
-    """One model a family, and merges of the three."""
-    families = train_rows(seed, steps * BATCH // 3)
+def merged(name: str, seed: int, steps: int, test: Test) -> list[dict[str, Any]]:
+    """One model a family, and merges of them."""
+    count = len(FAMILIES[name])
     models, found = [], []
-    for name, rows in families.items():
-        model, seconds = trained(rows, seed, steps // 3)
+    for family, rows in train_rows(seed, steps * BATCH // count, FAMILIES[name]).items():
+        model, seconds = trained(name, rows, seed, steps // count)
         models.append(model)
-        if not seed:
-            found.append({"arm": f"{name} alone", "seed": seed, "seconds": round(seconds), "values": test(model)})
+        found.append({"arm": f"{family} alone", "seed": seed, "seconds": round(seconds), "values": test(model)})
     start = time.time()
     found.append({"arm": EQUAL, "seed": seed, "values": test(merge_models(models))})
     best = search_merge(
         models,
-        Choice(),  # type: ignore[arg-type]
-        base=BASE,
-        candidates=SHARES,
+        Choice(name),  # type: ignore[arg-type]
+        base=model_of(name),
+        candidates=[(1 / count,) * count, *product((0.5, 1.0), repeat=count)],  # shares of the task vectors
         show_progress_bar=False,
     )
     found.append({"arm": SEARCHED, "seed": seed, "weights": best.weights, "score": best.score})
@@ -295,69 +311,68 @@ def difference(name: str, runs: np.ndarray, others: np.ndarray, scores: np.ndarr
     return f"{drawn[0]:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def tables(results: list[dict[str, Any]]) -> str:
+def tables(name: str, results: Sequence[dict[str, Any]]) -> str:
     """Means over seeds, and differences to the constants."""
-    scores = np.array(sample_sts()["score"])
+    scores, figures = np.array(sample_sts()["score"]), FIGURES[name]
     by_arm: dict[str, dict[int, dict[str, list[float]]]] = defaultdict(dict)
     for result in results:
-        by_arm[result["arm"]][result["seed"]] = result["values"]
+        if result["model"] == name:
+            by_arm[result["arm"]][result["seed"]] = result["values"]
     means, gaps = [], []
     for arm in ARMS:
         runs = by_arm.get(arm, {})
         if not runs:
             continue
-        of_figure = {
-            name: [figure(name, np.array(values[name]), scores) for values in runs.values()] for name in FIGURES
-        }
+        of_figure = {key: [figure(key, np.array(values[key]), scores) for values in runs.values()] for key in figures}
         mean = over_seeds(np.mean(list(of_figure.values()), axis=0))
         means.append([arm, str(len(runs)), *(over_seeds(values) for values in of_figure.values()), mean])
         seeds = sorted(set(by_arm[CONSTANTS]) & set(runs)) if arm != BASE else sorted(by_arm[CONSTANTS])
         if arm != CONSTANTS and seeds:
             cells = []
-            for name in FIGURES:
+            for key in figures:
                 ours, others = (
-                    np.array([by_arm[one][0 if one == BASE else seed][name] for seed in seeds])
+                    np.array([by_arm[one][0 if one == BASE else seed][key] for seed in seeds])
                     for one in (arm, CONSTANTS)
                 )
-                cells.append(difference(name, ours, others, scores))
+                cells.append(difference(key, ours, others, scores))
             gaps.append([arm, *cells])
     return "\n\n".join(
         [
-            markdown(["arm", "seeds", *FIGURES.values(), "mean of the six"], means),
-            markdown([f"less {CONSTANTS} [95 %]", *FIGURES.values()], gaps),
+            markdown([name, "seeds", *figures.values(), f"mean of the {len(figures)}"], means),
+            markdown([f"{name}: less {CONSTANTS} [95 %]", *figures.values()], gaps),
         ]
     )
+
+
+def measure(name: str, seeds: Sequence[int], arms: Sequence[str], steps: int, results: Results) -> None:
+    """Train and measure what of a model has no figures yet."""
+    test = Test(name)
+    done = {(result["model"], result["arm"], result["seed"]) for result in results}
+    for seed, arm in product(seeds, (BASE, CONSTANTS, *BALANCES, SEARCHED)):
+        if (name, arm, seed) in done or arm not in arms or (arm == BASE and seed):
+            continue
+        if arm == BASE:
+            found = [{"arm": BASE, "seed": seed, "values": test(model_of(name))}]
+        else:
+            found = merged(name, seed, steps, test) if arm == SEARCHED else joint(name, arm, seed, steps, test)
+        results.keep(*({"model": name, **one} for one in found))
+        for one in found:
+            shown = {key: round(figure(key, np.array(v), test.scores), 1) for key, v in one["values"].items()}
+            print(name, one["arm"], seed, one.get("seconds"), one.get("weights", ""), shown, flush=True)
 
 
 def main() -> None:
     """Run what has no figures yet, then print the tables and put them into the docs."""
     parser = options_of(__doc__, "strategies")
-    parser.add_argument("--steps", type=int, default=45)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--models", nargs="+", default=[*FAMILIES], choices=FAMILIES)
     parser.add_argument("--arms", nargs="+", default=[*ARMS], choices=ARMS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = Results(options.results, steps=options.steps)
-    test = None if options.table_only else Test()
-    for seed in options.seeds:
-        for arm in (BASE, CONSTANTS, *BALANCES, SEARCHED):
-            done = any(result["arm"] == arm and result["seed"] == seed for result in results)
-            if test is None or done or arm not in options.arms or (arm == BASE and seed):
-                continue
-            if arm == BASE:
-                found = [{"arm": BASE, "seed": seed, "values": test(load(BASE, device="cpu"))}]
-            else:
-                found = merged(seed, options.steps, test) if arm == SEARCHED else joint(arm, seed, options.steps, test)
-            results.keep(*found)
-            for one in found:
-                print(
-                    one["arm"],
-                    seed,
-                    one.get("seconds"),
-                    one.get("weights", ""),
-                    {name: round(figure(name, np.array(v), test.scores), 1) for name, v in one["values"].items()},
-                    flush=True,
-                )
-    text = tables(results)
+    for name in () if options.table_only else options.models:
+        measure(name, options.seeds, options.arms, options.steps, results)
+    text = "\n\n".join(tables(name, results) for name in FAMILIES if any(one["model"] == name for one in results))
     print(text)
     if not options.no_docs:
         update_docs("strategies", text)

@@ -229,3 +229,17 @@ def test_arguments(model, tmp_path):
             index.search(**arguments)
     with pytest.raises(ValueError, match="no passages"):
         SearchIndex([])
+
+
+def test_a_row_that_was_split_is_found_once_by_its_best_passage(model):
+    long = "Thủ tục ly hôn tại tòa án. Giá vé xe buýt. Thủ tục ly hôn tại tòa án nhân dân quận."
+    pieces = [Passage(part, "", "luật.csv", "row 1", long.index(part)) for part in long.split(". ")]
+    others = [Passage(text, "", "luật.csv", f"row {number}") for number, text in enumerate(TEXTS[1:], 2)]
+    same_row_of_another = Passage("Ly hôn tại quận", "", "khác.csv", "row 1")
+    index = SearchIndex([*pieces, *others, same_row_of_another], model)
+    for side in ("both", "vectors", "words"):
+        found = index.search("thủ tục ly hôn tại tòa án nhân dân quận", top=20, side=side)
+        places = [(one.passage.file, one.passage.place) for one in found]
+        assert len(places) == len(set(places)) and places[:2] == [("luật.csv", "row 1"), ("khác.csv", "row 1")]
+        assert found[0].passage == pieces[2]
+    assert len(index.search("ly hôn", top=1)) == 1

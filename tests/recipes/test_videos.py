@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from st_vi import DLELoss, build_vipolyqwen, load
 from st_vi.data.generated.clips import clip_rows
 from st_vi.recipes import train_vipolyqwen, vipolyqwen_evaluator
 from st_vi.tasks import PREFIXES, VIDEO_TASK, VIPOLYQWEN_TASKS
+from tests.helpers.command_line import st_vi
 from tests.helpers.one_epoch import SETTINGS
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -70,6 +72,27 @@ def test_files_and_rows_without_a_video(base, tmp_path):
         loss = DLELoss(model, tasks=TASKS)
         trainer = train_vipolyqwen(model, Dataset.from_list(rows), folder, loss=loss, **SETTINGS)
         assert trainer.state.global_step == 1 and (folder / "README.md").is_file()
+
+
+def test_rows_with_videos_bring_their_task_into_the_default_loss(base, tmp_path):
+    clips = clip_rows("train", 4, seed=0, negatives=True, size=48)
+    frames = [tmp_path / f"{number}.png" for number in range(2)]
+    for frame, colour in zip(frames, ("red", "blue"), strict=True):
+        Image.new("RGB", (28, 28), colour).save(frame)
+    video = [frame.name for frame in frames]
+    lines = [{"anchor": "Đỏ rồi xanh.", "positive": "", "positive_video": video, "task": "video"}] * 2
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    model = build_vipolyqwen(base, embedding_dimension=16, max_pixels=8 * 28 * 28)
+    assert "video" not in model.prompts
+    trainer = train_vipolyqwen(model, {"clips": clips}, tmp_path / "python", **SETTINGS)
+    assert any("video_info_nce" in entry for entry in trainer.state.log_history)
+    assert model.prompts["video"] == "<video> " and model.prompts["ocr"] == "<ocr> "
+    result = st_vi(
+        *("train", "vipolyqwen", "--base", base, "--train", tmp_path / "rows.jsonl", "--output", tmp_path / "shell"),
+        *("--embedding-dimension", "16", "--max-steps", "1", "--accumulation", "1", "--eval", tmp_path / "rows.jsonl"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "video" in result.output and load(str(tmp_path / "shell")).prompts["video"] == "<video> "
 
 
 def test_what_the_model_cannot_take_is_refused_before_the_first_step(base, tmp_path, tiny_model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -136,7 +137,7 @@ class SearchIndex:
         return cls(passages, model, store, query_prompt_name=query_prompt_name, show_progress_bar=show_progress_bar)
 
     def search(self, query: str, top: int = 5, side: Side | None = None) -> list[Found]:
-        """The best passages for a query, in order.
+        """The best passages for a query, in order, and of each row or paragraph only its best one.
 
         Args:
             query: A query with or without diacritics.
@@ -163,8 +164,11 @@ class SearchIndex:
         else:
             scores = by_vectors or by_words
         ranks = [{row: rank for rank, row in enumerate(found, 1)} for found in (by_vectors, by_words)]
-        best = sorted(scores, key=lambda row: -scores[row])[:top]
-        return [Found(self.passages[row], scores[row], ranks[0].get(row), ranks[1].get(row)) for row in best]
+        best: dict[tuple[str, str], int] = {}  # of each row or paragraph, its first passage
+        for row in sorted(scores, key=lambda row: -scores[row]):
+            best.setdefault((self.passages[row].file, self.passages[row].place), row)
+        rows = islice(best.values(), top)
+        return [Found(self.passages[row], scores[row], ranks[0].get(row), ranks[1].get(row)) for row in rows]
 
     def _by_words(self, query: str) -> dict[int, float]:
         """BM25 score by row, the best first."""
