@@ -109,7 +109,10 @@ def timed(model: SentenceTransformer, count: int, output: Path, shard_rows: int)
 
 
 def ranks(index: SearchIndex, questions: dict[str, str]) -> list[list[str]]:
-    """For each question, with diacritics and without, the place of the right article on each side and on both."""
+    """For each question, with diacritics and without, the place of the right article on each side and on both.
+
+    Of an article that was split, `search` gives only the best passage, so a place is one among articles.
+    """
     rows = []
     for question, title in questions.items():
         for asked in (question, strip_diacritics(question)):
@@ -159,11 +162,14 @@ def main() -> None:
     file.write_text(
         "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in articles(options.rows)), encoding="utf-8"
     )
-    begun = time.perf_counter()
+    begun, worked = time.perf_counter(), time.process_time()
     store = options.output / "vectors"
     index = SearchIndex.of_files(file, model, kept_in=store, show_progress_bar=True)
-    seconds, peak = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{len(index.passages):,} passages, index in {seconds:.0f} s, peak memory {peak:.1f} GiB\n")
+    seconds, work = time.perf_counter() - begun, time.process_time() - worked
+    size = sum(file.stat().st_size for file in store.rglob("*") if file.is_file()) / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{len(index.passages):,} passages, index in {seconds:.0f} s, {work:.0f} of the processor; ", end="")
+    print(f"{size:.0f} MB of kept vectors, peak memory {peak:.1f} GiB\n")
     for weight in TITLE_WEIGHTS:
         if weight != index.title_weight:
             index = SearchIndex(index.passages, model, VectorStore(store, model), title_weight=weight)
