@@ -259,7 +259,7 @@ def _default_loss(
         tasks = (*tasks, VIDEO_TASK)
         if isinstance(backbone := model[0], Qwen2VLTransformer):
             backbone.add_prefixes([VIDEO_TASK.prefix])
-            model.prompts = backbone.default_prompts() | model.prompts
+            model.prompts = {**backbone.default_prompts(), **model.prompts}
     return DLELoss(model, tasks, num_positives=num_positives(rows) or 1, balance=balance)
 
 
