@@ -1,6 +1,7 @@
 """Which `balance` of `DLELoss`, or which merging, gives the better model, from poly-mini and from vi-mini.
 
     python -m tests.benchmarks.strategies                # train and measure everything, then update docs/benchmarks.md
+    python -m tests.benchmarks.strategies --model vi-mini --results outputs/strategies-vi-mini.jsonl
     python -m tests.benchmarks.strategies --table-only   # update the tables from the figures measured so far
 
 All arms of a model start from it and see as many rows: jointly, every batch in equal parts of sentence pairs, of
@@ -316,8 +317,7 @@ def tables(name: str, results: Sequence[dict[str, Any]]) -> str:
     scores, figures = np.array(sample_sts()["score"]), FIGURES[name]
     by_arm: dict[str, dict[int, dict[str, list[float]]]] = defaultdict(dict)
     for result in results:
-        if result["model"] == name:
-            by_arm[result["arm"]][result["seed"]] = result["values"]
+        by_arm[result["arm"]][result["seed"]] = result["values"]
     means, gaps = [], []
     for arm in ARMS:
         runs = by_arm.get(arm, {})
@@ -339,7 +339,7 @@ def tables(name: str, results: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(
         [
             markdown([name, "seeds", *figures.values(), f"mean of the {len(figures)}"], means),
-            markdown([f"{name}: less {CONSTANTS} [95 %]", *figures.values()], gaps),
+            markdown([f"less {CONSTANTS} [95 %]", *figures.values()], gaps),
         ]
     )
 
@@ -347,35 +347,35 @@ def tables(name: str, results: Sequence[dict[str, Any]]) -> str:
 def measure(name: str, seeds: Sequence[int], arms: Sequence[str], steps: int, results: Results) -> None:
     """Train and measure what of a model has no figures yet."""
     test = Test(name)
-    done = {(result["model"], result["arm"], result["seed"]) for result in results}
+    done = {(result["arm"], result["seed"]) for result in results}
     for seed, arm in product(seeds, (BASE, CONSTANTS, *BALANCES, SEARCHED)):
-        if (name, arm, seed) in done or arm not in arms or (arm == BASE and seed):
+        if (arm, seed) in done or arm not in arms or (arm == BASE and seed):
             continue
         if arm == BASE:
             found = [{"arm": BASE, "seed": seed, "values": test(model_of(name))}]
         else:
             found = merged(name, seed, steps, test) if arm == SEARCHED else joint(name, arm, seed, steps, test)
-        results.keep(*({"model": name, **one} for one in found))
+        results.keep(*found)
         for one in found:
             shown = {key: round(figure(key, np.array(v), test.scores), 1) for key, v in one["values"].items()}
-            print(name, one["arm"], seed, one.get("seconds"), one.get("weights", ""), shown, flush=True)
+            print(one["arm"], seed, one.get("seconds"), one.get("weights", ""), shown, flush=True)
 
 
 def main() -> None:
     """Run what has no figures yet, then print the tables and put them into the docs."""
     parser = options_of(__doc__, "strategies")
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--models", nargs="+", default=[*FAMILIES], choices=FAMILIES)
+    parser.add_argument("--model", default="poly-mini", choices=FAMILIES)
     parser.add_argument("--arms", nargs="+", default=[*ARMS], choices=ARMS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = Results(options.results, steps=options.steps)
-    for name in () if options.table_only else options.models:
-        measure(name, options.seeds, options.arms, options.steps, results)
-    text = "\n\n".join(tables(name, results) for name in FAMILIES if any(one["model"] == name for one in results))
+    results = Results(options.results, model=options.model, steps=options.steps)
+    if not options.table_only:
+        measure(options.model, options.seeds, options.arms, options.steps, results)
+    text = tables(options.model, results)
     print(text)
     if not options.no_docs:
-        update_docs("strategies", text)
+        update_docs(f"strategies-{options.model}", text)
 
 
 if __name__ == "__main__":
