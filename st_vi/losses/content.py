@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils import logging
 
+from st_vi.inputs.flat import is_flat, padded
 from st_vi.losses.inputs import PICTURE_KEYS
 
 logger = logging.get_logger(__name__)
@@ -62,12 +63,9 @@ def _text_hashes(features: Mapping[str, Any]) -> Tensor | None:
     tokens = features.get("input_ids")
     if tokens is None or tokens.ndim != 2:
         return None
-    if "cu_seq_lens_q" in features:
-        starts, lengths = features["cu_seq_lens_q"][:-1].long(), features["cu_seq_lens_q"].diff()
-        text = torch.repeat_interleave(torch.arange(len(starts), device=tokens.device), lengths)
-        position = torch.arange(len(text), device=tokens.device) - starts[text]
-        hashes = _mix(tokens[0] + _mix(position))
-        return torch.zeros_like(starts).index_add(0, text, hashes)
+    if is_flat(features):
+        features = padded(features)
+        tokens = features["input_ids"]
     if "attention_mask" not in features:
         return None
     mask = features["attention_mask"].long()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from sentence_transformers.util import all_gather, get_rank, get_world_size
 from torch import Tensor, nn
 
-from st_vi.losses.inputs import Inputs
+from st_vi.losses.inputs import Inputs, reads_flat
 from st_vi.losses.lazy import LazyBatch
 from st_vi.stock.models import merging_disabled
 
@@ -24,12 +25,15 @@ _MOST_GROUPS = 16
 def embed_distinct(
     model: nn.Module, columns: Sequence[Mapping[str, Any]], ids: Sequence[Tensor] | None = None
 ) -> list[Tensor]:
-    """Embed every distinct input of the columns once, in groups of similar length.
+    """Embed every distinct input of the columns once, in groups of similar length or without padding.
 
     Equal inputs share one embedding, also across columns, and its gradient is the sum over all uses. The result is the
     same as with separate embeddings, except that repeats share one dropout mask. Within a row, inputs are not shared:
     an anchor that is its own positive (SimCSE) is embedded twice. Inputs of columns with different metadata
     (``modality``, ``prompt_length``, ``task``) are never in one group. The columns are not changed.
+
+    With FlashAttention, a group is one row without padding, of all lengths (`flattened`): texts that stock flattened,
+    and any input of a `Qwen2VLTransformer`.
 
     With several processes, there are always as many forward passes as columns, because sharded models (FSDP, ZeRO-3)
     and DDP with ``broadcast_buffers`` communicate in every pass and would hang if one process had fewer. Images come
@@ -39,9 +43,9 @@ def embed_distinct(
 
     Args:
         model: Called with features, returns ``sentence_embedding`` (inputs, D). May be wrapped (DDP, compiled).
-        columns: Preprocessed columns: ``input_ids`` and ``attention_mask`` (B, N), padded on one side, and images in
-            the format of Qwen2-VL (`content_ids`). With other tensors, or padding on both sides, columns are embedded
-            one by one.
+        columns: Preprocessed columns: ``input_ids`` and ``attention_mask`` (B, N), padded on one side, or flattened
+            texts; and images in the format of Qwen2-VL (`content_ids`). With other tensors, or padding on both sides,
+            columns are embedded one by one.
         ids: (B,) int for each column, equal if inputs are equal (`content_ids`); None if all inputs are distinct.
 
     Returns:
@@ -63,7 +67,7 @@ def embed_distinct(
         >>> passes  # 8 twice: in row 1 it is its own positive
         [[[8, 0, 0], [8, 0, 0], [5, 6, 7]]]
     """
-    inputs = None if merging_disabled() else Inputs.read(columns)
+    inputs = None if merging_disabled() else Inputs.read(columns, reads_flat(model))
     if inputs is None:
         return [model(column)["sentence_embedding"] for column in columns]
     stands_for = representatives(inputs, ids)
@@ -92,9 +96,11 @@ def representatives(inputs: Inputs | LazyBatch, ids: Sequence[Tensor] | None) ->
 def _groups(inputs: Inputs, numbers: Sequence[int], device: torch.device) -> list[list[int]]:
     """Groups of inputs to embed together."""
     fixed = get_world_size() > 1
-    overhead = _CPU_OVERHEAD if device.type == "cpu" else _GPU_OVERHEAD
-    if inputs.pad is None:
-        overhead = 0.5  # type: ignore[assignment]  # less than a token, so that no group needs padding: the padding token is unknown
+    overhead: float = _CPU_OVERHEAD if device.type == "cpu" else _GPU_OVERHEAD
+    if inputs.flat:
+        overhead = math.inf  # there is no padding to save
+    elif inputs.pad is None:
+        overhead = 0.5  # less than a token, so that no group needs padding: the padding token is unknown
     starts = torch.tensor([0, *inputs.sizes[:-1]]).cumsum(0).tolist()
     groups = []
     for kind in dict.fromkeys(inputs.metadata):
@@ -104,10 +110,24 @@ def _groups(inputs: Inputs, numbers: Sequence[int], device: torch.device) -> lis
         count = sum(inputs.metadata[start] == kind for start in starts) if fixed else None
         begin = 0
         for end in cut(lengths, overhead, count):
-            most = end - begin if fixed else max(1, _MOST_TOKENS // lengths[end - 1])
-            groups += [members[i : min(i + most, end)] for i in range(begin, end, most)]
+            groups += [members[begin:end]] if fixed else _within_budget(inputs, members[begin:end])
             begin = end
     return sorted(groups, key=lambda group: any(inputs.pictures[number] for number in group))
+
+
+def _within_budget(inputs: Inputs, members: Sequence[int]) -> list[list[int]]:
+    """Inputs of ascending length in groups of at most `_MOST_TOKENS` tokens, with their padding if there is any."""
+    groups: list[list[int]] = [[]]
+    real = 0
+    for number in members:
+        length = inputs.lengths[number]
+        tokens = real + length if inputs.flat else (len(groups[-1]) + 1) * length
+        if groups[-1] and tokens > _MOST_TOKENS:
+            groups.append([])
+            real = 0
+        groups[-1].append(number)
+        real += length
+    return groups
 
 
 def cut(lengths: Sequence[int], overhead: float, count: int | None = None) -> list[int]:

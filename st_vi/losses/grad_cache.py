@@ -20,7 +20,7 @@ from tqdm import tqdm
 from st_vi.inputs.lazy import LazyInputs
 from st_vi.losses.content import content_ids
 from st_vi.losses.embed import representatives
-from st_vi.losses.inputs import Inputs
+from st_vi.losses.inputs import Inputs, reads_flat
 from st_vi.losses.lazy import LazyBatch, LazyPart, lazy_columns
 from st_vi.stock.training import uncompiled
 
@@ -68,7 +68,8 @@ class GradCache:
         if lazy := lazy_columns(columns):
             return self._cached_lazily(lazy, labels)
         ids = content_ids(columns)
-        inputs = Inputs.read(columns) if self.embed_once and _may_differ_in_forwards(self.model) else None
+        once = self.embed_once and _may_differ_in_forwards(self.model)
+        inputs = Inputs.read(columns, reads_flat(self.model)) if once else None
         parts: Any
         parts, order = (columns, None) if inputs is None else _sorted_parts(inputs, ids)
         device = next(value.device.type for value in columns[0].values() if isinstance(value, Tensor))
@@ -272,7 +273,7 @@ def _sorted_parts(inputs: Inputs, ids: Sequence[Tensor] | None) -> tuple[list[_P
     kinds: dict[Any, list[int]] = {}
     for number in sorted(set(stands_for), key=lambda number: inputs.lengths[number]):
         # Without a known padding token, only inputs of one length go together.
-        length = inputs.lengths[number] if inputs.pad is None else None
+        length = inputs.lengths[number] if inputs.pad is None and not inputs.flat else None
         kinds.setdefault((inputs.metadata[number], length), []).append(number)
     parts = [_Part(inputs, numbers) for numbers in kinds.values()]
     chosen = [number for part in parts for number in part.numbers]

@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 
-_TOKEN_KEYS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
+from st_vi.inputs.flat import flattened, is_flat, padded
+
+_TOKEN_KEYS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids", "seq_idx"}
 PICTURE_KEYS = (
     ("pixel_values", "image_grid_thw", "num_images_per_sample"),
     ("pixel_values_videos", "video_grid_thw", "num_videos_per_sample"),
@@ -30,6 +33,7 @@ class Inputs:
         pictures: Patches and grids of each input, by the name of the patches; empty for an input of text alone.
         metadata: For each input, the values shared by its whole column.
         sizes: Number of inputs of each column.
+        flat: Whether `features` puts the inputs in one row without padding.
 
     Example:
         >>> import torch
@@ -48,10 +52,18 @@ class Inputs:
     pictures: list[dict[str, tuple[Tensor, Tensor]]]
     metadata: list[frozenset[tuple[str, Any]]]
     sizes: list[int]
+    flat: bool = False
 
     @classmethod
-    def read(cls, columns: Sequence[Mapping[str, Any]]) -> Inputs | None:
-        """The inputs of these columns; None if one holds something that cannot be regrouped."""
+    def read(cls, columns: Sequence[Mapping[str, Any]], flat: bool = False) -> Inputs | None:
+        """The inputs of these columns; None if one holds something that cannot be regrouped.
+
+        Args:
+            columns: Padded, or in one row each, as stock preprocesses texts for FlashAttention.
+            flat: Whether the model reads padded columns in one row, too (`reads_flat`).
+        """
+        flat = flat or any(map(is_flat, columns))
+        columns = [padded(column) if is_flat(column) else column for column in columns]
         metadata: list[Any] = [_metadata(column) for column in columns]
         tokens_of = [{k: v for k, v in column.items() if k in _TOKEN_KEYS and v is not None} for column in columns]
         if None in metadata or any(tokens.keys() != tokens_of[0].keys() for tokens in tokens_of):
@@ -85,10 +97,11 @@ class Inputs:
             pictures=[picture for column in pictures for picture in column],
             metadata=[values for values, mask in zip(metadata, masks, strict=True) for _ in mask],
             sizes=[len(mask) for mask in masks],
+            flat=flat,
         )
 
     def features(self, numbers: Sequence[int]) -> dict[str, Any]:
-        """The features of these inputs, with no more padding than they need."""
+        """The features of these inputs, with no more padding than they need, or none."""
         width = max(self.lengths[number] for number in numbers)
         span = slice(-width, None) if self.left else slice(width)
         index = torch.tensor(numbers, device=self.tokens["input_ids"].device)
@@ -98,7 +111,14 @@ class Inputs:
             if any(found):
                 features[patches], features[grids] = map(torch.cat, zip(*filter(None, found), strict=True))
                 features[counts] = torch.tensor([len(one[1]) if one else 0 for one in found], device=index.device)
-        return features | dict(self.metadata[numbers[0]])
+        return (flattened(features) if self.flat else features) | dict(self.metadata[numbers[0]])
+
+
+def reads_flat(model: Any) -> bool:
+    """Whether all backbones of a model read padded inputs in one row (`Qwen2VLTransformer.reads_flat`)."""
+    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    backbones = [module for module in modules if isinstance(module, Transformer)]
+    return bool(backbones) and all(getattr(backbone, "reads_flat", False) for backbone in backbones)
 
 
 def _metadata(column: Mapping[str, Any]) -> frozenset[tuple[str, Any]] | None:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from st_vi.inputs.flat import BOUNDARIES
+
 
 class DistinctPictures:
     """Hooks around the vision tower of Qwen2-VL that compute equal images once.
@@ -36,17 +38,18 @@ class DistinctPictures:
         tower.register_forward_pre_hook(self.before, with_kwargs=True)
         tower.register_forward_hook(self.after, with_kwargs=True)
 
-    def before(self, tower: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        """Drop the copies."""
+    def before(self, tower: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Drop the copies, and what attention is told about a row of texts."""
+        kwargs = {name: value for name, value in kwargs.items() if name not in BOUNDARIES}
         if (
             not self.enabled or len(args) != 1 or set(kwargs) != {"grid_thw"}
         ):  # positions computed in advance cover all images
-            return None
+            return args, kwargs
         (patches,), grids = args, kwargs["grid_thw"]
         pictures = patches.split(grids.prod(dim=1).tolist())
         chosen, places = distinct(pictures, grids.tolist())
         if len(chosen) == len(pictures):
-            return None
+            return args, kwargs
         # On the argument, not on self: other threads may call the same tower.
         grids = grids[chosen]
         grids.st_vi_places = places

@@ -18,6 +18,7 @@ from transformers.utils import is_flash_attn_2_available, is_torchvision_availab
 from transformers.utils.versions import require_version
 
 from st_vi.inputs.content import Size, content_key, picture_sizes
+from st_vi.inputs.flat import is_flat, padded
 from st_vi.inputs.kinds import read_input, without_marks
 from st_vi.modules.distinct_pictures import DistinctPictures
 from st_vi.modules.model_card import with_own_card
@@ -74,13 +75,14 @@ class Qwen2VLTransformer(OpenTransformer):
       input as the user's message.
     - **Repeated images** and videos in a batch go through the vision tower once.
     - **FlashAttention 2** is used if it is installed and the weights are in half precision, unless ``model_kwargs``
-      names another ``attn_implementation``. Inputs are always padded: Qwen2-VL's position ids do not allow stock's
-      flattening.
+      names another ``attn_implementation``. `preprocess` always pads, but with FlashAttention the losses of st_vi put
+      texts and images in one row without padding (`st_vi.inputs.flat.flattened`), which `forward` reads. Stock flattens
+      texts only, with positions that Qwen2-VL does not use.
 
-    Writes ``token_embeddings`` (B, N, D). The features keep ``input_ids`` (B, N) and the grids of images and videos,
-    ``image_grid_thw`` (images, 3) and ``video_grid_thw`` (videos, 3). From the first, `patch_positions` maps tokens to
-    patches. ``prompt_length`` is not written, because the place of the prompt depends on the images before it:
-    ``AttentionPooling(include_prompt=False)`` pools the prompt, too.
+    Writes ``token_embeddings`` (B, N, D), or (1, total, D) for inputs in one row. The features keep ``input_ids`` (B,
+    N) and the grids of images and videos, ``image_grid_thw`` (images, 3) and ``video_grid_thw`` (videos, 3). From the
+    first, `patch_positions` maps tokens to patches. ``prompt_length`` is not written, because the place of the prompt
+    depends on the images before it: ``AttentionPooling(include_prompt=False)`` pools the prompt, too.
 
     Source: viPolyQwen, Sections on the backbone and on prefixes (arXiv 2409.12191 for Qwen2-VL). *Inferred*: the plain
     template and the pixel budget, which the paper does not give.
@@ -214,6 +216,34 @@ class Qwen2VLTransformer(OpenTransformer):
                 "st_vi.recipes.train_router(model, rows)"
             )
         return self.choose_prompts(read)
+
+    @property
+    def reads_flat(self) -> bool:
+        """Whether inputs may be in one row without padding: with FlashAttention."""
+        return self.has_flash_attention()
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Run the model on padded inputs, or on those that `st_vi.inputs.flat.flattened` put in one row.
+
+        Raises:
+            ValueError: Inputs are in one row, and the model has no FlashAttention to keep them apart.
+        """
+        if is_flat(features):
+            if not self.reads_flat:
+                raise ValueError("inputs in one row need FlashAttention, or they would attend to each other: pad them")
+            features["position_ids"] = self._flat_positions(features)
+        return super().forward(features, **kwargs)
+
+    def _flat_positions(self, features: dict[str, Any]) -> Tensor:
+        """Positions (4, 1, total): the place in the input, and time, row and column for Qwen2-VL's rotations."""
+        table = padded(features)
+        mask = table["attention_mask"]
+        places = mask.cumsum(dim=1) - 1
+        positions = places.expand(3, *mask.shape)
+        if grids := {name: table[name] for name in ("image_grid_thw", "video_grid_thw") if name in table}:
+            tokens = {name: table[name] for name in ("input_ids", "mm_token_type_ids", "attention_mask")}
+            positions, _ = self.model.get_rope_index(**tokens, **grids)  # type: ignore[operator]
+        return torch.cat([places[None], positions])[:, mask.bool()][:, None]
 
     def _checked(self, inputs: Sequence[Any], prompts: str | list[str], kwargs: dict[str, Any]) -> dict[str, Any]:
         # Stock hands the prompt to `_PromptBeforeText` as it is.

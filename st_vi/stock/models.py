@@ -52,13 +52,15 @@ def merging_disabled() -> bool:
 
 
 class OpenTransformer(Transformer):
-    """The stock `Transformer`, with four private steps as methods to override.
+    """The stock `Transformer`, with four private steps as methods to override, and one question.
 
     - ``_load_config`` comes before the weights: a wrong model is rejected before gigabytes are downloaded.
     - ``_load_model`` reads the weights.
     - ``_process_chat_messages`` gets all inputs as messages, whatever the caller passed.
     - ``_render_message_skeleton`` finds the tokens that the template puts after a text. Stock uses the tokenizer that
       also encodes, and changes its limit for a moment: texts in other threads would be truncated or padded wrongly.
+
+    - ``_is_flash_attention_requested`` tells whether the model was built with some kind of FlashAttention.
 
     If a name disappears, wrong models load and image tokens in texts count as images; `tests/modules/test_qwen2_vl.py`
     fails.
@@ -79,6 +81,10 @@ class OpenTransformer(Transformer):
     @abstractmethod
     def _token_ids(self, text: str) -> list[int]:
         """The tokens of a text, neither cut nor padded."""
+
+    def has_flash_attention(self) -> bool:
+        """Whether attention is computed by FlashAttention, which keeps inputs in one row apart."""
+        return self._is_flash_attention_requested()
 
     def _load_config(self, model_name_or_path: str, *args: Any, **kwargs: Any) -> tuple[PretrainedConfig, bool]:
         config, is_adapter = super()._load_config(model_name_or_path, *args, **kwargs)

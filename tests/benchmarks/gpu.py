@@ -1,9 +1,16 @@
 """Training steps of viPolyQwen at the size of Qwen2-VL-2B on a GPU: ``python -m tests.benchmarks.gpu``.
 
-Random weights, bf16, the same mixed batch for both sides, which take turns in one process; given are medians. Prints
-one JSON object: seconds a step with distinct inputs merged and without, their ratio, and the model-FLOPs utilisation
-(6 · weights · real tokens, of the vision tower and of the language model each with its own tokens, against --peak).
-Needs 4.4 GB on disk under --folder. `--small` tries the script on a small model and whatever device there is.
+Random weights, bf16, the same mixed batch for all sides, which take turns in one process; given are medians:
+
+- padded: one forward a column, as in stock;
+- grouped: distinct inputs once, in groups of similar length;
+- flattened: distinct inputs once, in one row without padding. Needs FlashAttention 2 (``pip install flash-attn``, with
+  CUDA); without it, "missing" says so.
+
+Prints one JSON object: seconds a step and peak memory of each side, how many times faster each is than padded, the
+values of the loss, and the model-FLOPs utilisation (6 · weights · real tokens, of the vision tower and of the language
+model each with its own tokens, against --peak). Needs 4.4 GB on disk under --folder. `--small` tries the script on a
+small model and whatever device there is.
 """
 
 from __future__ import annotations
@@ -15,13 +22,16 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from transformers import Qwen2VLModel
+from transformers.utils import is_flash_attn_2_available
 
 from st_vi import DLELoss, build_vipolyqwen
+from st_vi.losses import embed
 from tests.benchmarks.real_size import save_processor_and_config
 from tests.benchmarks.speed import drawn_questions, mixed_batch, small_vipolyqwen, text_pairs
 
@@ -48,15 +58,22 @@ def flops(model: SentenceTransformer, columns: list[dict[str, Any]]) -> float:
     return 6.0 * (vision * patches + others * tokens)
 
 
-def seconds(model: SentenceTransformer, loss: DLELoss, columns: list[dict[str, Any]], labels: Tensor) -> float:
+def step(model: SentenceTransformer, side: str, columns: list[dict[str, Any]], labels: Tensor) -> dict[str, float]:
     """One forward and backward."""
+    loss = DLELoss(model, embed_once=side != "padded")
     model.zero_grad(set_to_none=True)
     model[0].distinct_pictures.enabled = loss.embed_once
     _wait()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    sum(loss([dict(column) for column in columns], labels).values()).backward()
+    with mock.patch.object(embed, "reads_flat", lambda _: side == "flattened"):
+        value = sum(loss([dict(column) for column in columns], labels).values())
+    value.backward()
     _wait()
-    return time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    return {"seconds": seconds, "peak_bytes": peak, "loss": float(value)}
 
 
 def _wait() -> None:
@@ -65,28 +82,40 @@ def _wait() -> None:
 
 
 def run(model: SentenceTransformer, rows: list[dict[str, Any]], runs: int, peak: float) -> dict[str, Any]:
-    """Both sides by turns, after two rounds that are not counted."""
+    """All sides by turns, after two rounds that are not counted."""
     model.train()
     columns, labels = mixed_batch(model, rows)
     columns = [{k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in c.items()} for c in columns]
     labels, work = labels.to(model.device), flops(model, columns)
-    losses = {"merged": DLELoss(model), "stock": DLELoss(model, embed_once=False)}
-    times: dict[str, list[float]] = {name: [] for name in losses}
+    sides = ["padded", "grouped", *["flattened"] * model[0].reads_flat]
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for number in range(runs + 2):
-        for name, loss in losses.items():
-            value = seconds(model, loss, columns, labels)
+        for side in sides:
+            one = step(model, side, columns, labels)
             if number > 1:
-                times[name].append(value)
-    medians = {name: statistics.median(values) for name, values in times.items()}
+                found[side].append(one)
+    medians = {
+        name: {side: statistics.median(one[name] for one in ones) for side, ones in found.items()}
+        for name in ("seconds", "peak_bytes", "loss")
+    }
     return {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "torch": torch.__version__,
         "rows": len(rows),
-        "seconds": medians,
-        "ratio": medians["stock"] / medians["merged"],
-        "model_flops_utilisation": {name: work / value / peak for name, value in medians.items()},
+        **medians,
+        "times_padded": {side: medians["seconds"]["padded"] / value for side, value in medians["seconds"].items()},
+        "model_flops_utilisation": {side: work / value / peak for side, value in medians["seconds"].items()},
         "peak_flops": peak,
+        "missing": None if "flattened" in sides else _missing(),
     }
+
+
+def _missing() -> str:
+    if not torch.cuda.is_available():
+        return "flattened: FlashAttention 2 needs a GPU with CUDA"
+    if not is_flash_attn_2_available():
+        return "flattened: FlashAttention 2 is not installed (pip install flash-attn)"
+    return "flattened: FlashAttention 2 needs weights in half precision, which --small has not"
 
 
 def main() -> None:

@@ -1,0 +1,99 @@
+"""Inputs in one row without padding: values and gradients of one padded forward a column, for texts and images."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from st_vi.inputs.flat import flattened, is_flat, padded
+from st_vi.losses import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss, embed
+from st_vi.losses.content import content_ids
+from st_vi.losses.embed import embed_distinct
+from st_vi.losses.inputs import Inputs, reads_flat
+from tests.helpers.columns import PICTURES, TEXTS, assert_same, columns_of
+from tests.helpers.flash import CALLS, use_flash_attention
+from tests.losses.test_embed import LABELS, loss_step, step
+
+
+def naive(model, columns, **kwargs):
+    return step(model, [model(column)["sentence_embedding"] for column in columns_of(model, columns, **kwargs)])
+
+
+def with_flash(model, monkeypatch):
+    """Stock then flattens the texts of a text encoder by itself."""
+    use_flash_attention(model[0].model, monkeypatch)
+    model[0].unpad_inputs = model[0].unpad_inputs  # stock looks again
+
+
+def test_texts_that_stock_flattened(tiny_model, forwards, monkeypatch):
+    expected = naive(tiny_model, TEXTS)
+    with_flash(tiny_model, monkeypatch)
+    columns, shapes = columns_of(tiny_model, TEXTS), forwards(tiny_model)
+    assert all(map(is_flat, columns)) and not reads_flat(tiny_model)
+    assert_same(step(tiny_model, embed_distinct(tiny_model, columns, content_ids(columns))), expected, 1e-5)
+    # Seven texts, and one of them once more as its row's own negative: one forward of their tokens.
+    distinct = [
+        len(ids)
+        for ids in tiny_model.tokenizer([*{text for column in TEXTS for text in column}, TEXTS[0][1]])["input_ids"]
+    ]
+    assert shapes == [(1, sum(distinct))] and {tuple(sorted(call)) for call in CALLS} == {tuple(sorted(distinct))}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("prompt", [None, "<ocr> "])
+def test_texts_and_images_in_one_row(tiny_multimodal, forwards, monkeypatch, side, prompt):
+    tiny_multimodal.tokenizer.padding_side = side
+    expected = naive(tiny_multimodal, PICTURES, prompt=prompt)
+    features = columns_of(tiny_multimodal, PICTURES, prompt=prompt)
+    grouped = step(tiny_multimodal, embed_distinct(tiny_multimodal, features, content_ids(features)))
+    with_flash(tiny_multimodal, monkeypatch)
+    features, shapes = columns_of(tiny_multimodal, PICTURES, prompt=prompt), forwards(tiny_multimodal)
+    assert reads_flat(tiny_multimodal) and not any(map(is_flat, features))
+    flat = step(tiny_multimodal, embed_distinct(tiny_multimodal, features, content_ids(features)))
+    assert_same(flat, expected, 1e-5)
+    assert_same(flat, grouped, 1e-5)
+    (shape,) = shapes
+    assert shape[0] == 1 and shape[1] < sum(int(column["attention_mask"].sum()) for column in features)
+    tower, language_model = ([call for call in CALLS if (sum(call) == shape[1]) is which] for which in (False, True))
+    # Two images and eight inputs are distinct, in two layers each.
+    assert list(map(len, tower)) == [2, 2] and list(map(len, language_model)) == [8, 8]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("kind", ["texts", "images"])
+def test_losses(tiny_model, tiny_multimodal, monkeypatch, kind, cached):
+    model, columns, labels = (tiny_model, TEXTS, None) if kind == "texts" else (tiny_multimodal, PICTURES, LABELS)
+    plain, cache = (SupConNLILoss, CachedSupConNLILoss) if kind == "texts" else (DLELoss, CachedDLELoss)
+    expected = loss_step(model, plain(model, embed_once=False), columns, labels)
+    with_flash(model, monkeypatch)
+    loss = cache(model, mini_batch_num_tokens=60) if cached else plain(model)
+    assert_same(loss_step(model, loss, columns, labels), expected, 1e-5)
+
+
+def test_a_row_has_at_most_so_many_tokens(tiny_model, forwards, monkeypatch):
+    expected = naive(tiny_model, TEXTS)
+    with_flash(tiny_model, monkeypatch)
+    monkeypatch.setattr(embed, "_MOST_TOKENS", 24)
+    columns, shapes = columns_of(tiny_model, TEXTS), forwards(tiny_model)
+    assert_same(step(tiny_model, embed_distinct(tiny_model, columns)), expected, 1e-5)
+    assert all(total <= 24 for _, total in shapes)
+    assert len(shapes) < 2 * sum(total for _, total in shapes) / 24  # no two neighbours fit into one
+
+
+def test_there_and_back(tiny_multimodal):
+    features = tiny_multimodal.preprocess(PICTURES[0])
+    row = flattened(features | {"seq_idx": features["input_ids"]})
+    assert row["cu_seq_lens_q"].tolist()[-1] == row["input_ids"].shape[1] == int(features["attention_mask"].sum())
+    assert row["seq_idx"].tolist()[0] == features["attention_mask"].nonzero()[:, 0].tolist()
+    back = padded(row)
+    assert back.keys() == {*features, "seq_idx"} and torch.equal(back["pixel_values"], features["pixel_values"])
+    again = flattened(back)
+    assert all(torch.equal(again[name], row[name]) for name in row if isinstance(row[name], torch.Tensor))
+    assert torch.equal(content_ids([row])[0], content_ids([features])[0])
+
+
+def test_without_flash_attention_rows_stay_apart(tiny_multimodal):
+    features = tiny_multimodal.preprocess(PICTURES[1])
+    with pytest.raises(ValueError, match="need FlashAttention, or they would attend to each other"):
+        tiny_multimodal(flattened(features))
+    assert not reads_flat(tiny_multimodal) and not Inputs.read([features]).flat
