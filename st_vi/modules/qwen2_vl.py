@@ -217,11 +217,6 @@ class Qwen2VLTransformer(OpenTransformer):
             )
         return self.choose_prompts(read)
 
-    @property
-    def reads_flat(self) -> bool:
-        """Whether inputs may be in one row without padding: with FlashAttention."""
-        return self.has_flash_attention()
-
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run the model on padded inputs, or on those that `st_vi.inputs.flat.flattened` put in one row.
 

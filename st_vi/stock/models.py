@@ -82,8 +82,9 @@ class OpenTransformer(Transformer):
     def _token_ids(self, text: str) -> list[int]:
         """The tokens of a text, neither cut nor padded."""
 
-    def has_flash_attention(self) -> bool:
-        """Whether attention is computed by FlashAttention, which keeps inputs in one row apart."""
+    @property
+    def reads_flat(self) -> bool:
+        """Whether inputs may be in one row without padding: FlashAttention keeps them apart."""
         return self._is_flash_attention_requested()
 
     def _load_config(self, model_name_or_path: str, *args: Any, **kwargs: Any) -> tuple[PretrainedConfig, bool]:

@@ -50,6 +50,26 @@ def columns_of(model, columns, **kwargs):
     return [model.preprocess(column, **kwargs) for column in columns]
 
 
+def step(model, embeddings):
+    """Values and gradients, with another weight for every number of every embedding."""
+    model.zero_grad()
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(e.shape, generator=generator, dtype=e.dtype) for e in embeddings]
+    sum((e * w).sum() for e, w in zip(embeddings, weights, strict=True)).backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return [e.detach() for e in embeddings], gradients
+
+
+def loss_step(model, loss, columns, labels):
+    """The value of a loss, and the gradients."""
+    model.zero_grad()
+    value = loss(columns_of(model, columns), labels)
+    value = sum(value.values()) if isinstance(value, dict) else value
+    value.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return [value.detach()], gradients
+
+
 def features_of(batch):
     """Columns and labels of a collated batch, as the stock trainer has them."""
     sides = ("anchor", "positive")

@@ -21,18 +21,8 @@ from st_vi.losses.content import content_ids
 from st_vi.losses.embed import cut, embed_distinct
 from st_vi.losses.inputs import Inputs
 from tests.conftest import SENTENCES
-from tests.helpers.columns import BY_RANK, PICTURES, TEXTS, S, Summed, assert_same, columns_of
+from tests.helpers.columns import BY_RANK, PICTURES, TEXTS, S, Summed, assert_same, columns_of, loss_step, step
 from tests.helpers.processes import on_two
-
-
-def step(model, embeddings):
-    """Values and gradients, with another weight for every number of every embedding."""
-    model.zero_grad()
-    generator = torch.Generator().manual_seed(0)
-    weights = [torch.randn(e.shape, generator=generator, dtype=e.dtype) for e in embeddings]
-    sum((e * w).sum() for e, w in zip(embeddings, weights, strict=True)).backward()
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    return [e.detach() for e in embeddings], gradients
 
 
 def embed_both(model, columns, **kwargs):
@@ -191,15 +181,6 @@ def test_cuts_are_the_cheapest_there_are(overhead, count):
 
 
 LABELS = torch.tensor([[0, 0.1], [0, 0.8], [1, float("nan")], [4, float("nan")], [4, float("nan")]])
-
-
-def loss_step(model, loss, columns, labels):
-    model.zero_grad()
-    value = loss(columns_of(model, columns), labels)
-    value = sum(value.values()) if isinstance(value, dict) else value
-    value.backward()
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    return [value.detach()], gradients
 
 
 @pytest.mark.parametrize("wrap", ["alone", "matryoshka", "adaptive layers"])

@@ -10,9 +10,10 @@ from st_vi.losses import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLIL
 from st_vi.losses.content import content_ids
 from st_vi.losses.embed import embed_distinct
 from st_vi.losses.inputs import Inputs, reads_flat
-from tests.helpers.columns import PICTURES, TEXTS, assert_same, columns_of
+from tests.helpers.columns import PICTURES, TEXTS, assert_same, columns_of, loss_step, step
 from tests.helpers.flash import CALLS, use_flash_attention
-from tests.losses.test_embed import LABELS, loss_step, step
+
+LABELS = torch.tensor([[0, 0.1], [0, 0.8], [1, float("nan")], [4, float("nan")], [4, float("nan")]])
 
 
 def naive(model, columns, **kwargs):
