@@ -110,22 +110,33 @@ def run(case: str, rows: int, mini_batch: int) -> dict[str, float]:
         }  # fmt: skip
 
     step(WARM_UP)
-    most = memory("VmSize") + int(MAX_GIB * 2**30)
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    limit_memory(MAX_GIB)
     results = [step(rows) for _ in range(5 if rows <= 4096 else 1)]
     median = sorted(results, key=lambda result: result["seconds"])[len(results) // 2]
     return median | {"bytes": results[0]["bytes"]}  # before the allocator had memory of its own
 
 
+def limit_memory(gib: float) -> None:
+    """Let this process take so much more memory than it has; beyond, what asks for more gets an error."""
+    most = memory("VmSize") + int(gib * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
 def measure(case: str, rows: int, mini_batch: int = 32) -> dict[str, float] | None:
     """`run` in a process of its own; None if it had too little memory."""
-    command = [sys.executable, "-m", "tests.benchmarks.blocks", "--case", case, str(rows), str(mini_batch)]
+    return apart("blocks", case, rows, mini_batch)
+
+
+def apart(module: str, *case: object) -> dict[str, float] | None:
+    """What a benchmark prints for a case, in a process of its own with one thread; None if it had too little memory."""
+    command = [sys.executable, "-m", f"tests.benchmarks.{module}", "--case", *map(str, case)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     if done.returncode:
-        if "memory" not in done.stderr:
+        if "memory" not in done.stderr.lower():
             raise RuntimeError(done.stderr)
         return None
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(*case, result, file=sys.stderr, flush=True)
     return result
 
 

@@ -1,17 +1,14 @@
 """Time and memory of a batch with images that are opened by mini-batch: ``python -m tests.benchmarks.lazy_images``.
 
 `CachedDLELoss` on a small Qwen2-VL with random weights and rows with a JPEG of 448 × 448 pixels each, all different.
-The batch is made, embedded and backpropagated in a process of its own, on one thread: CPU seconds, and the peak of the
-process's memory above what it had with the model. Prints a Markdown table.
+The batch is made, embedded and backpropagated in a process of its own, on one thread: CPU time, and the peak of the
+process's memory above what it had with the model, of which it gets at most `MAX_GIB`. Prints a Markdown table.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,9 +20,10 @@ from PIL import Image
 from st_vi import CachedDLELoss, MixedTaskCollator
 from st_vi.recipes import build_vipolyqwen
 from st_vi.recipes.examples.small_models import small_qwen2_vl
-from tests.benchmarks.blocks import memory
+from tests.benchmarks.blocks import apart, limit_memory, memory
 
 MINI_BATCH = 4
+MAX_GIB = 11.0  # what a case may take above the model
 PIXELS = 448
 
 
@@ -65,40 +63,22 @@ def run(folder: Path, count: int, lazily: bool) -> dict[str, float]:
         return {"value": float(value), "seconds": seconds, "wall": time.perf_counter() - wall, "bytes": peak}
 
     step(range(2))
+    limit_memory(MAX_GIB)
     return step(range(count))
-
-
-def measure(folder: Path, count: int, lazily: bool) -> dict[str, float]:
-    """`run` in a process of its own."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.benchmarks.lazy_images",
-        "--case",
-        str(folder),
-        str(count),
-        str(int(lazily)),
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
 
 
 def main() -> None:
     """Run all cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--rows", type=int, nargs="+", default=[16, 512])
+    parser.add_argument("--rows", type=int, nargs="+", default=[16, 512, 768, 4096])
     options = parser.parse_args()
     if options.case:
         folder, count, lazily = options.case
         print(json.dumps(run(Path(folder), int(count), bool(int(lazily)))))
         return
     print(
-        "| rows | lazily: CPU s | eagerly | ratio | lazily: MiB | eagerly | ratio | difference of the losses |\n"
+        "| rows | lazily: CPU ms per row | eagerly | ratio | lazily: MiB | eagerly | ratio | difference of losses |\n"
         "|---|---|---|---|---|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as temporary:
@@ -106,13 +86,25 @@ def main() -> None:
         draw(folder, max(options.rows))
         small_qwen2_vl(["Đọc chữ. Chữ số 0 1 2 3 4 5 6 7 8 9."] * 50, folder / "model", vocab_size=300)
         for count in options.rows:
-            lazily, eagerly = (measure(folder, count, kind) for kind in (True, False))
-            seconds, mebibytes = (
-                f"{lazily[key] / unit:,.0f} | {eagerly[key] / unit:,.0f} | {lazily[key] / eagerly[key]:.2f}×"
-                for key, unit in (("seconds", 1), ("bytes", 2**20))
-            )
-            difference = abs(lazily["value"] - eagerly["value"]) / eagerly["value"]
-            print(f"| {count} | {seconds} | {mebibytes} | {difference:.0e} |", flush=True)
+            lazily, eagerly = (apart("lazy_images", folder, count, kind) for kind in (1, 0))
+            assert lazily is not None, "over the limit lazily"
+            print(line(count, lazily, eagerly), flush=True)
+
+
+def line(count: int, lazily: dict[str, float], eagerly: dict[str, float] | None) -> str:
+    """A line of the table; without figures of the eager batch if that was over the limit.
+
+    Example:
+        >>> line(1000, {"seconds": 4.0, "bytes": 2.0**20, "value": 2.0}, None)
+        '| 1,000 | 4 | over 11 GiB | – | 1 | over 11 GiB | – | – |'
+    """
+    cells, over = [f"{count:,}"], f"over {MAX_GIB:.0f} GiB"
+    for key, unit in (("seconds", count / 1000), ("bytes", 2**20)):
+        cells.append(f"{lazily[key] / unit:,.0f}")
+        cells.append(f"{eagerly[key] / unit:,.0f}" if eagerly else over)
+        cells.append(f"{lazily[key] / eagerly[key]:.2f} ×" if eagerly else "–")
+    cells.append(f"{abs(lazily['value'] / eagerly['value'] - 1):.0e}" if eagerly else "–")
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
