@@ -1,18 +1,20 @@
 """Charts of the tables of a page, drawn when the site is built: a dot for each number, from the table itself.
 
 ``<!-- chart: A | B + C -->`` draws the next table: a panel for its column A, and one for B and C together. A number
-with "±" has a line as long as its deviation. ``<!-- chart against the first row: … -->`` adds a dashed line.
+with "±" has a line as long as its deviation. ``<!-- chart against the first row: … -->`` adds a dashed line, and
+``<!-- chart on a log scale: … -->`` is for positive numbers of many sizes.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from html import escape
 
 from tables import NoSuchFigure, Table, plain, tables_in
 
-REQUEST = re.compile(r"^<!-- chart( against the first row)?: (.+) -->$", re.MULTILINE)
+REQUEST = re.compile(r"^<!-- chart( against the first row)?( on a log scale)?: (.+) -->$", re.MULTILINE)
 NUMBER = re.compile(r"([+\-−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+))(?:\s*±\s*(\d+(?:\.\d+)?))?")
 WIDTH, ROW, LINE, GAP = 760, 20, 16, 24
 LETTER, BOLD = 6.2, 7.2  # width of a letter, on average
@@ -29,8 +31,8 @@ def with_charts(markdown: str) -> str:
         below = tables_in(markdown[request.end() :])
         if not below:
             raise NoSuchFigure(f"no table below {request[0]}")
-        panels = [[name.strip() for name in panel.split(" + ")] for panel in request[2].split(" | ")]
-        return f'<div class="st-vi-chart">{chart(below[0], panels, bool(request[1]))}</div>\n'
+        panels = [[name.strip() for name in panel.split(" + ")] for panel in request[3].split(" | ")]
+        return f'<div class="st-vi-chart">{chart(below[0], panels, bool(request[1]), bool(request[2]))}</div>\n'
 
     return REQUEST.sub(drawn, markdown)
 
@@ -43,16 +45,18 @@ def number(cell: str) -> tuple[float, float] | None:
     return float(found[1].replace(",", "").replace("−", "-")), float(found[2] or 0)
 
 
-def chart(table: Table, panels: list[list[str]], against_first: bool = False) -> str:
+def chart(table: Table, panels: list[list[str]], against_first: bool = False, log: bool = False) -> str:
     """An SVG with a line for each row of the table.
 
     Args:
         table: Whose first column, with the second where that one repeats itself, names the rows.
         panels: The columns of each panel.
         against_first: Whether a dashed line is at the number of the first row.
+        log: Whether equal distances are equal ratios.
 
     Raises:
         NoSuchFigure: The table has no such column, or no number in it.
+        ValueError: A number is not positive, with `log`.
     """
     names = _names(table)
     left = min(max(LETTER * len(name) for name in names) + 10, 0.45 * WIDTH)
@@ -66,7 +70,7 @@ def chart(table: Table, panels: list[list[str]], against_first: bool = False) ->
     ]
     for index, columns in enumerate(panels):
         x = left + GAP / 2 + index * (width + GAP)
-        parts.append(_panel(table, names, columns, x, width, head, against_first))
+        parts.append(_panel(table, names, columns, x, width, head, against_first, log))
     title = escape(", ".join(name for columns in panels for name in columns))
     return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
 
@@ -77,16 +81,18 @@ def _lines(columns: list[str], width: float) -> list[list[str]]:
 
 
 def _panel(
-    table: Table, names: list[str], columns: list[str], x: float, width: float, head: float, dashed: bool
+    table: Table, names: list[str], columns: list[str], x: float, width: float, head: float, dashed: bool, log: bool
 ) -> str:
     values = {column: _values(table, column) for column in columns}
     found = [one for column in columns for one in values[column] if one]
     least = min(value - spread for value, spread in found)
     most = max(value + spread for value, spread in found)
     bottom = head + ROW * len(names)
+    scale: Callable[[float], float] = math.log if log else float
+    begin, extent = scale(least), scale(most) - scale(least)
 
     def place(value: float) -> float:
-        return x + 6 + (width - 12) * ((value - least) / (most - least) if most > least else 0.5)
+        return x + 6 + (width - 12) * ((scale(value) - begin) / extent if extent else 0.5)
 
     parts = [f'<rect x="{x:.1f}" y="{head}" width="{width:.1f}" height="{bottom - head}"/>']
     first = values[columns[0]][0]

@@ -1,8 +1,12 @@
-"""Time and memory of large batches, with the loss evaluated by blocks of rows: ``python -m tests.benchmarks.blocks``.
+"""Time and memory of large batches, with the loss evaluated by blocks of rows.
 
-The encoder is a frozen bag of token vectors and one trained layer, so that the loss is most of the cost. Every case
-runs in a process of its own, on one thread: CPU seconds of a forward and backward pass, and the peak of the process's
-memory above what it had with model and batch. Prints Markdown tables.
+    python -m tests.benchmarks.blocks
+    python -m tests.benchmarks.blocks --only encoder
+
+The encoder is a frozen bag of token vectors and one trained layer, so that the loss is most of the cost; and, for the
+last table, vi-mini in bfloat16 autocast on short texts. Every case runs in a process of its own, on one thread: CPU
+seconds of a forward and backward pass, and the peak of the process's memory above what it had with model and batch.
+Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -22,11 +27,14 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 from torch import Tensor, nn
 
-from st_vi import VIPOLYQWEN_TASKS, CachedDLELoss, CachedSupConNLILoss
+from st_vi import VIPOLYQWEN_TASKS, CachedDLELoss, CachedSupConNLILoss, load
+from st_vi.data import sample_nli
 
 SIZES = [2**power for power in range(10, 17)]
+ENCODED = (1024, 65_536)
 TRIPLETS = 32_768
 TOKENS = 8
+ENCODER_MINI_BATCH = 128  # inputs
 MAX_GIB = 6.5  # what a case may take above model and batch; the uncut loss ends here
 WARM_UP = 64  # rows
 
@@ -55,6 +63,12 @@ def columns(count: int, rows: int) -> list[dict[str, Tensor]]:
     return [{"input_ids": column, "attention_mask": torch.ones_like(column)} for column in tokens]
 
 
+def texts(rows: int) -> list[list[str]]:
+    """Anchors and positives of 6 to 12 random syllables."""
+    draw, syllables = random.Random(1), " ".join(sample_nli("train")["premise"]).split()
+    return [[" ".join(draw.choices(syllables, k=draw.randint(6, 12))) for _ in range(rows)] for _ in range(2)]
+
+
 def labels(rows: int) -> Tensor:
     """Scored pairs and image questions by turns."""
     scores = torch.rand(rows, generator=torch.Generator().manual_seed(2))
@@ -73,7 +87,7 @@ def make(case: str, model: Any, mini_batch: int) -> Any:
         VIPOLYQWEN_TASKS[0],
         VIPOLYQWEN_TASKS[2],
     )  # InfoNCE, ScoreMSE and PairwiseRank; InfoNCE and hardest negative
-    limit = {"max_matrix_bytes": None} if case == "uncut" else {}
+    limit: dict[str, Any] = {"max_matrix_bytes": None} if case == "uncut" else {}
     return CachedDLELoss(model, tasks, **sizes, **limit)
 
 
@@ -88,22 +102,25 @@ def memory(name: str) -> int:
 def run(case: str, rows: int, mini_batch: int) -> dict[str, float]:
     """One forward and backward pass in this process."""
     torch.set_num_threads(1)
-    mixed = case in ("cut", "uncut")
-    model = SentenceTransformer(modules=[Bag(384 if mixed else 64)], device="cpu")
+    mixed = case in ("cut", "uncut", "encoder")
+    bag = None if case == "encoder" else Bag(384 if mixed else 64)
+    model = SentenceTransformer(modules=[bag], device="cpu") if bag else load("vi-mini", device="cpu")
     loss = make(case, model, mini_batch)
 
     def step(size: int) -> dict[str, float]:
-        batch, of_rows = columns(2 if mixed else 3, size), labels(size) if mixed else None
+        batch = columns(2 if mixed else 3, size) if bag else [model.preprocess(column) for column in texts(size)]
+        of_rows = labels(size) if mixed else None
         model.zero_grad()
         before = memory("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         begun = time.process_time()
-        value = loss(batch, of_rows)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bag is None):
+            value = loss(batch, of_rows)
         value = sum(value.values()) if mixed else value
         forward = time.process_time() - begun
         value.backward()
         seconds = time.process_time() - begun
-        gradient = float(model[0].layer.weight.grad.norm())
+        gradient = float(nn.utils.clip_grad_norm_(model.parameters(), float("inf")))
         return {
             "value": float(value), "gradient": gradient, "forward": forward, "seconds": seconds,
             "bytes": memory("VmHWM") - before,
@@ -140,8 +157,9 @@ def apart(module: str, *case: object) -> dict[str, float] | None:
     return result
 
 
-def print_triplets(rows: int) -> None:
+def print_triplets(most: int) -> None:
     """Against the stock loss."""
+    rows = min(TRIPLETS, most)
     print(f"{rows:,} triplets of 64 dimensions:\n")
     print("| loss | rows in a mini-batch | loss | gradient norm | s | MiB |\n|---|---|---|---|---|---|")
     for mini_batch in (32, 1024):
@@ -161,8 +179,8 @@ def print_mixed(most: int) -> None:
     """By batch size, cut and uncut."""
     print("\nMixed rows of two tasks, 384 dimensions:\n")
     print(
-        "| rows | by blocks: ms a row | ns a row and candidate | MiB | all at once: ms a row | MiB | "
-        "difference of the losses |\n|---|---|---|---|---|---|---|"
+        "| rows | by blocks: ms per row | ns per row and candidate | by blocks: MiB | all at once: ms per row | "
+        "all at once: MiB | difference of the losses |\n|---|---|---|---|---|---|---|"
     )
     ended = False
     for rows in (size for size in SIZES if size <= most):
@@ -181,18 +199,31 @@ def print_mixed(most: int) -> None:
         )
 
 
+def print_encoded(most: int) -> None:
+    """With a real encoder: a small and a large batch."""
+    print("\nThe same with vi-mini, texts of 6 to 12 syllables:\n")
+    print("| rows | ms per row | MiB |\n|---|---|---|")
+    for rows in (size for size in ENCODED if size <= most):
+        got = measure("encoder", rows, ENCODER_MINI_BATCH)
+        assert got is not None, "over the limit with an encoder"
+        print(f"| {rows:,} | {1000 * got['seconds'] / rows:.2f} | {got['bytes'] / 2**20:,.0f} |", flush=True)
+
+
 def main() -> None:
     """Run all cases and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--most", type=int, default=SIZES[-1], help="rows of the largest batch")
+    parser.add_argument("--only", choices=["triplets", "mixed", "encoder"], help="one of the tables")
     options = parser.parse_args()
     if options.case:
         case, rows, mini_batch = options.case
         print(json.dumps(run(case, int(rows), int(mini_batch))))
         return
-    print_triplets(min(TRIPLETS, options.most))
-    print_mixed(options.most)
+    tables = {"triplets": print_triplets, "mixed": print_mixed, "encoder": print_encoded}
+    for name, table in tables.items():
+        if options.only in (name, None):
+            table(options.most)
 
 
 if __name__ == "__main__":

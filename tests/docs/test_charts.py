@@ -66,6 +66,16 @@ def test_the_first_row_as_a_line(charts):
     assert line == dot
 
 
+def test_equal_ratios_are_equal_distances_on_a_log_scale(charts):
+    table = "| rows | ms |\n|---|---|\n| one | 0.2 |\n| two | 2 |\n| three | over |\n| four | 200 |\n"
+    one, two, four = (
+        float(x) for _, x, *_ in DOT.findall(charts.with_charts(f"<!-- chart on a log scale: ms -->\n\n{table}"))
+    )
+    assert two - one == pytest.approx((four - two) / 2, abs=0.1)
+    with pytest.raises(ValueError):
+        charts.with_charts(f"<!-- chart on a log scale: a -->\n\n{TABLE}")
+
+
 @pytest.mark.parametrize("asked", ["c", "model", "a | c"])
 def test_a_column_without_numbers_is_an_error(asked, charts):
     with pytest.raises(charts.NoSuchFigure):

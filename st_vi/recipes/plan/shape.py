@@ -93,6 +93,10 @@ class Stack:
         """Floating-point operations of a forward pass over inputs of so many tokens each."""
         return inputs * tokens * (2.0 * self.weights + 4.0 * tokens * self.hidden * self.layers)
 
+    def backward_flops(self, tokens: int, inputs: int = 1, frozen: bool = False) -> float:
+        """The same of the backward pass: two products for each one, but only one with weights that are frozen."""
+        return inputs * tokens * ((2.0 if frozen else 4.0) * self.weights + 8.0 * tokens * self.hidden * self.layers)
+
     def kept_bytes(self, precision: Precision, dropout: bool) -> int:
         """Bytes that one layer keeps of a token for the backward pass, with fused attention.
 

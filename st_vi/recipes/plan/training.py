@@ -341,14 +341,15 @@ class _Run:
 
     def row_flops(self, cached: bool) -> float:
         """Floating-point operations to train on a row."""
-        longest = self.tokens + self.visual_tokens
-        text = self.shape.text.flops(self.tokens, self.inputs - 1) + self.shape.text.flops(longest)
-        again = int(self.checkpointing) + int(cached)
-        total = text * ((2 if self.lora_rank else 3) + again)
-        if self.shape.vision and self.patches:
-            trained = not self.lora_rank
-            vision = self.shape.vision.flops(self.patches)
-            total += vision * ((3 if trained else 1) + int(cached) + int(self.checkpointing and trained))
+        stack, vision, lora = self.shape.text, self.shape.vision, bool(self.lora_rank)
+        forwards = 1 + int(self.checkpointing) + int(cached)
+        total = 0.0
+        for tokens, inputs in ((self.tokens, self.inputs - 1), (self.tokens + self.visual_tokens, 1)):
+            total += forwards * stack.flops(tokens, inputs) + stack.backward_flops(tokens, inputs, frozen=lora)
+            total += (forwards + 2) * 2.0 * self.added * tokens * inputs
+        if vision and self.patches:  # with LoRA, the tower has no gradients
+            total += (forwards - int(lora and self.checkpointing)) * vision.flops(self.patches)
+            total += 0.0 if lora else vision.backward_flops(self.patches)
         return total
 
 
