@@ -128,11 +128,13 @@ class GradCache:
             values = torch.stack(list(values.values()))
         if with_backward:
             # Parameters of the loss get their gradient in the caller's backward pass instead, with the caller's scale.
-            learned = list(self._learned())
-            gradients = torch.autograd.grad(values.sum(), [*embeddings, *learned], allow_unused=True)
-            values = values.detach()
-            self._learned_gradients.append(gradients[len(embeddings) :])
-            _pass_on(embeddings, gradients[: len(embeddings)], reps, order)
+            inputs = [*embeddings, *self._learned()]
+            gradients = list(torch.autograd.grad(values.sum(), inputs, allow_unused=True))
+            values, count = values.detach(), len(embeddings)
+            del embeddings, inputs  # as large as their gradients, which need the space now
+            self._learned_gradients.append(gradients[count:])
+            del gradients[count:]
+            _pass_on(gradients, reps, order)
         return values
 
     def _embedder(self) -> Any:
@@ -174,23 +176,23 @@ def _columns(reps: list[list[Tensor]], order: list[Tensor] | None) -> list[Tenso
     return [distinct[places] for places in order]
 
 
-def _pass_on(
-    columns: Sequence[Tensor],
-    gradients: Sequence[Tensor | None],
-    reps: list[list[Tensor]],
-    order: list[Tensor] | None,
-) -> None:
+def _pass_on(gradients: list[Tensor | None], reps: list[list[Tensor]], order: list[Tensor] | None) -> None:
     """Pass the gradients of the columns on to the mini-batches that they were made of."""
     if order is not None:
-        first = columns[0]
-        total = first.new_zeros(sum(len(embedded) for part in reps for embedded in part), first.shape[1])
-        for gradient, places in zip(gradients, order, strict=True):
-            if gradient is not None:
-                total.index_add_(0, places, gradient)
-        gradients, reps = [total], [[embedded for part in reps for embedded in part]]
+        embedded = [mini_batch for part in reps for mini_batch in part]
+        gradients, reps = [_at_places(gradients, order, embedded)], [embedded]
     for gradient, parts in zip(gradients, reps, strict=True):
         if gradient is not None:  # else stock names the unused column
             torch.autograd.backward(parts, gradient.split([len(embedded) for embedded in parts]))
+
+
+def _at_places(gradients: list[Tensor | None], order: list[Tensor], embedded: list[Tensor]) -> Tensor:
+    """The gradients of the columns at the places of their inputs in `embedded`; the list is empty afterwards."""
+    total = embedded[0].new_zeros(sum(map(len, embedded)), embedded[0].shape[1])
+    for places in order:
+        if (gradient := gradients.pop(0)) is not None:
+            total.index_add_(0, places, gradient)
+    return total
 
 
 class _Step(CachedLossMixin):

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from st_vi.__main__ import app
 from st_vi.hub import load
+from st_vi.recipes import lora_config
 from st_vi.recipes.plan import plan_encoding, plan_training, read_shape
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -115,6 +116,19 @@ def test_operations_are_those_that_torch_counts(text_base, qwen_base):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.visual(torch.randn(256, 1176), grid_thw=torch.tensor([[1, 16, 16]]))
     assert shape.vision.flops(256) == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+@pytest.mark.parametrize("rank", [0, 8])
+def test_operations_of_a_step_are_those_that_torch_counts(qwen_base, rank):
+    model = model_of(qwen_base[1], "float32", "eager")
+    if rank:
+        pytest.importorskip("peft", reason='needs pip install "st-vi[lora]"')
+        model.add_adapter(lora_config(rank))
+        model.enable_input_require_grads()
+    with FlopCounterMode(display=False) as counter:
+        read(model).sum().backward()
+    plan = plan_training(qwen_base[1], ROWS, TOKENS, inputs=1, lora_rank=rank)
+    assert plan.at_once.flops == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["vi-mini", "poly-mini"])
