@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers.utils import logging
 
+from st_vi.stock.heap import release_freed_memory
 from st_vi.terms import LearnedTerm, PairBatch, Term
 
 logger = logging.get_logger(__name__)
 Observer = Callable[[str, Term, PairBatch, Tensor], None]
 MAX_MATRIX_BYTES = 2**24
+RELEASED_AFTER = 16  # blocks; more often, making the memory of a block anew takes noticeable time
 VECTORS = ("anchors", "positives", "negatives", "more_positives")
 
 
@@ -72,6 +74,8 @@ def term_sums(
         if sums[-1].requires_grad:
             sums[-1].sum().backward()
             sums[-1] = sums[-1].detach()
+        if pairs.anchors.is_cpu and len(sums) % RELEASED_AFTER == 0:
+            release_freed_memory()
     total = torch.stack(sums).sum(dim=0)
     if not train:
         return total

@@ -122,7 +122,7 @@ def run(case: str, rows: int, mini_batch: int) -> dict[str, float]:
         seconds = time.process_time() - begun
         gradient = float(nn.utils.clip_grad_norm_(model.parameters(), float("inf")))
         return {
-            "value": float(value), "gradient": gradient, "forward": forward, "seconds": seconds,
+            "value": value.item(), "gradient": gradient, "forward": forward, "seconds": seconds,
             "bytes": memory("VmHWM") - before,
         }  # fmt: skip
 

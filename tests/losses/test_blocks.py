@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 from dataclasses import dataclass
 from typing import ClassVar
 
+import psutil
 import pytest
 import torch
 
 from st_vi import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss, Task, terms
 from st_vi.losses.blocks import rows_at_once, term_sums
+from st_vi.stock.heap import release_freed_memory
 from st_vi.terms import InfoNCE, PairBatch, Term
 from st_vi.terms.once import Once
+from st_vi.terms.pairs import unit
 from tests.helpers.term_checks import every_term, make_batch
 
 NAN = float("nan")
@@ -225,3 +229,24 @@ def test_values_computed_once_are_let_go():
     once.backward()
     torch.testing.assert_close(x.grad, torch.full((3,), 0.75))
     assert once("half", lambda: x) is not half  # forgotten
+
+
+def test_unit_vectors_have_the_gradient_of_normalize():
+    vectors = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    vectors[2] = 0
+    weights = torch.linspace(-1, 2, 15, dtype=torch.float64).view(5, 3)
+    results = []
+    for normalize in (unit, lambda v: torch.nn.functional.normalize(v, dim=-1)):
+        leaf = vectors.clone().requires_grad_()
+        results.append((normalize(leaf).detach(), torch.autograd.grad((normalize(leaf) * weights).sum(), leaf)))
+    torch.testing.assert_close(*results, atol=1e-13, rtol=1e-13)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
+def test_freed_memory_goes_back_to_the_system():
+    """Every other one of many tensors is freed: the C library cannot give back the end of its heap."""
+    process, kept = psutil.Process(), [torch.ones(2**13) for _ in range(4096)]
+    del kept[::2]
+    before = process.memory_info().rss
+    release_freed_memory()
+    assert before - process.memory_info().rss > 2**25
