@@ -7,9 +7,11 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything reads it: a test that wants the network shall fail at once
 if "ST_VI_CACHE" not in os.environ:  # example models are trained once for all tests, by the code as it is now
@@ -18,6 +20,9 @@ if "ST_VI_CACHE" not in os.environ:  # example models are trained once for all t
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started behind a shell's "&": tests press Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+if "pytest" in sys.modules:  # until all is imported and collected: there is no garbage, and looking for it takes time
+    gc.disable()
 
 import pytest
 import torch
@@ -49,11 +54,7 @@ SENTENCES = [
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a browser comes last, and the notebooks before the site, which shows what they gave.
-
-    With two workers (pytest-xdist), each has about half of the work: one most of the notebooks and the site, the other
-    two notebooks and all the rest. A file of fuzzed tests is one worker's, too: it counts.
-    """
+    """What needs a browser comes last, and the notebooks before the site, which shows what they gave."""
 
     def place(item: pytest.Item) -> int:
         built = ("test_site.py", "test_live_demo.py", "test_charts.py")
@@ -64,8 +65,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if place(item):
             with_the_rest = item.path.name in ("test_02_image_patches.py", "test_05_loss_laboratory.py")
             item.add_marker(pytest.mark.xdist_group("browser 2" if with_the_rest else "browser"))
-        if item.path.name.startswith("test_fuzz"):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True, optionalhook=True)  # it is there with xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several workers (pytest-xdist), a file is one worker's, so that its models are made once.
+
+    What takes longest begins first: most of the notebooks and the site with one worker, on the other the two files
+    that start processes of their own.
+    """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    first = ["browser", *(f"tests/{name}.py" for name in ("recipes/test_several_processes", "encoding/test_ray"))]
+
+    class LongestFirst(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return super()._split_scope(nodeid).split("::")[0]
+
+        def _assign_work_unit(self, node: Any) -> None:
+            for scope in [*first, "browser 2"]:
+                if scope in self.workqueue:
+                    self.workqueue.move_to_end(scope, last=False)
+                    break
+            super()._assign_work_unit(node)
+
+    return LongestFirst(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from st_vi import build_viclsr
-from tests.docs.site import served
+from tests.docs.site import NOTHING_TO_FIND, served
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 ROOT = Path(__file__).parents[2]
@@ -73,10 +73,11 @@ def workplace(tiny_base, tmp_path, monkeypatch) -> Path:
 
 @dataclass(frozen=True)
 class Site:
-    """A built site that is being served."""
+    """A built site that is being served: twice, as only the search needs its index, which costs every page time."""
 
     folder: Path
     root: str
+    with_search: str
     seconds: float
 
     def pages(self) -> list[str]:
@@ -98,8 +99,17 @@ def site(tmp_path_factory):
         text=True,
     )
     assert built.returncode == 0, built.stdout + built.stderr
-    with served(folder) as root:
-        yield Site(folder, root, time.monotonic() - start)
+    seconds = time.monotonic() - start
+    with served(folder) as whole, served(folder, {"/search/search_index.json": NOTHING_TO_FIND.encode()}) as root:
+        yield Site(folder, root, whole, seconds)
+
+
+@pytest.fixture(scope="session")
+def reader(browser):
+    """Opens pages one after another, and keeps scripts and fonts from page to page."""
+    context = browser.new_context()
+    yield context
+    context.close()
 
 
 def write_record(name: str, content: bytes) -> None:

@@ -50,14 +50,34 @@ TIMES = """() => {
 
 
 class _Quiet(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # a connection for more than one file
+
+    def __init__(self, *arguments: Any, instead: Mapping[str, bytes], **options: Any) -> None:
+        self.instead = instead
+        super().__init__(*arguments, **options)
+
     def log_message(self, *arguments: Any) -> None:
         pass
 
+    def do_GET(self) -> None:
+        content = self.instead.get(self.path)
+        if content is None:
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of a folder on localhost, with a slash at its end, until the block is left."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
+def served(folder: Path, instead: Mapping[str, bytes] = MappingProxyType({})) -> Iterator[str]:
+    """The address of a folder on localhost, with a slash at its end, until the block is left.
+
+    `instead` is what some paths give in place of the files there.
+    """
+    handler = functools.partial(_Quiet, directory=str(folder), instead=instead)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}/"
@@ -76,6 +96,7 @@ class Visit:
         dead: Controls of figures that changed nothing.
         controls: How many controls of figures there are.
         times: Seconds to interactive and to the load event.
+        said: What the page gave for each of the scripts that it was asked.
         overflow: How many pixels the page is wider than a phone.
     """
 
@@ -84,26 +105,27 @@ class Visit:
     dead: list[str] = field(default_factory=list)
     controls: int = 0
     times: dict[str, float] = field(default_factory=dict)
+    said: dict[str, Any] = field(default_factory=dict)
     overflow: int = 0
 
 
 NOTHING_TO_FIND = json.dumps({"config": {"lang": ["vi"], "separator": " ", "pipeline": [], "fields": {}}, "docs": []})
+"""An index of the search. Every page reads it, the same for all and half of the work."""
 
 
-def visit(browser: Any, address: str, root: str) -> Visit:
+def visit(browser: Any, address: str, root: str, asked: Mapping[str, str]) -> Visit:
     """Open a page as on a desk, use every slider and button of its figures, and make it as narrow as a phone.
-
-    Every page reads the index of the search, the same for all and half of the work: here it is empty.
 
     Args:
         browser: Of playwright.
         address: Of the page.
         root: Of the site.
+        asked: Scripts whose values are of interest.
     """
     seen = Visit()
-    index = {"**/search_index.json": NOTHING_TO_FIND}
-    with opened(browser, address, root, seen.wrong, files=index) as page:
+    with opened(browser, address, root, seen.wrong) as page:
         seen.times = page.evaluate(TIMES)
+        seen.said = {name: page.evaluate(script) for name, script in asked.items()}
         for number, figure in enumerate(page.locator(FIGURE).all()):
             seen.figures.append(figure.evaluate(MARKS))
             for name, moves in controls(figure):
@@ -124,16 +146,11 @@ def opened(
     wrong: list[str],
     width: int = 1300,
     height: int = 1000,
-    files: Mapping[str, str] = MappingProxyType({}),
-    **options: Any,
+    scheme: str = "light",
 ) -> Iterator[Any]:
-    """A page whose figures are drawn; what goes wrong meanwhile is added to the list.
-
-    `files` are what the page gets instead of those at some addresses.
-    """
-    page = browser.new_page(**options)
-    for pattern, text in files.items():
-        page.route(pattern, functools.partial(_answer, text))
+    """A page whose figures are drawn; what goes wrong meanwhile is added to the list."""
+    page = browser.new_page()
+    page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": height})
     page.on("request", lambda one: one.url.startswith((root, "data:", "blob:")) or wrong.append(f"request: {one.url}"))
     page.on("response", lambda one: one.status >= 400 and wrong.append(f"{one.status}: {one.url}"))
@@ -146,10 +163,6 @@ def opened(
         yield page
     finally:
         page.close()
-
-
-def _answer(text: str, route: Any, request: Any) -> None:
-    route.fulfill(body=text, content_type="application/json")
 
 
 def controls(figure: Any) -> Iterator[tuple[str, list[Any]]]:

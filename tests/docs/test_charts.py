@@ -92,9 +92,9 @@ def test_all_charts_of_the_page_show_their_tables(charts):
     assert len(told) > 100 and all(re.search(rf"\| (\*\*)?{re.escape(one)}(\*\*)? \|", page) for one in told)
 
 
-def test_summary_fits_a_screen_and_links_open_what_is_folded(site, browser):
+def test_summary_fits_a_screen_and_links_open_what_is_folded(site, reader):
     wrong: list[str] = []
-    with opened(browser, f"{site.root}benchmarks/", site.root, wrong, width=1400) as page:
+    with opened(reader, f"{site.root}benchmarks/", site.root, wrong, width=1400) as page:
         summary, folds = page.locator(".st-vi-summary"), page.locator(".st-vi-fold")
         assert summary.bounding_box()["height"] < 800 and "{" not in summary.inner_text()
         assert folds.count() == len(

@@ -83,9 +83,9 @@ def shown(answers: Any) -> tuple[list[str], list[float]]:
     return rows.locator("span[lang]").all_text_contents(), numbers
 
 
-def test_vectors_are_those_of_python(site, browser):
+def test_vectors_are_those_of_python(site, reader):
     wrong: list[str] = []
-    with opened(browser, site.root, site.root, wrong) as page:
+    with opened(reader, site.root, site.root, wrong) as page:
         found = torch.tensor(page.evaluate(VECTORS, [settings(site)["address"], TEXTS]))
     expected = load("vi-mini").encode(TEXTS, convert_to_tensor=True, batch_size=1)
     assert not wrong
@@ -181,8 +181,8 @@ def test_a_model_that_does_not_load_can_be_tried_again(site, browser):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1400, 1900])
-def test_nothing_is_cut_off_or_overlaps(width, scheme, site, browser):
-    with opened(browser, site.root + "vi/", site.root, [], width, color_scheme=scheme) as page:
+def test_nothing_is_cut_off_or_overlaps(width, scheme, site, reader):
+    with opened(reader, site.root + "vi/", site.root, [], width, scheme=scheme) as page:
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         box = page.locator(LIVE).bounding_box()
         for row in page.locator(f"{LIVE} li").all():

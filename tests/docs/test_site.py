@@ -18,12 +18,22 @@ from tests.docs.site import FIGURE, Links, Visit, dead_links, opened, visit
 NOTEBOOKS = sorted(path.stem[3:].replace("_", "-") for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
 
 
+LINKS = """() => [...document.querySelectorAll(".st-vi-index a")].map(link => link.getAttribute("href"))"""
+ENTRIES = """() => [...document.querySelectorAll(".doc-contents")].map(one => one.parentElement).filter(
+  one => one.matches(".doc-class, .doc-function, .doc-attribute") && !one.parentElement.closest(".doc-class"),
+).map(one => ({
+  link: "#" + one.querySelector(".doc-heading").id,
+  kind: one.className.match(/doc-(class|function|attribute)/)[1],
+  height: one.getBoundingClientRect().height,
+}))"""
+
+
 @pytest.fixture(scope="module")
-def visits(site, browser) -> dict[str, Visit]:
+def visits(site, reader) -> dict[str, Visit]:
     """Every page, once."""
-    context = browser.new_context()  # keeps scripts from page to page
-    seen = {page: visit(context, site.root + page, site.root) for page in site.pages()}
-    context.close()
+    seen = {
+        page: visit(reader, site.root + page, site.root, {"entries": ENTRIES, "links": LINKS}) for page in site.pages()
+    }
     size = sum(path.stat().st_size for path in site.folder.rglob("*") if path.is_file())
     record = {"build_seconds": site.seconds, "site_megabytes": size / 1e6}
     record["pages"] = {page: asdict(one) for page, one in seen.items()}
@@ -98,7 +108,7 @@ def test_pages_are_soon_interactive(visits):
 @pytest.mark.parametrize("query", ["hà nội", "ha noi", "Hà Nội", "HA NOI"])
 def test_search_finds_vietnamese_with_and_without_diacritics(query, site, browser):
     wrong: list[str] = []
-    with opened(browser, site.root, site.root, wrong) as page:
+    with opened(browser, site.with_search, site.with_search, wrong) as page:
         page.locator("[data-md-component=search-query]").click()
         page.keyboard.type(query, delay=20)
         first = page.locator(".md-search-result__item:first-child")
@@ -112,7 +122,7 @@ def test_search_finds_vietnamese_with_and_without_diacritics(query, site, browse
 
 @pytest.mark.parametrize(("query", "page"), [("atention poling", "pooling-decides-rankings"), ("temprature", "train/")])
 def test_search_forgives_one_wrong_letter_a_word(query, page, site, browser):
-    with opened(browser, site.root, site.root, []) as shown:
+    with opened(browser, site.with_search, site.with_search, []) as shown:
         shown.locator("[data-md-component=search-query]").click()
         shown.keyboard.type(query, delay=20)
         shown.locator(f".md-search-result__item a[href*='{page}']").first.wait_for(timeout=120_000)
@@ -121,9 +131,9 @@ def test_search_forgives_one_wrong_letter_a_word(query, page, site, browser):
 @pytest.mark.parametrize("name", ["front page", "reference", "notebook"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1300, 375])
-def test_light_and_dark(name, scheme, width, site, browser):
+def test_light_and_dark(name, scheme, width, site, reader):
     page = {"front page": "", "reference": "reference/modules/", "notebook": f"look-inside/{NOTEBOOKS[1]}/"}[name]
-    with opened(browser, site.root + page, site.root, [], width, 1000, color_scheme=scheme) as page:
+    with opened(reader, site.root + page, site.root, [], width, 1000, scheme) as page:
         write_record(f"{name}-{scheme}-{width}.png".replace(" ", "-"), page.screenshot(full_page=True))
         colour = "element => getComputedStyle(element).backgroundColor.match(/[0-9.]+/g).slice(0, 3).map(Number)"
         assert (sum(page.locator("body").evaluate(colour)) > 380) == (scheme == "light")
@@ -153,10 +163,10 @@ def test_the_language_switch_leads_to_the_same_page(site):
 @pytest.mark.parametrize(
     "start", ["serve/#hybrid-search-in-files", "look-inside/pooling-decides-rankings/#against-words"]
 )
-def test_a_reader_switches_there_and_back(start, site, browser):
+def test_a_reader_switches_there_and_back(start, site, reader):
     """And stays at the same heading."""
     wrong: list[str] = []
-    with opened(browser, site.root + start, site.root, wrong) as page:
+    with opened(reader, site.root + start, site.root, wrong) as page:
         for language, there in (("vi", f"vi/{start}"), ("en", start)):
             page.locator(".md-select").hover()
             page.locator(f".md-select__link[hreflang={language}]").click()
@@ -192,10 +202,10 @@ FONTS = """() => [...document.querySelectorAll(".highlight pre")].map((block, nu
 
 
 @pytest.mark.parametrize("name", ["vi/serve/", "train/"])
-def test_code_has_one_font_with_vietnamese_letters(name, site, browser):
+def test_code_has_one_font_with_vietnamese_letters(name, site, reader):
     """The browser itself says with which fonts it drew: only with that of the site."""
     wrong: list[str] = []
-    with opened(browser, site.root + name, site.root, wrong) as page:
+    with opened(reader, site.root + name, site.root, wrong) as page:
         page.evaluate("document.fonts.ready")
         texts = page.evaluate(FONTS)
         session = page.context.new_cdp_session(page)
@@ -212,28 +222,19 @@ def test_code_has_one_font_with_vietnamese_letters(name, site, browser):
     assert "SIL OPEN FONT LICENSE" in licence
 
 
-LINKS = """() => [...document.querySelectorAll(".st-vi-index a")].map(link => link.getAttribute("href"))"""
-ENTRIES = """() => [...document.querySelectorAll(".doc-contents")].map(one => one.parentElement).filter(
-  one => one.matches(".doc-class, .doc-function, .doc-attribute") && !one.parentElement.closest(".doc-class"),
-).map(one => ({
-  link: "#" + one.querySelector(".doc-heading").id,
-  kind: one.className.match(/doc-(class|function|attribute)/)[1],
-  height: one.getBoundingClientRect().height,
-}))"""
-
-
-def test_reference_pages_begin_with_an_index_and_no_class_is_longer_than_two_screens(site, browser):
+def test_reference_pages_begin_with_an_index_and_no_class_is_longer_than_two_screens(visits):
     """What is folded does not count."""
-    for address in [page for page in site.pages() if re.fullmatch(r"reference/\w+/", page)]:
-        with opened(browser, site.root + address, site.root, [], width=1400) as page:
-            entries, links = page.evaluate(ENTRIES), page.evaluate(LINKS)
-            assert entries and sorted(links) == sorted(entry["link"] for entry in entries), address
-            long = {entry["link"]: entry["height"] for entry in entries if entry["kind"] == "class"}
-            assert max(long.values(), default=0) <= 2 * 1000, (address, long)
+    pages = {page: one.said for page, one in visits.items() if re.fullmatch(r"reference/\w+/", page)}
+    assert pages
+    for page, said in pages.items():
+        entries = said["entries"]
+        assert entries and sorted(said["links"]) == sorted(entry["link"] for entry in entries), page
+        long = {entry["link"]: entry["height"] for entry in entries if entry["kind"] == "class"}
+        assert max(long.values(), default=0) <= 2 * 1000, (page, long)
 
 
-def test_equations_are_set_and_links_to_folded_members_open_them(site, browser):
-    with opened(browser, f"{site.root}reference/terms/#st_vi.terms.InfoNCE.__call__", site.root, []) as page:
+def test_equations_are_set_and_links_to_folded_members_open_them(site, reader):
+    with opened(reader, f"{site.root}reference/terms/#st_vi.terms.InfoNCE.__call__", site.root, []) as page:
         page.wait_for_function("document.querySelectorAll('details.st-vi-members[open]').length === 1")
         sizes = page.locator("math").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
         assert len(sizes) >= 20 and min(sizes) > 10

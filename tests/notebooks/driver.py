@@ -204,6 +204,7 @@ class OpenNotebook(AbstractContextManager["OpenNotebook"]):
         page.set_content(f"<script>{get_plotlyjs()}</script><script>{LIBRARY}</script>{cells}")
         for width in widths:
             page.set_viewport_size({"width": width, "height": 1000})
+            page.wait_for_timeout(300)
             wrong += [f"without a kernel, {width} pixels: {line}" for line in _at_rest(page)]
             if os.environ.get("ST_VI_SCREENSHOTS"):
                 page.screenshot(path=SCREENSHOTS / f"{self.name}-twin-{width}.png", full_page=True)
@@ -378,13 +379,13 @@ class OpenNotebook(AbstractContextManager["OpenNotebook"]):
 
 
 def _at_rest(page: Page) -> list[str]:
-    """What overlaps or is cut, once plotly has followed the width."""
-    lines: list[str] = []
+    """What overlaps or is cut, even after plotly has had time to follow the width."""
+    lines: list[str] = page.evaluate("stViBoxes.all()")
     for _ in range(8):
-        page.wait_for_timeout(300)
-        lines = page.evaluate("stViBoxes.all()")
         if not lines:
             break
+        page.wait_for_timeout(300)
+        lines = page.evaluate("stViBoxes.all()")
     return lines
 
 

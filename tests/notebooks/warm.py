@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 START = 120  # seconds that a busy machine may take to import
@@ -65,7 +66,15 @@ def become_kernel(client: socket.socket, kernelapp: object) -> None:
 def stand_for_kernel(place: str, *arguments: str) -> None:
     """What Jupyter takes for the kernel."""
     with socket.socket(socket.AF_UNIX) as server:
-        server.connect(place)
+        end = time.monotonic() + START
+        while True:
+            try:
+                server.connect(place)
+                break
+            except (FileNotFoundError, ConnectionRefusedError):  # it still imports
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
         asked = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
         server.sendall(json.dumps(asked).encode() + b"\n")
         process = int(server.makefile().readline())
