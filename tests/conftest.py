@@ -65,6 +65,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if place(item):
             with_the_rest = item.path.name in ("test_02_image_patches.py", "test_05_loss_laboratory.py")
             item.add_marker(pytest.mark.xdist_group("browser 2" if with_the_rest else "browser"))
+        elif isinstance(item, pytest.Function) and vars(item.module).keys() & {"on_two", "forked"}:
+            item.add_marker(pytest.mark.xdist_group("processes"))  # which are forked from one server a worker
 
 
 def pytest_collection_finish() -> None:
@@ -75,24 +77,21 @@ def pytest_collection_finish() -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With several workers (pytest-xdist), a file is one worker's, so that its models are made once.
 
-    What takes longest begins first: most of the notebooks and the site with one worker, on the other the two files
-    that start processes of their own.
+    What takes longest begins first: most of the notebooks and the site with one worker, what starts processes with
+    the other.
     """
     if config.getvalue("dist") != "loadgroup":
         return None
     from xdist.scheduler import LoadGroupScheduling
-
-    first = ["browser", *(f"tests/{name}.py" for name in ("recipes/test_several_processes", "encoding/test_ray"))]
 
     class LongestFirst(LoadGroupScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return super()._split_scope(nodeid).split("::")[0]
 
         def _assign_work_unit(self, node: Any) -> None:
-            for scope in [*first, "browser 2"]:
+            for scope in reversed(("browser", "processes", "tests/encoding/test_ray.py", "browser 2")):
                 if scope in self.workqueue:
                     self.workqueue.move_to_end(scope, last=False)
-                    break
             super()._assign_work_unit(node)
 
     return LongestFirst(config, log)
