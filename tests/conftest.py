@@ -11,7 +11,7 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything reads it: a test that wants the network shall fail at once
 if "ST_VI_CACHE" not in os.environ:  # example models are trained once for all tests, by the code as it is now
@@ -25,17 +25,12 @@ if "pytest" in sys.modules:  # until all is imported and collected: there is no 
     gc.disable()
 
 import pytest
-import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Transformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
-from st_vi.modules import MLPHead
 from tests.helpers.browser import browser  # noqa: F401
 
-torch.set_num_threads(1)  # threads only get in each other's way on models this small
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedTokenizerFast
 
 if find_spec("optimum") is None:  # in an environment of its own: .ci/openvino
     collect_ignore = ["graphs/test_openvino.py"]
@@ -50,6 +45,15 @@ SENTENCES = [
     "Nhà máy tạm ngừng sản xuất vì mất điện.",
     "Quyển sách này nói về lịch sử Hà Nội.",
 ]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Before any test is imported, and not in the process that only hands tests to workers, torch has one thread."""
+    if session.config.getoption("numprocesses", None) is None:
+        import torch
+
+        torch.set_num_threads(1)  # more only get in each other's way on models this small
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -112,6 +116,9 @@ def garbage_of_its_own() -> None:
 
 def tiny_tokenizer(max_length: int = 64) -> PreTrainedTokenizerFast:
     """A BPE tokenizer with XLM-R's special tokens, trained on `SENTENCES` (Unigram training is not reproducible)."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -137,6 +144,9 @@ def tiny_tokenizer(max_length: int = 64) -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer XLM-R of width 32, saved as transformers saves it; no dropout."""
+    import torch
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
     path = tmp_path_factory.mktemp("tiny-xlmr")
     tokenizer = tiny_tokenizer()
     torch.manual_seed(0)
@@ -162,6 +172,13 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_model(tiny_base: Path) -> SentenceTransformer:
     """CLS pooling, one-layer tanh head, unit length: the shape of ViCLSR. A fresh copy for each test."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+
+    from st_vi.modules import MLPHead
+
     torch.manual_seed(1)
     transformer = Transformer(str(tiny_base))
     return SentenceTransformer(
