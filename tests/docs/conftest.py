@@ -105,11 +105,17 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def reader(browser):
-    """Opens pages one after another, and keeps scripts and fonts from page to page."""
-    context = browser.new_context()
-    yield context
-    context.close()
+def readers(browser):
+    """Each opens pages one after another, and keeps scripts, fonts and its colour scheme from page to page."""
+    contexts = {scheme: browser.new_context(color_scheme=scheme) for scheme in ("light", "dark")}
+    yield contexts
+    for context in contexts.values():
+        context.close()
+
+
+@pytest.fixture
+def reader(readers):
+    return readers["light"]
 
 
 def write_record(name: str, content: bytes) -> None:

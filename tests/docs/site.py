@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 FIGURE = ".js-plotly-plot"
+DESK = {"width": 1300, "height": 1000}
 
 # How many marks are to be seen; axes, legends and controls are none. WebGL paints them all on one canvas.
 MARKS = """figure => {
@@ -113,28 +114,48 @@ NOTHING_TO_FIND = json.dumps({"config": {"lang": ["vi"], "separator": " ", "pipe
 """An index of the search. Every page reads it, the same for all and half of the work."""
 
 
-def visit(browser: Any, address: str, root: str, asked: Mapping[str, str]) -> Visit:
+def visit(page: Any, address: str, asked: Mapping[str, str]) -> Visit:
     """Open a page as on a desk, use every slider and button of its figures, and make it as narrow as a phone.
 
     Args:
-        browser: Of playwright.
-        address: Of the page.
-        root: Of the site.
+        page: Of the browser, with whatever it shows.
+        address: Of the page to open.
         asked: Scripts whose values are of interest.
     """
     seen = Visit()
-    with opened(browser, address, root, seen.wrong) as page:
-        seen.times = page.evaluate(TIMES)
-        seen.said = {name: page.evaluate(script) for name, script in asked.items()}
-        for number, figure in enumerate(page.locator(FIGURE).all()):
-            seen.figures.append(figure.evaluate(MARKS))
-            for name, moves in controls(figure):
-                seen.controls += 1
-                if not any(changes(page, figure, move) for move in moves):
-                    seen.dead.append(f"{name} of figure {number}")
-        page.set_viewport_size({"width": 375, "height": 800})
-        page.wait_for_timeout(300 if seen.figures else 50)
-        seen.overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    page.set_viewport_size(DESK)
+    load(page, address)
+    seen.times = page.evaluate(TIMES)
+    seen.said = {name: page.evaluate(script) for name, script in asked.items()}
+    for number, figure in enumerate(page.locator(FIGURE).all()):
+        seen.figures.append(figure.evaluate(MARKS))
+        for name, moves in controls(figure):
+            seen.controls += 1
+            if not any(changes(page, figure, move) for move in moves):
+                seen.dead.append(f"{name} of figure {number}")
+    page.set_viewport_size({"width": 375, "height": 800})
+    page.wait_for_timeout(300 if seen.figures else 50)
+    seen.overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    return seen
+
+
+def visited(browser: Any, root: str, pages: Iterable[str], asked: Mapping[str, str]) -> dict[str, Visit]:
+    """Visit pages one after another, as a reader does; a new page of the browser costs as much as what it shows.
+
+    Args:
+        browser: Of playwright.
+        root: Of the site.
+        pages: Their addresses below that.
+        asked: See `visit`.
+    """
+    seen: dict[str, Visit] = {}
+    wrong: list[str] = []
+    page = browser.new_page()
+    watch(page, root, wrong)
+    for address in pages:
+        seen[address] = visit(page, root + address, asked)
+        seen[address].wrong, wrong[:] = wrong[:], []
+    page.close()
     return seen
 
 
@@ -144,25 +165,33 @@ def opened(
     address: str,
     root: str,
     wrong: list[str],
-    width: int = 1300,
-    height: int = 1000,
-    scheme: str = "light",
+    width: int = DESK["width"],
+    **options: Any,
 ) -> Iterator[Any]:
     """A page whose figures are drawn; what goes wrong meanwhile is added to the list."""
-    page = browser.new_page()
-    page.emulate_media(color_scheme=scheme)
-    page.set_viewport_size({"width": width, "height": height})
+    page = browser.new_page(**options)
+    page.set_viewport_size(DESK | {"width": width})
+    watch(page, root, wrong)
+    try:
+        load(page, address)
+        yield page
+    finally:
+        page.close()
+
+
+def watch(page: Any, root: str, wrong: list[str]) -> None:
+    """Add to the list what goes wrong in the page: its errors, failed requests, and requests to another host."""
     page.on("request", lambda one: one.url.startswith((root, "data:", "blob:")) or wrong.append(f"request: {one.url}"))
     page.on("response", lambda one: one.status >= 400 and wrong.append(f"{one.status}: {one.url}"))
     page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
     page.on("console", lambda one: one.type == "error" and wrong.append(f"console: {one.text}"))
-    try:
-        page.goto(address, wait_until="load")
-        page.wait_for_function(READY, timeout=180_000)
-        page.wait_for_timeout(300 if page.locator(FIGURE).count() else 50)
-        yield page
-    finally:
-        page.close()
+
+
+def load(page: Any, address: str) -> None:
+    """Go there, and wait until its figures are drawn."""
+    page.goto(address, wait_until="load")
+    page.wait_for_function(READY, timeout=180_000)
+    page.wait_for_timeout(300 if page.locator(FIGURE).count() else 50)
 
 
 def controls(figure: Any) -> Iterator[tuple[str, list[Any]]]:

@@ -181,8 +181,8 @@ def test_a_model_that_does_not_load_can_be_tried_again(site, browser):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1400, 1900])
-def test_nothing_is_cut_off_or_overlaps(width, scheme, site, reader):
-    with opened(reader, site.root + "vi/", site.root, [], width, scheme=scheme) as page:
+def test_nothing_is_cut_off_or_overlaps(width, scheme, site, readers):
+    with opened(readers[scheme], site.root + "vi/", site.root, [], width) as page:
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         box = page.locator(LIVE).bounding_box()
         for row in page.locator(f"{LIVE} li").all():

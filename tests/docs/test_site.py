@@ -13,7 +13,7 @@ import pytest
 
 from tests.docs.conftest import ROOT, Site, write_record
 from tests.docs.public import PUBLIC
-from tests.docs.site import FIGURE, Links, Visit, dead_links, opened, visit
+from tests.docs.site import FIGURE, Links, Visit, dead_links, opened, served, visited
 
 NOTEBOOKS = sorted(path.stem[3:].replace("_", "-") for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
 
@@ -29,11 +29,9 @@ ENTRIES = """() => [...document.querySelectorAll(".doc-contents")].map(one => on
 
 
 @pytest.fixture(scope="module")
-def visits(site, reader) -> dict[str, Visit]:
+def visits(site, readers) -> dict[str, Visit]:
     """Every page, once."""
-    seen = {
-        page: visit(reader, site.root + page, site.root, {"entries": ENTRIES, "links": LINKS}) for page in site.pages()
-    }
+    seen = visited(readers["light"], site.root, site.pages(), {"entries": ENTRIES, "links": LINKS})
     size = sum(path.stat().st_size for path in site.folder.rglob("*") if path.is_file())
     record = {"build_seconds": site.seconds, "site_megabytes": size / 1e6}
     record["pages"] = {page: asdict(one) for page, one in seen.items()}
@@ -68,6 +66,20 @@ def test_the_head_names_no_other_host(site):
 
 def test_no_error_and_no_request_to_another_host(visits):
     assert not {page: one.wrong for page, one in visits.items() if one.wrong}
+
+
+def test_what_goes_wrong_is_told_of_its_page(tmp_path, reader):
+    faults = {"script": "<script>null.x</script>", "file": "<img src=none.png>", "host": "<img src=http://a.b/c.png>"}
+    faults |= {"well": "", "wide": "<p style='width: 500px'>a</p>", "told": "<script>console.error('told')</script>"}
+    for name, body in faults.items():
+        (tmp_path / f"{name}.html").write_text(f"<!doctype html><link rel=icon href=data:,>{body}")
+    with served(tmp_path) as root:
+        seen = visited(reader, root, [f"{name}.html" for name in faults], {"said": "1 + 1"})
+    wrong = {page.removesuffix(".html"): " ".join(one.wrong) for page, one in seen.items()}
+    assert not wrong["well"] and not wrong["wide"] and [one.said for one in seen.values()] == [{"said": 2}] * 6
+    for name, word in {"script": "null", "file": "404", "host": "request: http://a.b", "told": "told"}.items():
+        assert word in wrong[name]
+    assert [page for page, one in seen.items() if one.overflow > 0] == ["wide.html"]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -131,9 +143,9 @@ def test_search_forgives_one_wrong_letter_a_word(query, page, site, browser):
 @pytest.mark.parametrize("name", ["front page", "reference", "notebook"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1300, 375])
-def test_light_and_dark(name, scheme, width, site, reader):
+def test_light_and_dark(name, scheme, width, site, readers):
     page = {"front page": "", "reference": "reference/modules/", "notebook": f"look-inside/{NOTEBOOKS[1]}/"}[name]
-    with opened(reader, site.root + page, site.root, [], width, 1000, scheme) as page:
+    with opened(readers[scheme], site.root + page, site.root, [], width) as page:
         write_record(f"{name}-{scheme}-{width}.png".replace(" ", "-"), page.screenshot(full_page=True))
         colour = "element => getComputedStyle(element).backgroundColor.match(/[0-9.]+/g).slice(0, 3).map(Number)"
         assert (sum(page.locator("body").evaluate(colour)) > 380) == (scheme == "light")
