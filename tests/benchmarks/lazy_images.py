@@ -92,12 +92,7 @@ def main() -> None:
 
 
 def line(count: int, lazily: dict[str, float], eagerly: dict[str, float] | None) -> str:
-    """A line of the table; without figures of the eager batch if that was over the limit.
-
-    Example:
-        >>> line(1000, {"seconds": 4.0, "bytes": 2.0**20, "value": 2.0}, None)
-        '| 1,000 | 4 | over 11 GiB | – | 1 | over 11 GiB | – | – |'
-    """
+    """A line of the table; without figures of the eager batch if that was over the limit."""
     cells, over = [f"{count:,}"], f"over {MAX_GIB:.0f} GiB"
     for key, unit in (("seconds", count / 1000), ("bytes", 2**20)):
         cells.append(f"{lazily[key] / unit:,.0f}")
