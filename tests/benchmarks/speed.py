@@ -2,10 +2,12 @@
 
     python -m tests.benchmarks.speed            # prints a Markdown table
     python -m tests.benchmarks.speed --runs 11  # more repeats, for a machine that does other things as well
+    python -m tests.benchmarks.speed --profile  # the parts of the mixed steps instead, and what limits them
     python -m tests.benchmarks.speed --cached   # memory of the cached losses instead, which needs no repeats
 
 Both sides of a row have the same model and the same preprocessed rows, and take turns in one process; given are
-medians. Dropout is off, so that wherever both compute the same loss their gradients can be compared first.
+medians. Dropout is off, so that wherever both compute the same loss their gradients can be compared first. On a busy
+machine, `--processor` counts the processor's seconds instead of those that pass.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from st_vi.data.generated.scenes import draw, questions, scene
 from st_vi.losses import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss
 from st_vi.recipes import build_viclsr, build_vipolyqwen
 from st_vi.recipes.examples.small_models import small_qwen2_vl
+from st_vi.stock.vision import BY_SIZE, PatchProjection
 from tests.benchmarks.viclsr import BASE, DATA
 
 SCORES = {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0}
@@ -69,16 +72,18 @@ def xnli(count: int, shuffled: bool) -> list[list[str]]:
     return [triplets[name][:] for name in ("anchor", "positive", "negative")]
 
 
-def triplet_work(model: SentenceTransformer, name: str, columns: Sequence[list[str]]) -> Work:
+def triplet_work(shuffled: bool, name: str) -> Work:
     """`SupConNLILoss` with its duplicates as negatives, which makes it the stock loss, against the stock loss."""
+    model, columns = build_viclsr(BASE), xnli(64, shuffled)
     loss = SupConNLILoss(model, same_anchor="negative", mask_duplicates=False)
     stock = MultipleNegativesRankingLoss(model, scale=20)
     features = [model.preprocess(column) for column in columns]
     return Work(name, "MultipleNegativesRankingLoss", model, features, loss, lambda c: stock(c, None), same=True)
 
 
-def scored_work(model: SentenceTransformer) -> Work:
+def scored_work(name: str) -> Work:
     """The paper's `text_pair` in one pass against a stock loss for each of its three terms."""
+    model = build_viclsr(BASE)
     rows = read_rows(DATA / "nli" / "xnli_vi.jsonl").select(range(64))
     scores = torch.tensor([SCORES[label] for label in rows["label"]])
     features = [model.preprocess(rows[column][:]) for column in ("premise", "hypothesis")]
@@ -86,7 +91,7 @@ def scored_work(model: SentenceTransformer) -> Work:
     labels = torch.stack([torch.zeros_like(scores), scores], dim=1)
     stock = [MultipleNegativesRankingLoss(model), CosineSimilarityLoss(model), CoSENTLoss(model)]
     return Work(
-        "64 scored pairs, DLE `text_pair`: InfoNCE + MSE + rank",
+        name,
         "MultipleNegativesRankingLoss, CosineSimilarityLoss, CoSENTLoss, a pass each",
         model,
         features,
@@ -96,10 +101,19 @@ def scored_work(model: SentenceTransformer) -> Work:
     )
 
 
-def drawn_questions(count: int = 6, a_picture: int = 1) -> list[dict[str, Any]]:
+TEXTS: dict[str, Callable[[str], Work]] = {
+    "64 triplets in a row, SupConNLI": partial(triplet_work, False),
+    "64 triplets drawn from all, SupConNLI": partial(triplet_work, True),
+    "64 scored pairs, DLE `text_pair`: InfoNCE + MSE + rank": scored_work,
+}
+
+
+def drawn_questions(
+    count: int = 6, a_picture: int = 1, sizes: Sequence[int] = (112, 112, 168, 224, 336, 448)
+) -> list[dict[str, Any]]:
     """Questions about drawn scenes, 112 to 448 pixels wide, so many about each."""
     rows = []
-    for seed, size in enumerate(itertools.islice(itertools.cycle((112, 112, 168, 224, 336, 448)), count // a_picture)):
+    for seed, size in enumerate(itertools.islice(itertools.cycle(sizes), count // a_picture)):
         shown = scene("train", seed)
         for question in questions(shown)[:a_picture]:
             text = {"task": "vqa_single", "anchor": question.wordings[0], "positive": question.answer}
@@ -154,6 +168,14 @@ def mixed_batch(model: SentenceTransformer, rows: list[dict[str, Any]]) -> tuple
     return columns, batch["label"]
 
 
+def set_tower(model: SentenceTransformer, stock: bool) -> None:
+    """Let the vision tower compute as stock's does, or as ours."""
+    visual = model[0].model.visual
+    model[0].distinct_pictures.enabled = not stock
+    visual.set_attn_implementation("sdpa" if stock else BY_SIZE)
+    visual.patch_embed.proj.__class__ = torch.nn.Conv3d if stock else PatchProjection
+
+
 def mixed_work(name: str, rows: list[dict[str, Any]]) -> Work:
     """`DLELoss` on a small Qwen2-VL, with and without merged inputs."""
     model = small_vipolyqwen(rows)
@@ -161,7 +183,7 @@ def mixed_work(name: str, rows: list[dict[str, Any]]) -> Work:
     merged, plain = DLELoss(model), DLELoss(model, embed_once=False)
 
     def step(loss: DLELoss, columns: Features) -> Tensor:
-        model[0].distinct_pictures.enabled = loss is merged
+        set_tower(model, stock=loss is plain)
         return sum(loss(columns, labels).values())
 
     against = "the same loss on stock's padded forwards"
@@ -191,11 +213,27 @@ def tokens(work: Work, step: Step) -> str:
     return f"{padded:,} / {real:,} in {len(counts)}"
 
 
-def measure(work: Work, runs: int) -> str:
-    """One row of the table."""
-    for module in work.model.modules():  # some models keep the probability beside the modules
+def without_dropout(model: SentenceTransformer) -> None:
+    """Some models keep the probability beside the modules, so `eval` is not enough."""
+    for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+
+
+def medians(ways: dict[str, Callable[[], Any]], runs: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Seconds of each way, by turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(runs):
+        for name, way in ways.items():
+            begun = clock()
+            way()
+            seconds[name].append(clock() - begun)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def measure(work: Work, runs: int, clock: Callable[[], float]) -> str:
+    """One row of the table."""
+    without_dropout(work.model)
     if work.same:
         mine, theirs = (gradients(work, step) for step in (work.ours, work.peer))
         assert mine.keys() == theirs.keys()
@@ -204,14 +242,73 @@ def measure(work: Work, runs: int) -> str:
             difference = float((mine[name] - expected).abs().max() / largest)
             assert difference < 1e-4, f"{name}: gradients differ by {difference:.1e} of the largest"
     counted = [tokens(work, step) for step in (work.ours, work.peer)]
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(runs):
-        for step, times in zip((work.ours, work.peer), seconds, strict=True):
-            begun = time.perf_counter()
-            gradients(work, step)
-            times.append(time.perf_counter() - begun)
-    ours, peer = map(statistics.median, seconds)
+    ways = {"ours": partial(gradients, work, work.ours), "peer": partial(gradients, work, work.peer)}
+    ours, peer = medians(ways, runs, clock).values()
     return f"| {work.name} | {work.against} | {ours:.3f} | {peer:.3f} | {peer / ours:.2f}× | {' | '.join(counted)} |"
+
+
+def calls_of(work: Work, step: Step, module: torch.nn.Module) -> list[tuple[Any, Any]]:
+    """The arguments of all calls of a module in a step."""
+    calls = []
+    handle = module.register_forward_hook(lambda _, args, kwargs, __: calls.append((args, kwargs)), with_kwargs=True)
+    gradients(work, step)
+    handle.remove()
+    return calls
+
+
+def again(module: torch.nn.Module, calls: list[tuple[Any, Any]], backward: bool) -> None:
+    """The same calls by themselves, forward, or forward and backward."""
+    for args, kwargs in calls:
+        own = {k: v.detach().requires_grad_() if k == "inputs_embeds" else v for k, v in kwargs.items()}
+        with torch.set_grad_enabled(backward):
+            output = module(*args, **own)
+            if backward:
+                output["pooler_output" if "pooler_output" in output else "last_hidden_state"].sum().backward()
+
+
+def profile(work: Work, rows: list[dict[str, Any]], runs: int, clock: Callable[[], float]) -> str:
+    """Milliseconds of the parts of a mixed step, on both sides; and the step if nothing were padded."""
+    without_dropout(work.model)
+    backbone, optimizer = work.model[0].model, torch.optim.AdamW(work.model.parameters())
+    parts = {"vision tower": backbone.visual, "language model": backbone.language_model}
+    ways: dict[str, Callable[[], Any]] = {}
+    for side, step in (("ours", work.ours), ("stock", work.peer)):
+        for part, module in parts.items():
+            calls = calls_of(work, step, module)
+            for backward in (False, True):
+                name = f"{side}, {part}, {'forward and backward' if backward else 'forward'}"
+                ways[name] = partial(_as, work, side, partial(again, module, calls, backward))
+        ways[f"{side}, step"] = partial(gradients, work, step)
+    ways["AdamW"] = optimizer.step
+    ways["preprocessing"] = partial(mixed_batch, work.model, rows)
+    for way in ways.values():
+        way()
+    times = {name: 1000 * seconds for name, seconds in medians(ways, runs, clock).items()}
+    lines = ["| part | ours, forward | ours, forward and backward | stock, forward | stock, forward and backward |"]
+    lines.append("|---|---|---|---|---|")
+    for part in parts:
+        cells = [times[f"{s}, {part}, {way}"] for s in ("ours", "stock") for way in ("forward", "forward and backward")]
+        lines.append(f"| {part} | " + " | ".join(f"{cell:.0f}" for cell in cells) + " |")
+    whole = {side: times[f"{side}, step"] for side in ("ours", "stock")}
+    rest = {s: whole[s] - sum(times[f"{s}, {part}, forward and backward"] for part in parts) for s in whole}
+    lines.append(f"| grouping, pooling, head, loss | | {rest['ours']:.0f} | | {rest['stock']:.0f} |")
+    lines.append(f"| the step | | {whole['ours']:.0f} | | {whole['stock']:.0f} |")
+    padded, real = (int(number.replace(",", "")) for number in tokens(work, work.ours).split()[:3:2])
+    unpadded = whole["ours"] - times["ours, language model, forward and backward"] * (1 - real / padded)
+    tower = times["ours, vision tower, forward and backward"]
+    faster = [f"{whole['stock'] / value:.2f}" for value in (whole["ours"], unpadded, tower)]
+    lines += [
+        "",
+        f"Ours is {faster[0]} times as fast. It would be {faster[1]} times without padding ({padded} to {real}",
+        f"tokens), and {faster[2]} times if there were nothing but the tower. Not in the step: {times['AdamW']:.0f} ms",
+        f"for AdamW, and {times['preprocessing']:.0f} ms in the data loader for images and texts.",
+    ]
+    return "\n".join(lines)
+
+
+def _as(work: Work, side: str, way: Callable[[], Any]) -> None:
+    set_tower(work.model, stock=side == "stock")
+    way()
 
 
 @dataclass(frozen=True)
@@ -310,18 +407,28 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows with this in their name")
     parser.add_argument("--runs", type=int, default=7, help="of each side, at least 5")
     parser.add_argument("--cached", action="store_true", help="the memory of the cached losses")
+    parser.add_argument("--profile", action="store_true", help="the parts of the mixed steps")
+    parser.add_argument("--processor", action="store_true", help="the processor's seconds")
     options = parser.parse_args()
     if options.cached:
         print_memory(options.only)
         return
-    model = build_viclsr(BASE)
-    works = [
-        mixed_work("12 mixed rows, DLE on a small Qwen2-VL; images of many sizes", drawn_questions() + text_pairs()),
-        mixed_work("12 mixed rows, the same; three questions an image", drawn_questions(a_picture=3) + text_pairs()),
-        mixed_work("12 mixed rows, the same; images of one size", driving_questions() + text_pairs()),
-        triplet_work(model, "64 triplets in a row, SupConNLI", xnli(64, shuffled=False)),
-        triplet_work(model, "64 triplets drawn from all, SupConNLI", xnli(64, shuffled=True)),
-        scored_work(model),
+    clock = time.process_time if options.processor else time.perf_counter
+    mixed = {
+        "12 mixed rows, DLE on a small Qwen2-VL; images of many sizes": drawn_questions(),
+        "12 mixed rows, the same; three questions an image": drawn_questions(a_picture=3),
+        "12 mixed rows, the same; driving images": driving_questions(),
+        "12 mixed rows, the same; images of one size, 224 pixels": drawn_questions(sizes=(224,)),
+    }
+    if options.profile:
+        for name, rows in mixed.items():
+            if options.only in name:
+                rows = rows + text_pairs()
+                print(f"{name}\n\n{profile(mixed_work(name, rows), rows, options.runs, clock)}\n", flush=True)
+        return
+    works: list[tuple[str, Callable[[], Work]]] = [
+        *((name, partial(mixed_work, name, rows + text_pairs())) for name, rows in mixed.items()),
+        *((name, partial(make, name)) for name, make in TEXTS.items()),
     ]
     print(
         f"{torch.get_num_threads()} thread(s); load of the machine {os.getloadavg()[0]:.1f}; "
@@ -329,9 +436,9 @@ def main() -> None:
     )
     print("| work | against | ours, s | peer, s | ratio | ours: tokens padded / real in forwards | peer: the same |")
     print("|---|---|---|---|---|---|---|")
-    for work in works:
-        if options.only in work.name:
-            print(measure(work, max(5, options.runs)), flush=True)
+    for name, make in works:
+        if options.only in name:
+            print(measure(make(), max(5, options.runs), clock), flush=True)
 
 
 if __name__ == "__main__":
