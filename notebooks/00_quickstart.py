@@ -140,8 +140,10 @@ polyglot.encode([picture, "Một hình tròn đỏ và một ngôi sao xanh dư�
 # %%
 import plotly.graph_objects as go
 
+from st_vi.viz import use_stills
 from st_vi.viz.theme import SEQUENTIAL, styled
 
+use_stills()  # beside each figure its picture, for viewers that run no scripts
 names = [f"{number} {role}" for number in (1, 2, 3) for role in ("premise", "follows", "contradicts")]
 cosines = {"before": model.similarity(before, before).tolist(), "after": model.similarity(after, after).tolist()}
 strangers = {

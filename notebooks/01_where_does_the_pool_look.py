@@ -28,9 +28,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from st_vi.inspection.attention import effective_number, pool_texts, units
-from st_vi.viz import weight_bars
+from st_vi.viz import use_stills, weight_bars
 from st_vi.viz.theme import styled
 
+use_stills()  # beside each figure its picture, for viewers that run no scripts
 sentence = "Sáng nay Hà Nội mưa rào nên phố Khâm Thiên ngập sâu, nhiều xe chết máy."
 prefix = next(filter(None, model.prompts.values()), "")
 (view,) = pool_texts(model, [sentence], prompt=prefix)
@@ -141,6 +142,8 @@ styled(go.Figure(go.Bar(x=list(means), y=list(means.values()))), "Drift 1 − co
 # %%
 from st_vi.viz.widgets.pool_explorer import PoolExplorer
 
+agreement = table["weight"].corr(table["drift, deleted from the text"], method="spearman")
+print(f"Rank correlation of weight and drift in this sentence: {agreement:.2f}; without a relation it would be 0.")
 explorer = PoolExplorer(model, text=sentence)
 explorer
 

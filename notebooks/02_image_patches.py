@@ -58,6 +58,8 @@ from PIL import Image
 
 from st_vi.data.generated.lines import draw_lines
 from st_vi.data.generated.scenes import Scene, Shape, draw
+from st_vi.inspection.patch_masks import mask_patches
+from st_vi.inspection.patches import pixel_budget
 from st_vi.viz.widgets.patch_explorer import PatchExplorer
 
 circle, star = Shape("hình tròn", "đỏ", "to", (0, 0)), Shape("ngôi sao", "xanh dương", "to", (2, 2))
@@ -75,6 +77,15 @@ explorer = PatchExplorer(
     budget=112 * 112,
 )
 explorer.colours.value = "fall"
+circle_patches = [(row, column) for row in (0, 1) for column in (0, 1)]
+with pixel_budget(model, 112 * 112):
+    query = model.encode(explorer.query.value, convert_to_tensor=True)
+    effect = mask_patches(model, scene, circle_patches, query, prompt_name=prompt)
+by_chance = float(effect.random_similarities.mean())
+print(
+    f"The cosine with the query is {effect.similarity:.2f}. With the circle painted over it is "
+    f"{effect.painted_similarity:.2f}, with four random patches painted over {by_chance:.2f}."
+)
 explorer
 
 # %% [markdown]
@@ -89,8 +100,10 @@ import plotly.graph_objects as go
 from st_vi.data.generated.scenes import scene as scene_of
 from st_vi.data.generated.scenes import shape_patches
 from st_vi.inspection.query_maps import query_map
+from st_vi.viz import use_stills
 from st_vi.viz.theme import COLOURS, styled
 
+use_stills()  # beside each figure its picture, for viewers that run no scripts
 scenes = (scene_of("test", seed) for seed in range(600))
 three = [found for found in scenes if len(found.shapes) == len(found.groups) == 3][:30]
 hits = {"cosine falls by": [], "cosine with the query": [], "weight": [], "random patch": []}

@@ -95,8 +95,10 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from st_vi.encoding.search.words import WordIndex
+from st_vi.viz import use_stills
 from st_vi.viz.theme import styled
 
+use_stills()  # beside each figure its picture, for viewers that run no scripts
 tfidf = TfidfVectorizer(token_pattern=r"\w+", sublinear_tf=True).fit(corpus)
 bm25 = WordIndex(corpus)
 

@@ -56,7 +56,10 @@ from st_vi.viz.widgets.geometry_explorer import GeometryExplorer
 
 explorer = GeometryExplorer(*embeddings, texts=passages, labels=labels, k=5, cache=cache_folder())
 kept = float(explorer.overlap.mean())
-print(f"Training left {kept:.0%} of all five nearest neighbours where they were.")
+by_chance = 5 / (len(passages) - 1)
+print(
+    f"Training left {kept:.0%} of all five nearest neighbours where they were; by chance it would be {by_chance:.0%}."
+)
 explorer
 
 # %% [markdown]
@@ -72,9 +75,10 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from st_vi.evaluation.geometry import nearest_neighbours
-from st_vi.viz import project, scatter
+from st_vi.viz import project, scatter, use_stills
 from st_vi.viz.theme import styled
 
+use_stills()  # beside each figure its picture, for viewers that run no scripts
 words = torch.tensor(TfidfVectorizer(token_pattern=r"\w+", sublinear_tf=True).fit_transform(passages).toarray())
 spaces = {"before": embeddings[0], "after": embeddings[1], "TF-IDF": words.float()}
 topic = np.array(labels)

@@ -26,8 +26,18 @@ LOG = None  # or the trainer_state.json of a training with st_vi, or the checkpo
 # - **terms of task** takes terms, weights and margins of one of viPolyQwen's tasks. **Reset** starts again.
 
 # %%
+from st_vi.viz.free_points import ALL_TERMS, FreePoints
 from st_vi.viz.widgets.loss_laboratory import LossLaboratory
 
+twins = {}
+for told in (False, True):
+    points = FreePoints(twins=0.5)
+    for _ in range(200):
+        points.step(ALL_TERMS, spare_twins=told)
+    twins[told] = points.look(ALL_TERMS).tolerance
+print(
+    f"After 200 steps, the cosine of twins is {twins[False]:.2f}, and {twins[True]:.2f} where the loss knows of them."
+)
 explorer = LossLaboratory()
 explorer
 
@@ -48,8 +58,10 @@ explorer
 # %%
 from math import log as ln
 
+from st_vi.viz import use_stills
 from st_vi.viz.collapse import BATCH, at_the_end, collapse_figure, collapse_runs
 
+use_stills()  # beside each figure its picture, for viewers that run no scripts
 runs = collapse_runs()
 ends = {name: at_the_end(losses) for name, losses in runs.items()}
 for kind in dict.fromkeys(kind for kind, _ in runs):
@@ -128,6 +140,9 @@ for term in ("info_nce", "score_mse"):
         fallen[term] = fmean(values[:quarter]), fmean(values[-quarter:])
         first, last = fallen[term]
         print(f"{term}: {first:.2f} in the first quarter of the steps, {last:.2f} in the last.")
+if ordered := [entry[name] for entry in logged if (name := "dle/text_pair_pairwise_rank_in_order") in entry]:
+    in_order = fmean(ordered[:quarter]), fmean(ordered[-quarter:])
+    print(f"Pairs in the right order: {in_order[0]:.0%} and {in_order[1]:.0%}; by chance 50%.")
 components = loss_components(log)
 components
 
@@ -175,5 +190,5 @@ terms = DLELoss(model).compute_loss_from_embeddings(sides, labels)
 terms = {name.removeprefix("text_pair_"): value for name, value in terms.items() if name.startswith("text_pair_")}
 shares = gradient_shares(terms, sides)
 strongest = max(shares, key=lambda name: float(shares[name][0]))
-print(f"{strongest} pulls hardest: {float(shares[strongest][0]):.0%} of the gradient.")
+print(f"{strongest} pulls hardest: {float(shares[strongest][0]):.0%} of the gradient (equal: {1 / len(shares):.0%}).")
 gradient_share_bars(shares, title="Gradient of the held-out pairs, by term")

@@ -8,7 +8,6 @@ import html
 import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ PROGRESS = re.compile(r"<div>\s*(<style>.*?</style>)?\s*<progress.*?</div>", re.
 sys.path.insert(0, str(ROOT))
 from nbformat import NotebookNode  # noqa: E402
 
-from notebooks.pair import notebook_of, scripts  # noqa: E402, F401
+from notebooks.pair import notebook_of, run, scripts  # noqa: E402, F401
 
 
 class FailingCell(Exception):
@@ -72,23 +71,12 @@ def executed(script: Path, say: Callable[[str], None] = lambda text: None):
 
     if _place(script).is_file():
         return nbformat.read(_place(script), as_version=4)
-    notebook, start = notebook_of(script), time.monotonic()
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
-    environment = {**os.environ, **offline, "PYTHONPATH": str(ROOT), "PLOTLY_RENDERER": "plotly_mimetype"}
-    with tempfile.TemporaryDirectory() as folder:
-        client = nbclient.NotebookClient(
-            notebook,
-            timeout=600,  # seconds a cell
-            kernel_name="python3",
-            extra_arguments=["--log-level=ERROR"],
-            store_widget_state=False,  # five megabytes of script a figure
-            resources={"metadata": {"path": folder}},
-        )
-        try:
-            client.execute(env=environment)
-        except nbclient.exceptions.CellExecutionError as error:
-            text = re.sub(r"\x1b\[[\d;]*m", "", str(error))
-            raise FailingCell(f"notebooks/{script.name}: a cell failed.\n{text}") from None
+    start = time.monotonic()
+    try:
+        notebook = run(script)
+    except nbclient.exceptions.CellExecutionError as error:
+        text = re.sub(r"\x1b\[[\d;]*m", "", str(error))
+        raise FailingCell(f"notebooks/{script.name}: a cell failed.\n{text}") from None
     keep(notebook, script)
     say(f"ran notebooks/{script.name} in {time.monotonic() - start:.0f} s")
     return notebook
@@ -199,8 +187,6 @@ def _html(output, page: NotebookPage) -> str:
 
 
 def _markup(markup: str, page: NotebookPage) -> str:
-    if "Plotly.newPlot" in markup:
-        return _figure(markup, page)
     markup = PROGRESS.sub("", markup)
     if not re.sub(r"<[^>]*>|\s", "", markup):
         return ""

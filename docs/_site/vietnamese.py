@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import re
 import textwrap
 from collections.abc import Callable, Iterable
@@ -30,7 +29,6 @@ CELL = re.compile(r"^<!-- (\w+).*-->\n", re.MULTILINE)
 PRINTED = "printed"
 HEADING = re.compile(r"^##+ (.+)$", re.MULTILINE)
 TABLE_CELL = re.compile(r"(?<=>)[^<>\n]+(?=</t[hd]>)")
-STRING = re.compile(r'("(?:[^"\\\n]|\\.)*")(\s*:)?')  # what follows the name of a property, too
 
 
 @cache
@@ -155,14 +153,6 @@ class Translation:
             data["application/vnd.plotly.v1+json"] = _strings(data["application/vnd.plotly.v1+json"], self.phrase)
         elif 'class="dataframe"' in data.get("text/html", ""):
             data["text/html"] = TABLE_CELL.sub(lambda match: self.phrase(match[0]), data["text/html"])
-        elif "Plotly.newPlot" in data.get("text/html", ""):  # an explorer without its kernel
-            data["text/html"] = STRING.sub(self._string, data["text/html"])
-
-    def _string(self, match: re.Match[str]) -> str:
-        """A string of JavaScript in Vietnamese; as it was to the letter where it is no phrase, or names a property."""
-        english = json.loads(match[1])
-        vietnamese = english if match[2] else self.phrase(english)
-        return match[0] if vietnamese == english else json.dumps(vietnamese).replace("<", "\\u003c")
 
     def phrase(self, text: str) -> str:
         """A phrase in Vietnamese; one that is not known stays as it is.

@@ -1,6 +1,6 @@
 """Plotly figures and notebook explorers of models. Needs ``pip install "st-vi[notebooks]"``.
 
-Names are imported on first use. Every explorer also has a static version that needs no kernel.
+Names are imported on first use. Every explorer also has a static version that needs no kernel, and a picture.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _HOME = {
     "scatter": "st_vi.viz.maps",
     "similarity_histogram": "st_vi.viz.distributions",
     "spectrum": "st_vi.viz.distributions",
+    "still": "st_vi.viz.stills.picture",
+    "use_stills": "st_vi.viz.stills.picture",
     "weight_bars": "st_vi.viz.tokens",
 }
 
@@ -47,6 +49,8 @@ __all__ = [
     "scatter",
     "similarity_histogram",
     "spectrum",
+    "still",
+    "use_stills",
     "weight_bars",
 ]
 
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
     from st_vi.viz.plane import alignment_uniformity_plane
     from st_vi.viz.projection import project
     from st_vi.viz.ranks import rank_slopes, recall_bars
+    from st_vi.viz.stills.picture import still, use_stills
     from st_vi.viz.tokens import highlight, weight_bars
     from st_vi.viz.widgets.geometry_explorer import GeometryExplorer
     from st_vi.viz.widgets.linked_maps import LinkedMaps

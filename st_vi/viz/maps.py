@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from st_vi.viz.projection import Projection
-from st_vi.viz.theme import COLOURS, SEQUENTIAL, styled
+from st_vi.viz.theme import COLOURS, SEQUENTIAL, escaped, styled
 
 SYMBOLS = {
     "circle": "●",
@@ -32,6 +31,8 @@ FIXED_LEGEND = {"itemclick": False, "itemdoubleclick": False}
 """Legend without clicks, because its entries are traces without points."""
 WIDE = {"xref": "container", "x": 0, "maxheight": 0.6}
 """Place of the legend: as wide as the figure."""
+OPACITY = 0.6
+"""Opacity of a point, so that points below it are seen."""
 LETTER = 6
 """Width of a letter of the legend in pixels, about."""
 MOST_LABELS = 10
@@ -147,7 +148,7 @@ def point_trace(
     for name, column in {"labels": labels, "texts": texts, "shares": shares}.items():
         if column is not None and len(column) != len(points):
             raise ValueError(f"there must be one of {name} for each point, got {len(column)} for {len(points)} points")
-    look = {"opacity": 0.6, "line": {"width": 0.5, "color": "#333333"}}
+    look = {"opacity": OPACITY, "line": {"width": 0.5, "color": "#333333"}}
     return go.Scattergl(
         x=points[rows, 0],
         y=points[rows, 1],
@@ -175,8 +176,7 @@ def hover(row: int, texts: Sequence[str] | None, labels: Sequence[Any] | None) -
     """The hover text: text and label, escaped."""
     parts = [] if texts is None else textwrap.wrap(textwrap.shorten(str(texts[row]), 300, placeholder=" …"), 60)
     parts += [] if labels is None else [f"[{labels[row]}]"]
-    # plotly supports few entities; &quot; is not one of them
-    return "<br>".join(html.escape(part, quote=False) for part in parts) or f"row {row}"
+    return "<br>".join(map(escaped, parts)) or f"row {row}"
 
 
 def side_by_side(

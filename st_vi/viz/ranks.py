@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from html import escape
 from itertools import combinations, cycle, islice
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from st_vi.inspection.rankings import Estimate
-from st_vi.viz.theme import COLOURS, styled
+from st_vi.viz.theme import COLOURS, escaped, styled
 
 GREY = "rgba(90,90,90,0.35)"
 _TICKS = [1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000, 1_000_000]
@@ -87,10 +86,10 @@ def _lines(
     """All lines of one colour as one trace with gaps, because plotly is slow with many traces."""
     x, y, under_mouse = [], [], []
     for row in rows:
-        told = ", ".join(f"{escape(name)} {rank}" for name, rank in zip(names, ranks[row], strict=True))
+        told = ", ".join(f"{escaped(name)} {rank}" for name, rank in zip(names, ranks[row], strict=True))
         x += [*range(len(names)), None]
         y += [*heights[row].tolist(), None]
-        under_mouse += [["<br>".join(map(escape, textwrap.wrap(labels[row], 70))), told]] * (len(names) + 1)
+        under_mouse += [["<br>".join(map(escaped, textwrap.wrap(labels[row], 70))), told]] * (len(names) + 1)
     template = "%{customdata[0]}<br>rank: %{customdata[1]}<extra></extra>"
     return {"x": x, "y": y, "customdata": under_mouse, "mode": "lines+markers", "hovertemplate": template}
 

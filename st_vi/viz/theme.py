@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
 
 import plotly.graph_objects as go
@@ -49,6 +50,11 @@ TEMPLATE = go.layout.Template(
     },
 )
 """Template of all figures; plotly's "plotly_white" is five times as long and is copied into every figure."""
+
+
+def escaped(text: str) -> str:
+    """A text for hovers and labels. Plotly knows few entities: ``&quot;`` would be shown as it is."""
+    return html.escape(text, quote=False)
 
 
 def styled(figure: go.Figure, title: str = "", height: int = 380) -> go.Figure:

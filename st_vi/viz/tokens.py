@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.colors import get_colorscale, sample_colorscale, unlabel_rgb
 
 from st_vi.inspection.attention import Unit
-from st_vi.viz.theme import COLOURS, FONT, SEQUENTIAL, styled
+from st_vi.viz.theme import COLOURS, FONT, SEQUENTIAL, escaped, styled
 
 KIND_COLOURS = {"text": COLOURS[0], "prefix": COLOURS[1], "special": COLOURS[3]}
 """Colours of the bars by `Unit.kind`."""
@@ -103,7 +103,7 @@ def weight_bars(units: Sequence[Unit], title: str = "") -> go.Figure:
     bars = go.Bar(
         x=names,  # not the text, because a syllable may be repeated
         y=[unit.weight for unit in units],
-        customdata=[[html.escape(unit.text), unit.kind] for unit in units],
+        customdata=[[escaped(unit.text), unit.kind] for unit in units],
         marker={"color": [KIND_COLOURS[unit.kind] for unit in units]},
         hovertemplate="%{customdata[0]} (%{customdata[1]})<br>weight %{y:.4f}<extra></extra>",
         showlegend=False,
@@ -117,7 +117,7 @@ def weight_bars(units: Sequence[Unit], title: str = "") -> go.Figure:
         margin={"t": 84 if title else 48},  # the legend is below the title
         xaxis={
             "type": "category",  # plotly then leaves out the labels for which there is no room
-            "labelalias": {name: html.escape(unit.text) for name, unit in zip(names, units, strict=True)},
+            "labelalias": {name: escaped(unit.text) for name, unit in zip(names, units, strict=True)},
             "tickangle": 90 if len(units) > 12 else None,  # plotly's own choice overlaps on a narrow page
             "range": [-0.6, max(len(units), 1) - 0.4],
             "automargin": True,

@@ -15,6 +15,7 @@ from typing import Any
 import nbformat
 from jupyter_client import BlockingKernelClient
 from playwright.sync_api import Locator, Page
+from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
 from tests.notebooks.headless import fail_with
@@ -30,6 +31,7 @@ TRACEBACK = "Traceback (most recent call last)"
 UNASKED = ("_js2py_traceDeltas", "_js2py_widget_layoutDelta", "plotly_selected", "plotly_hover")
 """Of a stock `FigureWidget`; a lasso over 1,600 points makes 250 kB of them."""
 FIGURE = ".jp-Notebook .js-plotly-plot"
+FIGURE_TYPE = "application/vnd.plotly.v1+json"
 OUTPUT = ".jp-Notebook .jp-OutputArea-output"
 KERNEL = "stVi.kernel().id"
 FAILED = "the code of the test has failed:"
@@ -161,12 +163,7 @@ class OpenNotebook(AbstractContextManager["OpenNotebook"]):
         """Fail unless every figure is drawn with the data that the kernel, or the output of the cell, holds."""
         self._settle()
         live = json.loads(self.execute(HELD).strip().splitlines()[-1])
-        plain = [
-            output.data["application/vnd.plotly.v1+json"]["data"]
-            for cell in self.content().cells
-            for output in cell.get("outputs", ())
-            if "application/vnd.plotly.v1+json" in output.get("data", ())
-        ]
+        plain = [figure["data"] for figure in self._figures(of_explorers=False)]
         for _ in range(30):  # a page on a busy machine draws what it was told a while ago
             drawn = self.evaluate("stVi.traces()")
             differences = [*different(live, drawn["live"]), *different(plain, drawn["plain"])]
@@ -174,6 +171,15 @@ class OpenNotebook(AbstractContextManager["OpenNotebook"]):
                 return
             self.page.wait_for_timeout(300)
         raise AssertionError(f"{self.name}: drawn otherwise than held:\n" + "\n".join(differences))
+
+    def _figures(self, of_explorers: bool) -> list[dict[str, Any]]:
+        """The plotly figures in the outputs of all cells, those that stand for explorers or the others."""
+        outputs = [output.get("data", {}) for cell in self.content().cells for output in cell.get("outputs", ())]
+        return [
+            data[FIGURE_TYPE]
+            for data in outputs
+            if FIGURE_TYPE in data and ("application/vnd.jupyter.widget-view+json" in data) is of_explorers
+        ]
 
     def check_boxes(self, all_widths: Sequence[int] = WIDTHS) -> None:
         """Fail if text is cut, overlapping or illegible, or a figure leaves its cell, at any width in either theme."""
@@ -192,10 +198,11 @@ class OpenNotebook(AbstractContextManager["OpenNotebook"]):
     def _boxes_of_twins(self, widths: Sequence[int]) -> list[str]:
         """The same of the figures that stand for the explorers in a page without a kernel."""
         markups = [
-            output.data["text/html"]
-            for cell in self.content().cells
-            for output in cell.get("outputs", ())
-            if "Plotly.newPlot" in output.get("data", {}).get("text/html", "")
+            to_html(
+                {part: figure[part] for part in ("data", "layout", "frames") if part in figure},
+                **{"auto_play": False, "include_plotlyjs": False, "full_html": False, "validate": False},
+            )
+            for figure in self._figures(of_explorers=True)
         ]
         if not markups:
             return []

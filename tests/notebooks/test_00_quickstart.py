@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.notebooks.committed import check_outputs
+
 CHECKS = """
 assert bool((after == model.encode(sentences)).all())
 assert len(sentences) == 9 and set(triplets["triplets"]["anchor"]).isdisjoint(rows["test"]["premise"])
@@ -10,6 +12,7 @@ assert len(sentences) == 9 and set(triplets["triplets"]["anchor"]).isdisjoint(ro
 assert figures["after"]["triplet_accuracy"] > figures["before"]["triplet_accuracy"] + 0.01
 assert figures["after"]["nli_spearman"] > figures["before"]["nli_spearman"]
 assert partners["after"] - strangers["after"] > partners["before"] - strangers["before"] + 0.1
+assert strangers["after"] < strangers["before"]
 
 one, other = cosines["before"], cosines["after"]
 assert abs(other[0][1] - float(after[0] @ after[1])) < 1e-5
@@ -19,6 +22,7 @@ assert polyglot.encode(question).shape == (128,)
 
 
 def test_what_it_computes(notebook):
+    check_outputs(notebook.content(), __file__)
     notebook.execute(CHECKS)
     assert "train_runtime" not in str(notebook.content())  # the log of the trainer
     assert len([cell for cell in notebook.content().cells if cell.cell_type == "code"]) <= 10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.notebooks.committed import check_outputs
+
 CHECKS = """
 import numpy as np
 
@@ -14,6 +16,7 @@ assert abs(sum(times_uniform) - len(tokens)) < 1e-3 and max(times_uniform) > 1.3
 assert len(held_out) == 200
 assert ratio["trained"] < 0.75 < 0.85 < ratio["not trained"]
 assert times > 1.2 and means["largest weight"] > means["any syllable"] > means["smallest weight"]
+assert f"{agreement:.2f}" in explorer.summary.value and agreement > 0
 
 before = list(explorer.bars.data[0].y)
 explorer.temperature.value = 10**-0.5  # one of the steps, or the page would answer with the nearest
@@ -39,6 +42,7 @@ np.testing.assert_allclose(explorer.bars.data[0].y, before, atol=1e-6)
 
 
 def test_what_it_computes(notebook):
+    check_outputs(notebook.content(), __file__)
     notebook.execute(CHECKS)
     assert len([cell for cell in notebook.content().cells if cell.cell_type == "code"]) <= 8
 

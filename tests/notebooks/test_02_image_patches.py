@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from tests.notebooks.committed import check_outputs
+
 CHECKS = """
 assert (learned["recall@1"] > 50 * learned["chance"]).all() and (learned["recall@10"] > 90 * learned["chance"]).all()
 assert shares["cosine falls by"] > 80 > 2 * shares["random patch"]
 assert shares["cosine falls by"] > shares["weight"] + 30 and len(hits["weight"]) == 30
 assert np.mean(on_ink) > 0.8 > 2 * np.mean(uniform)
 assert taken > 0.5 > 3 * even and even == 7 / (7 + 64)
+assert abs(effect.similarity - explorer.effect.similarity) < 1e-5
+assert effect.painted_similarity < by_chance - 0.1 < effect.similarity - 0.1 and len(effect.random_similarities) == 5
 view = views["an image"]
 assert abs(view.image + view.text + view.special - 1) < 1e-5
 encoded = model.encode(scene, prompt_name=prompt, convert_to_tensor=True)
@@ -41,6 +45,7 @@ np.testing.assert_allclose(explorer.map.data[0].z, fall, atol=1e-5)
 
 
 def test_what_it_computes(notebook):
+    check_outputs(notebook.content(), __file__)
     notebook.execute(CHECKS)
     assert len([cell for cell in notebook.content().cells if cell.cell_type == "code"]) <= 9
 

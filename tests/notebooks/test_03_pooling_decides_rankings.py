@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.notebooks.committed import check_outputs
+
 CHECKS = """
 from st_vi.inspection.rankings import RetrievalSet
 
@@ -30,9 +32,9 @@ assert 'id="st-vi-syllables"' in explorer.details.value
 explorer.filter.value = "negation"
 assert not explorer.notice.value
 explorer.filter.value, explorer.only_flipped.value = "all", False  # as it was, for the next test
-explorer.query.value, explorer.k.value = None, 1
+explorer.query.value, explorer.k.value = -1, 1
+assert explorer.query.label == "all queries"
 assert list(explorer.bars.data[0].y) == before
-assert "text/html" in explorer._repr_mimebundle_()
 
 # A model of one's own: the pooling alone is exchanged.
 others = {"its own": model, "mean": repooled(model, "mean"), "last token": repooled(model, "lasttoken")}
@@ -43,6 +45,7 @@ assert not own.notice.value and len(own.bars.data[0].y) == 3
 
 
 def test_what_it_computes(notebook):
+    check_outputs(notebook.content(), __file__)
     notebook.execute(CHECKS)
 
 

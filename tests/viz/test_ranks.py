@@ -9,7 +9,7 @@ from st_vi.inspection.rankings import Estimate
 from st_vi.viz.ranks import GREY, rank_slopes, rank_slopes_by_pair, recall_bars
 from st_vi.viz.theme import COLOURS
 
-LABELS = [f"Câu hỏi số {i} <b>" for i in range(6)]
+LABELS = [f'Câu hỏi số {i} <b> "' for i in range(6)]
 RANKS = {"attention": [1, 1, 4, 9, 1, 2], "mean": [1, 6, 2, 9, 1, 3], "lasttoken": [8, 1, 1, 1, 1, 1]}
 
 
@@ -24,7 +24,7 @@ def lines(trace, columns):
 def test_lines_are_at_their_ranks():
     figure = rank_slopes(RANKS, LABELS, k=3)
     drawn = {label: heights for trace in figure.data for label, heights in lines(trace, 3).items()}
-    assert len(drawn) == 6 and all("&lt;b&gt;" in label for label in drawn)
+    assert len(drawn) == 6 and all('&lt;b&gt; "' in label for label in drawn)
     for row, label in enumerate(LABELS):
         heights = drawn[label.replace("<b>", "&lt;b&gt;")]
         assert [round(height) for height in heights] == [ranks[row] for ranks in RANKS.values()]

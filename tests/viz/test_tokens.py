@@ -13,7 +13,7 @@ from st_vi.viz.tokens import KIND_COLOURS, drift_table, highlight, temperature_b
 UNITS = [
     Unit("<s>", "special", (0,), (0, 0), 0.05),
     Unit("câu:", "prefix", (1, 2), (0, 4), 0.15),
-    Unit("<b>Hà</b>", "text", (3,), (5, 14), 0.5),
+    Unit('<b>"Hà"</b>', "text", (3,), (5, 14), 0.5),
     Unit("Nội", "text", (4,), (14, 18), 0.0),
     Unit("Nội", "text", (5,), (18, 22), 0.3),
 ]
@@ -89,7 +89,7 @@ def test_bars():
     bars = figure.data[0]
     assert list(bars.y) == [unit.weight for unit in UNITS]
     assert list(bars.x) == list(figure.layout.xaxis.labelalias) == list("01234")  # equal syllables stay apart
-    assert figure.layout.xaxis.labelalias["2"] == "&lt;b&gt;Hà&lt;/b&gt;"
+    assert figure.layout.xaxis.labelalias["2"] == '&lt;b&gt;"Hà"&lt;/b&gt;'
     assert list(bars.marker.color) == [KIND_COLOURS[unit.kind] for unit in UNITS]
     assert [trace.name for trace in figure.data[1:]] == list(KIND_COLOURS)
     assert figure.layout.title.text == "Bars"
@@ -111,6 +111,6 @@ def test_temperatures():
 def test_table_is_sorted_by_weight():
     html = drift_table(UNITS[2:], [0.1, 0.2, 0.3], [0.01, 0.02, 0.03])
     cells = [text for tag, _, text in Elements(html).found if tag == "td"]
-    assert cells[:4] == ["<b>Hà</b>", "0.500", "0.100", "0.010"]
+    assert cells[:4] == ['<b>"Hà"</b>', "0.500", "0.100", "0.010"]
     assert cells[4:] == ["Nội", "0.300", "0.300", "0.030", "Nội", "0.000", "0.200", "0.020"]
     assert "<b>" not in html and 'id="st-vi-drift"' in html

@@ -8,10 +8,12 @@ from typing import Any
 
 import ipywidgets as w
 import plotly.graph_objects as go
-import plotly.io as pio
 
 from st_vi.stock.figures import LiveFigure
+from st_vi.viz.stills.picture import bundle
 
+NONE = -1
+"""Value of the option of a menu that stands for none of its rows: with None, ipywidgets shows an empty box."""
 REDRAWN = {"annotations", "height", "images", "shapes", "title"}
 """Parts of the layout that may differ between figures of one kind, besides the axes."""
 
@@ -34,7 +36,7 @@ def wrapping(*controls: w.Widget) -> w.HBox:
 
 
 class Explorer(w.VBox):
-    """A live widget in a notebook, and a static plotly figure where there is no kernel (`_repr_mimebundle_`).
+    """A live widget in a notebook, a plotly figure where there is no kernel, a picture where no script runs.
 
     Args:
         children: Widgets, from top to bottom; notices are shown above them.
@@ -90,8 +92,4 @@ class Explorer(w.VBox):
         return shown
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        data = super()._repr_mimebundle_(**kwargs)
-        data["text/html"] = pio.to_html(
-            self._static(), include_plotlyjs=False, include_mathjax=False, full_html=False, auto_play=False
-        )
-        return data
+        return {**super()._repr_mimebundle_(**kwargs), **bundle(self._static())}

@@ -16,7 +16,7 @@ from torch import Tensor
 from st_vi.stock.figures import LiveFigure
 from st_vi.text import comparison_key
 from st_vi.viz.lasso import drawn_lines, inside
-from st_vi.viz.maps import marker_style, point_trace, sample_rows, side_by_side, with_axes
+from st_vi.viz.maps import OPACITY, marker_style, point_trace, sample_rows, side_by_side, with_axes
 from st_vi.viz.projection import Projection
 from st_vi.viz.tables import kept_share, legend, neighbour_table
 from st_vi.viz.theme import COLOURS, styled
@@ -25,6 +25,8 @@ from st_vi.viz.widgets.explorer import Explorer, beside, wrapping
 NEIGHBOUR_SYMBOLS = ("circle-open", "square-open", "diamond-open")
 NO_OBSTACLE = "<style>.st-vi-maps .selectionlayer path {pointer-events: none !important}</style>"
 """The outline of a lasso would block the mouse over the points below it, and moving it would break the selection."""
+FADED = 0.15
+"""Opacity of all points while some are selected."""
 LISTED = 8
 """Maximum number of selected rows listed."""
 
@@ -32,8 +34,9 @@ LISTED = 8
 class LinkedMaps(Explorer):
     """Select rows in one map by lasso, click or search, and see them in all maps, with their neighbours.
 
-    A lasso selects rows. A click selects one row, marks its neighbours in all maps and lists them. In every figure,
-    trace 0 holds all points, trace 1 the selected ones, followed by one trace for the neighbours in each space.
+    A lasso selects rows, and all others fade in every map. A click selects one row, marks its neighbours in all maps
+    and lists them. In every figure, trace 0 holds all points, trace 1 the selected ones, followed by one trace for the
+    neighbours in each space.
 
     Args:
         maps: Name, such as "before", to a projection or points (N, 2) of the same N rows.
@@ -142,6 +145,7 @@ class LinkedMaps(Explorer):
         self.picked = rows = np.asarray(rows, dtype=int)
         marker = marker_style(rows, self.labels, self.shown, self.shares)
         marker |= {"size": np.asarray(marker["size"]) + 2, "showscale": False}
+        opacity = FADED if len(rows) else OPACITY
         near = [lists[rows[0]] if len(rows) == 1 else rows[:0] for lists in self.neighbours.values()]
         self.table.value = self._described()  # first, because the page takes longer for the maps
         with self.at_once():
@@ -151,6 +155,7 @@ class LinkedMaps(Explorer):
                     figure.plotly_relayout({"selections": []})
                 if has_lines:
                     figure.unmark()
+                figure.data[0].update(marker_opacity=opacity, **_undimmed(opacity))
                 figure.data[1].update(x=points[rows, 0], y=points[rows, 1], marker=marker)
                 for trace, close in zip(figure.data[2:], near, strict=False):
                     trace.update(x=points[close, 0], y=points[close, 1], showlegend=bool(len(close)))
@@ -166,7 +171,7 @@ class LinkedMaps(Explorer):
     def _figure(self, name: str) -> LiveFigure:
         projection = self.projections[name]
         base = point_trace(projection.points, self.drawn, self.labels, self.texts, self.shown)
-        base.update(_undimmed(base.marker.opacity))
+        base.update(_undimmed(OPACITY))
         some = f" ({len(self.drawn):,} of {self.count:,} points)" if len(self.drawn) < self.count else ""
         figure = styled(go.Figure([base, *_overlays(self.projections)]), name + some, height=440)
         with_axes(figure, projection)
@@ -250,5 +255,5 @@ def _overlays(names: Sequence[str] | Mapping[str, Any]) -> list[go.Scattergl]:
 
 
 def _undimmed(opacity: float) -> dict[str, Any]:
-    """Trace properties with which a lasso dims no points; selected points have their own trace."""
+    """Trace properties with which the page itself dims no points at a lasso; `pick` does, in all maps alike."""
     return {state: {"marker": {"opacity": opacity}} for state in ("selected", "unselected")}

@@ -16,7 +16,7 @@ from st_vi.inspection.faithfulness import cosine_drift, deletions, maskings
 from st_vi.stock.figures import LiveFigure
 from st_vi.text import strip_diacritics
 from st_vi.viz.tokens import drift_table, highlight, temperature_bars, weight_bars
-from st_vi.viz.widgets.explorer import Explorer
+from st_vi.viz.widgets.explorer import NONE, Explorer
 
 TEXT = "Sáng nay Hà Nội mưa rào nên phố Khâm Thiên ngập sâu, nhiều xe chết máy."
 MOST_DELETED = 64
@@ -64,7 +64,7 @@ class PoolExplorer(Explorer):
             1.0, min=-1, max=1, step=0.05, description="temperature", style=wide, readout_format=".2f"
         )
         self.by = w.Dropdown(options=["syllable", "token"], description="unit")
-        self.delete = w.ToggleButtons(options=[("nothing", None)], description="delete", style={"button_width": "auto"})
+        self.delete = w.ToggleButtons(options=[("nothing", NONE)], description="delete", style={"button_width": "auto"})
         self.tokens, self.summary, self.table = w.HTML(), w.HTML(), w.HTML()
         self.bars: LiveFigure | None = None
         super().__init__([], self._static_twin)
@@ -101,7 +101,7 @@ class PoolExplorer(Explorer):
         self.without: list[Any] = []
         self.drifts: list[Any] = []
         self._show_weights(view)
-        self.delete.options = [("nothing", None), *((unit.text, i) for i, unit in enumerate(self.own))]
+        self.delete.options = [("nothing", NONE), *((unit.text, i) for i, unit in enumerate(self.own))]
         self._show_deletion()  # the page draws this while the kernel continues
         self._show_drifts(deletions(self.model, view, self.own))
 

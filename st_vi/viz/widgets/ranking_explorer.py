@@ -28,7 +28,7 @@ from st_vi.inspection.rankings import (
 from st_vi.stock.figures import LiveFigure
 from st_vi.viz.ranks import rank_slopes, rank_slopes_by_pair, recall_bars
 from st_vi.viz.theme import COLOURS
-from st_vi.viz.widgets.explorer import Explorer, beside, wrapping
+from st_vi.viz.widgets.explorer import NONE, Explorer, beside, wrapping
 from st_vi.viz.widgets.ranking_cards import flips_card, short, suspects_card, syllables_card, top_documents_card
 
 
@@ -95,7 +95,7 @@ class RankingExplorer(Explorer):
         self.filter = w.Dropdown(options=list(self.sets), description="filter")
         self.k = w.IntSlider(k, 1, max(50, k), description="k")
         self.margin = w.FloatSlider(0, min=0, max=0.5, step=0.01, description="margin")
-        self.query = w.Dropdown(options=[("all queries", None)], description="query", **wide)
+        self.query = w.Dropdown(options=[("all queries", NONE)], description="query", **wide)
         self.only_flipped = w.Checkbox(False, description="only flipped queries", indent=False)
         self.flips = Flips([], [])
         self.slopes = rank_slopes({"A": [], "B": []}, [], 1, {"a": [], "b": [], "relevant": []})
@@ -149,7 +149,7 @@ class RankingExplorer(Explorer):
         self.flips = find_flips(margins[0], margins[1], self.margin.value)
         self._offer_queries(rows)
         self.summary.value = flips_card(a, b, k, self.flips, recall_difference(ranks[a], ranks[b], k))
-        row = self.query.value
+        row = None if self.query.value == NONE else self.query.value
         if row is None:
             groups = {f"only {a} finds it": self.flips.only_a, f"only {b} finds it": self.flips.only_b}
             title = "rank of the relevant document, a line for each query"
@@ -180,8 +180,8 @@ class RankingExplorer(Explorer):
         """Fill the menu with all queries, or the flipped ones; keep the selection if possible."""
         flipped = sorted(self.flips.only_a + self.flips.only_b)
         offered = flipped if self.only_flipped.value else range(len(rows.queries))
-        options = [("all queries", None), *((f"{row}: {short(rows.queries[row], 110)}", row) for row in offered)]
-        chosen = self.query.value if self.query.value in offered else None
+        options = [("all queries", NONE), *((f"{row}: {short(rows.queries[row], 110)}", row) for row in offered)]
+        chosen = self.query.value if self.query.value in offered else NONE
         if options != list(self.query.options) or chosen != self.query.value:
             self._choosing = True  # new options briefly select the first
             self.query.options = options

@@ -120,14 +120,30 @@ def test_empty_lasso(linked):
     assert not len(linked.picked)
 
 
-def test_lasso_does_not_dim(linked):
-    for trace in linked.maps[0].data[:4]:
-        assert trace.selected.marker.opacity == trace.unselected.marker.opacity is not None
+@pytest.mark.parametrize("how", ["lasso", "click", "find"])
+def test_all_others_fade_in_both_maps(linked, how):
+    """The page itself dims nothing at a lasso: it would do so in one map."""
+    whole = [trace.marker.opacity for shown in linked.maps for trace in shown.data[:1]]
+    {"lasso": lambda: lasso(linked, 0, [1]), "click": lambda: click(linked, 1, [1])}.get(
+        how, lambda: setattr(linked.find, "value", "nắng")
+    )()
+    assert list(linked.picked) == [1]
+    for shown, before in zip(linked.maps, whole, strict=True):
+        points, picked = shown.data[:2]
+        assert points.marker.opacity < before / 2 and picked.marker.opacity is None
+        for trace in shown.data[:4]:
+            assert trace.selected.marker.opacity == trace.unselected.marker.opacity is not None
+        assert points.selected.marker.opacity == points.marker.opacity
+    linked.colour(list("aabbc"), ["a"])
+    assert linked.maps[0].data[0].marker.opacity < whole[0] / 2
+    linked.release.click()
+    assert [shown.data[0].marker.opacity for shown in linked.maps] == whole
 
 
 def test_find(linked):
-    linked.find.value = "MƯA"
-    assert list(linked.picked) == [0, 4]
+    for text in ("MƯA", "mua", "phun"):
+        linked.find.value = text  # with and without diacritics
+        assert list(linked.picked) == ([0, 4] if text != "phun" else [4])
     linked.find.value = "không có"
     assert not len(linked.picked)
     assert "No text contains “không có”." in linked.notice.value
@@ -210,7 +226,7 @@ def test_few_and_equal_points(count):
 def test_static_twin(linked):
     figure = linked._static()
     assert len(figure.data) == 2 + 3
-    assert "plotly" in linked._repr_mimebundle_()["text/html"]
+    assert len(linked._repr_mimebundle_()["application/vnd.plotly.v1+json"]["data"]) == 2 + 3
 
 
 @pytest.mark.parametrize(

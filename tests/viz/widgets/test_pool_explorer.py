@@ -119,7 +119,7 @@ def test_deletion(explorer, model):
     assert drift == pytest.approx(drifts[1], abs=1e-3)
     assert others == pytest.approx(np.mean(drifts[:1] + drifts[2:]), abs=1e-3)
     explorer.by.value = "token"
-    assert explorer.delete.value is None and "line-through" not in explorer.tokens.value
+    assert explorer.delete.label == "nothing" and "line-through" not in explorer.tokens.value
 
 
 def test_a_click_on_a_bar(explorer):
@@ -153,7 +153,7 @@ def test_of_a_long_text_the_beginning_is_deleted(explorer, model, monkeypatch):
     assert len(labels(explorer)) == 2 + 2 + 6 and explorer.table.value.count("<tr>") == 1 + 4
     assert "over the first 4 units" in explorer.summary.value
     explorer._clicked(None, type("Points", (), {"point_inds": [8]})(), None)  # "Nội." is not among them
-    assert explorer.delete.value is None
+    assert explorer.delete.label == "nothing"
     monkeypatch.undo()
     explorer.text.value = TEXT
     assert "over the 6 units" in explorer.summary.value
@@ -164,8 +164,7 @@ def test_twin_without_a_kernel(explorer):
     figure = explorer._static()
     assert [step.label for step in figure.layout.sliders[0].steps] == [f"{value:g}" for value in TEMPERATURES]
     np.testing.assert_allclose(figure.data[0].y, weights(explorer), atol=1e-6)
-    assert "text/html" in explorer._repr_mimebundle_()
-    json.dumps(figure.to_plotly_json(), default=list)
+    json.dumps(explorer._repr_mimebundle_()["application/vnd.plotly.v1+json"])
 
 
 def test_other_models(tiny_base):
