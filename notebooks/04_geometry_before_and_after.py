@@ -57,9 +57,7 @@ from st_vi.viz.widgets.geometry_explorer import GeometryExplorer
 explorer = GeometryExplorer(*embeddings, texts=passages, labels=labels, k=5, cache=cache_folder())
 kept = float(explorer.overlap.mean())
 by_chance = 5 / (len(passages) - 1)
-print(
-    f"Training left {kept:.0%} of all five nearest neighbours where they were; by chance it would be {by_chance:.0%}."
-)
+print(f"Training has kept {kept:.0%} of all five nearest neighbours; by chance it would be {by_chance:.0%}.")
 explorer
 
 # %% [markdown]

@@ -35,9 +35,7 @@ for told in (False, True):
     for _ in range(200):
         points.step(ALL_TERMS, spare_twins=told)
     twins[told] = points.look(ALL_TERMS).tolerance
-print(
-    f"After 200 steps, the cosine of twins is {twins[False]:.2f}, and {twins[True]:.2f} where the loss knows of them."
-)
+print(f"After 200 steps, the cosine of twins is {twins[False]:.2f}, or {twins[True]:.2f} if the loss knows of them.")
 explorer = LossLaboratory()
 explorer
 
