@@ -16,6 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LINES, CHARACTERS = 40, 200_000  # of a text, and of HTML that is no figure
+FIGURE, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
+LIST = re.compile(r"^- .*\n?(?:(?:- |  ).*\n?)*", re.MULTILINE)
 PROGRESS = re.compile(r"<div>\s*(<style>.*?</style>)?\s*<progress.*?</div>", re.DOTALL)
 
 sys.path.insert(0, str(ROOT))
@@ -122,8 +124,11 @@ def page_of(notebook, script: Path, was_run: bool = True, phrase: Callable[[str]
         if cell.cell_type == "markdown":
             parts.append(cell.source)
             continue
+        outputs = _joined(cell.get("outputs", []))
+        if any(_is_explorer(output) for output in outputs):
+            parts[-1] = _without_controls(parts[-1], phrase)
         parts.append(f"````python\n{cell.source}\n````")
-        for output in _joined(cell.get("outputs", [])):
+        for output in outputs:
             shown = _html(output, page)
             if shown:
                 parts.append(f'<div data-output="{len(page.outputs)}"></div>')
@@ -143,12 +148,23 @@ def page_of(notebook, script: Path, was_run: bool = True, phrase: Callable[[str]
     return page
 
 
+def _is_explorer(output) -> bool:
+    return output.output_type != "stream" and {WIDGET, FIGURE} <= set(output.data)
+
+
+def _without_controls(text: str, phrase: Callable[[str], str]) -> str:
+    """A text whose lists are folded: they describe controls that run the model, and are not on the page."""
+    summary = phrase("Controls of the explorer in the notebook, which run the model")
+    fold = '<details class="st-vi-controls" markdown="1"><summary>{}</summary>\n\n{}\n\n</details>\n'
+    return LIST.sub(lambda found: fold.format(html.escape(summary), found[0].strip()), text)
+
+
 def _joined(outputs: list) -> list:
     """Outputs without stderr and without widgets that have no static twin, as progress bars; text in one piece."""
     kept: list = []
     for output in outputs:
         if output.output_type != "stream":
-            if set(output.data) - {"text/plain"} != {"application/vnd.jupyter.widget-view+json"}:
+            if set(output.data) - {"text/plain"} != {WIDGET}:
                 kept.append(output)
         elif output.name == "stdout":
             if kept and kept[-1].output_type == "stream":
@@ -162,10 +178,13 @@ def _html(output, page: NotebookPage) -> str:
     if output.output_type == "stream":
         return _text(re.sub(r"\n{2,}", "\n", output.text), page)
     data = output.data
-    if "application/vnd.plotly.v1+json" in data:
+    if FIGURE in data:
         import plotly.io
 
-        figure = dict(data["application/vnd.plotly.v1+json"])
+        from st_vi.viz import still
+
+        figure = dict(data[FIGURE])
+        picture = _picture(still(figure), page)
         config = {**figure.pop("config", {}), "displaylogo": False}
         figure["layout"] = {name: value for name, value in figure["layout"].items() if name != "width"}  # the page's
         return _figure(
@@ -174,16 +193,20 @@ def _html(output, page: NotebookPage) -> str:
                 **{"include_plotlyjs": False, "include_mathjax": False, "full_html": False, "auto_play": False},
                 validate=False,
             ),
+            picture,
             page,
         )
     if "text/html" in data:
         return _markup(data["text/html"], page)
     if "image/png" in data:
-        name = f"{len(page.pictures)}.png"
-        page.pictures[name] = base64.b64decode(data["image/png"])
-        about = page.phrase("an image that the code above has made")
-        return f'<div class="st-vi-output"><img src="{name}" alt="{about}"></div>'
+        return f'<div class="st-vi-output">{_picture(base64.b64decode(data["image/png"]), page)}</div>'
     return _text(data.get("text/plain", ""), page)
+
+
+def _picture(content: bytes, page: NotebookPage) -> str:
+    name = f"{len(page.pictures)}.png"
+    page.pictures[name] = content
+    return f'<img src="{name}" alt="{page.phrase("an image that the code above has made")}">'
 
 
 def _markup(markup: str, page: NotebookPage) -> str:
@@ -199,10 +222,14 @@ def _markup(markup: str, page: NotebookPage) -> str:
     return f'<div class="st-vi-output st-vi-card">{markup}</div>'
 
 
-def _figure(markup: str, page: NotebookPage) -> str:
-    """A figure of plotly. Its script becomes a module, which waits for plotly, so that the text is there before it."""
+def _figure(markup: str, picture: str, page: NotebookPage) -> str:
+    """A figure of plotly, or its picture where no scripts run.
+
+    Its script becomes a module, which waits for plotly, so that the text is there before it.
+    """
     page.has_figures = True
-    return f'<div class="st-vi-output st-vi-card">{re.sub("<script[^>]*>", "<script type=module>", markup)}</div>'
+    markup = re.sub("<script[^>]*>", "<script type=module>", markup)
+    return f'<div class="st-vi-output st-vi-card">{markup}<noscript>{picture}</noscript></div>'
 
 
 def _text(text: str, page: NotebookPage) -> str:

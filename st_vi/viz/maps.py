@@ -39,6 +39,10 @@ MOST_LABELS = 10
 """Maximum number of coloured labels; the rarest others are grey."""
 
 
+TWIN_LIMIT = 5_000
+"""Maximum number of points in a map that is stored in a page."""
+
+
 def scatter(
     points: np.ndarray | Projection,
     labels: Sequence[Any] | None = None,
@@ -184,7 +188,7 @@ def side_by_side(
     labels: Sequence[Any] | None = None,
     texts: Sequence[str] | None = None,
     shown: Sequence[str] | None = None,
-    limit: int = 5_000,
+    limit: int = TWIN_LIMIT,
 ) -> go.Figure:
     """Maps side by side, with plotly buttons that switch the state of all; needs no kernel.
 
@@ -213,6 +217,25 @@ def side_by_side(
         ]
         place = {"x": 0, "y": 1.1, "xanchor": "left", "yanchor": "bottom"}
         figure.update_layout(updatemenus=[{"type": "buttons", "direction": "right", "buttons": buttons, **place}])
+    return figure
+
+
+def with_colour_menu(figure: go.Figure, looks: Mapping[str, Mapping[str, Any]]) -> go.Figure:
+    """Add a plotly menu of what the points of all maps are coloured by, in place; needs no kernel.
+
+    Args:
+        figure: From `side_by_side`.
+        looks: Name to marker, from `marker_style`; the first is shown.
+    """
+    maps = [number for number, trace in enumerate(figure.data) if trace.showlegend is False]
+    buttons = []
+    for name, marker in looks.items():
+        has_scale = bool(marker.get("showscale"))
+        values = {f"marker.{key}": [np.asarray(value).tolist()] * len(maps) for key, value in marker.items()}
+        values["marker.showscale"] = [False] * (len(maps) - 1) + [has_scale]  # one for all maps
+        buttons.append({"label": name, "method": "update", "args": [values, {"showlegend": not has_scale}, maps]})
+    place = {"x": 1, "y": 1.1, "xanchor": "right", "yanchor": "bottom"}
+    figure.update_layout(updatemenus=[*figure.layout.updatemenus, {"buttons": buttons, **place}])
     return figure
 
 

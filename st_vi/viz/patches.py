@@ -100,6 +100,25 @@ def with_opacity_slider(figure: go.Figure, steps: int = 11) -> go.Figure:
     return figure
 
 
+def with_value_menu(figure: go.Figure, maps: Mapping[str, Tensor]) -> go.Figure:
+    """Add a plotly menu of the values that the heat map shows, which needs no kernel.
+
+    Args:
+        figure: A `patch_map`, changed in place.
+        maps: Name to values (rows, columns), the one that is shown among them. The colours of a "weight" begin at 0,
+            those of other values at the smallest.
+    """
+    shown, buttons = str(figure.data[0].colorbar.title.text).replace("<br>", " "), []
+    for name, values in maps.items():
+        low = 0.0 if name == "weight" else float(values.min())
+        hover = "row %{customdata[0]}, column %{customdata[1]}<br>" + name + " %{z:.4f}<extra></extra>"
+        change = {"z": [values.tolist()], "zmin": low, "zmax": max(float(values.max()), low + 1e-6)}
+        change |= {"colorbar.title.text": name.replace(" ", "<br>"), "hovertemplate": hover}
+        buttons.append({"label": name, "method": "restyle", "args": [change, [0]]})
+    place = {"x": 1, "y": 1.02, "xanchor": "right", "yanchor": "bottom", "active": list(maps).index(shown)}
+    return figure.update_layout(updatemenus=[{"buttons": buttons, **place}], margin_t=84)
+
+
 def resolutions_side_by_side(
     picture: Image.Image, maps: Mapping[str, Tensor], *, opacity: float = 0.55, title: str = ""
 ) -> go.Figure:

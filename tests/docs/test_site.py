@@ -291,6 +291,21 @@ def test_a_notebook_runs_once(notebook_pages, tmp_path):
     assert count.read_text() == "xx"
 
 
+def test_controls_that_need_a_kernel_are_folded(notebook_pages):
+    nodes = importlib.import_module("nbformat.v4")
+    figure = {"application/vnd.plotly.v1+json": {"data": [{"y": [1]}], "layout": {}}}
+    explorer = nodes.new_output("display_data", figure | {"application/vnd.jupyter.widget-view+json": {}})
+    text = "## Try\n\nSome text.\n\n- **a**: one\n  line\n- **b**\n\nMore."
+    pages = []
+    for output in (explorer, nodes.new_output("display_data", figure)):
+        cells = [nodes.new_markdown_cell("# A\n\nB."), nodes.new_markdown_cell(text)]
+        notebook = nodes.new_notebook(cells=[*cells, nodes.new_code_cell("x", outputs=[output])])
+        pages.append(notebook_pages.page_of(notebook, ROOT / "notebooks" / "00_quickstart.py").markdown)
+    assert text in pages[1] and text not in pages[0]
+    before, fold, after = re.split("<details.*</summary>|</details>", pages[0])
+    assert "Some text." in before and "- **a**: one\n  line\n- **b**" in fold and "More." in after
+
+
 def test_what_a_page_shows_of_a_notebook(notebook_pages):
     output = importlib.import_module("nbformat.v4").new_output
     outputs = [
@@ -310,7 +325,8 @@ def test_what_a_page_shows_of_a_notebook(notebook_pages):
     page = notebook_pages.page_of(notebook, script)
     text, picture, table, figure = page.outputs
     assert "<code>10 %\n&lt;b&gt;\n" in text and "62 more lines" in text
-    assert page.pictures == {"0.png": b"hi"} and 'src="0.png"' in picture
+    assert page.pictures["0.png"] == b"hi" and 'src="0.png"' in picture
+    assert page.pictures["1.png"].startswith(b"\x89PNG") and '<noscript><img src="1.png"' in figure
     assert "<table><tr><td>1" in table
     assert page.has_figures and "Plotly.newPlot" in figure and "cdn" not in figure
     assert ": 860" not in figure and ":860" not in figure

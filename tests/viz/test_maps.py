@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from st_vi.viz.maps import LETTER, MOST_LABELS, SYMBOLS, looks_of, sample_rows, scatter, side_by_side
+from st_vi.viz.maps import (
+    LETTER,
+    MOST_LABELS,
+    SYMBOLS,
+    looks_of,
+    marker_style,
+    sample_rows,
+    scatter,
+    side_by_side,
+    with_colour_menu,
+)
 from st_vi.viz.projection import Projection, project
 
 
@@ -219,6 +229,16 @@ class TestSideBySide:
                 assert layout[f"xaxis{number + 1 if number else ''}.title.text"] == projection.axes[0]
         np.testing.assert_array_equal(figure.data[1].x, states["PCA"]["after"].points[:, 0])
         assert figure.layout.xaxis2.title.text == "PC 1"
+
+    def test_a_menu_of_colours(self):
+        states = {"PCA": {"before": Projection(np.eye(2)), "after": Projection(-np.eye(2))}}
+        figure = side_by_side(states, labels=["a", "b"])
+        looks = {"labels": marker_style(np.arange(2), ["a", "b"]), "shares": marker_style(np.arange(2), shares=[0, 1])}
+        (menu,) = with_colour_menu(figure, looks).layout.updatemenus
+        first, second = (button.args for button in menu.buttons)
+        assert first[0]["marker.color"] == [list(figure.data[0].marker.color)] * 2 and first[1]["showlegend"]
+        assert second[0]["marker.color"] == [[0, 1]] * 2 and second[0]["marker.showscale"] == [False, True]
+        assert [list(args[2]) for args in (first, second)] == [[0, 1]] * 2 and not second[1]["showlegend"]
 
     def test_no_buttons_for_one_state(self):
         assert not side_by_side({"PCA": {"before": Projection(np.eye(2))}}).layout.updatemenus

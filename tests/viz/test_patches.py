@@ -7,7 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from st_vi.viz.patches import mass_bars, patch_map, resolutions_side_by_side, similarity_bars, with_opacity_slider
+from st_vi.viz.patches import (
+    mass_bars,
+    patch_map,
+    resolutions_side_by_side,
+    similarity_bars,
+    with_opacity_slider,
+    with_value_menu,
+)
 
 WIDE = Image.new("RGB", (640, 400), (10, 20, 200))
 WEIGHTS = torch.arange(14 * 23, dtype=torch.float32).view(14, 23) / 1000
@@ -62,6 +69,17 @@ def test_slider_sets_the_opacity_of_the_heat_map_alone():
     assert [list(step.args[0]["opacity"]) for step in slider.steps] == [[step / 10] for step in range(11)]
     assert all(step.method == "restyle" and list(step.args[1]) == [0] for step in slider.steps)
     assert figure.data[0].opacity == slider.active / 10 == pytest.approx(0.55, abs=0.051)
+
+
+def test_a_menu_of_values():
+    maps = {"weight": WEIGHTS, "cosine falls by": WEIGHTS - 0.1}
+    (menu,) = with_value_menu(patch_map(WIDE, WEIGHTS - 0.1, name="cosine falls by"), maps).layout.updatemenus
+    assert menu.active == 1 and [button.label for button in menu.buttons] == list(maps)
+    for button, values in zip(menu.buttons, maps.values(), strict=True):
+        change, traces = button.args
+        assert change["z"] == [values.tolist()] and list(traces) == [0]
+        assert (change["zmin"], change["zmax"]) == pytest.approx((float(values.min()), float(values.max())))
+    assert change["colorbar.title.text"] == "cosine<br>falls<br>by" and "cosine falls by %{z" in change["hovertemplate"]
 
 
 def test_resolutions_have_a_panel_each():

@@ -19,7 +19,7 @@ from st_vi.evaluation import geometry
 from st_vi.evaluation.geometry.neighbours import shared_neighbours
 from st_vi.stock.figures import LiveFigure
 from st_vi.viz.distributions import similarity_histogram, spectrum
-from st_vi.viz.maps import side_by_side
+from st_vi.viz.maps import TWIN_LIMIT, marker_style, sample_rows, side_by_side, with_colour_menu
 from st_vi.viz.projection import Method, Projection, as_rows, project
 from st_vi.viz.tables import summary_table
 from st_vi.viz.widgets.explorer import Explorer, beside, wrapping
@@ -217,7 +217,16 @@ class GeometryExplorer(Explorer):
 
     def _twin(self) -> go.Figure:
         states = {method.upper(): maps for method, maps in self.projections.items()}
-        return side_by_side(states, self.columns["labels"], self.linked.texts, self.shown.value or None)
+        labels, shown = self.columns["labels"], self.shown.value or None
+        figure = side_by_side(states, labels, self.linked.texts, shown)
+        rows, shares = sample_rows(self.count, TWIN_LIMIT), self.overlap.tolist()
+        looks = {
+            name: marker_style(rows, column, shown if name == "labels" else None)
+            for name, column in self.columns.items()
+            if column is not None
+        }
+        looks["overlap"] = marker_style(rows, shares=shares)
+        return with_colour_menu(figure, looks) if len(looks) > 1 and self.count > 1 else figure
 
 
 def random_pairs(count: int, number: int, seed: int) -> Tensor:

@@ -16,9 +16,16 @@ from torch import Tensor
 
 from st_vi.inspection.patch_masks import mask_patches
 from st_vi.inspection.patches import Patch, PatchView, patch_box, pixel_budget, view_patches
-from st_vi.inspection.query_maps import query_map
+from st_vi.inspection.query_maps import QueryMap, query_map
 from st_vi.viz.lasso import drawn_lines, inside
-from st_vi.viz.patches import mass_bars, patch_map, resolutions_side_by_side, similarity_bars, with_opacity_slider
+from st_vi.viz.patches import (
+    mass_bars,
+    patch_map,
+    resolutions_side_by_side,
+    similarity_bars,
+    with_opacity_slider,
+    with_value_menu,
+)
 from st_vi.viz.pictures import is_transparent, readable
 from st_vi.viz.widgets.explorer import Explorer, beside, wrapping
 
@@ -34,8 +41,8 @@ class PatchExplorer(Explorer):
     A weight alone does not show importance. The explorer compares the cosine with the query for the original image,
     with the patches painted in the mean colour and encoded again, with the patches only left out of the pooling, and
     with the same number of random patches painted. The colours are those weights, or what each patch has to do with the
-    query (see `query_map`). Click a masked patch to restore it. Without a kernel, the map has a
-    slider for its opacity.
+    query (see `query_map`). Click a masked patch to restore it. Without a kernel, the map has a menu of the values and
+    a slider for its opacity.
 
     Args:
         model: Model with a `Qwen2VLTransformer` and attention pooling.
@@ -181,8 +188,10 @@ class PatchExplorer(Explorer):
 
     def _of_query(self, query: Tensor) -> Tensor:
         """What the patches of the unmasked image have to do with the query."""
-        found = query_map(self.model, self.shown, query, self.text.value, prompt_name=self.prompt_name)
-        return getattr(found, self.colours.value)  # type: ignore[no-any-return]
+        return getattr(self._query_map(query), self.colours.value)  # type: ignore[no-any-return]
+
+    def _query_map(self, query: Tensor) -> QueryMap:
+        return query_map(self.model, self.shown, query, self.text.value, prompt_name=self.prompt_name)
 
     def _mask(self, masked: set[Patch]) -> None:
         self.masked = masked
@@ -250,7 +259,13 @@ class PatchExplorer(Explorer):
                 heat.opacity = self.opacity.value
 
     def _static_twin(self) -> go.Figure:
-        return with_opacity_slider(self._overlay(self.map.layout.title.text))
+        figure = with_opacity_slider(self._overlay(self.map.layout.title.text))
+        if not self.query.value.strip():
+            return figure
+        with pixel_budget(self.model, self.budget.value):
+            found = self._query_map(self.model.encode(self.query.value, convert_to_tensor=True))
+        of_query = {name: getattr(found, kind) for name, kind in COLOURS.items() if kind != "weights"}
+        return with_value_menu(figure, {"weight": self._weights(), **of_query})
 
 
 def _patches(pixels: int) -> int:

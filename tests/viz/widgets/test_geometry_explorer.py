@@ -205,6 +205,8 @@ def test_static_twin(explorer):
     assert [button.label for button in figure.layout.updatemenus[0].buttons] == ["PCA", "UMAP"]
     assert [annotation.text for annotation in figure.layout.annotations] == ["before", "after"]
     assert "&lt;i&gt;" in figure.data[0].text[0]
+    overlap = figure.layout.updatemenus[1].buttons[-1]
+    assert overlap.label == "overlap" and overlap.args[0]["marker.color"] == [explorer.overlap.tolist()] * 2
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from st_vi.data.generated.scenes import draw, scene
 from st_vi.inspection.patch_masks import mask_patches
 from st_vi.inspection.patches import view_patches
 from st_vi.inspection.query_maps import query_map
-from st_vi.viz.widgets.patch_explorer import NO_QUERY, TRANSPARENT, PatchExplorer
+from st_vi.viz.widgets.patch_explorer import COLOURS, NO_QUERY, TRANSPARENT, PatchExplorer
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 QUERY = "Một hình tròn đỏ."
@@ -228,6 +228,15 @@ def test_what_is_no_picture_is_said_in_place(explorer, content, message):
 def test_without_a_kernel_it_is_the_map_with_a_slider(explorer):
     twin = explorer._repr_mimebundle_()["application/vnd.plotly.v1+json"]
     assert twin["layout"]["sliders"][0]["currentvalue"]["prefix"] == "opacity "
+    (menu,) = twin["layout"]["updatemenus"]
+    assert [button["label"] for button in menu["buttons"]] == list(COLOURS)
+    for name, button in zip(COLOURS.values(), menu["buttons"], strict=True):
+        explorer.colours.value = name
+        change, shown = button["args"][0], explorer.map.data[0]
+        torch.testing.assert_close(torch.tensor(change["z"][0]), heat(explorer), atol=1e-4, rtol=0)
+        assert (change["zmin"], change["zmax"]) == pytest.approx((shown.zmin, shown.zmax), abs=1e-4)
+        assert change["hovertemplate"] == shown.hovertemplate
+        assert change["colorbar.title.text"] == shown.colorbar.title.text
     explorer._clicked([[0, 0]])
     assert "1 masked" in explorer._static_twin().layout.title.text
 
