@@ -42,8 +42,8 @@ np.testing.assert_allclose(explorer.bars.data[0].y, before, atol=1e-6)
 
 
 def test_what_it_computes(notebook):
-    check_outputs(notebook.content(), __file__)
     notebook.execute(CHECKS)
+    check_outputs(notebook.content(), __file__)
     assert len([cell for cell in notebook.content().cells if cell.cell_type == "code"]) <= 8
 
 

@@ -45,8 +45,8 @@ assert not own.notice.value and len(own.bars.data[0].y) == 3
 
 
 def test_what_it_computes(notebook):
-    check_outputs(notebook.content(), __file__)
     notebook.execute(CHECKS)
+    check_outputs(notebook.content(), __file__)
 
 
 def test_figures_are_drawn_as_they_are_held_and_fit(opened):

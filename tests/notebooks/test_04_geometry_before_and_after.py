@@ -52,8 +52,8 @@ assert same >= {"1.attention_context_vector"} and len(same) < 5
 
 
 def test_what_it_computes(notebook):
-    check_outputs(notebook.content(), __file__)
     notebook.execute(CHECKS)
+    check_outputs(notebook.content(), __file__)
 
 
 def place_of_the_last_point_to_the_right(notebook):

@@ -138,8 +138,8 @@ def colour(name: str, opacity: float = 1) -> Colour:
     if not numbers:
         red, green, blue = ImageColor.getrgb(name)[:3]
         return red, green, blue, round(255 * opacity)
-    red, green, blue, *alpha = map(float, numbers[1].split(","))
-    return round(red), round(green), round(blue), round(255 * opacity * (alpha[0] if alpha else 1))
+    parts = [float(part) for part in numbers[1].split(",")]
+    return round(parts[0]), round(parts[1]), round(parts[2]), round(255 * opacity * (parts[3] if parts[3:] else 1))
 
 
 def lines_of(text: str) -> list[str]:

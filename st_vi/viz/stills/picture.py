@@ -184,7 +184,8 @@ class _Still:
                     yield bar.error
             for trace in traces:
                 if trace["type"] == "heatmap":
-                    yield cells_of(trace, self.axes[pair[0]], self.axes[pair[1]])["xy".index(letter)]
+                    across, down, _ = cells_of(trace, self.axes[pair[0]], self.axes[pair[1]])
+                    yield across if letter == "x" else down
                 elif trace["type"] in LINES:
                     values = column(trace.get(letter))
                     numbers = [number for value in values if (number := axis.number(value)) == number]

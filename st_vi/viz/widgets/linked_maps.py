@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from st_vi.stock.figures import LiveFigure
-from st_vi.text import comparison_key
+from st_vi.text import comparison_key, strip_diacritics
 from st_vi.viz.lasso import drawn_lines, inside
 from st_vi.viz.maps import OPACITY, marker_style, point_trace, sample_rows, side_by_side, with_axes
 from st_vi.viz.projection import Projection
@@ -49,7 +49,7 @@ class LinkedMaps(Explorer):
     Attributes:
         maps: The figures, in the order of the names.
         legend: Legend of all maps.
-        find: Search box; selects the rows whose text contains its value.
+        find: Search box; selects the rows whose text contains its value, with or without diacritics.
         release: Button that clears the selection.
         table: The selection and its neighbours.
         picked: The selected rows.
@@ -207,7 +207,7 @@ class LinkedMaps(Explorer):
     def _find(self) -> None:
         wanted = comparison_key(self.find.value, casefold=True)
         texts = [comparison_key(text, casefold=True) for text in self.texts] if wanted else []
-        found = [row for row, text in enumerate(texts) if wanted in text]
+        found = [row for row, text in enumerate(texts) if wanted in text or wanted in strip_diacritics(text)]
         self.pick(found)
         if wanted and not found:
             raise LookupError(f"No text contains “{self.find.value.strip()}”.")
