@@ -8,6 +8,7 @@ and pictures. With ``--check`` nothing is written, and the exit status is 1 wher
 from __future__ import annotations
 
 import argparse
+import base64
 import os
 import re
 import sys
@@ -95,7 +96,11 @@ def light(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
 
 
 def _shown(data: NotebookNode) -> dict[str, str]:
-    """The best form of an output; a table has its text, too. Nothing of progress bars."""
+    """The best form of an output: the picture of a figure, a table with its text. Nothing of progress bars."""
+    if "application/vnd.plotly.v1+json" in data:
+        from st_vi.viz import still
+
+        return {"image/png": base64.b64encode(still(data["application/vnd.plotly.v1+json"])).decode("ascii")}
     kinds = [kind for kind in SHOWN if kind in data]
     live = "application/vnd.jupyter.widget-view+json" in data or "<progress" in data.get("text/html", "")
     if "image/png" in kinds:
@@ -162,6 +167,7 @@ def main(check: bool, names: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(FOLDER.parent))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
     parser.add_argument("--run", nargs="*", metavar="01", help="run the notebooks, all or those named")

@@ -16,6 +16,7 @@ from nbformat.v4 import new_output
 from PIL import Image
 
 from notebooks import pair
+from st_vi.viz import still
 
 SCRIPTS = pair.scripts()
 TESTS = Path(__file__).parent
@@ -81,11 +82,13 @@ def test_which_outputs_are_kept():
         new_output("stream", name="stdout", text="two\n"),
         new_output("display_data", {"text/html": "<div><progress value='3'></progress> 3/5</div>"}),
         new_output("display_data", live),
-        new_output("display_data", {**live, "application/vnd.plotly.v1+json": {"data": []}, "image/png": "aGk=\n"}),
+        new_output("display_data", {**live, "application/vnd.plotly.v1+json": {"data": []}, "image/png": "aGk="}),
+        new_output("display_data", {"image/png": "aGk=\n", "text/plain": "<PIL.Image>"}),
         new_output("execute_result", {"text/html": "<table>", "text/plain": "a table"}, execution_count=3),
     ]
-    printed, picture, table = pair.light(outputs)
+    printed, figure, picture, table = pair.light(outputs)
     assert printed.text == "one\ntwo\n" and picture.data == {"image/png": "aGk="}
+    assert base64.b64decode(figure.data["image/png"]) == still({"data": []})
     assert table.output_type == "display_data" and set(table.data) == {"text/html", "text/plain"}
 
 

@@ -86,14 +86,23 @@ def use_stills() -> None:
 def bundle(figure: go.Figure) -> dict[str, Any]:
     """The figure for live viewers and its picture for all others, by MIME type."""
     data = pio.renderers["plotly_mimetype"].to_mimebundle(figure.to_dict())
-    return {**data, **_StillRenderer().to_mimebundle(figure.to_dict())}
+    return {**data, "image/png": base64.b64encode(still(figure)).decode("ascii")}
 
 
 class _StillRenderer(MimetypeRenderer):  # type: ignore[misc]
-    """Adds the picture to what plotly displays."""
+    """Adds the picture to what plotly displays.
+
+    As SVG around the PNG file: beside a PNG, plotly's figures in JupyterLab stay dead until the mouse enters them.
+    """
 
     def to_mimebundle(self, fig_dict: Mapping[str, Any]) -> dict[str, str]:
-        return {"image/png": base64.b64encode(still(fig_dict)).decode("ascii")}
+        picture = still(fig_dict)
+        width, height = Image.open(BytesIO(picture)).size
+        source = f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
+        size = f'width="{width}" height="{height}"'
+        return {
+            "image/svg+xml": f'<svg xmlns="http://www.w3.org/2000/svg" {size}><image {size} href="{source}"/></svg>'
+        }
 
 
 class _Still:

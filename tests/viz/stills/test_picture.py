@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from io import BytesIO
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -181,6 +182,14 @@ def test_figures_are_displayed_with_their_picture(before, renderers):
     use_stills()
     figure = go.Figure(go.Bar(x=["a"], y=[1]))
     data = figure._repr_mimebundle_()
+    assert set(data) == {"application/vnd.plotly.v1+json", "image/svg+xml"}
+    svg = ElementTree.fromstring(data["image/svg+xml"])
+    assert (svg.get("width"), svg.get("height")) == ("760", "450")
+    assert base64.b64decode(svg[0].get("href").partition(",")[2]) == still(figure)
+
+
+def test_explorers_are_displayed_with_their_picture():
+    figure = go.Figure(go.Bar(x=["a"], y=[1]))
+    data = bundle(figure)
     assert set(data) == {"application/vnd.plotly.v1+json", "image/png"}
     assert base64.b64decode(data["image/png"]) == still(figure)
-    assert bundle(figure)["image/png"] == data["image/png"]
