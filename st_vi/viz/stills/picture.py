@@ -100,9 +100,8 @@ class _StillRenderer(MimetypeRenderer):  # type: ignore[misc]
         width, height = Image.open(BytesIO(picture)).size
         source = f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
         size = f'width="{width}" height="{height}"'
-        return {
-            "image/svg+xml": f'<svg xmlns="http://www.w3.org/2000/svg" {size}><image {size} href="{source}"/></svg>'
-        }
+        svg = f'<svg xmlns="http://www.w3.org/2000/svg" {size}><image {size} href="{source}"/></svg>'
+        return {"image/svg+xml": svg}
 
 
 class _Still:
