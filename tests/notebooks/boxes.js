@@ -65,6 +65,8 @@ window.stViBoxes = {
     controls.forEach(([control, points], first) => {
       if (control.matches(".widget-label, .widget-button, .widget-toggle-button") && control.scrollWidth > control.clientWidth + 1)
         found.push(`${name(control)} is cut`);
+      const place = control.closest(".jp-OutputArea-output").getBoundingClientRect();
+      if (Math.max(...points.map(([x]) => x)) > place.right + 1.5) found.push(`${name(control)} is cut by its cell`);
       for (const [other, itsPoints] of controls.slice(first + 1))
         if (!control.contains(other) && overlap(points, itsPoints)) found.push(`${name(control)} is over ${name(other)}`);
     });

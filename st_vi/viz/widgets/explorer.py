@@ -31,7 +31,9 @@ def beside(*columns: w.Widget | Sequence[w.Widget], width: int = 360) -> w.Box:
 
 
 def wrapping(*controls: w.Widget) -> w.HBox:
-    """Controls in a row, or in several where the cell is narrow."""
+    """Controls in a row, or in several where the cell is narrow; none is wider than the cell."""
+    for control in controls:
+        control.layout.max_width = "98%"
     return w.HBox(list(controls), layout=w.Layout(flex_flow="row wrap"))
 
 

@@ -13,7 +13,7 @@ from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 from st_vi.terms import Term
 from st_vi.viz.free_points import ALL_TERMS, FreePoints, Moment, adjusted
 from st_vi.viz.laboratory import Traces, entry, laboratory, panels, replay
-from st_vi.viz.widgets.explorer import Explorer, beside
+from st_vi.viz.widgets.explorer import Explorer, beside, wrapping
 
 MOST_STEPS = 1000
 
@@ -76,11 +76,12 @@ class LossLaboratory(Explorer):
         self._take_task()
 
     def _panel(self) -> list[w.Widget]:
-        terms = [w.HBox([self.switches[name], self.weights[name]]) for name in _kinds()]
+        terms = [wrapping(self.switches[name], self.weights[name]) for name in _kinds()]
         sliders = [self.temperature, self.batch_size, self.false_negatives, self.spare]
-        side_by_side = w.Layout(flex_flow="row wrap")  # if there is room
-        buttons = w.HBox([self.play, self.step, self.reset])
-        return [w.HBox([w.VBox([self.task, *terms]), w.VBox([buttons, *sliders])], layout=side_by_side)]
+        columns = [self.task, *terms], [wrapping(self.play, self.step, self.reset), *sliders]
+        for control in (self.task, *sliders):
+            control.layout.max_width = "98%"
+        return [wrapping(*(w.VBox(column) for column in columns))]
 
     def _connect(self) -> None:
         for control in (*self.switches.values(), *self.weights.values(), self.temperature, self.spare):

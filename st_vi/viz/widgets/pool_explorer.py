@@ -16,7 +16,7 @@ from st_vi.inspection.faithfulness import cosine_drift, deletions, maskings
 from st_vi.stock.figures import LiveFigure
 from st_vi.text import strip_diacritics
 from st_vi.viz.tokens import drift_table, highlight, temperature_bars, weight_bars
-from st_vi.viz.widgets.explorer import NONE, Explorer
+from st_vi.viz.widgets.explorer import NONE, Explorer, wrapping
 
 TEXT = "Sáng nay Hà Nội mưa rào nên phố Khâm Thiên ngập sâu, nhiều xe chết máy."
 MOST_DELETED = 64
@@ -58,8 +58,8 @@ class PoolExplorer(Explorer):
             description="prefix",
             style=wide,
         )
-        self.prefix_in_pool = w.Checkbox(True, description="prefix in pool", indent=False)
-        self.plain = w.Checkbox(False, description="strip diacritics", indent=False)
+        self.prefix_in_pool = w.Checkbox(True, description="prefix in pool", indent=False, layout={"width": "auto"})
+        self.plain = w.Checkbox(False, description="strip diacritics", indent=False, layout={"width": "auto"})
         self.temperature = w.FloatLogSlider(
             1.0, min=-1, max=1, step=0.05, description="temperature", style=wide, readout_format=".2f"
         )
@@ -75,8 +75,8 @@ class PoolExplorer(Explorer):
         self._encode()
         rows = [
             self.text,
-            w.HBox([self.prefix, self.prefix_in_pool, self.plain]),
-            w.HBox([self.temperature, self.by]),
+            wrapping(self.prefix, self.prefix_in_pool, self.plain),
+            wrapping(self.temperature, self.by),
             self.delete,
             self.tokens,
             self.bars,
