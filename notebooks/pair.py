@@ -25,6 +25,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+FIGURE = "application/vnd.plotly.v1+json"
 SHOWN = ("image/png", "text/html", "text/plain")
 """What GitHub and nbconvert show without scripts, the best first."""
 
@@ -91,21 +92,28 @@ def light(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
             before = kept.pop().text if kept and kept[-1].output_type == "stream" else ""
             kept.append(new_output("stream", name="stdout", text=before + output.text))
         elif data := _shown(output.get("data", {})):
-            kept.append(new_output("display_data", data))
+            about = {"image/png": {"alt": _about(output)}} if "image/png" in data else {}
+            kept.append(new_output("display_data", data, metadata=about))
     return kept
 
 
 def _shown(data: NotebookNode) -> dict[str, str]:
     """The best form of an output: the picture of a figure, a table with its text. Nothing of progress bars."""
-    if "application/vnd.plotly.v1+json" in data:
+    if FIGURE in data:
         from st_vi.viz import still
 
-        return {"image/png": base64.b64encode(still(data["application/vnd.plotly.v1+json"])).decode("ascii")}
+        return {"image/png": base64.b64encode(still(data[FIGURE])).decode("ascii")}
     kinds = [kind for kind in SHOWN if kind in data]
     live = "application/vnd.jupyter.widget-view+json" in data or "<progress" in data.get("text/html", "")
     if "image/png" in kinds:
         return {"image/png": data["image/png"].strip()}
     return {} if live else {kind: data[kind] for kind in kinds}
+
+
+def _about(output: NotebookNode) -> str:
+    """What a screen reader says of a picture: the title of the figure, if it has one."""
+    title = output.data.get(FIGURE, {}).get("layout", {}).get("title", {}).get("text", "").replace("<br>", " ")
+    return title or output.metadata.get("image/png", {}).get("alt") or "an image that the code above has made"
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:

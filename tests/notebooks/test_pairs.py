@@ -76,19 +76,21 @@ def test_nbconvert_shows_its_pictures_without_scripts(script):
 
 def test_which_outputs_are_kept():
     live = {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}, "text/plain": "Explorer()"}
+    drawn = {"data": [], "layout": {"title": {"text": "Two<br>lines"}}}
     outputs = [
         new_output("stream", name="stdout", text="one\n"),
         new_output("stream", name="stderr", text="a warning"),
         new_output("stream", name="stdout", text="two\n"),
         new_output("display_data", {"text/html": "<div><progress value='3'></progress> 3/5</div>"}),
         new_output("display_data", live),
-        new_output("display_data", {**live, "application/vnd.plotly.v1+json": {"data": []}, "image/png": "aGk="}),
+        new_output("display_data", {**live, "application/vnd.plotly.v1+json": drawn, "image/png": "aGk="}),
         new_output("display_data", {"image/png": "aGk=\n", "text/plain": "<PIL.Image>"}),
         new_output("execute_result", {"text/html": "<table>", "text/plain": "a table"}, execution_count=3),
     ]
     printed, figure, picture, table = pair.light(outputs)
     assert printed.text == "one\ntwo\n" and picture.data == {"image/png": "aGk="}
-    assert base64.b64decode(figure.data["image/png"]) == still({"data": []})
+    assert base64.b64decode(figure.data["image/png"]) == still(drawn)
+    assert figure.metadata == {"image/png": {"alt": "Two lines"}} and "image" in picture.metadata["image/png"]["alt"]
     assert table.output_type == "display_data" and set(table.data) == {"text/html", "text/plain"}
 
 
