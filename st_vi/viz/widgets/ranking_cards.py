@@ -106,7 +106,8 @@ def suspects_card(suspects: Sequence[Suspect], rows: RetrievalSet, first_query: 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f'<th style="{CELL}">{escape(name)}</th>' for name in heads)
     body = "".join("<tr>" + "".join(f'<td style="{CELL}">{cell}</td>' for cell in row) + "</tr>" for row in rows)
-    return f'<table style="width:100%;border-collapse:collapse;overflow-wrap:anywhere"><tr>{head}</tr>{body}</table>'
+    table = f'<table style="width:100%;min-width:34em;border-collapse:collapse"><tr>{head}</tr>{body}</table>'
+    return f'<div style="overflow-x:auto;contain:inline-size">{table}</div>'  # it scrolls where the cell is narrow
 
 
 def _card(name: str, content: str) -> str:
