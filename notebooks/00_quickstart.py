@@ -163,7 +163,7 @@ matrix = go.Heatmap(
     colorscale=SEQUENTIAL,
     zmin=min(min(map(min, values)) for values in cosines.values()),
     zmax=1,
-    colorbar={"title": "cosine"},
+    showscale=False,  # the cells have their numbers
 )
 buttons = [{"label": name, "method": "restyle", "args": [{"z": [values]}]} for name, values in cosines.items()]
 figure = styled(go.Figure(matrix), "Cosines of nine training sentences", height=560)
