@@ -19,7 +19,7 @@ def sphere_layout(dimension: int) -> dict[str, Any]:
     hidden = {"visible": False, "range": [-1.1, 1.1]}
     if dimension == 2:
         return {"xaxis": hidden | {"scaleanchor": "y"}, "yaxis": hidden}
-    camera = {"eye": {"x": 1.15, "y": 1.15, "z": 0.45}}
+    camera = {"eye": {"x": 1.35, "y": 1.35, "z": 0.53}}  # far enough for a narrow cell
     scene = {"xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "camera": camera, "dragmode": "orbit"}
     scene |= {"aspectmode": "cube"}
     return {"scene": scene, "uirevision": "kept"}
