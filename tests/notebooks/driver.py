@@ -297,10 +297,16 @@ class OpenNotebook(AbstractContextManager["OpenNotebook"]):
         found.scroll_into_view_if_needed()
         return found
 
-    def slide(self, description: str, key: str = "ArrowRight", presses: int = 1, handle: int = 0) -> None:
-        """Move a slider with the keyboard; `handle` 1 is the upper end of a range."""
-        self.moved = f"slider {description}" + f", {presses} times" * (presses > 1)
-        control = self._control(".widget-slider", description).locator(".noUi-handle").nth(handle)
+    def slide(
+        self, description: str, key: str = "ArrowRight", presses: int = 1, handle: int = 0, beside: str = ""
+    ) -> None:
+        """Move a slider with the keyboard; `handle` 1 is the upper end of a range, `beside` names a check box."""
+        self.moved = f"slider {description} {beside}" + f", {presses} times" * (presses > 1)
+        slider = self._control(".widget-slider", description)
+        if beside:
+            box = self.page.locator(".widget-checkbox", has_text=_exactly(beside))
+            slider = self.page.locator(".jp-Notebook .widget-hbox", has=box).last.locator(".widget-slider")
+        control = slider.locator(".noUi-handle").nth(handle)
         control.focus()
         for _ in range(presses):
             self.page.keyboard.press(key)

@@ -94,7 +94,7 @@ def test_in_the_browser(opened):
     with opened.changes(figure=4):
         opened.slide("temperature", "ArrowLeft", presses=4)
     with opened.changes(figure=3):
-        opened.slide("λ ScoreMSE", "ArrowRight", presses=4)
+        opened.slide("λ", "ArrowRight", presses=4, beside="ScoreMSE")
     with opened.changes(figure=3):
         opened.toggle("PairwiseRank")
     assert opened.data(*SHARES, "y")[2] == 0

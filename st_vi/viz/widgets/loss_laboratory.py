@@ -61,9 +61,9 @@ class LossLaboratory(Explorer):
         wide = {"style": {"description_width": "110px"}, "layout": w.Layout(width="400px")}
         self.task = w.Dropdown(options=[task.name for task in VIPOLYQWEN_TASKS], description="terms of task", **wide)
         self.switches = {name: w.Checkbox(True, description=name, indent=False) for name in _kinds()}
-        self.weights = {name: w.FloatSlider(1, min=0, max=5, step=0.25, description="λ " + name) for name in _kinds()}
+        self.weights = {name: w.FloatSlider(1, min=0, max=5, step=0.25, description="λ") for name in _kinds()}
         for switch, weight in zip(self.switches.values(), self.weights.values(), strict=True):
-            switch.layout.width, weight.layout.width, weight.style.description_width = "190px", "400px", "180px"
+            switch.layout.width, weight.layout.width, weight.style.description_width = "190px", "240px", "20px"
         self.temperature = w.FloatLogSlider(
             0.07, min=-2, max=0, step=0.05, description="temperature", readout_format=".3f", **wide
         )
