@@ -69,4 +69,5 @@ def summary_table(names: Sequence[str], figures: Sequence[tuple[str, str, Sequen
         for name, meaning, values in figures
     )
     style = "background:#fff;color:#1a1a1a"
-    return f'<table class="st-vi-summary" style="{style}"><tr>{head}</tr>{rows}</table>'
+    table = f'<table class="st-vi-summary" style="{style}"><tr>{head}</tr>{rows}</table>'
+    return f'<div style="overflow-x:auto;contain:inline-size">{table}</div>'  # it scrolls where the cell is narrow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import ipywidgets as w
@@ -32,9 +32,15 @@ def beside(*columns: w.Widget | Sequence[w.Widget], width: int = 360) -> w.Box:
 
 def wrapping(*controls: w.Widget) -> w.HBox:
     """Controls in a row, or in several where the cell is narrow; none is wider than the cell."""
-    for control in controls:
+    for control in _with_children(controls):
         control.layout.max_width = "98%"
     return w.HBox(list(controls), layout=w.Layout(flex_flow="row wrap"))
+
+
+def _with_children(controls: Iterable[w.Widget]) -> Iterator[w.Widget]:
+    for control in controls:
+        yield control
+        yield from _with_children(getattr(control, "children", ()))
 
 
 class Explorer(w.VBox):

@@ -79,8 +79,6 @@ class LossLaboratory(Explorer):
         terms = [wrapping(self.switches[name], self.weights[name]) for name in _kinds()]
         sliders = [self.temperature, self.batch_size, self.false_negatives, self.spare]
         columns = [self.task, *terms], [wrapping(self.play, self.step, self.reset), *sliders]
-        for control in (self.task, *sliders):
-            control.layout.max_width = "98%"
         return [wrapping(*(w.VBox(column) for column in columns))]
 
     def _connect(self) -> None:
