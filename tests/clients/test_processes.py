@@ -6,10 +6,12 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from st_vi import build_vipolyqwen
 from tests.clients.conftest import TEXTS
+from tests.helpers.processes import forked
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
@@ -30,8 +32,10 @@ def test_vipolyqwen_pickles(tmp_path):
 
 
 @pytest.mark.parametrize("model", ["attention"], indirect=True)
-def test_spawned_processes_give_the_same_vectors(model):
-    pool = model.start_multi_process_pool(["cpu", "cpu"])  # each process imports torch first: some seconds
+def test_a_pool_of_processes_gives_the_same_vectors(model, monkeypatch):
+    """The model is pickled on its way there; of stock, they are spawned, and each would import torch for seconds."""
+    monkeypatch.setattr(torch.multiprocessing, "get_context", lambda method: forked())
+    pool = model.start_multi_process_pool(["cpu", "cpu"])
     try:
         by_pool = model.encode(TEXTS, prompt_name="query", pool=pool, chunk_size=2)
         shorter = model.encode(TEXTS, pool=pool, chunk_size=4, truncate_dim=8)
