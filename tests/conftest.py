@@ -24,6 +24,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started behind a shell'
 if "pytest" in sys.modules:  # until all is imported and collected: there is no garbage, and looking for it takes time
     gc.disable()
 
+# Plotly imports jsonschema, which would make a grammar of addresses out of this for more than a second.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
 import pytest
 
 from tests.helpers.browser import browser  # noqa: F401
