@@ -9,6 +9,12 @@ first, second = explorer.linked.maps
 assert len(first.data[0].x) == len(passages) == len(set(passages)) == 204
 assert explorer.projections["umap"]["before"].method == "umap"  # and not what stands in for it
 
+groups = torch.eye(2, 8).repeat_interleave(20, 0) + torch.randn(40, 8, generator=torch.manual_seed(0)) * 0.05
+projection = project(groups, "umap")
+assert (projection.method, projection.notice, projection.axes) == ("umap", "", ("", ""))
+distances = torch.cdist(*[torch.from_numpy(projection.points)] * 2).fill_diagonal_(torch.inf)
+assert ((distances.argmin(1) < 20) == (torch.arange(40) < 20)).all()
+
 coordinates = list(second.data[0].x)
 explorer.method.value = "umap"
 assert list(second.data[0].x) != coordinates

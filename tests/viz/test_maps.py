@@ -99,13 +99,7 @@ class TestPCA:
 
 
 class TestUMAP:
-    def test_keeps_neighbours(self):
-        pytest.importorskip("umap")
-        groups = torch.eye(2, 8).repeat_interleave(20, 0) + torch.randn(40, 8, generator=torch.manual_seed(0)) * 0.05
-        projection = project(groups, "umap")
-        assert (projection.method, projection.notice, projection.axes) == ("umap", "", ("", ""))
-        distances = torch.cdist(*[torch.from_numpy(projection.points)] * 2).fill_diagonal_(torch.inf)
-        assert ((distances.argmin(1) < 20) == (torch.arange(40) < 20)).all()
+    """With a stand-in: the real one takes twenty seconds to compile, and is seen in the test of notebook 04."""
 
     def test_parameters(self, x, umap):
         project(x, "umap", seed=3, n_neighbors=5, min_dist=0.3)
