@@ -53,5 +53,5 @@ def test_a_batch_that_needs_too_much_memory_is_said_to():
 def test_the_speed_of_a_plan_is_that_of_another_run():
     shorts = {name: plan.speed_case(case) for name, case in plan.CASES.items()}
     assert len({repr(short) for short in shorts.values()}) == 3  # each system and precision
-    assert all(short != plan.CASES[name] and short.rows < plan.CASES[name].rows for name, short in shorts.items())
+    assert all(short != plan.CASES[name] for name, short in shorts.items())
     assert plan.error(110, 100) == "+10 %" and plan.error(90, 100) == "-10 %"
