@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import gc
 import os
 import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +117,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def garbage_of_its_own() -> None:
     """Leave what is there by now out of garbage collection: the trainer collects after every training."""
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_template_of_model_cards() -> Iterator[None]:
+    """Every saved model has a card, and jinja2 would compile its template each time: a third of a short training."""
+    import jinja2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2.Environment, "compile", functools.cache(jinja2.Environment.compile))
+        yield
 
 
 def tiny_tokenizer(max_length: int = 64) -> PreTrainedTokenizerFast:

@@ -1,6 +1,6 @@
 """Every term in the stock trainer, in fp32 and bf16: alone, and all inside one `DLELoss`.
 
-For 30 steps on every push, and for 200 with ``ST_VI_FUZZ=1``.
+For 20 steps on every push, and for 200 with ``ST_VI_FUZZ=1``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.conftest import SENTENCES
 from tests.helpers.fuzz import SHARE
 from tests.helpers.term_checks import every_term
 
-STEPS = 200 if SHARE == 1 else 30
+STEPS = 200 if SHARE == 1 else 20
 ALL = every_term()
 del ALL["SimilarityDecorrelation"]  # needs two positives: tests/terms/test_similarity_decorrelation.py
 ROWS = Dataset.from_dict(
