@@ -96,7 +96,7 @@ def with_axes(figure: go.Figure, projection: Projection) -> go.Figure:
 def _legend(figure: go.Figure) -> dict[str, Any]:
     """Layout of the legend, with as many columns as fit the width of the page."""
     names = [len(trace.name) for trace in figure.data if trace.showlegend is not False]
-    return {**FIXED_LEGEND, **WIDE, "font": {"size": 12}, "entrywidth": LETTER * max(names, default=0)}
+    return {**FIXED_LEGEND, **WIDE, "font": {"size": 12}, "entrywidth": LETTER * max(names, default=0) + 8}
 
 
 def sample_rows(count: int, limit: int) -> np.ndarray:

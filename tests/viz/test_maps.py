@@ -164,7 +164,7 @@ class TestScatter:
         assert figure.data[-1].name == "others"
         assert figure.data[0].marker.color[0] == figure.data[-1].marker.color
         assert len(figure.data) == 1 + MOST_LABELS + 1
-        assert figure.layout.legend.entrywidth == LETTER * len("others")  # as many columns as there is room for
+        assert figure.layout.legend.entrywidth == LETTER * len("others") + 8  # as many columns as there is room for
 
     def test_only_some_labels(self):
         figure = scatter(np.zeros((3, 2)), labels=["a", "b", "a"], shown=["b"])
