@@ -66,12 +66,13 @@ class Axis:
         """The pixel of a number in the units of `low` and `high`."""
         return self.start + (number - self.low) / (self.high - self.low) * (self.end - self.start)
 
-    def fit(self, spans: Iterable[tuple[float, float]], room: float) -> None:
+    def fit(self, spans: Iterable[tuple[float, float]], room: float, stands: bool = False) -> None:
         """Show the given range, or else all that is drawn, with a share of room on either side.
 
         Args:
             spans: Lowest and highest number of everything that is drawn.
             room: Share of the whole, left free at both ends.
+            stands: Whether bars stand on 0, below which there is no room.
         """
         given, mode = self.settings.get("range"), self.settings.get("autorange")
         if given and None not in given:
@@ -84,8 +85,8 @@ class Axis:
             low, high = min(ends, default=0.0), max(ends, default=1.0)
             low, high = (min(0.0, low), max(0.0, high)) if self.settings.get("rangemode") == "tozero" else (low, high)
             gap = room * (high - low) or 0.5
-            self.low = low if low == 0 and not self.is_log else low - gap
-            self.high = high if high == 0 and not self.is_log else high + gap
+            self.low = low if low == 0 and stands else low - gap
+            self.high = high if high == 0 and stands else high + gap
         if mode == "reversed":
             self.low, self.high = self.high, self.low
 

@@ -173,12 +173,19 @@ class _Still:
                 if name in pair and trace["type"] in LINES
             )
             of_bars = any(self.bars[pair] for pair in self.pairs if name in pair)
-            axis.fit(spans, 0.05 if points or of_bars or (name[0] == "y" and not self._heats(name)) else 0.0)
+            room = 0.05 if points or of_bars or (name[0] == "y" and not self._heats(name)) else 0.0
+            stands = of_bars or axis.settings.get("rangemode") == "tozero" or self._fills(name)
+            axis.fit(spans, room, stands)
 
     def _heats(self, name: str) -> bool:
         return any(
             trace["type"] == "heatmap" for pair, traces in self.pairs.items() if name in pair for trace in traces
         )
+
+    def _fills(self, name: str) -> bool:
+        """Whether an area stands on the axis of its values."""
+        traces = [trace for pair, traces in self.pairs.items() if name in pair for trace in traces]
+        return name[0] == "y" and any(trace.get("fill") == "tozeroy" for trace in traces)
 
     def _spans(self, name: str) -> Iterator[tuple[float, float]]:
         """Lowest and highest number of everything that is drawn along an axis."""

@@ -40,6 +40,8 @@ def test_own_ticks_and_shares():
 def test_an_axis_fits_what_is_drawn():
     axis = Axis({})
     axis.fit([(0.0, 2.0), (1.0, 4.0)], 0.05)
+    assert (axis.low, axis.high) == (-0.2, 4.2)
+    axis.fit([(0.0, 2.0), (1.0, 4.0)], 0.05, stands=True)
     assert (axis.low, axis.high) == (0, 4.2)
     axis = Axis({"autorange": "reversed"}, names=["a", "b"])
     axis.fit([], 0.05)
