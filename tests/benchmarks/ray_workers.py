@@ -186,7 +186,7 @@ def main() -> None:
 def table(found: dict[tuple[str, int], list[dict[str, float]]], options: argparse.Namespace) -> str:
     """Medians, and two workers against one."""
     lines = []
-    for (way, workers), runs in found.items():
+    for (way, workers), runs in sorted(found.items()):
         middle = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
         alone = statistics.median(run["rate"] for run in found[way, 1])
         lines.append([way, str(workers), f"{middle['seconds']:.1f}" if "seconds" in middle else ""])
