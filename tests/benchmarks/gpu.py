@@ -73,7 +73,7 @@ def step(model: SentenceTransformer, side: str, columns: list[dict[str, Any]], l
     _wait()
     seconds = time.perf_counter() - started
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    return {"seconds": seconds, "peak_bytes": peak, "loss": float(value)}
+    return {"seconds": seconds, "peak_bytes": peak, "loss": float(value.detach())}
 
 
 def _wait() -> None:
