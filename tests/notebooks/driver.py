@@ -304,7 +304,7 @@ class OpenNotebook(AbstractContextManager["OpenNotebook"]):
         self.moved = f"slider {description} {beside}" + f", {presses} times" * (presses > 1)
         slider = self._control(".widget-slider", description)
         if beside:
-            box = self.page.locator(".widget-checkbox", has_text=_exactly(beside))
+            box = self.page.locator(".widget-label, .widget-label-basic", has_text=_exactly(beside))
             slider = self.page.locator(".jp-Notebook .widget-hbox", has=box).last.locator(".widget-slider")
         control = slider.locator(".noUi-handle").nth(handle)
         control.focus()
