@@ -172,6 +172,6 @@ def drift_table(units: Sequence[Unit], deleted: Sequence[float], masked: Sequenc
     names = ("unit", "weight", "drift, deleted from the text", "drift, left out of the pool")
     head = "".join(f"<th>{name}</th>" for name in names)
     return (
-        f'<div id="st-vi-drift" style="{_CARD};max-height:420px;overflow-y:auto">{_TABLE_STYLE}'
+        f'<div id="st-vi-drift" style="{_CARD};max-height:420px;overflow:auto;contain:inline-size">{_TABLE_STYLE}'
         f'<table style="border-collapse:collapse"><tr>{head}</tr>{body}</table></div>'
     )
