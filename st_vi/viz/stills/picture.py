@@ -14,6 +14,7 @@ import plotly.io as pio
 from PIL import Image
 from plotly.io.base_renderers import MimetypeRenderer
 
+from st_vi.stock.renderers import show_also
 from st_vi.viz.stills.axes import Axis, column
 from st_vi.viz.stills.canvas import INK, Box, Canvas, size_of
 from st_vi.viz.stills.marks import (
@@ -77,10 +78,7 @@ def use_stills() -> None:
         True
         >>> pio.renderers.default = before
     """
-    pio.renderers["still"] = _StillRenderer()
-    # "notebook" is a script of five megabytes, which such viewers would take instead of the picture
-    others = [name for name in pio.renderers.default.split("+") if name not in ("still", "notebook", "browser", "")]
-    pio.renderers.default = "+".join([*(others or ["plotly_mimetype"]), "still"])
+    show_also("still", _StillRenderer())
 
 
 def bundle(figure: go.Figure) -> dict[str, Any]:
