@@ -32,7 +32,7 @@ def name_of(requirement: str) -> str:
 CORE = {name_of(requirement) for requirement in PROJECT["dependencies"]}
 # What these always bring along, and every program that uses them imports.
 BROUGHT = {name_of(line) for core in CORE for line in requires(core) or () if "extra ==" not in line}
-VIZ = ("st_vi/viz/", "st_vi/stock/figures.py")
+VIZ = ("st_vi/viz/", "st_vi/stock/figures.py", "st_vi/stock/renderers.py")
 EXTRA = {name_of(requirement) for extra in EXTRAS.values() for requirement in extra} - {"st-vi"}
 
 
