@@ -60,13 +60,13 @@ def test_finite_in_half_precision(name, dtype, rows):
 
 
 @every_term
-def test_finite_with_4096_rows(name):
+def test_finite_with_2048_rows(name):
     candidates = 1
     if ALL[name].needs_teacher:
         candidates = 3  # which have their own candidates alone to compare
     if name == "SimilarityDecorrelation":
         candidates = 2
-    vectors, labels = columns(4096, candidates, dtype=torch.bfloat16)
+    vectors, labels = columns(2048, candidates, dtype=torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value, gradients = value_and_gradients(at(ALL[name], 0.01), vectors, labels)
     assert value.isfinite() and all(gradient.isfinite().all() for gradient in gradients)
