@@ -74,7 +74,7 @@ def find_columns(
         elif role not in optional:
             raise ValueError(
                 f"missing column for {role}: none of {list(USUAL_NAMES[role])} among {list(present)}; "
-                f"name it with columns={{{role!r}: ...}}"
+                f"name it with columns={{{role!r}: ...}} (--columns {role}=...)"
             )
     for role, name in found.items():
         if twice := [other for other in found if other != role and found[other] == name]:
