@@ -35,7 +35,7 @@ ENCODED = (1024, 65_536)
 TRIPLETS = 32_768
 TOKENS = 8
 ENCODER_MINI_BATCH = 128  # inputs
-MAX_GIB = 6.5  # what a case may take above model and batch; the uncut loss ends here
+MAX_GIB = 18.0  # what a case may take above model and batch; the uncut loss ends here
 WARM_UP = 64  # rows
 
 
