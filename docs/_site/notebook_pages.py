@@ -8,6 +8,7 @@ import html
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ PROGRESS = re.compile(r"<div>\s*(<style>.*?</style>)?\s*<progress.*?</div>", re.
 sys.path.insert(0, str(ROOT))
 from nbformat import NotebookNode  # noqa: E402
 
-from notebooks.pair import notebook_of, run, scripts  # noqa: E402, F401
+from notebooks.pair import notebook_of, scripts  # noqa: E402, F401
 
 
 class FailingCell(Exception):
@@ -73,12 +74,23 @@ def executed(script: Path, say: Callable[[str], None] = lambda text: None):
 
     if _place(script).is_file():
         return nbformat.read(_place(script), as_version=4)
-    start = time.monotonic()
-    try:
-        notebook = run(script)
-    except nbclient.exceptions.CellExecutionError as error:
-        text = re.sub(r"\x1b\[[\d;]*m", "", str(error))
-        raise FailingCell(f"notebooks/{script.name}: a cell failed.\n{text}") from None
+    notebook, start = notebook_of(script), time.monotonic()
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**os.environ, **offline, "PYTHONPATH": str(ROOT), "PLOTLY_RENDERER": "plotly_mimetype"}
+    with tempfile.TemporaryDirectory() as folder:
+        client = nbclient.NotebookClient(
+            notebook,
+            timeout=600,  # seconds a cell
+            kernel_name="python3",
+            extra_arguments=["--log-level=ERROR"],
+            store_widget_state=False,  # five megabytes of script a figure
+            resources={"metadata": {"path": folder}},
+        )
+        try:
+            client.execute(env=environment)
+        except nbclient.exceptions.CellExecutionError as error:
+            text = re.sub(r"\x1b\[[\d;]*m", "", str(error))
+            raise FailingCell(f"notebooks/{script.name}: a cell failed.\n{text}") from None
     keep(notebook, script)
     say(f"ran notebooks/{script.name} in {time.monotonic() - start:.0f} s")
     return notebook

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.notebooks.committed import check_outputs
+from tests.notebooks.pictures import check_pictures
 
 CHECKS = """
 assert bool((after == model.encode(sentences)).all())
@@ -23,7 +23,7 @@ assert polyglot.encode(question).shape == (128,)
 
 def test_what_it_computes(notebook):
     notebook.execute(CHECKS)
-    check_outputs(notebook.content(), __file__)
+    check_pictures(notebook.content())
     assert "train_runtime" not in str(notebook.content())  # the log of the trainer
     assert len([cell for cell in notebook.content().cells if cell.cell_type == "code"]) <= 10
 

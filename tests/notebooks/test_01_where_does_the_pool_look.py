@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.notebooks.committed import check_outputs
+from tests.notebooks.pictures import check_pictures
 
 CHECKS = """
 import numpy as np
@@ -43,7 +43,7 @@ np.testing.assert_allclose(explorer.bars.data[0].y, before, atol=1e-6)
 
 def test_what_it_computes(notebook):
     notebook.execute(CHECKS)
-    check_outputs(notebook.content(), __file__)
+    check_pictures(notebook.content())
     assert len([cell for cell in notebook.content().cells if cell.cell_type == "code"]) <= 8
 
 

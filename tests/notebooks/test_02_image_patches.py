@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.notebooks.committed import check_outputs
+from tests.notebooks.pictures import check_pictures
 
 CHECKS = """
 assert (learned["recall@1"] > 50 * learned["chance"]).all() and (learned["recall@10"] > 90 * learned["chance"]).all()
@@ -46,7 +46,7 @@ np.testing.assert_allclose(explorer.map.data[0].z, fall, atol=1e-5)
 
 def test_what_it_computes(notebook):
     notebook.execute(CHECKS)
-    check_outputs(notebook.content(), __file__)
+    check_pictures(notebook.content())
     assert len([cell for cell in notebook.content().cells if cell.cell_type == "code"]) <= 9
 
 

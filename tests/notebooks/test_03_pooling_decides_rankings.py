@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.notebooks.committed import check_outputs
+from tests.notebooks.pictures import check_pictures
 
 CHECKS = """
 from st_vi.inspection.rankings import RetrievalSet
@@ -46,7 +46,7 @@ assert not own.notice.value and len(own.bars.data[0].y) == 3
 
 def test_what_it_computes(notebook):
     notebook.execute(CHECKS)
-    check_outputs(notebook.content(), __file__)
+    check_pictures(notebook.content())
 
 
 def test_figures_are_drawn_as_they_are_held_and_fit(opened):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.notebooks.committed import check_outputs
+from tests.notebooks.pictures import check_pictures
 
 CHECKS = """
 first, second = explorer.linked.maps
@@ -59,7 +59,7 @@ assert same >= {"1.attention_context_vector"} and len(same) < 5
 
 def test_what_it_computes(notebook):
     notebook.execute(CHECKS)
-    check_outputs(notebook.content(), __file__)
+    check_pictures(notebook.content())
 
 
 def place_of_the_last_point_to_the_right(notebook):

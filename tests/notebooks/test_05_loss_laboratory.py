@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.notebooks.committed import check_outputs
+from tests.notebooks.pictures import check_pictures
 
 CHECKS = """
 logged = [entry for entry in log if "loss" in entry]
@@ -39,7 +39,7 @@ assert explorer.points.steps == 0 and not explorer.notice.value
 
 def test_what_it_computes(notebook):
     notebook.execute(CHECKS)
-    check_outputs(notebook.content(), __file__)
+    check_pictures(notebook.content())
     assert len([cell for cell in notebook.content().cells if cell.cell_type == "code"]) <= 9
 
 

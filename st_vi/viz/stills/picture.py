@@ -66,7 +66,7 @@ def still(figure: go.Figure | Mapping[str, Any]) -> bytes:
 def use_stills() -> None:
     """Display every figure of this notebook with its picture, for viewers that run no scripts.
 
-    GitHub's preview, ``jupyter nbconvert`` and other viewers show the picture, JupyterLab and VS Code the live figure.
+    ``jupyter nbconvert`` and viewers without scripts show the picture, JupyterLab and VS Code the live figure.
     The explorers of st_vi always have theirs. This is a setting of plotly: `plotly.io.renderers.default`.
 
     Example:
