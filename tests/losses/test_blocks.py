@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,8 +11,9 @@ import pytest
 import torch
 
 from st_vi import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss, Task, terms
+from st_vi.losses import blocks
 from st_vi.losses.blocks import rows_at_once, term_sums
-from st_vi.stock.heap import release_freed_memory
+from st_vi.stock.heap import _malloc_trim, release_freed_memory
 from st_vi.terms import InfoNCE, PairBatch, Term
 from st_vi.terms.once import Once
 from st_vi.terms.pairs import unit
@@ -242,7 +242,16 @@ def test_unit_vectors_have_the_gradient_of_normalize():
     torch.testing.assert_close(*results, atol=1e-13, rtol=1e-13)
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
+def test_memory_of_blocks_is_given_back_now_and_then(monkeypatch):
+    calls = []
+    monkeypatch.setattr(blocks, "release_freed_memory", lambda: calls.append(None))
+    rows = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    pairs = PairBatch(rows.requires_grad_(), rows.detach())
+    term_sums({"a": InfoNCE(temperature=1.0)}, pairs, torch.ones(40), max_matrix_bytes=1)  # a block a row
+    assert len(calls) == 40 // blocks.RELEASED_AFTER == 2
+
+
+@pytest.mark.skipif(_malloc_trim() is None, reason="the C library is not glibc")
 def test_freed_memory_goes_back_to_the_system():
     """Every other one of many tensors is freed: the C library cannot give back the end of its heap."""
     process, kept = psutil.Process(), [torch.ones(2**13) for _ in range(4096)]

@@ -9,6 +9,7 @@ from st_vi.inputs.flat import flattened, is_flat, padded
 from st_vi.losses import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss, embed
 from st_vi.losses.content import content_ids
 from st_vi.losses.embed import embed_distinct
+from st_vi.losses.grad_cache import _sorted_parts
 from st_vi.losses.inputs import Inputs, reads_flat
 from tests.helpers.columns import PICTURES, TEXTS, assert_same, columns_of, loss_step, step
 from tests.helpers.flash import CALLS, use_flash_attention
@@ -77,8 +78,21 @@ def test_a_row_has_at_most_so_many_tokens(tiny_model, forwards, monkeypatch):
     monkeypatch.setattr(embed, "_MOST_TOKENS", 24)
     columns, shapes = columns_of(tiny_model, TEXTS), forwards(tiny_model)
     assert_same(step(tiny_model, embed_distinct(tiny_model, columns)), expected, 1e-5)
-    assert all(total <= 24 for _, total in shapes)
-    assert len(shapes) < 2 * sum(total for _, total in shapes) / 24  # no two neighbours fit into one
+    rows = []  # as many as fit, the shortest first
+    for length in sorted(length for column in columns for length in column["cu_seq_lens_q"].diff().tolist()):
+        if rows and rows[-1] + length <= 24:
+            rows[-1] += length
+        else:
+            rows.append(length)
+    assert [total for _, total in shapes] == rows and len(rows) > 2
+
+
+def test_mini_batches_take_inputs_of_all_lengths(tiny_model):
+    """Without padding in the columns, its token is unknown; in one row there is none."""
+    columns = [tiny_model.preprocess([text]) for text in ("Trời mưa.", "Trời mưa to nên đường phố ngập nước.")]
+    apart, together = (Inputs.read(columns, flat) for flat in (False, True))
+    assert apart.pad is None and apart.lengths[0] < apart.lengths[1]
+    assert [len(_sorted_parts(inputs, None)[0]) for inputs in (apart, together)] == [2, 1]
 
 
 def test_there_and_back(tiny_multimodal):
