@@ -159,6 +159,7 @@ class PatchExplorer(Explorer):
         if name != self.name:
             self.masked = set()
         self.name, self.shown, self.views = name, picture, views
+        self._query_maps: dict[tuple[str, int], QueryMap] = {}
         maps = {f"{pixels:,} px": view.maps[0] for pixels, view in views.items()}
         panels = resolutions_side_by_side(picture, maps, opacity=self.opacity.value)
         self.resolutions = self.redraw(self.resolutions, panels)
@@ -191,7 +192,13 @@ class PatchExplorer(Explorer):
         return getattr(self._query_map(query), self.colours.value)  # type: ignore[no-any-return]
 
     def _query_map(self, query: Tensor) -> QueryMap:
-        return query_map(self.model, self.shown, query, self.text.value, prompt_name=self.prompt_name)
+        """For the query and the resolution that are set; kept with the views, as each patch takes a forward pass."""
+        key = self.query.value, self.budget.value
+        if key not in self._query_maps:
+            self._query_maps[key] = query_map(
+                self.model, self.shown, query, self.text.value, prompt_name=self.prompt_name
+            )
+        return self._query_maps[key]
 
     def _mask(self, masked: set[Patch]) -> None:
         self.masked = masked

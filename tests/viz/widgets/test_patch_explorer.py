@@ -14,6 +14,7 @@ from st_vi.data.generated.scenes import draw, scene
 from st_vi.inspection.patch_masks import mask_patches
 from st_vi.inspection.patches import view_patches
 from st_vi.inspection.query_maps import query_map
+from st_vi.viz.widgets import patch_explorer
 from st_vi.viz.widgets.patch_explorer import COLOURS, NO_QUERY, TRANSPARENT, PatchExplorer
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -223,6 +224,22 @@ def test_what_is_no_picture_is_said_in_place(explorer, content, message):
     assert explorer.masked == {(0, 0)} and explorer.map.layout.title.text.startswith("scene")
     explorer.picture.value = "wide"
     assert heat(explorer).shape == (3, 5)
+
+
+def test_patches_are_asked_once_for_an_image_and_a_query(explorer, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        patch_explorer, "query_map", lambda *args, **kwargs: asked.append(args[1]) or query_map(*args, **kwargs)
+    )
+    explorer.colours.value = "fall"
+    explorer._clicked([[0, 0]])
+    explorer.colours.value = "similarity"
+    explorer._repr_mimebundle_()
+    assert len(asked) == 1
+    explorer.query.value = "Một câu hỏi khác."
+    explorer.picture.value = "wide"
+    explorer._repr_mimebundle_()
+    assert len(asked) == 3 and asked[2] is explorer.shown and heat(explorer).shape == (3, 5)
 
 
 def test_without_a_kernel_it_is_the_map_with_a_slider(explorer):
