@@ -23,9 +23,11 @@ from st_vi.encoding.rows import InputColumns, NoRow
 from st_vi.encoding.shards import (
     LAYOUT,
     Notes,
+    begin,
     check_manifest,
     check_rows,
     read_shard,
+    remove_unfinished,
     save_manifest,
     save_shard,
     shard_notes,
@@ -112,7 +114,7 @@ def encode_corpus(
     fixed size). While the model encodes a shard, another thread tokenizes the next one: two shards are in
     memory at a time. Shards appear under their names only when complete: a killed run,
     called again, skips existing shards and writes byte-identical files. ``manifest.json`` records the model, the
-    settings and finally the number of rows, so that different runs are never mixed.
+    settings and finally the number of rows, so that different runs are never mixed, not even at the same time.
 
     **Adding rows.** If rows were appended, only those are encoded: they fill up the last shard, whose existing vectors
     stay unchanged, and then new ones. (A fresh run would give that shard the same vectors up to rounding, because its
@@ -286,9 +288,8 @@ class _Run:
             self.added += len(rows) - there if there else 0
             table, new = self._new_rows(shard, shard.counted, there, path, done)
             table = pa.concat_tables([read_shard(path), table]) if there else table
-            notes += Notes(shard.prints[there:], new.skipped, new.cut)
-            save_manifest(self.output, self.settings)  # first, because shards are only valid with a manifest
-            save_shard(path, table, notes)
+            begin(self.output, self.settings)  # first, because shards are only valid with a manifest
+            notes = self._save(shard, table, notes + Notes(shard.prints[there:], new.skipped, new.cut))
         schema = pq.read_schema(path)
         self.schema = self.schema or schema
         if not schema.equals(self.schema):  # without metadata
@@ -296,6 +297,23 @@ class _Run:
                 f"{path} has other types of columns than the files before it. Delete it to encode its rows again"
             )
         self._count(len(rows), notes, path)
+
+    def _save(self, shard: _CountedShard, table: pa.Table, notes: Notes) -> Notes:
+        """Write a shard, unless another run has done so since its rows were read; returns the notes in the file."""
+        path = shard_path(self.output, shard.number)
+        before = shard.notes.fingerprints
+        try:
+            if path.exists() and shard_notes(path).fingerprints != before:
+                raise FileExistsError
+            save_shard(path, table, notes, new=not before)
+            return notes
+        except FileExistsError:
+            notes = shard_notes(path)
+            if notes.fingerprints != shard.prints:
+                raise ValueError(
+                    f"{path} was written by another run at the same time, of other rows: use another output folder"
+                ) from None
+            return notes
 
     def finished(self) -> EncodedCorpus:
         """Record in the manifest that all rows are done."""
@@ -317,6 +335,7 @@ class _Run:
             "vectors": self.vectors,
         }
         save_manifest(self.output, self.settings | found)
+        remove_unfinished(self.output)
         return self.summary()
 
     def summary(self) -> EncodedCorpus:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from st_vi.inputs.pictures import of_base64
 from st_vi.text import is_blank, is_unicode
 
 _PICTURE = re.compile(
@@ -167,6 +168,13 @@ class InputColumns:
             return several or None
         if isinstance(value, Mapping) and value.keys() & {"bytes", "path"}:  # an undecoded image column of datasets
             value = value.get("bytes") or value.get("path")
+        if isinstance(value, str) and value[:5].lower() == "data:":
+            try:
+                return of_base64(value)
+            except ValueError as error:
+                raise BadValue(column, f"this is no base64: {value!r:.100}") from error
+        if isinstance(value, str) and value.lower().startswith(("http://", "https://")):
+            raise BadValue(column, f"no such image: {value!r:.200}; images are not fetched from the web, download it")
         if isinstance(value, (str, Path)):
             path = Path(self.folder or ".", value)
             if not _is_file(path):
@@ -186,7 +194,7 @@ def looks_like_picture(text: str) -> bool:
         >>> looks_like_picture("ảnh/phở bò.JPG"), looks_like_picture("Một tô phở.")
         (True, False)
     """
-    if text.startswith("data:image/"):
+    if text[:11].lower() == "data:image/":
         return True
     name = text.partition("?")[0] if text.startswith(("http://", "https://")) else text
     return bool(_PICTURE.fullmatch(name))  # "." does not match a line break

@@ -7,7 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -123,21 +123,51 @@ def check_manifest(folder: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def save_manifest(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write the manifest atomically."""
+def begin(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings into a folder, of which the shards are no longer complete.
+
+    Raises:
+        ValueError: Another run has begun the folder with other settings in the meantime; they are named.
+    """
+    if not (folder / MANIFEST).exists():
+        try:
+            save_manifest(folder, settings, new=True)
+            return
+        except FileExistsError:  # another run was faster
+            pass
+    check_manifest(folder, settings)
+    save_manifest(folder, settings)
+
+
+def save_manifest(folder: Path, content: Mapping[str, Any], new: bool = False) -> None:
+    """Write the manifest atomically.
+
+    Raises:
+        FileExistsError: It is no `new` one: another run has written it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
-    # Processes that share a folder (`part`) write the same at the same time.
-    with _complete(folder / MANIFEST, f".{os.getpid()}-{threading.get_ident()}") as file:
+    with _complete(folder / MANIFEST, new) as file:
         file.write(text.encode())
 
 
-def save_shard(path: Path, table: pa.Table, notes: Notes) -> None:
-    """Write a shard atomically."""
+def remove_unfinished(folder: Path) -> None:
+    """Remove what runs that were killed left behind."""
+    for file in folder.glob(".*.part"):
+        with suppress(OSError):  # of another run that writes it right now, on Windows
+            file.unlink()
+
+
+def save_shard(path: Path, table: pa.Table, notes: Notes, new: bool = False) -> None:
+    """Write a shard atomically.
+
+    Raises:
+        FileExistsError: It is no `new` one: another run has written it.
+    """
     table = table.replace_schema_metadata(notes.to_metadata())
     # No dictionary: one of floats would be built and then discarded as too large.
     words = [column.name for column in table.schema if column.name not in ("id", "start", "end", "embedding")]
-    with _complete(path) as file, pq.ParquetWriter(file, table.schema, use_dictionary=words) as writer:
+    with _complete(path, new) as file, pq.ParquetWriter(file, table.schema, use_dictionary=words) as writer:
         if table.num_rows:  # datasets cannot read an empty row group
             writer.write_table(table)
 
@@ -148,16 +178,31 @@ def read_shard(path: Path) -> pa.Table:
 
 
 @contextmanager
-def _complete(path: Path, writer: str = "") -> Iterator[BinaryIO]:
-    """A file that appears under its name only when completely written."""
-    temporary = path.with_name(f".{path.name}{writer}.part")
+def _complete(path: Path, new: bool) -> Iterator[BinaryIO]:
+    """A file that appears under its name only when completely written; other runs may write it at the same time."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        (_rename if new else os.replace)(temporary, path)
+    except FileExistsError:
+        raise
     except OSError as error:  # a full disk; Python names the file only if opening it fails
-        temporary.unlink(missing_ok=True)
-        todo = f"{error.strerror}. The shards before it are complete; make room and call this again"
+        if isinstance(error, FileNotFoundError) and path.exists():  # another run has finished, and removed ours
+            raise FileExistsError(error.errno, error.strerror, str(path)) from error
+        todo = f"{error.strerror or error}. The shards before it are complete; make room and call this again"
         raise OSError(error.errno, todo, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _rename(old: Path, new: Path) -> None:
+    """Like `os.replace`, but an error if the new name is taken, also by what appears at this moment."""
+    try:
+        os.link(old, new)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        os.replace(old, new)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 import re
 from collections.abc import Mapping
@@ -13,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modality import is_message_dict
 
 from st_vi.inputs.kinds import plain_text, without_marks
-from st_vi.inputs.pictures import open_image
+from st_vi.inputs.pictures import of_base64, open_image
 from st_vi.inputs.videos import open_video
 from st_vi.text import is_unicode
 
@@ -129,8 +127,8 @@ def _checked(value: Any, name: str, max_pixels: int, all_frames: bool = False) -
     Image.init()  # registers all formats
     if isinstance(value, str):
         try:
-            value = base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
-        except (binascii.Error, ValueError):
+            value = of_base64(value)
+        except ValueError:
             raise ValueError(f"{name}: {_PICTURES}") from None
     if not isinstance(value, (bytes, bytearray, memoryview)):
         raise ValueError(f"{name}: {_PICTURES}")

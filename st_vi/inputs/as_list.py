@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -55,7 +56,7 @@ def _is_one(inputs: Any) -> bool:
         return isinstance(inputs, list) and bool(inputs) and _is_message(inputs[0])
     numbers = isinstance(inputs, np.ndarray) or type(inputs).__module__.partition(".")[0] == "torch"
     picture = hasattr(inputs, "getbands") or numbers
-    return picture or isinstance(inputs, (str, bytes, bytearray, Mapping, os.PathLike))
+    return picture or isinstance(inputs, (str, bytes, bytearray, memoryview, io.IOBase, Mapping, os.PathLike))
 
 
 def _is_message(value: Any) -> bool:

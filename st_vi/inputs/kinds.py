@@ -138,7 +138,7 @@ def _in_texts(conversation: list[dict[str, Any]], change: Callable[[str], str]) 
 
 
 def _is_picture_text(text: str) -> bool:
-    if text.startswith("data:image/"):
+    if text[:11].lower() == "data:image/":
         return True
     lower = text.lower()
     if lower.startswith(_WEB):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import os
 import threading
@@ -21,6 +20,7 @@ MAX_ASPECT_RATIO = 200  # Qwen2-VL's image processor refuses longer strips
 _WEB = ("http://", "https://")
 _SECONDS = 60  # timeout for an image on the web
 _loading = threading.Lock()
+_UNKNOWN = "Pillow knows no such format, or it is damaged; save it as PNG or JPEG (for HEIC there is pillow-heif)"
 
 
 def open_image(value: Any, *, fetch: bool = False) -> Image:
@@ -51,7 +51,7 @@ def open_image(value: Any, *, fetch: bool = False) -> Image:
         ValueError: cannot read the image 'không có.png': ...
     """
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise ImportError('images need Pillow and torchvision: pip install "st-vi[vision]"') from error
     source = value
@@ -74,6 +74,8 @@ def open_image(value: Any, *, fetch: bool = False) -> Image:
             return _upright(picture)
     except _SizeError as error:
         raise ValueError(f"the image {name} {error}") from None
+    except UnidentifiedImageError as error:
+        raise ValueError(f"cannot read the image {name}: {_UNKNOWN}") from error
     except Exception as error:  # Pillow's decoders raise anything
         raise ValueError(f"cannot read the image {name}: {error or type(error).__name__}") from error
 
@@ -124,20 +126,39 @@ def _file(source: Any, fetch: bool) -> Any:
     """What Pillow opens: a path or an open file."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source)
-    if isinstance(source, os.PathLike) or hasattr(source, "read"):
+    if isinstance(source, os.PathLike):
         return source
+    if hasattr(source, "read"):
+        with _loading:  # threads share its position
+            source.seek(0)
+            return io.BytesIO(source.read())
     if not isinstance(source, str):
         raise TypeError("expected a PIL image, a path, bytes or an array")
-    if source.startswith(_WEB):
+    if source[:8].lower().startswith(_WEB):
         if not fetch:
             raise ValueError("images are not fetched from the web here; download it, and give the file")
         return io.BytesIO(_fetched(source))
-    if source.startswith("data:"):
-        return io.BytesIO(base64.b64decode(source.partition(",")[2], validate=True))
+    if source[:5].lower() == "data:":
+        return io.BytesIO(of_base64(source))
     if not os.path.exists(source):
-        with suppress(binascii.Error, ValueError):  # stock takes this without "data:", too
-            return _if_picture(base64.b64decode(source, validate=True)) or source
+        with suppress(ValueError):  # stock takes this without "data:", too
+            return _if_picture(of_base64(source)) or source
     return source
+
+
+def of_base64(text: str) -> bytes:
+    """The bytes of base64, with or without ``data:…;base64,`` and line breaks.
+
+    Raises:
+        ValueError: The text is no base64.
+
+    Example:
+        >>> from st_vi.inputs.pictures import of_base64
+        >>> of_base64("data:image/png;base64,iVBO\\nRw==")
+        b'\\x89PNG'
+    """
+    body = text.partition(",")[2] if text[:5].lower() == "data:" else text
+    return base64.b64decode("".join(body.split()), validate=True)
 
 
 def _fetched(address: str) -> bytes:

@@ -14,14 +14,16 @@ _LETTER = r"[^\W\d_]"
 TONES = "\u0300\u0301\u0303\u0309\u0323"  # huyền, sắc, ngã, hỏi, nặng
 
 # Controls that are no whitespace, soft hyphens, zero-width spaces, marks of direction, byte-order marks, tags. Joiners
-# stay where scripts and emoji are made of them: in front of Arabic to Mongolian letters, symbols and emoji.
+# stay where scripts and emoji are made of them: in front of Arabic to Mongolian letters, symbols and emoji; and tags
+# after a black flag, which make it that of England, Scotland or Wales.
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"
-    "\ufff9-\ufffb\U000e0000-\U000e007f]"
+    "\ufff9-\ufffb]"
+    "|(?<![\U0001f3f4\U000e0000-\U000e007f])[\U000e0000-\U000e007f]+"
     "|[\u200c\u200d](?![\u0600-\u1dff\u2190-\u2bff\U0001f000-\U0001faff])"
 )
 _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and patterns that look like a space
-_STRAY_SELECTORS = re.compile(r"(?<!\S)[\ufe00-\ufe0f]+")
+_STRAY_SELECTORS = re.compile("(?<!\\S)[\ufe00-\ufe0f\U000e0100-\U000e01ef]+")
 _TONE_BEFORE_SHAPE = re.compile(f"([aeoAEO])([{TONES}])([\u0302\u0306])")
 _WITH_ETH = re.compile(rf"{_LETTER}*[ÐðƉ]{_LETTER}*")
 _ICELANDIC = re.compile(r"[a-záéíóúýæöøþð]*[aeiouyáéíóúýæöø][a-záéíóúýæöøþð]*", re.IGNORECASE)
@@ -116,7 +118,7 @@ def comparison_key(text: str, casefold: bool = False, normalised: bool = False) 
       Only in what can be a Vietnamese syllable, and only where it has one tone.
     - "i" and "y" are one where they sound alike and no word hangs on it: at the end of a syllable after h, k, l, m, s
       and t alone ("kĩ", "kỹ"), and after "qu" ("quí", "quý"). Not "tai" and "tay", nor "Vi" and "Vy".
-    - Full-width, mathematical and joined letters are plain ones; every eth is "đ".
+    - Full-width, mathematical and joined letters are plain ones; every eth is "đ". A heart is one, in colour or not.
 
     Capital letters and punctuation count.
 
@@ -134,6 +136,7 @@ def comparison_key(text: str, casefold: bool = False, normalised: bool = False) 
     """
     text = text if normalised else normalise(text)
     text = _LIKE_LATIN.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text).replace("ð", "đ")
+    text = text.replace("\ufe0e", "").replace("\ufe0f", "")  # in colour or not
     text = re.sub(rf"{_LETTER}+", lambda match: _spelled(match[0]), unicodedata.normalize("NFC", text))
     return unicodedata.normalize("NFC", text.casefold()) if casefold else text
 

@@ -28,6 +28,11 @@ ZERO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u202a\u061c"
         (ZERO_WIDTH.join("mưa rơi"), "mưa rơi"),
         ("x\x00ấu\x07", "xấu"),
         ("👨\u200d👩\u200d👧 ❤\ufe0f\u200d🔥 ở Huế", "👨\u200d👩\u200d👧 ❤\ufe0f\u200d🔥 ở Huế"),
+        (
+            "🏴\U000e0067\U000e0062\U000e0077\U000e006c\U000e0073\U000e007f",
+            "🏴\U000e0067\U000e0062\U000e0077\U000e006c\U000e0073\U000e007f",
+        ),
+        ("Huế\U000e0067\U000e007f", "Huế"),
         ("می\u200cخواهم", "می\u200cخواهم"),
         ("25 m², ½, Ｈà", "25 m², ½, Ｈà"),
     ],
@@ -53,7 +58,7 @@ def test_something_to_read(text):
 
 TWINS = """Hòa Hoà|HÒA HOÀ|Ủy Uỷ|quý quí|qúy quý|thúy thuý|khỏe khoẻ|xòe xoè|hóan hoán|tóan toán|gìa già|qùa quà
 lọai loại|khuỷu khủyu|ngoẻo ngỏeo|tíêng tiếng|thuở thủơ|qủyên quyển|nghiã nghĩa|mía miá|sĩ sỹ|kỹ kĩ|Mỹ Mĩ|lý lí|quỳ quì
-quýt quít|Ðảng Đảng|Guðrún Guđrún|Ｈà Hà|𝐇à Hà|tỷ tỉ"""
+quýt quít|Ðảng Đảng|Guðrún Guđrún|Ｈà Hà|𝐇à Hà|tỷ tỉ|❤ ❤\ufe0f"""
 
 
 @pytest.mark.parametrize("twins", [pair.split() for line in TWINS.splitlines() for pair in line.split("|")])

@@ -66,6 +66,8 @@ _KNOW = _any("biết nhớ hiểu rõ đoán chắc")
 _CLAUSE = r"[^,;:.!?…]*"
 _END = r"(?=\s*(?:[,;:.!?…]|$)|[”\"’')»\]])"
 
+_CLOSING = rf"\b{_any('không chưa')}{_END}"  # it asks ("Em có đi không, nói đi"), or has no verb ("tôi thì không")
+
 # What looks like a negation and is none: words that have the syllable, and tags.
 _NO_NEGATION = _pattern(
     r"\b(?:hãng|ngành|vé|ga|cảng|đường|vận tải|tiếp viên|dịch vụ|an ninh|công ty) hàng không\b|^hàng không\b",
@@ -74,12 +76,12 @@ _NO_NEGATION = _pattern(
     rf"\bkhông {_any('khí gian quân trung phận tưởng tặc lực vận kích chiến dưng sao ngờ lẽ')}\b",
     rf"\bchẳng {_any('hạn qua lẽ ngờ')}\b|\b{_any('không chưa chẳng')} kể\b|\bkhông (?:biết chừng|hẹn mà)\b",
     rf"\b{_any('bún giò nem bánh đĩa miếng')} chả\b|\bchả {_any('giò cá lụa mực quế ram nem rươi trứng')}\b",
-    rf"\b{_any('không chưa')}{_END}|\bhay {_any('không chưa')}\b",
+    rf"{_CLOSING}|\bhay {_any('không chưa')}\b",
 )
 # What looks like the place for a negation and is none.
 _NO_VERB = _pattern(
     rf"\bbị {_any('cáo can đơn hại')}\b|\bcó {_any('lẽ khi lúc điều')}\b",
-    rf"\b{_any('hay tức nghĩa nhất thế vậy gọi biệt')} là\b",
+    rf"\b{_any('hay tức nghĩa nhất thế vậy gọi biệt')} là\b|\bcũng {_any('vậy thế')}\b",
     rf"\b{_any('bên tay chân mắc gặp rẽ cánh lẽ')} phải\b|\b{_any('cho được hiểu')} biết\b|\bbiết bao\b",
     rf"\b{_any('sở giải kích yêu ưa')} thích\b|\b{_any('rau ân chuyên')} cần\b|\bcần {_any('câu cù cẩu sa trục')}\b",
 )
@@ -88,12 +90,18 @@ _FIXED = _pattern(
     rf"\b{_NO} (?:{_any('ai gì một những chỉ đời mấy khỏi thà trách')}|bao (?:lâu|nhiêu)|phải (?:là )?không)\b",
     rf"\b{_NO} (?:bao giờ\b|(?!bao giờ\b|{_KNOW}\b)){_CLAUSE}\b{_SOMETHING}\b(?! {_any('đó ấy cũng')}\b)",
     rf"\b{_NO} {_KNOW} (?:{_any('gì nào bao')}\b|{_any('ai đâu mấy')}{_END})",
-    rf"\b{_any('chứ chớ')} (?:{_NO}|đâu)\b|\b{_NO} phải {_CLAUSE}\bmà\b|\b{_NO} \w+ không được\b",
+    rf"\b{_any('chứ chớ')} (?:{_NO}|đâu)\b|\b{_NO} phải {_CLAUSE},? mà\b|\b{_NO} \w+ không được\b",
     rf"\bcó {_CLAUSE}\bđâu{_END}|\blàm gì có\b|\bđâu (?:có|phải) {_CLAUSE}\b{_any('gì nào')}\b",
 )
-_EMPHASIS = _pattern(rf"(?P<negated>\b{_NO}\b{_CLAUSE}?) (?:(?:chút|tí|tẹo|mảy may) nào|đâu){_END}")
+_NOWHERE = "".join(rf"(?<!\b{place} )" for place in ("ở", "từ", "về", "tới", "đến", "vào"))
+_EMPHASIS = _pattern(rf"(?P<negated>\b{_NO}\b{_CLAUSE}?) (?:(?:chút|tí|tẹo|mảy may) nào|{_NOWHERE}đâu){_END}")
 _NO_MORE = _pattern(rf"(?P<rest> {_CLAUSE}?) nữa{_END}")
-_ANSWER = _pattern(r"^\W*(không|chưa),")
+_ANSWER = _pattern(r"^(?P<before>\W*)(?P<no>không|chưa),")
+# The number of an item, which may stand in front of a sentence.
+_OPENING = _pattern(r"^\W*(?:\d+(?:\.\d+)*|[a-zđ]|[ivx]+)[.)/]\s")
+# Negations as they are typed in chats. They are not taken out, and a sentence with one is given no other.
+_CHAT = _pattern(rf"\b{_any('ko kh k khg hok hong hông hổng hem khum đếch éo chớ')}\b")
+_ALREADY = _pattern(rf"(?P<rest> {_CLAUSE}?) rồi{_END}")
 _QUESTION_WORD = _pattern(rf"\b{_any('ai gì nào đâu sao mấy bao')}\b")
 _YES_OR_NO = _pattern(
     rf"\b{_any('không chưa hả à ư nhỉ chứ nhé sao')}"
@@ -101,6 +109,7 @@ _YES_OR_NO = _pattern(
     r"[\s?!.…”\"’')»\]]*$",
     r"\bcó phải\b|\bliệu\b(?=.*\bkhông\b)|\bhay (?:không|chưa|là)\b",
 )
+_ASKED = _pattern(_CLOSING)
 # What follows "phải" where it means must, and where "không phải" is the negation of "là".
 _DONE = _any(
     "ăn báo chạy chịu chờ chuyển cố dậy dùng di đi đóng đọc đợi đứng gửi giải giữ học khai làm lên lo mang mất mặc mổ "
@@ -121,7 +130,7 @@ def swap_negation(text: str) -> str | None:
     begin the sentence ("không phải là" becomes "là", "không thể" becomes "có thể", "đừng" becomes "hãy"). Where there
     is none, the first of a few common syllables is turned: "đã" into "chưa", "là" into "không phải là", "có" into
     "không có", and so on with đang, sẽ, vẫn, cũng, đều, từng, được, bị, phải, muốn, cần, thích and biết. A text
-    that has a negation is not given another one.
+    that has a negation is not given another one, also of those that only chats have ("ko", "hông").
 
     Left alone are
 
@@ -170,12 +179,19 @@ def _affirmed(sentence: str) -> str | None:
 
 def _negated(sentence: str) -> str | None:
     asks = _is_question(sentence) and not _QUESTION_WORD.search(sentence)
-    if asks or _YES_OR_NO.search(sentence) or _FIXED.search(sentence) or _ANSWER.match(sentence):
+    if asks or any(one.search(sentence) for one in (_YES_OR_NO, _FIXED, _ANSWER, _CHAT, _ASKED)):
         return None
     found = next(outside(_NO_VERB, _phrases(_TURNED), sentence), None)
+    if found and re.search(rf"\b{_NO} $", sentence[: found.start()], re.IGNORECASE):  # with a capital, in a title
+        return None
     if found and _is_question(sentence) and _QUESTION_WORD.match(sentence, found.end() + 1):  # "… là gì?"
         return None
-    return found and sentence[: found.start()] + _TURNED[found[0]] + sentence[found.end() :]
+    if not found:
+        return None
+    after = sentence[found.end() :]
+    if found[0] == "đã" and (already := _ALREADY.match(after)):  # "chưa" has no "rồi"
+        after = already["rest"] + after[already.end() :]
+    return sentence[: found.start()] + _TURNED[found[0]] + after
 
 
 def _is_question(sentence: str) -> bool:
@@ -188,8 +204,9 @@ def _counts(match: re.Match[str]) -> bool:
 
 
 def _begins(match: re.Match[str]) -> bool:
-    """Whether no word of the sentence stands before it, but for a "Không," or "Chưa," that answers."""
-    return not re.search(r"\w", _ANSWER.sub("", match.string[: match.start()]))
+    """Whether no word of the sentence stands before it, but for a "Không," or "Chưa," that answers, or an opening."""
+    before = _ANSWER.sub("", match.string[: match.start()])
+    return not re.search(r"\w", _OPENING.sub("", before)) or bool(re.search(r":\W*$", before))
 
 
 def _without(match: re.Match[str]) -> str | None:
@@ -198,11 +215,12 @@ def _without(match: re.Match[str]) -> str | None:
     words, new = match[0].lower(), _REMOVED[match[0].lower()]
     if words == "chưa bao giờ" and _begins(match):
         return None
-    if words.endswith(" phải") or (not new and after.startswith(" phải ")):
-        after = after.removeprefix(" phải")
-        if re.match(rf" {_DONE}\b", after):
+    must = re.match(r" phải(?= )", after, re.IGNORECASE)
+    if words.endswith(" phải") or (not new and must):
+        after = after[must.end() :] if must else after
+        if re.match(rf" {_DONE}\b", after, re.IGNORECASE):
             new = "phải"
-        elif re.match(rf" {_BEEN}\b", after) or _POINTS.search(before):
+        elif re.match(rf" {_BEEN}\b", after, re.IGNORECASE) or _POINTS.search(before):
             new = "" if _begins(match) else "là"
         else:
             return None
@@ -215,7 +233,8 @@ def _without(match: re.Match[str]) -> str | None:
         result = result[:1].upper() + result[1:]
     answer = _ANSWER.match(before)
     if answer:
-        before = ("Có," if answer[1].lower() == "không" else "Rồi,") + before[answer.end() :]
+        yes = "Có," if answer["no"].lower() == "không" else "Rồi,"
+        before = answer["before"] + yes + before[answer.end() :]
     return before + result
 
 

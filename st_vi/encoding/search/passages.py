@@ -11,6 +11,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from st_vi.data import read_rows
+from st_vi.files.lines import kind_of, lines_of
 from st_vi.text import is_blank, normalise
 from st_vi.text.chunks import chunk_spans
 
@@ -119,15 +120,10 @@ def _files(source: Path) -> list[Path]:
         raise FileNotFoundError(f"no such file or folder: {source}")
     inside = sorted(source.rglob("*"))
     hidden = {path for path in inside if any(part.startswith(".") for part in path.relative_to(source).parts)}
-    found = [path for path in inside if path not in hidden and path.is_file() and _kind(path) in (*TABLES, *PROSE)]
+    found = [path for path in inside if path not in hidden and path.is_file() and kind_of(path) in (*TABLES, *PROSE)]
     if not found:
         raise ValueError(f"{source} has no file to search: {', '.join((*TABLES, *PROSE))}, tables also .gz")
     return found
-
-
-def _kind(path: Path) -> str:
-    """The file extension in lower case, without a compression suffix."""
-    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def _name(file: Path, source: Path) -> str:
@@ -135,7 +131,7 @@ def _name(file: Path, source: Path) -> str:
 
 
 def _documents(file: Path, name: str, column: str | None) -> Iterator[_Document]:
-    if _kind(file) in PROSE and not file.name.lower().endswith(".gz"):
+    if kind_of(file) in PROSE:
         yield from _paragraphs(file, name)
         return
     rows = read_rows(file)
@@ -160,11 +156,8 @@ def _text_column(rows: Any, file: Path, column: str | None) -> str:
 
 def _paragraphs(file: Path, name: str) -> Iterator[_Document]:
     """Paragraphs separated by blank lines, with their Markdown headings."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from error
-    markdown = _kind(file) != ".txt"
+    lines = [line.removesuffix("\n") for _, line in lines_of(file)]
+    markdown = kind_of(file) != ".txt"
     headings: dict[int, str] = {}
     begin: int | None = None
     for number, line in enumerate([*lines, ""], 1):

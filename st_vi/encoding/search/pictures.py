@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from st_vi.encoding.search.vectors import KEY_BYTES, VectorStore
 from st_vi.inputs.kinds import picture_suffixes
 from st_vi.inputs.pictures import open_image
+from st_vi.text import is_blank
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class PictureIndex:
         Raises:
             ValueError: The query is blank, or `top` below 1.
         """
-        if not query.strip():
+        if is_blank(query):
             raise ValueError("the query is empty")
         if top < 1:
             raise ValueError(f"top must be at least 1, got {top}")

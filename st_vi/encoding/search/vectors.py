@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from uuid import uuid4
+from zipfile import BadZipFile
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
@@ -23,8 +26,8 @@ _AT_ONCE = 2048  # texts encoded between two writes
 class VectorStore:
     """A folder of unit vectors keyed by content, so that nothing is encoded twice.
 
-    Each file ``part-00000.npz`` has some keys and vectors (float16), and appears only when complete. Vectors
-    of what is deleted are removed once they outnumber the others.
+    Each file ``part-….npz`` has some keys and vectors (float16), and appears only when complete. Vectors of what is
+    deleted are removed once they outnumber the others. Threads and processes may share a folder.
 
     Args:
         folder: Cache folder, created if needed; may be shared by several models.
@@ -61,15 +64,19 @@ class VectorStore:
         """Every vector by its key."""
         known: dict[bytes, np.ndarray] = {}
         for file in self._files():
-            with np.load(file) as part:
-                known |= dict(zip(map(bytes, part["keys"]), part["vectors"], strict=True))
+            try:
+                with np.load(file) as part:
+                    known |= dict(zip(map(bytes, part["keys"]), part["vectors"], strict=True))
+            except FileNotFoundError:  # another process has just tidied up
+                continue
+            except (ValueError, KeyError, EOFError, zlib.error, BadZipFile) as error:
+                raise ValueError(f"{file} is damaged: delete it, and its vectors are computed again") from error
         return known
 
     def write(self, vectors: Mapping[bytes, np.ndarray]) -> None:
         """Add vectors (D,) by key."""
-        taken = [int(file.stem.removeprefix("part-")) for file in self._files()]
-        file = self.folder / f"part-{max(taken, default=-1) + 1:05d}.npz"
-        unfinished = file.with_suffix(f".{os.getpid()}.tmp")
+        file = self.folder / f"part-{uuid4().hex}.npz"  # other threads and processes may write others
+        unfinished = file.with_suffix(".tmp")
         with unfinished.open("wb") as output:
             keys = np.frombuffer(b"".join(vectors), np.uint8).reshape(-1, KEY_BYTES)
             np.savez(output, keys=keys, vectors=np.stack(list(vectors.values())).astype(np.float16))
@@ -81,7 +88,7 @@ class VectorStore:
             old = self._files()
             self.write({key: known[key] for key in keys})
             for file in old:
-                file.unlink()
+                file.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("part-*.npz"))

@@ -50,6 +50,15 @@ Bị hại kể rằng bị cáo chưa xin lỗi. | Bị hại kể rằng bị 
 Vì sao anh không đi? | Vì sao anh đi?
 Ai chưa nộp bài? | Ai nộp bài?
 Trời mưa không? Tôi không để ý. | Trời mưa không? Tôi để ý.
+“Không, tôi không đi.” | “Có, tôi đi.”
+- Chưa, em chưa ăn. | - Rồi, em ăn.
+1. Không được chạy trong lớp. | 1. Được chạy trong lớp.
+b) Không có mái che. | b) Có mái che.
+Thông báo: Không có điện hôm nay. | Thông báo: Có điện hôm nay.
+Biển ghi: “Không được đỗ xe.” | Biển ghi: “Được đỗ xe.”
+Tôi không biết anh ấy ở đâu. | Tôi biết anh ấy ở đâu.
+TÔI KHÔNG PHẢI ĐI LÀM. | TÔI PHẢI ĐI LÀM.
+TÔI KHÔNG PHẢI NGƯỜI HÀ NỘI. | TÔI LÀ NGƯỜI HÀ NỘI.
 """
 PUT_IN = """
 Xe có thể qua cầu. | Xe không thể qua cầu.
@@ -64,6 +73,8 @@ Có lẽ trời sẽ mưa. | Có lẽ trời sẽ không mưa.
 Nhất là buổi sáng, chợ có rất đông người. | Nhất là buổi sáng, chợ không có rất đông người.
 Trạm đo ở bên phải đã hỏng. | Trạm đo ở bên phải chưa hỏng.
 Ai đã nộp bài? | Ai chưa nộp bài?
+Tàu đã vào ga rồi, mọi người lên tàu. | Tàu chưa vào ga, mọi người lên tàu.
+Phim “Không Thể Tha Thứ” đã chiếu. | Phim “Không Thể Tha Thứ” chưa chiếu.
 """
 LEFT_ALONE = """
 Mưa rơi suốt đêm.
@@ -92,6 +103,13 @@ Không những đẹp mà vải còn bền.
 Chưa bao giờ chị đến Huế.
 Không, anh ấy đang ngủ.
 Không.
+Anh đã ăn chưa, vào ăn đi.
+Em có yêu anh không, nói đi.
+Đây không phải con mèo, mà là con chó.
+Bộ phim Không Được Khóc rất hay.
+Tôi ko muốn đi.
+mình hông có biết
+Anh ấy cũng vậy.
 """
 
 
