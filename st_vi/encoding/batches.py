@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from st_vi.encoding.forward import KeptTokens, vectors_of
 from st_vi.inputs.as_list import as_list
-from st_vi.inputs.kinds import is_picture
+from st_vi.inputs.kinds import is_picture, shown
 from st_vi.inputs.pictures import open_image
 from st_vi.inputs.prompts import prompt_of
 from st_vi.inputs.videos import is_video_file
@@ -185,13 +185,13 @@ def opened(item: Any) -> Any:
 
 
 def _named(number: int, item: Any, error: Exception) -> ValueError:
-    return ValueError(f"input {number}, {item!r:.100}: {reason(item, error)}")
+    return ValueError(f"input {number}, {shown(item)}: {reason(item, error)}")
 
 
 def reason(item: Any, error: Exception) -> str:
     """The message of an error, without the position of the input in its batch."""
     text = str(error) or type(error).__name__
-    return text.removeprefix(f"input 0 of the batch, {item!r:.100}: ").removeprefix("input 0 of the batch, ")
+    return text.removeprefix(f"input 0 of the batch, {shown(item)}: ").removeprefix("input 0 of the batch, ")
 
 
 def plan_batches(counts: Sequence[int], max_tokens: int) -> list[list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import date
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,6 +28,7 @@ from st_vi.encoding.shards import (
     check_manifest,
     check_rows,
     read_shard,
+    remove_all,
     remove_unfinished,
     save_manifest,
     save_shard,
@@ -35,6 +37,7 @@ from st_vi.encoding.shards import (
 )
 from st_vi.encoding.sources import folder_of, open_rows, row_count
 from st_vi.identity import fingerprint, model_identity
+from st_vi.inputs.kinds import shown
 from st_vi.inputs.prompts import prompt_of
 
 Precision = Literal["float32", "float16", "binary", "ubinary"]
@@ -130,8 +133,8 @@ def encode_corpus(
 
     Args:
         model: Any `SentenceTransformer`.
-        rows: A file or Hub id as for `read_rows` (JSON Lines are streamed), a `datasets.Dataset`, a data frame, or
-            dicts. To resume, pass the same rows in the same order.
+        rows: A file or Hub id as for `read_rows` (JSON Lines are streamed), a `datasets.Dataset`, a data frame (pandas,
+            polars), an Arrow table, or dicts. To resume, pass the same rows in the same order.
         output: Output folder; created if needed.
         column: Column to encode: texts, images, or ``{"text": …, "image": …}``. Defaults to "text"; with an
             `image_column`, only if there is such a column.
@@ -181,7 +184,7 @@ def encode_corpus(
         '4 rows in 2 shards, 1 of them from an earlier run, 1 rows added to the last of an earlier run'
     """
     check_arguments(column, image_column, keep, shard_rows, precision, bad_row, chunk)
-    if part is not None and not 1 <= part[0] <= part[1]:
+    if part is not None and not (isinstance(part, tuple) and len(part) == 2 and 1 <= part[0] <= part[1]):
         raise ValueError(f"part must be (k, n) with k from 1 to n, got {part}")
     if image_column is None:
         column = column or "text"
@@ -321,6 +324,7 @@ class _Run:
         if shard_path(self.output, self.shards).exists():
             raise ValueError(f"{self.output} has more shards than these {read} rows: they belong to another corpus")
         if not self.rows:
+            remove_all(self.output, self.shards)
             raise ValueError(
                 f"{self.source}column {self.encoder.columns.names[0]!r} has no usable row among {read}; "
                 f"row 0: {self.skipped[0]}"
@@ -442,8 +446,8 @@ def check_arguments(
         raise ValueError(f"keep must be a list of columns, {', '.join(map(repr, ours))} not among them, got {keep!r}")
     if column is not None and column == image_column:
         raise ValueError(f"column and image_column are both {column!r}: pass only image_column")
-    if shard_rows < 1:
-        raise ValueError(f"shard_rows must be positive, got {shard_rows}")
+    if not isinstance(shard_rows, int) or shard_rows < 1:
+        raise ValueError(f"shard_rows must be a positive whole number, got {shard_rows}")
     if precision not in get_args(Precision):
         raise ValueError(
             f"precision must be one of {get_args(Precision)}, got {precision!r}; int8 needs ranges over the whole "
@@ -472,6 +476,29 @@ def _named(rows: Any) -> str:
     return f"{rows}: " if isinstance(rows, (str, Path)) else ""
 
 
+def _lossless(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array:
+    """The values as a column. Arrow would make 5 of 5.5, a date of a time, and drop keys that are not in the type."""
+    column = pa.array(values, kind)
+    for value, stored in zip(values, column.to_pylist(), strict=True) if _may_lose(column.type) else ():
+        if not _is_all(value, stored):
+            raise pa.ArrowInvalid(f"of {shown(value)} only {shown(stored)} would be left")
+    return column
+
+
+def _may_lose(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_date(kind) or pa.types.is_nested(kind)
+
+
+def _is_all(value: Any, stored: Any) -> bool:
+    if isinstance(value, Mapping) and isinstance(stored, Mapping):
+        return all(part is None or _is_all(part, stored.get(name)) for name, part in value.items())
+    if isinstance(value, (list, tuple)) and isinstance(stored, list):
+        return all(map(_is_all, value, stored))
+    if isinstance(value, (int, float, np.number, date)):
+        return bool(value == stored or value != value)  # NaN is itself
+    return value is None or stored is not None
+
+
 def _kept(
     rows: Sequence[Mapping[str, Any]],
     there: int,
@@ -486,12 +513,12 @@ def _kept(
         values = [row.get(name) for row in rows[there:]]
         kind = schema.field(name).type if schema else None
         try:
-            column = pa.array(values, kind)
+            column = _lossless(values, kind)
         except _UNFIT:
             fitting = list(values)
             for place, value in enumerate(values):
                 try:
-                    found = pa.array([value], kind).type
+                    found = _lossless([value], kind).type
                     kind = kind or (None if pa.types.is_null(found) else found)
                 except _UNFIT as error:
                     problem = f"this does not fit into {path.name}: {error}"

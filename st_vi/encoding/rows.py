@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from st_vi.inputs.kinds import is_picture, shown
 from st_vi.inputs.pictures import of_base64
 from st_vi.text import is_blank, is_unicode
 
@@ -109,7 +111,7 @@ class InputColumns:
             BadValue: There is nothing to encode, or a value has an unsupported type.
         """
         if isinstance(row, NoRow):
-            raise BadValue(self.names[0], f"expected a dict of columns, got {row.value!r:.100}")
+            raise BadValue(self.names[0], f"expected a dict of columns, got {shown(row.value)}")
         plain = not any("image" in kind for kind in modalities)  # for text-only models every string is text
         if self.image is None:
             assert self.text is not None
@@ -117,12 +119,12 @@ class InputColumns:
         pictures = self._pictures(row.get(self.image), self.image)
         text = row.get(self.text) if self.text else None
         if not (text is None or isinstance(text, str)):
-            raise BadValue(str(self.text), f"expected a text, got {text!r:.100}")
+            raise BadValue(str(self.text), f"expected a text, got {shown(text)}")
         if text and not is_blank(text):
             _check_text(text, str(self.text), plain)
-            return {"text": text} | ({"image": pictures} if pictures else {})
-        if not pictures:
-            raise BadValue(self.image, f"nothing to encode in {row.get(self.image)!r:.100}")
+            return {"text": text} | ({} if pictures is None else {"image": pictures})
+        if pictures is None:
+            raise BadValue(self.image, f"nothing to encode in {shown(row.get(self.image))}")
         return {"image": pictures}
 
     def _any(self, value: Any, column: str, plain: bool) -> Any:
@@ -134,11 +136,13 @@ class InputColumns:
             _check_text(value, column, plain)
             return value if plain else {"text": value}  # so that it is never opened as a path or URL
         if _is_nothing(value):
-            raise BadValue(column, f"nothing to encode in {value!r:.100}")
+            raise BadValue(column, f"nothing to encode in {shown(value)}")
         if _is_picture(value) or (self.pictures and isinstance(value, (list, tuple))):
             if plain:
-                raise BadValue(column, f"this is an image, and the model takes none: {value!r:.100}")
+                raise BadValue(column, f"this is an image, and the model takes none: {shown(value)}")
             return {"image": self._pictures(value, column)}
+        if isinstance(value, (list, tuple)) and isinstance(value[0], str):  # two would be encoded as a pair
+            raise BadValue(column, f"expected a text, got several: {shown(value)}")
         if isinstance(value, Mapping) and "video" in value:
             raise BadValue(column, "videos are not encoded from a corpus: use encode_by_tokens or encode")
         if isinstance(value, Mapping) and value.keys() <= {"text", "image"}:
@@ -156,7 +160,7 @@ class InputColumns:
         except BadValue as error:
             raise BadValue(column, error.problem) from error
         if plain and "image" in found:
-            raise BadValue(column, f"this has an image, and the model takes none: {value!r:.100}")
+            raise BadValue(column, f"this has an image, and the model takes none: {shown(value)}")
         return found["text"] if plain else found
 
     def _pictures(self, value: Any, column: str) -> Any:
@@ -172,9 +176,9 @@ class InputColumns:
             try:
                 return of_base64(value)
             except ValueError as error:
-                raise BadValue(column, f"this is no base64: {value!r:.100}") from error
-        if isinstance(value, str) and value.lower().startswith(("http://", "https://")):
-            raise BadValue(column, f"no such image: {value!r:.200}; images are not fetched from the web, download it")
+                raise BadValue(column, f"this is no base64: {shown(value)}") from error
+        if isinstance(value, str) and re.match(r"[A-Za-z][\w+.-]+://", value):
+            raise BadValue(column, f"no such image: {value!r:.200}; only files are read here: download it")
         if isinstance(value, (str, Path)):
             path = Path(self.folder or ".", value)
             if not _is_file(path):
@@ -182,8 +186,11 @@ class InputColumns:
                 raise BadValue(column, f"no such image: {str(path)!r:.200}{hint}")
             return path
         if not _is_picture(value):
-            raise BadValue(column, f"expected an image, got {value!r:.100}")
-        return value
+            raise BadValue(column, f"expected an image, got {shown(value)}")
+        if isinstance(value, io.IOBase):  # its content tells whether it is the same when a run is resumed
+            value.seek(0)
+            return value.read()
+        return bytes(value) if isinstance(value, memoryview) else value
 
 
 def looks_like_picture(text: str) -> bool:
@@ -218,12 +225,13 @@ def _is_nothing(value: Any) -> bool:
         return True
     if isinstance(value, (list, tuple, Mapping)):
         return not value
-    return value is None or isinstance(value, (bool, int, float, np.number))
+    is_missing = value is None or type(value).__name__ in ("NAType", "NaTType")  # of pandas, not imported for this
+    return is_missing or isinstance(value, (bool, int, float, np.number))
 
 
 def _is_picture(value: Any) -> bool:
-    undecoded = isinstance(value, Mapping) and bool(value) and value.keys() <= {"bytes", "path"}
-    return undecoded or isinstance(value, (bytes, bytearray, Path, np.ndarray)) or hasattr(value, "getbands")
+    is_grey = isinstance(value, np.ndarray) or getattr(value, "ndim", 0) == 2
+    return not isinstance(value, str) and (is_grey or is_picture(value))
 
 
 def _is_file(path: Path) -> bool:

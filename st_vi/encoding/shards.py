@@ -151,6 +151,14 @@ def save_manifest(folder: Path, content: Mapping[str, Any], new: bool = False) -
         file.write(text.encode())
 
 
+def remove_all(folder: Path, shards: int) -> None:
+    """Remove shards that have no row, and their manifest."""
+    for path in (folder / MANIFEST, *(shard_path(folder, number) for number in range(shards))):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # it has other files
+        folder.rmdir()
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what runs that were killed left behind."""
     for file in folder.glob(".*.part"):

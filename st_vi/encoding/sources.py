@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 
 from st_vi.data import read_rows
 from st_vi.files.read import local_path, stream_rows
@@ -19,7 +20,7 @@ def open_rows(
 
     Raises:
         FileNotFoundError: `rows` is a file that does not exist.
-        ValueError: A column is missing.
+        ValueError: A column is missing or there twice, or `rows` is not several rows.
     """
     if isinstance(rows, (str, Path)):
         path = local_path(rows)
@@ -27,6 +28,12 @@ def open_rows(
         if stream:
             return (row for _, row in stream)  # `read_rows` would load all of them
     source: Any = read_rows(rows) if isinstance(rows, (str, Path)) else rows  # memory-mapped Arrow
+    if hasattr(source, "to_arrow"):  # polars
+        source = source.to_arrow()
+    if isinstance(source, (pa.Table, pa.RecordBatch)):
+        _check(source.schema.names, columns)
+        return (row for batch in _batches(source) for row in batch.to_pylist())
+    _check_kind(source)
     if hasattr(source, "itertuples"):  # pandas
         names = [str(name) for name in source.columns]
         _check(names, columns)
@@ -57,13 +64,26 @@ def row_count(source: Any, rows: Any) -> int | None:
     return None
 
 
+def _check_kind(source: Any) -> None:
+    if isinstance(source, Mapping) or not isinstance(source, Iterable):
+        keys = f" with the keys {list(source)[:5]}: pass one of its datasets" if isinstance(source, Mapping) else ""
+        raise ValueError(f"expected a dataset, a data frame or dicts, got a {type(source).__name__}{keys}")
+
+
+def _batches(table: pa.Table | pa.RecordBatch) -> Iterable[pa.RecordBatch]:
+    return table.to_batches(max_chunksize=1000) if isinstance(table, pa.Table) else [table]
+
+
 def _check(names: Sequence[str], columns: Sequence[str]) -> None:
+    if twice := [name for name in columns if names.count(name) > 1]:
+        raise ValueError(f"two columns have the name {twice[0]!r}")
     if missing := [name for name in columns if name not in names]:
         raise ValueError(f"missing column {missing[0]!r}; the columns are {list(names)}")
 
 
 def _undecoded(rows: Any) -> Any:
-    """Leave images undecoded, so that a damaged one is a bad row and does not stop reading."""
+    """As plain Python values, with undecoded images, so that a damaged one is a bad row and does not stop reading."""
+    rows = rows.with_format(None)
     for name, feature in (rows.features or {}).items():
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(name, datasets.Image(decode=False))

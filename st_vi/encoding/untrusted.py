@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modality import is_message_dict
 
-from st_vi.inputs.kinds import plain_text, without_marks
+from st_vi.inputs.kinds import plain_text, shown, without_marks
 from st_vi.inputs.pictures import of_base64, open_image
 from st_vi.inputs.videos import open_video
 from st_vi.text import is_unicode
@@ -69,7 +69,7 @@ def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int =
     if isinstance(value, list) and value and all(map(is_message_dict, value)):
         return without_marks([_message(message, marks, max_pixels) for message in value], marks)
     if not isinstance(value, Mapping) or not value.keys() <= {"text", "image", "video"}:
-        raise ValueError(f'expected a text, {{"text": …, "image": …}} or messages, got {_shown(value)}')
+        raise ValueError(f'expected a text, {{"text": …, "image": …}} or messages, got {shown(value)}')
     result: dict[str, Any] = {}
     if (pictures := value.get("image")) is not None:
         if isinstance(pictures, (list, tuple)):
@@ -94,7 +94,7 @@ def _special_tokens(model: SentenceTransformer) -> re.Pattern[str]:
 
 def _text(value: Any, name: str, marks: re.Pattern[str]) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{name}: expected a text, got {_shown(value)}")
+        raise ValueError(f"{name}: expected a text, got {shown(value)}")
     if not is_unicode(value):
         raise ValueError(f"{name} is no Unicode: it has half of a surrogate pair")
     return plain_text(value, marks)
@@ -149,12 +149,12 @@ def _checked(value: Any, name: str, max_pixels: int, all_frames: bool = False) -
 
 def _message(message: Mapping[str, Any], marks: re.Pattern[str], max_pixels: int) -> dict[str, Any]:
     if message["role"] not in _ROLES:  # it is inserted into the template
-        raise ValueError(f"'role': expected one of {_ROLES}, got {_shown(message['role'])}")
+        raise ValueError(f"'role': expected one of {_ROLES}, got {shown(message['role'])}")
     content = message["content"]
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
-        raise ValueError(f"'content': expected a text or a list of parts, got {_shown(content)}")
+        raise ValueError(f"'content': expected a text or a list of parts, got {shown(content)}")
     return {"role": message["role"], "content": [_part(part, marks, max_pixels) for part in content]}
 
 
@@ -169,8 +169,4 @@ def _part(part: Mapping[str, Any], marks: re.Pattern[str], max_pixels: int) -> d
         return {"type": "image", "image": _picture(value, "'image'", max_pixels)}
     if kind == "video":
         return {"type": "video", "video": _video(part.get("video"), max_pixels)}
-    raise ValueError(f"'type': expected 'text', 'image' or 'video', got {_shown(kind)}")
-
-
-def _shown(value: Any) -> str:
-    return " ".join(f"{value!r:.100}".split())
+    raise ValueError(f"'type': expected 'text', 'image' or 'video', got {shown(kind)}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Hashable, Mapping
 from hashlib import blake2b
 from typing import Any
 
-from sentence_transformers.base.modality import is_image_url_or_path
-
+from st_vi.inputs.kinds import picture_suffixes
 from st_vi.inputs.pictures import open_image
 from st_vi.inputs.videos import open_videos
 from st_vi.text import comparison_key
@@ -96,10 +96,11 @@ def opened(value: Any) -> Any:
         return {kind: read[kind](part) if kind in read and part is not None else part for kind, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [opened(part) for part in value]
-    is_file = isinstance(value, (bytes, os.PathLike, Mapping)) or (isinstance(value, str) and is_path_of_picture(value))
+    is_file = isinstance(value, (bytes, bytearray, memoryview, io.IOBase, os.PathLike, Mapping))
+    is_file = is_file or (isinstance(value, str) and is_path_of_picture(value))
     return open_image(value) if is_file or hasattr(value, "getbands") else value
 
 
 def is_path_of_picture(text: str) -> bool:
-    """Whether stock treats a text as the path of an image, and the file exists."""
-    return is_image_url_or_path(text) and os.path.isfile(text)
+    """Whether a text names an image by its extension, and the file exists."""
+    return text.lower().endswith(picture_suffixes()) and os.path.isfile(text)

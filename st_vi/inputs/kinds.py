@@ -137,7 +137,19 @@ def _in_texts(conversation: list[dict[str, Any]], change: Callable[[str], str]) 
     return [{**message, "content": changed(message["content"])} for message in conversation]
 
 
+def shown(value: Any) -> str:
+    """A value in a message: one line of at most 100 characters.
+
+    Example:
+        >>> from st_vi.inputs.kinds import shown
+        >>> shown("Trời\\nmưa"), len(shown("x" * 1000))
+        ("'Trời\\\\nmưa'", 100)
+    """
+    return " ".join(f"{value!r:.100}".split())
+
+
 def _is_picture_text(text: str) -> bool:
+    text = text.strip()  # as of a line that was read from a file
     if text[:11].lower() == "data:image/":
         return True
     lower = text.lower()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -128,8 +130,10 @@ def test_bad_arguments(tiny_model):
 
 
 def test_one_input_gives_one_vector(vipolyqwen, mixed):
-    picture = mixed[6]
-    for one in ("Trời mưa", {"text": "Trời mưa"}, {"text": "Trời mưa", "image": picture}, picture, np.asarray(picture)):
+    picture, file = mixed[6], io.BytesIO()
+    picture.save(file, "PNG")
+    held = [picture, np.asarray(picture), file.getvalue(), memoryview(file.getvalue()), file]
+    for one in ("Trời mưa", {"text": "Trời mưa"}, {"text": "Trời mưa", "image": picture}, *held):
         got, expected = encode_by_tokens(vipolyqwen, one), vipolyqwen.encode(one)
         assert got.shape == expected.shape == (16,) and np.abs(got - expected).max() < 1e-5
     conversation = [{"role": "user", "content": [{"type": "text", "text": "Trời mưa"}]}]

@@ -9,6 +9,8 @@ import resource
 import shutil
 import signal
 import time
+from contextlib import nullcontext
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +200,32 @@ def test_a_deleted_shard_alone_is_made_again(tiny_model, tmp_path):
         encode_corpus(tiny_model, ROWS, out, shard_rows=10)
 
 
+@pytest.mark.parametrize(
+    ("rows", "prompt", "problem"),
+    [
+        (ROWS, None, None),
+        (ROWS[:10], None, None),
+        (ROWS, "x: ", "begun with another prompt 'x: ', now None"),
+        (ROWS[::-1], None, "was made of other rows|written by another run at the same time, of other rows"),
+    ],
+    ids=["same", "fewer rows", "other settings", "other rows"],
+)
+def test_two_runs_at_once_are_never_mixed(tiny_model, tmp_path, rows, prompt, problem):
+    """The other comes and goes while this one reads its second shard, and has not written its first."""
+    out = tmp_path / "out"
+
+    def meanwhile():
+        yield from ROWS[:10]
+        encode_corpus(tiny_model, rows, out, shard_rows=10, prompt=prompt)
+        yield from ROWS[10:]
+
+    with pytest.raises(ValueError, match=problem) if problem else nullcontext():
+        encode_corpus(tiny_model, meanwhile(), out, shard_rows=10)
+    written = [row["text"] for row in (rows if problem else ROWS)]
+    assert np.abs(vectors(out) - tiny_model.encode(written, prompt=prompt)).max() < 1e-5
+    assert not list(out.glob(".*"))
+
+
 def test_a_folder_of_an_earlier_version_is_refused(tiny_model, tmp_path):
     (tmp_path / "manifest.json").write_text('{"column": "text"}')
     with pytest.raises(ValueError, match="begun by another version of st_vi"):
@@ -207,10 +235,19 @@ def test_a_folder_of_an_earlier_version_is_refused(tiny_model, tmp_path):
         encode_corpus(tiny_model, ROWS, tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["jsonl.gz", "JSONL", "DataFrame"])
+class LikePolars(list):
+    """As much of polars' data frames as is used; polars need not be installed."""
+
+    def to_arrow(self):
+        return pa.Table.from_pylist(self)
+
+
+@pytest.mark.parametrize("kind", ["jsonl.gz", "JSONL", "DataFrame", "polars", "Arrow", "record batch"])
 def test_other_sources_give_the_same_files(tiny_model, tmp_path, kind):
-    if kind == "DataFrame":
-        source = pd.DataFrame(ROWS)
+    if kind in (frames := {"DataFrame": pd.DataFrame, "polars": LikePolars, "Arrow": pa.Table.from_pylist}):
+        source = frames[kind](ROWS)
+    elif kind == "record batch":
+        source = pa.RecordBatch.from_pylist(ROWS)
     else:
         source = tmp_path / f"rows.{kind}"
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
@@ -370,10 +407,19 @@ def test_bad_input_is_named(tiny_model, tmp_path):
         encode_corpus(tiny_model, ROWS, out, "body")
     with pytest.raises(ValueError, match="missing column 'body'"):
         encode_corpus(tiny_model, Dataset.from_list(ROWS), out, keep=["body"])
+    with pytest.raises(ValueError, match="two columns have the name 'text'"):
+        encode_corpus(tiny_model, pd.DataFrame([["mưa", "gió"]], columns=["text", "text"]), out)
+    with pytest.raises(ValueError, match=r"got a dict with the keys \['train'\]: pass one of its datasets"):
+        encode_corpus(tiny_model, {"train": ROWS}, out)
+    with pytest.raises(ValueError, match="expected a dataset, a data frame or dicts, got a NoneType"):
+        encode_corpus(tiny_model, None, out)
     with pytest.raises(ValueError, match="the corpus is empty"):
         encode_corpus(tiny_model, [], out)
     with pytest.raises(ValueError, match="no usable row among 2"):
-        encode_corpus(tiny_model, [{"text": None}, {"text": ""}], tmp_path / "none", bad_row="skip")
+        encode_corpus(tiny_model, [{"text": None}, {"text": ""}], tmp_path / "none", bad_row="skip", shard_rows=1)
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(ValueError, match=r"row 0: expected a text, got several: \['mưa', 'gió'\]"):
+        encode_corpus(tiny_model, [{"text": ["mưa", "gió"]}], out)
     with pytest.raises(ValueError, match="int8 needs ranges"):
         encode_corpus(tiny_model, ROWS, out, precision="int8")
     with pytest.raises(ValueError, match="column 'year', row 10: this does not fit into shard-00001"):
@@ -410,6 +456,23 @@ def test_many_skipped_rows_are_not_all_shown(tiny_model, tmp_path):
     lines = str(result).splitlines()
     assert len(lines) == 12 and lines[10].startswith("skipped row 9:")
     assert lines[11] == "and 20 more: all are in manifest.json"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(1, 5.5), ({"a": 1}, {"b": 2}), ([{"a": 1}], [{"b": 2}]), (date(2020, 1, 2), datetime(2020, 1, 2, 3))],
+)
+def test_no_part_of_a_kept_value_is_lost(tiny_model, tmp_path, first, second):
+    """Arrow would store 5 of 5.5 where the type is that of an earlier shard."""
+    rows = [{"text": "mưa", "kept": value} for value in (first, None, first, second)]
+    with pytest.raises(ValueError, match=r"column 'kept', row 3: this does not fit into .* would be left"):
+        encode_corpus(tiny_model, rows, tmp_path / "out", keep=["kept"], shard_rows=2)
+    rows[3]["kept"] = first
+    encode_corpus(tiny_model, rows, tmp_path / "out", keep=["kept"], shard_rows=2)
+    kept = [
+        row for path in sorted((tmp_path / "out").glob("*.parquet")) for row in pq.read_table(path)["kept"].to_pylist()
+    ]
+    assert kept == [first, None, first, first]
 
 
 def test_rows_whose_kept_values_do_not_fit_are_bad_rows(tiny_model, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 
@@ -9,6 +10,7 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from st_vi import build_vipolyqwen
@@ -77,6 +79,11 @@ def test_every_form_of_a_picture_gives_the_same_vector(model, folder, tmp_path):
         "paths": paths,
         "bytes": [path.read_bytes() for path in paths],
         "PIL": [Image.open(path) for path in paths],
+        "arrays": [np.asarray(picture) for picture in decoded(folder)],
+        "tensors": [torch.tensor(np.asarray(picture)).permute(2, 0, 1) for picture in decoded(folder)],
+        "views": [memoryview(path.read_bytes()) for path in paths],
+        "open files": [io.BytesIO(path.read_bytes()) for path in paths],
+        "base64": [f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" for path in paths],
         "dicts": [{"bytes": None, "path": str(path)} for path in paths],
         "inputs": [{"image": str(path)} for path in paths],
         "lists": [[str(path)] for path in paths],
@@ -120,7 +127,7 @@ def test_text_and_picture_of_a_row_are_one_input(model, folder, tmp_path):
     [
         ("missing.png", "no such image: .*missing.png"),
         ("ảnh/0 red.jgp", "no such image"),
-        ("https://example.org/a.png", "no such image"),
+        ("s3://ảnh/a.png", "no such image: 's3://ảnh/a.png'; only files are read here: download it"),
         ("broken.png", "cannot read the image .*broken.png"),
         ("strip.png", ".*3000 × 10"),
         (None, "nothing to encode in None"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import BoW
 
 from st_vi.encoding.search import Passage, SearchIndex, read_passages
-from st_vi.encoding.search.vectors import VectorStore
+from st_vi.encoding.search.vectors import KEY_BYTES, VectorStore
 from st_vi.encoding.search.words import WordIndex
 from st_vi.text import strip_diacritics
 
@@ -142,6 +144,30 @@ def test_vectors_are_kept_by_content(model, tmp_path):
     assert other.encoded == 5
 
 
+def test_threads_share_a_folder(model, tmp_path):
+    """None writes over another's vectors."""
+    keys = [number.to_bytes(KEY_BYTES, "big") for number in range(60)]
+
+    def write(some):
+        for key in some:
+            VectorStore(tmp_path, model).write({key: np.full(3, key[-1], np.float16)})
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(write, (keys[:20], keys[20:40], keys[40:])))
+    found = VectorStore(tmp_path, model).read()
+    assert found.keys() == {*keys} and all((vector == key[-1]).all() for key, vector in found.items())
+
+
+def test_a_damaged_file_of_vectors_is_named(model, tmp_path):
+    store = VectorStore(tmp_path, model)
+    store.vectors(TEXTS)
+    (part,) = store.folder.iterdir()
+    for damaged in (part.read_bytes()[:50], b""):
+        part.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"{part.name} is damaged: delete it"):
+            store.vectors(TEXTS)
+
+
 def test_a_run_that_was_killed_goes_on(model, tmp_path, monkeypatch):
     from st_vi.encoding.search import vectors
 
@@ -176,6 +202,7 @@ def test_every_kind_of_file_in_a_folder(tmp_path):
     (tmp_path / ".hidden").mkdir()
     (tmp_path / ".hidden" / "e.txt").write_text("ẩn", encoding="utf-8")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    (tmp_path / "deep" / "d.MD.gz").write_bytes(gzip.compress("# Bốn\r\n\r\nNén\r\nlại\r\n".encode()))
     found = [(p.file, p.place, p.title, p.text) for p in read_passages(tmp_path, count)]
     assert found == [
         ("a.jsonl", "row 1", "Ly hôn", TEXTS[0]),
@@ -185,6 +212,7 @@ def test_every_kind_of_file_in_a_folder(tmp_path):
         ("d.txt", "line 4", "", "# không phải tiêu đề"),
         ("deep/c.md", "line 4", "Một › Hai", "Dòng một dòng hai"),
         ("deep/c.md", "line 9", "Ba", "Cuối"),
+        ("deep/d.MD.gz", "line 3", "Bốn", "Nén lại"),
     ]
     assert read_passages(tmp_path / "a.jsonl", count)[0].searched == f"Ly hôn\n{TEXTS[0]}"
 
@@ -203,7 +231,9 @@ def test_long_texts_are_cut_where_sentences_end(tmp_path):
         ("a.jsonl", '{"number": 1}', None, r"a\.jsonl: no column holds texts"),
         ("a.jsonl", '{"text": "x"}', "body", r"no column 'body' of texts; the columns of texts are \['text'\]"),
         ("a.txt", "  \n", None, "has no text to search"),
-        ("a.txt", b"\xff\xfe\x00", None, r"a\.txt: not UTF-8"),
+        ("a.txt", b"\xff\xfe\x00", None, r"a\.txt, line 1: not UTF-8 but UTF-16"),
+        ("a.txt", bytes(range(128)), None, r"a\.txt, line 1: a NUL character"),
+        ("a.md.gz", b"x", None, r"a\.md\.gz: damaged or cut short"),
     ],
 )
 def test_what_cannot_be_searched(tmp_path, name, content, column, message):

@@ -124,6 +124,7 @@ def test_texts(text):
             "meo.png",
             "MEO.JPEG",
             "anh/meo.tif",
+            "anh/meo.png\n",
             "./con mèo.png",
             "/anh/con mèo.bmp",
             "C:\\anh\\mèo con.png",

@@ -6,6 +6,7 @@ import base64
 import io
 import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -112,7 +113,12 @@ def test_whatever_holds_it(tmp_path):
     path.write_bytes(data)
     text = base64.b64encode(data).decode()
     ways = [image, path, str(path), data, bytearray(data), memoryview(data), io.BytesIO(data), text]
-    ways += [f"data:image/png;base64,{text}", {"bytes": data, "path": "không.png"}, {"bytes": None, "path": str(path)}]
+    ways += [
+        f"DATA:image/png;base64,{base64.encodebytes(data).decode()}",
+        f"data:image/png;base64,{text}",
+        {"bytes": data, "path": "không.png"},
+        {"bytes": None, "path": str(path)},
+    ]
     for way in ways:
         assert row(way) == [WHITE, RED]
     with path.open("rb") as file:
@@ -152,6 +158,20 @@ def test_a_file_that_was_not_read_yet_by_several_threads():
         for thread in threads:
             thread.join()
         assert found == [expected] * 4
+
+
+def test_threads_read_one_open_file():
+    data = saved(Image.effect_noise((300, 300), 90).convert("RGB"), "BMP")  # without checksums
+    file, expected = io.BytesIO(data), open_image(data).tobytes()
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: open_image(file).tobytes(), range(40)))
+    assert found == [expected] * 40
+
+
+def test_a_message_is_the_same_in_every_run():
+    """Reasons for skipped rows are stored."""
+    with pytest.raises(ValueError, match=r"cannot read the image b'no image'…: Pillow knows no such format"):
+        open_image(b"no image")
 
 
 def test_a_picture_too_large_to_be_meant():

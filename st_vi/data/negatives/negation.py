@@ -99,6 +99,7 @@ _NO_MORE = _pattern(rf"(?P<rest> {_CLAUSE}?) nữa{_END}")
 _ANSWER = _pattern(r"^(?P<before>\W*)(?P<no>không|chưa),")
 # The number of an item, which may stand in front of a sentence.
 _OPENING = _pattern(r"^\W*(?:\d+(?:\.\d+)*|[a-zđ]|[ivx]+)[.)/]\s")
+_TITLE = re.compile(r"\b(?:Không|Chưa|Chẳng|Chả|Đừng) $")  # inside a sentence
 # Negations as they are typed in chats. They are not taken out, and a sentence with one is given no other.
 _CHAT = _pattern(rf"\b{_any('ko kh k khg hok hong hông hổng hem khum đếch éo chớ')}\b")
 _ALREADY = _pattern(rf"(?P<rest> {_CLAUSE}?) rồi{_END}")
@@ -182,7 +183,7 @@ def _negated(sentence: str) -> str | None:
     if asks or any(one.search(sentence) for one in (_YES_OR_NO, _FIXED, _ANSWER, _CHAT, _ASKED)):
         return None
     found = next(outside(_NO_VERB, _phrases(_TURNED), sentence), None)
-    if found and re.search(rf"\b{_NO} $", sentence[: found.start()], re.IGNORECASE):  # with a capital, in a title
+    if found and _TITLE.search(sentence[: found.start()]):
         return None
     if found and _is_question(sentence) and _QUESTION_WORD.match(sentence, found.end() + 1):  # "… là gì?"
         return None
