@@ -49,7 +49,12 @@ def viclsr(
     neutral: Literal["skip", "hard_negative", "weak_positive"] = "skip",
     skip_conflicts: Annotated[bool, typer.Option(help="skip texts with conflicting labels")] = False,
     activation: Literal["tanh", "identity"] = "tanh",
-    pooling: Literal["cls", "mean"] = "cls",
+    head_init: Annotated[
+        Literal["random", "identity"], typer.Option(help="identity: for a base whose vectors are good already")
+    ] = "random",
+    pooling: Annotated[
+        Literal["cls", "mean"] | None, typer.Option(help="default: that of the base; cls if it has none")
+    ] = None,
     temperature: Annotated[float, typer.Option(callback=positive)] = 0.05,
     hard_negative_weight: Annotated[float, typer.Option(callback=finite)] = 0.0,
     same_anchor: Literal["positive", "mask", "negative"] = "positive",
@@ -95,8 +100,8 @@ def viclsr(
 
     set_seed(seed)  # for the head
     base = included_or_same(base)
-    model = trained_base(context, base, "activation", "pooling", "max_length")
-    model = model or build_viclsr(base, activation, max_length, pooling)
+    model = trained_base(context, base, "activation", "head_init", "pooling", "max_length")
+    model = model or build_viclsr(base, activation, max_length, pooling, head_init=head_init)
     loss = SupConNLILoss(model, temperature, hard_negative_weight, same_anchor, symmetric=symmetric)
     with interruptible(lambda: how_to_resume(output)):
         trainer = train_viclsr(

@@ -16,6 +16,14 @@ logger = logging.get_logger(__name__)
 # Modules without weights, which a new model replaces.
 _PLAIN = {"Transformer", "Pooling", "Normalize", "Dropout"}
 ADAPTER = "LoRA adapter"
+_OLD_MODES = {  # as models saved before sentence-transformers 6 have them
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
 
 
 def trained_parts(base: str | Path, **hub: Any) -> list[str]:
@@ -38,11 +46,20 @@ def trained_parts(base: str | Path, **hub: Any) -> list[str]:
     return parts
 
 
-def check_base(base: str | Path, builder: str, pooling: str, transformer_kwargs: Mapping[str, Any]) -> None:
+def check_base(base: str | Path, builder: str, pooling: str | None, transformer_kwargs: Mapping[str, Any]) -> str | None:
     """Check that a new model from `base` would lose no trained parts, and warn if the pooling changes.
 
+    Args:
+        base: A folder or a repository.
+        builder: Name of the function that builds the new model.
+        pooling: Pooling of the new model; None for that of `base`.
+        transformer_kwargs: Arguments of the stock `Transformer`.
+
+    Returns:
+        The pooling of `base`; None if it has none.
+
     Raises:
-        ValueError: `base` has trained parts besides its encoder.
+        ValueError: `base` has trained parts besides its encoder, or several poolings, none of which is chosen.
     """
     arguments = {**(transformer_kwargs.get("model_kwargs") or {})}
     hub = {name: arguments[name] for name in ("token", "revision", "local_files_only") if name in arguments}
@@ -55,22 +72,22 @@ def check_base(base: str | Path, builder: str, pooling: str, transformer_kwargs:
             f"train st_vi.load({str(base)!r}). To start from its encoder only, {whole}save the encoder with "
             f"model[0].save(folder), and pass the folder to {builder}"
         )
-    if (had := _pooling(str(base), hub)) and had != pooling:
+    had = _pooling(str(base), hub)
+    if not pooling and had and "+" in had:
+        raise ValueError(f"the vectors of {base} are pooled in several ways, {had}: choose one with pooling=…")
+    if pooling and had and had != pooling:
         logger.warning(f"the vectors of {base} are pooled by {had!r}; {builder} starts with pooling={pooling!r}")
+    return had
 
 
 def _pooling(base: str, hub: Mapping[str, Any]) -> str | None:
-    """The pooling mode of a saved model, if it has exactly one."""
+    """The pooling mode of a saved model, several joined by "+", or None."""
     if not (listing := load_file_path(base, "modules.json", **hub)):
         return None
     for module in read_modules(Path(listing)):
         if module["type"].endswith(".Pooling"):
             file = load_file_path(base, "config.json", subfolder=module["path"], **hub)
             config = read_json(Path(file)) if file else {}
-            if isinstance(mode := config.get("pooling_mode"), str):
-                return mode
-            modes = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
-            modes |= {"pooling_mode_max_tokens": "max", "pooling_mode_lasttoken": "lasttoken"}
-            found = [mode for key, mode in modes.items() if config.get(key)]
-            return found[0] if len(found) == 1 else None
+            modes = config.get("pooling_mode") or [mode for key, mode in _OLD_MODES.items() if config.get(key)]
+            return modes if isinstance(modes, str) else "+".join(modes) or None
     return None

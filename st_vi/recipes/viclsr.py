@@ -32,12 +32,12 @@ def build_viclsr(
     base_model: str | Path,
     activation: Activation = "tanh",
     max_seq_length: int = 256,
-    pooling: Literal["cls", "mean"] = "cls",
+    pooling: Literal["cls", "mean"] | None = None,
     segment_words: bool | None = None,
     head_init: Init = "random",
     **transformer_kwargs: Any,
 ) -> SentenceTransformer:
-    """Build an untrained ViCLSR: encoder, vector of the first token, linear head, L2 normalisation.
+    """Build an untrained ViCLSR: encoder, pooling, linear head, L2 normalisation.
 
     The head is a stock `Dense`, which computes what `MLPHead` with one layer does. Without word segmentation, all
     modules are stock and the saved model loads with ``SentenceTransformer(path)``.
@@ -48,7 +48,8 @@ def build_viclsr(
         activation: Activation of the head. *Inferred*: "tanh", as in supervised SimCSE; the released weights use
             "identity".
         max_seq_length: In tokens; 256 as in the model card, less if the encoder has fewer positions.
-        pooling: "cls" as in the paper, or "mean", which kept retrieval higher in `docs/benchmarks.md`.
+        pooling: "cls" as in the paper, or "mean", which kept retrieval higher in `docs/benchmarks.md`. None takes the
+            pooling with which the base model was trained, and "cls" if it has none.
         segment_words: Join the syllables of each word, as PhoBERT needs; None does so for PhoBERT only.
         head_init: "random" as in SimCSE, or "identity" for an encoder whose pooled vectors are good already.
         **transformer_kwargs: For the stock `Transformer`, such as ``model_kwargs={"dtype": "bfloat16"}``.
@@ -68,7 +69,7 @@ def build_viclsr(
         (1024,)
     """
     base_model = str(base_model)
-    check_base(base_model, "build_viclsr", pooling, transformer_kwargs)
+    pooling_of_base = check_base(base_model, "build_viclsr", pooling, transformer_kwargs)
     if segment_words is None:
         segment_words = "phobert" in type(AutoTokenizer.from_pretrained(base_model)).__name__.lower()
     with whole_backbone():
@@ -77,7 +78,7 @@ def build_viclsr(
     width = transformer.get_embedding_dimension()
     head = MLPHead(width, width, activation=activation, init=head_init).to_stock()
     return SentenceTransformer(
-        modules=[transformer, Pooling(width, pooling), *head, Normalize()],
+        modules=[transformer, Pooling(width, pooling or pooling_of_base or "cls"), *head, Normalize()],
         model_card_data=ModelCard(language="vi", tags=[*TAGS, "viclsr"]),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
@@ -45,8 +47,41 @@ def test_stock_models_without_a_head_are_bases_and_another_pooling_is_said(tiny_
     stock(tiny_base, pooling="mean").save_pretrained(str(tmp_path))
     assert build_viclsr(tmp_path, pooling="mean").encode("Trời mưa.").shape == (32,)
     assert "pooled" not in caplog.text
-    build_viclsr(tmp_path)
+    build_viclsr(tmp_path, pooling="cls")
     assert "are pooled by 'mean'; build_viclsr starts with pooling='cls'" in caplog.text
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max", "weightedmean"])
+@pytest.mark.parametrize("old", [False, True])
+def test_a_new_model_is_pooled_as_its_base(tiny_base, tmp_path, caplog, pooling, old):
+    stock(tiny_base, pooling=pooling).save_pretrained(str(tmp_path))
+    file = next(tmp_path.glob("*_Pooling/config.json"))
+    key = {"cls": "cls_token", "max": "max_tokens"}.get(pooling, f"{pooling}_tokens")
+    if old:
+        file.write_text(json.dumps({"word_embedding_dimension": 32, f"pooling_mode_{key}": True}))
+    assert build_viclsr(tmp_path)[1].pooling_mode == pooling
+    assert "pooled" not in caplog.text
+    assert build_viclsr(tiny_base)[1].pooling_mode == "cls"
+
+
+def test_a_base_with_several_poolings_needs_a_choice(tiny_base, tmp_path):
+    stock(tiny_base, pooling=("cls", "mean")).save_pretrained(str(tmp_path))
+    with pytest.raises(ValueError, match=r"pooled in several ways, cls\+mean: choose one"):
+        build_viclsr(tmp_path)
+    assert build_viclsr(tmp_path, pooling="mean")[1].pooling_mode == "mean"
+
+
+def test_the_shell_takes_the_pooling_of_the_base_and_the_start_of_the_head(tiny_base, tmp_path):
+    stock(tiny_base, pooling="mean").save_pretrained(str(tmp_path / "base"))
+    sample_nli("test").select(range(12)).to_json(tmp_path / "rows.jsonl", force_ascii=False)
+    options = ["train", "viclsr", "--base", tmp_path / "base", "--train", tmp_path / "rows.jsonl", "--eval-size", 0]
+    options += ["--output", tmp_path / "out", "--learning-rate", 1e-12, "--max-steps", 1]
+    options += ["--activation", "identity", "--head-init", "identity"]
+    result = CliRunner().invoke(app, list(map(str, options)))
+    assert result.exit_code == 0, result.output
+    trained, base = load(tmp_path / "out"), load(tmp_path / "base")
+    assert trained[1].pooling_mode == "mean"
+    assert abs(trained.encode("Trời mưa.") - base.encode("Trời mưa.")).max() < 1e-6
 
 
 @pytest.mark.parametrize("settings", [{}, {"pooling": "lasttoken", "head": None}, {"lora": True}])
@@ -72,5 +107,6 @@ def test_the_shell_trains_a_trained_model_further(tiny_base, tmp_path):
     assert "continuing its training, with its own Dense" in result.output
     assert abs(load(tmp_path / "out").encode("Trời mưa.") - start.encode("Trời mưa.")).max() < 1e-6
 
-    result = CliRunner().invoke(app, [*options, "--activation", "tanh"])
-    assert isinstance(result.exception, ValueError) and "--activation does nothing with" in str(result.exception)
+    for option, value in (("--activation", "tanh"), ("--head-init", "identity")):
+        result = CliRunner().invoke(app, [*options, option, value])
+        assert isinstance(result.exception, ValueError) and f"{option} does nothing with" in str(result.exception)
