@@ -12,7 +12,7 @@ from st_vi.data.columns import clean_texts, find_columns, is_missing
 from st_vi.data.labels import known_labels, unused_labels
 from st_vi.data.task_rows import BadImage, check_task_rows, combined
 from st_vi.data.triplets import Report
-from st_vi.files.read import read_rows
+from st_vi.files.read import local_path, read_rows
 from st_vi.tasks import VIDEO_TASK, VIPOLYQWEN_TASKS, Task
 
 TASK_ROLES = (
@@ -90,8 +90,8 @@ def task_rows(
     parts, total = [], Report()
     for source in sources:
         rows = _renamed(read_rows(source), source, columns or {})
-        if Path(source).is_file():
-            rows = _with_paths_from(rows, Path(source).parent)
+        if (file := local_path(source)) is not None:
+            rows = _with_paths_from(rows, file.parent)
         try:
             rows, report = check_task_rows(rows, tasks, bad_image)
         except ValueError as error:
@@ -108,7 +108,7 @@ def _with_paths_from(rows: Dataset, folder: Path) -> Dataset:
     def seen_from_here(value: Any) -> Any:
         if isinstance(value, list):
             return [seen_from_here(one) for one in value]
-        return value if is_missing(value) else str(folder / value)
+        return value if is_missing(value) or "://" in value else str(folder / value)
 
     order = rows.column_names
     for name in [name for name in order if name.endswith(("_image", "_video"))]:

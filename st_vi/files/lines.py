@@ -69,7 +69,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         return
     for number, line in chain([first], lines):
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_with_distinct_names)
         except json.JSONDecodeError as error:
             problem = f"not JSON ({error.msg} at column {error.colno}); expected an object on each line, or one array"
             raise ValueError(f"{path}, line {number}: {problem}") from error
@@ -79,7 +79,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _json_array(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    decoder, blank = json.JSONDecoder(), re.compile(r"[ \t\r\n]*")
+    decoder, blank = json.JSONDecoder(object_pairs_hook=_with_distinct_names), re.compile(r"[ \t\r\n]*")
 
     def after_blank(place: int) -> int:
         match = blank.match(text, place)
@@ -108,6 +108,14 @@ def _json_array(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise ValueError(f"{path}, line {line}: not JSON (something follows the end of the array)")
 
 
+def _with_distinct_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} is in the object twice")
+    return made
+
+
 def _object(row: Any, number: int, path: Path) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}")
@@ -115,33 +123,45 @@ def _object(row: Any, number: int, path: Path) -> dict[str, Any]:
 
 
 def text_lines(path: Path) -> Fields:
-    """Lines of a plain text file that are not blank, without their ends, under the name "text"."""
+    """Lines of a plain text file that are not blank, without their ends, under the name "text".
+
+    Raises:
+        ValueError: A carriage return within a line, as old Macs end them; names the line.
+    """
     yield 1, ["text"]
-    yield from ((number, [line.rstrip("\r\n")]) for number, line in lines_of(path) if line.strip())
+    for number, line in lines_of(path):
+        if "\r" in (text := line.rstrip("\r\n")):
+            raise ValueError(f"{path}, line {number}: a carriage return within a text; end lines with a line feed")
+        if text.strip():
+            yield number, [text]
 
 
 def table_lines(path: Path) -> Fields:
-    """Fields of a CSV or TSV file as text, the header first; blank lines are skipped.
+    """Fields of a CSV or TSV file as text, the header first; lines without any text are skipped.
 
-    A TSV has no quoting: a quotation mark is a character like any other. A CSV whose header has semicolons or tabs
-    and no comma is split at these, as spreadsheets save it where the comma is the decimal point.
+    A TSV has no quoting: a quotation mark is a character like any other. A CSV is split at the one of comma, semicolon
+    and tab that its header has: spreadsheets save semicolons where the comma is the decimal point. A first line
+    "sep=;", as they write it, says which.
 
     Raises:
-        ValueError: Quotation marks that do not match; names the line where the text begins.
+        ValueError: Quotation marks that do not match, or a header with several of these separators; names the line.
     """
     csv.field_size_limit(2**31 - 1)  # of the whole process; a long document in a field is no mistake
     tabs = kind_of(path) == ".tsv"
-    lines = (line for _, line in lines_of(path))
-    first = next(((number, line) for number, line in enumerate(lines, 1) if line.strip()), None)
-    if first is None:
+    lines = lines_of(path)
+    filled = ((number, line) for number, line in lines if line.strip())
+    number, header = next(filled, (0, ""))
+    said = None if tabs else re.fullmatch(r"(?i)sep=(.)\s*", header)
+    if said:
+        number, header = next(filled, (0, ""))
+    if not header:
         return
-    skipped = first[0] - 1
+    skipped, rest = number - 1, (line for _, line in lines)
     if tabs:
-        reader = csv.reader(chain([first[1]], lines), delimiter="\t", quoting=csv.QUOTE_NONE)
+        reader = csv.reader(chain([header], rest), delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
-        header = re.sub(r'"[^"]*"', "", first[1])
-        delimiter = next((mark for mark in ",;\t" if mark in header), ",")
-        reader = csv.reader(chain([first[1]], lines), delimiter=delimiter, strict=True)
+        delimiter = said[1] if said else _separator(header, f"{path}, line {number}")
+        reader = csv.reader(chain([header], rest), delimiter=delimiter, strict=True)
     while True:
         begins = skipped + reader.line_num + 1
         try:
@@ -150,8 +170,18 @@ def table_lines(path: Path) -> Fields:
             return
         except csv.Error as error:
             raise ValueError(f"{path}, line {begins}: {_reason(error, begins, skipped + reader.line_num)}") from error
-        if fields and (len(fields) > 1 or not fields[0] or fields[0].strip()):  # [""] is a quoted text of no letters
+        if fields == [""] or any(field.strip() for field in fields):  # [""] is a quoted text of no letters
             yield begins, fields
+
+
+def _separator(header: str, where: str) -> str:
+    found = [mark for mark in ",;\t" if mark in re.sub(r'"[^"]*"', "", header)]
+    if len(found) > 1:
+        raise ValueError(
+            f"{where}: the header has {' and '.join(map(repr, found))}, and each may separate the columns: quote the "
+            "names that have such a mark in them, or begin the file with a line such as sep=;"
+        )
+    return found[0] if found else ","
 
 
 def _reason(error: csv.Error, begins: int, ends: int) -> str:
@@ -167,12 +197,15 @@ def checked_table(rows: Fields, path: Path) -> Fields:
     A column without a name is named as in pandas, "Unnamed: 0" for the first.
 
     Raises:
-        ValueError: A duplicate name, or a row with more or fewer fields; names the line.
+        ValueError: A duplicate name, a row with more or fewer fields, or the header once more, as where files were
+            joined; names the line.
     """
     names: Sequence[str] = ()
+    header: Sequence[str] = ()
     for number, fields in rows:
         if not names:
-            names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(fields)]
+            header = _stripped(fields)
+            names = [name or f"Unnamed: {place}" for place, name in enumerate(header)]
             if twice := [name for name in names if names.count(name) > 1]:
                 raise ValueError(f"{path}, line {number}: two columns have the name {twice[0]!r}")
             yield number, list(names)
@@ -182,4 +215,10 @@ def checked_table(rows: Fields, path: Path) -> Fields:
                 f"{path}, line {number}: {len(fields)} fields, but the header has {len(names)} ({', '.join(names)}); "
                 "a text with a separator in it must be quoted (CSV) or be without it (TSV)"
             )
+        if len(names) > 1 and header[0] in fields[0] and _stripped(fields) == header:
+            raise ValueError(f"{path}, line {number}: the header once more; take this line out")
         yield number, fields
+
+
+def _stripped(fields: Sequence[str]) -> list[str]:
+    return [field.strip("\ufeff").strip() for field in fields]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
+from unicodedata import normalize
 from uuid import uuid4
 from zipfile import BadZipFile
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset, load_dataset
+from datasets import Dataset, config, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from datasets.table import InMemoryTable
 
@@ -28,6 +31,7 @@ _UNFIT = (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionError) 
 _JSON, _TABLES, _EXCEL, _PARQUET = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv"), (".xlsx", ".xlsm"), (".parquet",)
 _KINDS = (*_JSON, *_TABLES, ".txt", *_EXCEL, *_PARQUET)
 _OTHER_FILES = (".zip", ".zst", ".tar", ".7z", ".xls", ".ods", ".doc", ".docx", ".pdf", ".arrow", ".pkl", ".npy")
+_OF_PARSERS = (DatasetGenerationError, ValueError, OSError, KeyError, AttributeError, TypeError)
 _BATCH = 10_000  # rows that are Python objects at a time
 
 
@@ -43,13 +47,14 @@ def read_rows(source: str | Path, split: str = "train") -> Dataset:
 
     Args:
         source: A path or a Hub id such as "owner/name".
-        split: Which split of a Hub dataset.
+        split: Which split of a Hub dataset; a file has none.
 
     Raises:
         FileNotFoundError: A path that is not there.
         ValueError: A line that is not UTF-8, not JSON or no object; a row with more or fewer fields than the header;
             quotation marks that do not match; a duplicate column name; a column of mixed types, or a value that no
-            column can hold: names the line. Or a file that is damaged, has no rows, is a folder, or of another kind.
+            column can hold: names the line. Or a file that is damaged, has no rows, is a folder, or of another kind, a
+            split of a file, or a source that is no path.
         ImportError: An Excel file, and openpyxl is not installed.
 
     Example:
@@ -65,12 +70,15 @@ def read_rows(source: str | Path, split: str = "train") -> Dataset:
     path = local_path(source)
     if path is None:
         return load_dataset(str(source), split=split)
+    if split != "train":
+        raise ValueError(f"{path} is a file, which has no split {split!r}: give the file of these rows")
     kind = kind_of(path)
     if kind in _PARQUET:
         return _parquet(path)
     table = _objects(json_lines(path), path) if kind in _JSON else _table(_fields(path), path)
     if not table.num_rows:
         raise ValueError(f"{path}: there are no rows in it" + (", only a header" if table.column_names else ""))
+    _warn_of_lost_letters(table, path)
     # A fingerprint of its own: to hash the content, it would be pickled, all of it at once.
     return Dataset(InMemoryTable(table), fingerprint=uuid4().hex)
 
@@ -92,10 +100,12 @@ def local_path(source: str | Path) -> Path | None:
     Raises:
         FileNotFoundError, ValueError: See `read_rows`.
     """
+    if not isinstance(source, (str, os.PathLike)):
+        raise ValueError(f"expected the path of a file or the id of a Hub dataset, got {type(source).__name__}")
     text = str(source)
     if "://" in text:
         raise ValueError(f"{text} is an address: download it first, and give the file")
-    path = Path(text).expanduser()
+    path = _as_written(Path(os.path.expanduser(text)))  # that of Path raises for "~$rows.xlsx", which Excel writes
     if not path.exists():
         if _names_a_file(source):
             raise FileNotFoundError(f"no such file: {source}")
@@ -108,13 +118,21 @@ def local_path(source: str | Path) -> Path | None:
     return path
 
 
+def _as_written(path: Path) -> Path:
+    """The path with its name as it is on the disk, where Macs write "ố" in three characters."""
+    if path.exists() or not path.parent.is_dir():
+        return path
+    name = normalize("NFC", path.name)
+    return next((other for other in path.parent.iterdir() if normalize("NFC", other.name) == name), path)
+
+
 def _names_a_file(source: str | Path) -> bool:
     """Whether a source that does not exist was meant as a path. Hub ids are "name" or "owner/name"."""
     text = str(source)
     suffix = Path(text).suffix.lower()
     return (
         isinstance(source, Path)
-        or text.startswith((".", "/", "~"))
+        or text.startswith((".", "/", "~", "-"))
         or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text, re.ASCII) is None
         or suffix in (*_KINDS, *PACKED, *_OTHER_FILES)
         or ("/" not in text and re.fullmatch(r"\.[a-z]+", suffix) is not None)
@@ -126,7 +144,7 @@ def _named(path: Path) -> Iterator[None]:
     """Add the name of the file to errors of parsers; errors of the disk stay unchanged."""
     try:
         yield
-    except (DatasetGenerationError, ValueError, OSError, KeyError, BadZipFile, pa.ArrowException) as error:
+    except (*_OF_PARSERS, BadZipFile, pa.ArrowException) as error:
         cause = error.__cause__ or error
         if isinstance(cause, OSError) and cause.errno:
             raise
@@ -137,7 +155,15 @@ def _parquet(path: Path) -> Dataset:
     with _named(path):
         if not pq.ParquetFile(path).metadata.num_rows:
             raise ValueError("there are no rows in it")
-        return Dataset.from_parquet(str(path))  # mapped to a file, not in memory
+        # Mapped to a file, not in memory. The cache knows a file by name and time, which other rows may share.
+        return Dataset.from_parquet(str(path), cache_dir=str(Path(config.HF_DATASETS_CACHE, _end_of(path))))
+
+
+def _end_of(path: Path) -> str:
+    """A hash of the end of a Parquet file, which has sizes and ranges of all columns."""
+    with path.open("rb") as file:
+        file.seek(-min(path.stat().st_size, 2**20), os.SEEK_END)
+        return blake2b(file.read(), digest_size=8).hexdigest()
 
 
 def _fields(path: Path) -> Fields:
@@ -152,18 +178,24 @@ def _workbook(path: Path) -> Fields:
     """Cells of the first sheet as text, with the numbers of their rows."""
     try:
         import openpyxl  # type: ignore[import-untyped]  # noqa: F401
+        from openpyxl.utils import get_column_letter  # type: ignore[import-untyped]
+        from openpyxl.utils.escape import unescape  # type: ignore[import-untyped]  # of "_x000D_"
     except ImportError as error:
         raise ImportError(f'{path}: to read it, pip install "st-vi[excel]"; or save it as CSV UTF-8') from error
     import pandas as pd  # type: ignore[import-untyped]
 
     with _named(path), pd.ExcelFile(path, engine="openpyxl") as book:
-        frame = book.parse(0, header=None, dtype=str, na_filter=False)
-        if len(book.sheet_names) > 1:
-            logger.warning(f"{path}: of its {len(book.sheet_names)} sheets only {book.sheet_names[0]!r} is read")
+        sheets = [sheet.title for sheet in book.book.worksheets]  # without sheets of charts
+        frame = book.parse(sheets[0], header=None, dtype=str, na_filter=False)
+        if len(sheets) > 1:
+            logger.warning(f"{path}: of its {len(sheets)} sheets only {sheets[0]!r} is read")
     used = [column for column in frame if (frame[column] != "").any()]
     for number, row in enumerate(frame[used].itertuples(index=False, name=None), 1):
-        if any(row):
-            yield number, list(row)
+        if wrong := [place for place, cell in zip(used, row, strict=True) if not isinstance(cell, str)]:
+            cell = f"{get_column_letter(wrong[0] + 1)}{number}"
+            raise ValueError(f"{path}, line {number}: the cell {cell} has an error such as #N/A; mend its formula")
+        if any(cell.strip() for cell in row):
+            yield number, [unescape(cell) for cell in row]
 
 
 def _dicts(rows: Fields) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -194,6 +226,20 @@ def _warn_of_quotes(table: pa.Table, path: Path) -> None:
     for name in table.column_names:
         if count := pc.sum(pc.match_substring_regex(table[name], f"(?s){pattern}")).as_py():
             logger.warning(f"{path}: column {name!r} keeps the quotation marks around {count} texts as part of them")
+
+
+def _warn_of_lost_letters(table: pa.Table, path: Path) -> None:
+    """Warn of Vietnamese that went through an encoding without its letters: "Tr?i m?a", "Trá»\x9di mÆ°a"."""
+    pattern = r"\x{FFFD}|\p{Ll}\?\p{Ll}|á[»º][^\s.,;!?]|Æ°|Ä[\x{91}\x{2018}]"
+    for name in table.column_names:
+        if not pa.types.is_string(table.schema.field(name).type):
+            continue
+        found = table.filter(pc.match_substring_regex(table[name], pattern))[name]
+        if len(found) > table.num_rows / 10:
+            logger.warning(
+                f"{path}: column {name!r} seems to have lost Vietnamese letters in {len(found)} of {table.num_rows} "
+                f"rows, such as {found[0].as_py()[:60]!r}: save the file again, as UTF-8 (in Excel: CSV UTF-8)"
+            )
 
 
 def _objects(rows: Iterable[tuple[int, dict[str, Any]]], path: Path) -> pa.Table:

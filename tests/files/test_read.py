@@ -8,9 +8,11 @@ import gzip
 import json
 import logging
 import lzma
+import os
 import re
 import sys
 import tracemalloc
+from unicodedata import normalize
 
 import pytest
 from datasets import Dataset
@@ -75,6 +77,46 @@ def test_what_spreadsheets_save(write, mark):
     assert columns(write("rows.csv", "\ufeff" + content)) == {"premise": ["Mưa, gió; bão"], "nhãn": ["0"]}
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("before", ["", "\n\n"])
+def test_a_first_line_that_names_the_separator(write, mark, before):
+    lines = [f"sep={mark}", mark.join(["câu, vế; một", "b"]), mark.join(["Mưa", "4.5"])]
+    content = before + "\r\n".join(lines)
+    if mark in ",;":
+        content = content.replace("câu, vế; một", '"câu, vế; một"')
+    assert columns(write("rows.csv", content)) == {"câu, vế; một": ["Mưa"], "b": ["4.5"]}
+    with pytest.raises(ValueError, match="line 6: 1 fields" if before else "line 4: 1 fields"):
+        read_rows(write("bad.csv", content + "\r\nx\r\n"))
+
+
+@pytest.mark.parametrize(("name", "mark"), [("rows.csv", ","), ("rows.csv", ";"), ("rows.tsv", "\t")])
+def test_rows_of_empty_cells_are_blank_lines(write, name, mark):
+    lines = [["a", "b", "c"], ["", "", ""], ["x", "", "1"], [" ", "", ""], ["", "", "", ""]]
+    path = write(name, "\n".join(mark.join(line) for line in lines))
+    assert columns(path) == {"a": ["x"], "b": [""], "c": ["1"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "lost"),
+    [
+        ("rows.csv", ["Tr?i m?a to.", "Ngày mai"], True),
+        ("rows.csv", ["Tr\ufffdi m\ufffda to.", "Ngày mai"], True),
+        ("rows.txt", [text.encode().decode("latin-1") for text in ("Trời mưa.", "Ông ấy")], True),
+        ("rows.jsonl", ["Trời mưa".encode().decode("cp1252", "replace"), "Ngày mai"], True),
+        ("rows.csv", ["Trời mưa à? Ừ.", "Xem a.vn/x?y=1", *["Trời nắng."] * 20], False),
+        ("rows.csv", ["«Má»", "Æ", "Ä"], False),
+    ],
+)
+def test_letters_that_an_encoding_lost_are_said(write, caplog, name, texts, lost):
+    if name.endswith("jsonl"):
+        content = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    else:
+        content = "\n".join([*(["text"] if name.endswith("csv") else []), *texts])
+    with caplog.at_level(logging.WARNING):
+        assert columns(write(name, content))["text"] == texts
+    assert ("column 'text' seems to have lost Vietnamese letters in" in caplog.text) == lost
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -103,6 +145,13 @@ def test_what_spreadsheets_save(write, mark):
         ("a.json", '[\n{"a": 1},\n3\n]', "line 3: expected a JSON object, got int"),
         ("a.json", '[{"a": 1}\n]\n{}', "line 2: not JSON (something follows"),
         ("a.json", '{\n"a": 1\n}', "line 1: not JSON"),
+        ("a.csv", "a;b, c\nx;1,5\n", "line 1: the header has ',' and ';', and each may separate the columns"),
+        ("a.csv", "a,b\nx,1\na,b\ny,2\n", "line 3: the header once more"),
+        ("a.tsv", "\ufeffa\tb\nx\t1\n\ufeffa\tb\n", "line 3: the header once more"),
+        ("a.csv", ",a\n0,x\n,a\n", "line 3: the header once more"),
+        ("a.jsonl", '{"a": 1}\n{"a": 1, "a": 2}\n', "line 2: the name 'a' is in the object twice"),
+        ("a.json", '[{"a": 1},\n{"a": {"b": 1, "b": 2}}]', "line 2: the name 'b' is in the object twice"),
+        ("a.txt", "Mưa.\rNắng.\r", "line 1: a carriage return within a text"),
         ("a.csv.gz", b"not gzip", ": damaged or cut short"),
         ("a.csv.gz", gzip.compress(b"a,b\n" + b"x,1\n" * 999, mtime=0)[:-9], ": damaged or cut short"),
         ("a.docx", "x", ": cannot read this kind of file"),
@@ -171,11 +220,30 @@ def test_columns_without_a_name_and_one_column(write):
         "C:\\a\\b.tsv",
         "hai câu",
         "a.gz",
+        "~$rows.xlsx",
+        "~nobody/rows.csv",
+        "-",
     ],
 )
 def test_a_path_that_is_not_there_is_not_looked_up(source):
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_rows(source)
+
+
+def test_a_name_in_the_letters_of_another_system(write):
+    path = write(normalize("NFD", "số liệu.csv"), "a\nx\n")
+    assert columns(path.with_name(normalize("NFC", path.name))) == {"a": ["x"]}
+
+
+@pytest.mark.parametrize("source", [None, 5, ["a.csv", "b.csv"], {"train": "a.csv"}, Dataset.from_dict({"a": [1]})])
+def test_what_is_no_path(source):
+    with pytest.raises(ValueError, match=r"expected the path of a file or the id of a Hub dataset, got \w+$"):
+        read_rows(source)
+
+
+def test_a_file_has_no_splits(write):
+    with pytest.raises(ValueError, match=r"rows\.csv is a file, which has no split 'test'"):
+        read_rows(write("rows.csv", "a\nx\n"), "test")
 
 
 def test_folders_and_addresses(tmp_path):
@@ -195,6 +263,10 @@ def test_parquet(tmp_path):
     rows = {"premise": ["Có, không?", "NA"], "label": [0, 1]}
     Dataset.from_dict(rows).to_parquet(tmp_path / "rows.PARQUET")
     assert columns(tmp_path / "rows.PARQUET") == rows
+    for value in ("old", "new"):  # in a file of the same name, size and time
+        Dataset.from_dict({"a": [value]}).to_parquet(tmp_path / "same.parquet")
+        os.utime(tmp_path / "same.parquet", (1e9, 1e9))
+        assert columns(tmp_path / "same.parquet") == {"a": [value]}
     Dataset.from_dict({"a": []}).to_parquet(tmp_path / "none.parquet")
     with pytest.raises(ValueError, match=r"none.parquet: there are no rows"):
         read_rows(tmp_path / "none.parquet")
@@ -204,17 +276,43 @@ def test_excel(write, caplog):
     import openpyxl
 
     book = openpyxl.Workbook()
-    rows = [[], ["id", "premise", "score", None], ["007", "Mưa, gió", 0.9], [], [8, "NA", 1], [None, "TRUE", 2.0]]
+    rows = [
+        [],
+        ["id", "premise", "score", None],
+        ["007", "Mưa,_x000D_\n gió", 0.9],
+        [],
+        [8, "NA", 1],
+        [None, "TRUE", 2.0],
+    ]
+    rows.append([" ", None])
     for row in rows:
         book.active.append(row)
     book.create_sheet("hai")
     book.save(path := write("rows.xlsx", ""))
     with caplog.at_level(logging.WARNING):
         read_as = columns(path)
-    assert read_as == {"id": ["007", "8", ""], "premise": ["Mưa, gió", "NA", "TRUE"], "score": ["0.9", "1", "2"]}
+    texts = ["Mưa,\r\n gió", "NA", "TRUE"]  # Excel writes a carriage return as _x000D_
+    assert read_as == {"id": ["007", "8", ""], "premise": texts, "score": ["0.9", "1", "2"]}
     assert "of its 2 sheets only 'Sheet' is read" in caplog.text
     with pytest.raises(ValueError, match=r"bad\.xlsx: "):
         read_rows(write("bad.xlsx", "x"))
+
+
+def test_excel_cells_and_sheets_that_are_no_text(write):
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in (["a", None, "b"], ["x", None, 1], ["y", None, "#REF!"]):
+        book.active.append(row)
+    book.save(path := write("rows.xlsx", ""))
+    with pytest.raises(
+        ValueError, match=r"rows\.xlsx, line 3: the cell C3 has an error such as #N/A; mend its formula"
+    ):
+        read_rows(path)
+    book.create_chartsheet("hình", 0)  # of no chart, which openpyxl cannot read
+    book.save(path)
+    with pytest.raises(ValueError, match=r"rows\.xlsx: "):
+        read_rows(path)
 
 
 def test_excel_without_openpyxl(write, monkeypatch):
