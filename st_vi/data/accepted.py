@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, concatenate_datasets
+import numpy as np
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Features,
+    IterableDataset,
+    IterableDatasetDict,
+    Value,
+    concatenate_datasets,
+)
 
-from st_vi.data.columns import shown
+from st_vi.data.columns import bad_value, shown
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -16,6 +25,8 @@ if TYPE_CHECKING:
 Rows: TypeAlias = "Dataset | IterableDataset | Sequence[Mapping[str, Any]] | pd.DataFrame"
 TrainRows: TypeAlias = "Rows | Mapping[str, Rows]"
 _CHUNK = 10_000
+_EMPTY, _WHOLE, _DECIMAL = Value("null"), Value("int64"), Value("float64")
+_HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval", "evaluation")
 
 
 def as_dataset(rows: Rows) -> Dataset:
@@ -25,7 +36,8 @@ def as_dataset(rows: Rows) -> Dataset:
         rows: A stream is read to its end. A key missing from some dicts becomes None.
 
     Raises:
-        ValueError: None of these, several datasets by name, or a column with values of several types.
+        ValueError: None of these, several datasets by name, a column with values of several types, one that is no list,
+            or two of one name.
 
     Example:
         >>> from st_vi.data.accepted import as_dataset
@@ -36,15 +48,18 @@ def as_dataset(rows: Rows) -> Dataset:
         return rows
     if isinstance(rows, IterableDataset):
         parts = [_table(chunk, rows.features) for chunk in _chunks(iter(rows))]
-        return concatenate_datasets(parts) if parts else Dataset.from_dict({})
+        return concatenate_datasets(_alike(parts)) if parts else Dataset.from_dict({})
     if isinstance(rows, Mapping):
-        if any(isinstance(part, (Dataset, IterableDataset)) for part in rows.values()):
+        if _are_several(rows):
             names = list(rows)
             raise ValueError(f"one dataset is needed, here are several by name, {names}: give rows[{names[0]!r}]")
-        return _columns({str(name): list(column) for name, column in rows.items()})
+        return _columns({str(name): _listed(column, name) for name, column in rows.items()})
     if _is_frame(rows):
         frame: Any = rows
-        return _columns({str(name): _cells(frame[name]) for name in frame.columns})
+        names = [str(name) for name in frame.columns]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two columns of the DataFrame have the name {twice[0]!r}")
+        return _columns({name: _cells(frame.iloc[:, place]) for place, name in enumerate(names)})
     if isinstance(rows, Sequence) and not isinstance(rows, (str, bytes)) and all(isinstance(r, Mapping) for r in rows):
         return _table(rows, None)
     raise ValueError(f"expected a Dataset, a list of dicts or a DataFrame, got {type(rows).__name__}: {shown(rows)}")
@@ -54,7 +69,8 @@ def as_train_rows(rows: TrainRows) -> Dataset | IterableDataset | DatasetDict:
     """Rows as the stock trainer takes them: a dataset, a stream with typed columns, or datasets by name.
 
     Raises:
-        ValueError: See `as_dataset`; also for streams by name, which the stock trainer does not take.
+        ValueError: See `as_dataset`; also for streams by name, which the stock trainer does not take, and for splits
+            ("train", "test"), which would all be trained on.
 
     Example:
         >>> import pandas as pd
@@ -64,19 +80,22 @@ def as_train_rows(rows: TrainRows) -> Dataset | IterableDataset | DatasetDict:
     """
     if isinstance(rows, IterableDataset):
         return _typed_stream(rows)
-    if isinstance(rows, DatasetDict):
-        return rows
-    if isinstance(rows, Mapping) and rows and all(_is_rows(part) for part in rows.values()):
-        if isinstance(rows, IterableDatasetDict) or any(isinstance(part, IterableDataset) for part in rows.values()):
-            raise ValueError("streams by name cannot be trained on: give one stream (datasets.interleave_datasets)")
-        return DatasetDict({name: as_dataset(part) for name, part in rows.items()})
-    return as_dataset(rows)  # type: ignore[arg-type]
+    if isinstance(rows, Mapping) and _are_several(rows):
+        held_out = [name for name in rows if str(name).lower() in _HELD_OUT]
+        if held_out and "train" in rows:
+            raise ValueError(f"the rows of {held_out} would be trained on, too: give rows['train']")
+    return as_datasets(rows)
 
 
 def as_datasets(rows: TrainRows) -> Dataset | DatasetDict:
     """One dataset, or several by name; a stream is read to its end."""
-    rows = as_train_rows(rows)
-    return as_dataset(rows) if isinstance(rows, IterableDataset) else rows
+    if isinstance(rows, DatasetDict):
+        return rows
+    if isinstance(rows, Mapping) and _are_several(rows):
+        if isinstance(rows, IterableDatasetDict) or any(isinstance(part, IterableDataset) for part in rows.values()):
+            raise ValueError("streams by name cannot be trained on: give one stream (datasets.interleave_datasets)")
+        return DatasetDict({name: as_dataset(part) for name, part in rows.items()})
+    return as_dataset(rows)  # type: ignore[arg-type]
 
 
 def _typed_stream(rows: IterableDataset) -> IterableDataset:
@@ -86,7 +105,34 @@ def _typed_stream(rows: IterableDataset) -> IterableDataset:
     first = list(islice(rows, 1))
     if not first:
         raise ValueError("the stream has no rows")
-    return rows.cast(_table(first, None).features)
+    types = Features(_table(first, None).features)
+    types |= {name: Value("float64") for name in ("score", "weight") if types.get(name) == _WHOLE}
+
+    def fits(row: Mapping[str, Any], number: int) -> bool:
+        """The cast would drop other columns and decimals."""
+        for name, value in row.items():
+            if name not in types:
+                bad_value(name, number, value, "the first row of the stream has no such column; give all rows the same")
+            if types[name] == _WHOLE and isinstance(value, float) and not value.is_integer():
+                bad_value(name, number, value, "expected a whole number, as in the first row of the stream")
+        return True
+
+    return rows.filter(fits, with_indices=True).cast(types)
+
+
+def _alike(parts: Sequence[Dataset]) -> list[Dataset]:
+    """The parts with one type for each column."""
+    types: dict[str, Any] = {}
+    for part in parts:
+        for name, kind in part.features.items():
+            before = types.get(name, _EMPTY)
+            if kind not in (before, _EMPTY):
+                if before != _EMPTY and {str(before), str(kind)} != {str(_WHOLE), str(_DECIMAL)}:
+                    raise ValueError(f"column {name!r} of the stream holds {kind}, and {before} before")
+                types[name] = kind if before == _EMPTY else _DECIMAL
+    return [
+        part.cast(Features({name: types.get(name, kind) for name, kind in part.features.items()})) for part in parts
+    ]
 
 
 def _table(rows: Sequence[Mapping[str, Any]], features: Any) -> Dataset:
@@ -108,11 +154,22 @@ def _columns(columns: Mapping[str, list[Any]], features: Any = None) -> Dataset:
         raise ValueError(f"the columns make no dataset: {error}") from error
 
 
+def _listed(column: Any, name: Any) -> list[Any]:
+    if isinstance(column, (str, bytes, Mapping)) or not isinstance(column, Iterable):
+        raise ValueError(f"column {name!r} must be a list of values, one for each row, got {shown(column)}")
+    return list(column)
+
+
 def _cells(column: Any) -> list[Any]:
-    """The values of a DataFrame's column; missing ones are NaN among numbers, and None elsewhere."""
-    if column.dtype.kind == "f":
+    """The values of a DataFrame's column; missing ones are NaN among NumPy's floats, and None elsewhere."""
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
         return column.tolist()
     return [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
+
+
+def _are_several(rows: Mapping[str, Any]) -> bool:
+    """Whether they are datasets by name, and not columns by name."""
+    return bool(rows) and all(map(_is_rows, rows.values()))
 
 
 def _is_rows(value: Any) -> bool:

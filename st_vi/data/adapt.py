@@ -12,7 +12,7 @@ from string import ascii_uppercase
 from typing import Any, Literal
 
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import bad_value, check_choice, clean_text, clean_texts, find_columns
+from st_vi.data.columns import bad_value, check_choice, clean_text, clean_texts, find_columns, is_missing, number_of
 from st_vi.data.labels import CONTRADICTION, ENTAILMENT, NEUTRAL, OTHER, canonical_labels
 from st_vi.data.triplets import MissingNegative, Report, Row, Triplets
 from st_vi.text import comparison_key
@@ -194,7 +194,11 @@ def reading_comprehension_to_triplets(
     )
     _check_template(template)
     for number, raw in enumerate(dataset.select_columns(list(found.values()))):
-        passage = clean_text(raw[found["passage"]], found["passage"], number) if raw.get(found.get("passage")) else ""
+        passage = (
+            ""
+            if is_missing(raw.get(found.get("passage")))
+            else clean_text(raw[found["passage"]], found["passage"], number)
+        )
         for question, options, answer in _questions(raw, found, number):
             report["questions"] += 1
             right = options[_answer_index(answer, options, found["answer"], number)]
@@ -245,10 +249,11 @@ def _answer_index(answer: Any, options: list[str], column: str, row: int) -> int
         if comparison_key(text) in keys:
             return options.index(text) if text in options else keys.index(comparison_key(text))
         index = ascii_uppercase.find(text.upper()) if len(text) == 1 else -1
-        if text.isdecimal():  # files without types have numbers as text
-            index = int(text)
+        number = number_of(text)  # files without types have numbers as text
     else:
-        index = answer if isinstance(answer, int) and not isinstance(answer, bool) else -1
+        index, number = -1, answer
+    if isinstance(number, (int, float)) and not isinstance(number, bool) and number % 1 == 0:
+        index = int(number)
     if not 0 <= index < len(options):
         bad_value(column, row, answer, f"expected one of {len(options)} options by index, letter or text")
     return index

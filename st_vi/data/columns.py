@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NoReturn, get_args
 
 from st_vi.text import is_blank, normalise
+
+logger = logging.getLogger(__name__)
 
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "anchor": ("anchor", "premise", "evidence", "sentence1"),
@@ -55,20 +59,26 @@ def find_columns(
         >>> find_columns(["Statement", "Evidence", "labels"], ["evidence", "claim", "label"])
         {'evidence': 'Evidence', 'claim': 'Statement', 'label': 'labels'}
     """
+    if not isinstance(given, Mapping | None):
+        raise ValueError(f"columns must map roles to columns, such as {{'premise': 'câu a'}}, got {shown(given)}")
     given, wanted = dict(given or {}), list(wanted)
     if unknown := set(given) - set(wanted):
         raise ValueError(f"columns: no role {sorted(unknown)}; the roles are {wanted}")
-    by_name = {normalise(name).lower(): name for name in reversed(present)}
+    by_name: dict[str, list[str]] = {}
+    for name in present:
+        by_name.setdefault(normalise(name).lower(), []).append(name)
     composed = {normalise(name): name for name in reversed(present)}
     found: dict[str, str] = {}
     for role in wanted:
         if role in given:
-            name = given[role] if given[role] in present else composed.get(normalise(given[role]))
-            if name is None:
+            column = given[role] if given[role] in present else composed.get(normalise(str(given[role])))
+            if column is None:
                 raise ValueError(f"missing column {given[role]!r} for {role}; the columns are {list(present)}")
-            found[role] = name
+            found[role] = column
             continue
-        names = [by_name[name] for name in USUAL_NAMES[role] if name in by_name]
+        names = next((by_name[name] for name in USUAL_NAMES[role] if name in by_name), [])
+        if len(names) > 1:
+            raise ValueError(f"several columns may be {role}: {names}; name one with columns={{{role!r}: ...}}")
         if names:
             found[role] = names[0]
         elif role not in optional:
@@ -96,17 +106,28 @@ def candidate_columns(present: Iterable[str]) -> list[str]:
 
 
 def refuse_near_misses(present: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse unknown columns that look like anchors, positives or negatives: they would not be used in training.
+    """Refuse unknown columns that look like known ones: they would not be used in training.
 
     Raises:
-        ValueError: There is one, such as "negatives" or "Negative_1"; it is named.
+        ValueError: There is one, such as "negatives", "Negative_1" or "Score"; it is named.
     """
     known = set(known)
     for name in present:
-        if name not in known and name.lower().startswith(("anchor", "positive", "negative")):
+        if name in known:
+            continue
+        if (folded := normalise(name).lower()) in known:
+            raise ValueError(f"column {name!r} is not {folded!r}: rename it, or remove it")
+        if folded.startswith(("anchor", "positive", "negative")):
             raise ValueError(
                 f"column {name!r} is no anchor, positive, negative or negative_1, …: rename it, or remove it"
             )
+
+
+def say_what_is_left_out(present: Iterable[str], used: Iterable[str | None]) -> None:
+    """Warn of columns that are not used in training."""
+    used = set(used)
+    if others := [name for name in present if name not in used]:
+        logger.warning(f"columns that are not trained on: {', '.join(others)}")
 
 
 def clean_texts(values: Iterable[Any], column: str) -> list[str]:
@@ -139,17 +160,20 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
 
 
 def number_of(value: Any) -> Any:
-    """The number in a text, as files without types store it; any other value unchanged.
+    """The number in a text, as files without types store it, or in a decimal; any other value unchanged.
 
     Example:
         >>> [number_of(value) for value in ("0.5", " 4 ", 3, "4,5", "")]
         [0.5, 4.0, 3, '4,5', '']
     """
-    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value.strip()) else value
+    is_number = isinstance(value, Decimal) or (isinstance(value, str) and _NUMBER.fullmatch(value.strip()))
+    return float(value) if is_number else value
 
 
 def bad_value(column: str, row: int | str, value: Any, problem: str) -> NoReturn:
     """Raise the ValueError that names column, row and value."""
+    if problem.startswith("expected") and isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+,\d+\s*", value):
+        problem += ", with a point for the decimals"
     raise ValueError(f"column {column!r}, row {row}: {problem}, got {shown(value)}")
 
 
@@ -167,5 +191,5 @@ def is_missing(value: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A value in a message: its `repr`, cut off after 200 characters."""
-    text = repr(value)
+    text = repr(value).replace("\n", " ")
     return text if len(text) < 200 else text[:200] + "…"

@@ -15,7 +15,7 @@ import pyarrow as pa
 from datasets import Dataset, Features, Image, LargeList, List, Value, concatenate_datasets
 
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import bad_value, candidate_columns, clean_text, find_columns, number_of
+from st_vi.data.columns import bad_value, candidate_columns, clean_text, find_columns, is_missing, number_of
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +50,13 @@ def scored_pairs_to_rows(
         (['anchor', 'positive', 'score', 'task'], 1.0)
     """
     dataset = as_dataset(dataset)
-    if len(score_range) != 2 or not 0 < score_range[1] - score_range[0] < math.inf:
-        raise ValueError(f"score_range must be (lowest, highest), got {score_range}")
-    low, high = score_range
+    low, high = _range(score_range)
     found = find_columns(dataset.column_names, ("sentence1", "sentence2", "score"), columns)
     rows = []
     for number, row in enumerate(dataset.select_columns(list(found.values()))):
         score = number_of(row[found["score"]])
-        if not isinstance(score, (int, float)) or not low <= score <= high:
-            bad_value(found["score"], number, row[found["score"]], f"expected a score between {low} and {high}")
+        if isinstance(score, bool) or not isinstance(score, (int, float)) or not low <= score <= high:
+            bad_value(found["score"], number, row[found["score"]], f"expected a score between {low:g} and {high:g}")
         first, second = (clean_text(row[found[role]], found[role], number) for role in ("sentence1", "sentence2"))
         rows.append({"anchor": first, "positive": second, "score": (score - low) / (high - low), "task": task})
     return _text_rows(rows, *_TYPES)
@@ -87,7 +85,7 @@ def instructions_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None
     rows = []
     for number, row in enumerate(dataset.select_columns(list(found.values()))):
         anchor = clean_text(row[found["instruction"]], found["instruction"], number)
-        if "input" in found and row[found["input"]]:
+        if "input" in found and not is_missing(row[found["input"]]):
             anchor += " " + clean_text(row[found["input"]], found["input"], number)
         output = clean_text(row[found["output"]], found["output"], number)
         rows.append({"anchor": anchor, "positive": output, "task": task})
@@ -113,7 +111,8 @@ def ocr_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, task: s
     questions, texts = [], []
     for number, row in enumerate(dataset.select_columns([found[role] for role in found if role != "image"])):
         question = row[found["question"]] if "question" in found else None
-        questions.append(clean_text(question, found["question"], number) if question else READING_QUESTION)
+        asked = None if is_missing(question) else clean_text(question, found["question"], number)
+        questions.append(asked or READING_QUESTION)
         texts.append(clean_text(row[found["text"]], found["text"], number))
     return _with_image(dataset, found["image"], questions, texts, task)
 
@@ -235,6 +234,16 @@ def combine_rows(*datasets: Rows) -> Dataset:
             unlike = [name for name in names if columns.features[name] != features[name]]
             raise ValueError(f"columns {unlike} of set {len(parts)} are not as in the others: {error}") from error
     return concatenate_datasets(parts)
+
+
+def _range(score_range: tuple[float, float]) -> tuple[float, float]:
+    try:
+        low, high = (score + 0.0 for score in score_range)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if not 0 < high - low < math.inf:
+        raise ValueError(f"score_range must be (lowest, highest), got {score_range!r}")
+    return low, high
 
 
 def _text_rows(rows: Sequence[Mapping[str, Any]], *names: str) -> Dataset:

@@ -125,11 +125,16 @@ def _held(dataset: Dataset, column: str) -> str:
 
 
 def _mapped(given: Mapping[Any, str] | None) -> dict[str, str]:
+    if not isinstance(given, Mapping | None):
+        raise ValueError(f"labels must map values to names, such as {{0: 'entailment'}}, got {shown(given)}")
     mapped: dict[str, str] = {}
     for value, name in (given or {}).items():
         if not isinstance(name, str) or _folded(name) not in SYNONYMS:
             raise ValueError(f"labels: {value!r} is mapped to {name!r}; use one of {sorted(_NAMES)}")
-        mapped |= dict.fromkeys(_keys(value), SYNONYMS[_folded(name)])
+        label = SYNONYMS[_folded(name)]
+        for key in _keys(value):
+            if mapped.setdefault(key, label) != label:
+                raise ValueError(f"labels: {value!r} is there twice, as {mapped[key]!r} and as {label!r}")
     return mapped
 
 

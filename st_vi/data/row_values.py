@@ -108,6 +108,8 @@ def teacher_vector_of(
 def _number(value: Any, column: str, at: int | str) -> float:
     """A number, also as text; NaN for one that is missing. What fp32 would make infinite is an error."""
     try:
+        if isinstance(value, bool) or (isinstance(value, str) and "_" in value):  # of which Python makes numbers
+            raise ValueError
         result = nan if is_missing(value) else float(value)
     except (TypeError, ValueError, OverflowError):
         bad_value(column, at, value, "expected a number")

@@ -40,8 +40,8 @@ def split_by_anchor(dataset: Rows, test_size: float = 0.2, anchor: str | None = 
         set()
     """
     dataset = as_dataset(dataset)
-    if not 0 < test_size < 1:
-        raise ValueError(f"test_size must lie between 0 and 1, got {test_size}")
+    if not isinstance(test_size, (int, float)) or not 0 < test_size < 1:
+        raise ValueError(f"test_size must lie between 0 and 1, got {test_size!r}")
     column = find_columns(dataset.column_names, ["anchor"], {"anchor": anchor} if anchor else None)["anchor"]
     in_test = [_uniform(f"{seed} {text}") < test_size for text in _anchors(dataset, column)]
     rows: dict[bool, list[int]] = {False: [], True: []}

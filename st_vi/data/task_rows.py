@@ -12,7 +12,15 @@ from weakref import WeakKeyDictionary
 from datasets import Dataset, DatasetDict, Image, IterableDataset, LargeList, List, Value
 
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import bad_value, candidate_columns, check_choice, is_missing, refuse_near_misses, shown
+from st_vi.data.columns import (
+    bad_value,
+    candidate_columns,
+    check_choice,
+    is_missing,
+    refuse_near_misses,
+    say_what_is_left_out,
+    shown,
+)
 from st_vi.data.formats import combine_rows
 from st_vi.data.row_values import (
     BadImageError,
@@ -35,6 +43,7 @@ BadImage = Literal["error", "skip"]
 Sizes = Mapping[str, Sequence[Size]]
 """The images and videos of a row: column to their sizes."""
 Fits = Callable[[Sequence[Size]], None]
+_FURTHER = ("score", "class", "teacher_scores", "task", "options")
 
 
 class _Looked(NamedTuple):
@@ -57,7 +66,8 @@ def check_task_rows(
 ) -> tuple[Dataset, Report]:
     """Check every row of mixed tasks: its task, texts, images, videos and score.
 
-    None, NaN and blanks count as missing. A number may be written as text, as files without types store it.
+    None, NaN and blanks count as missing. A number may be written as text, as files without types store it. A warning
+    names columns that are not used in training.
 
     Args:
         dataset: Columns anchor, positive, task, and where there are any score, anchor_image, anchor_video, …, further
@@ -94,6 +104,8 @@ def check_task_rows(
     dataset = as_dataset(dataset)
     columns = _checked_columns(dataset, tasks, bad_image)
     before = _looked_before(dataset, tasks)
+    if not before:
+        say_what_is_left_out(dataset.column_names, _used(columns))
     looked, numbers, scores = before or _look(dataset, tasks, columns, bad_image)
     fitting = [place for place, number in enumerate(numbers) if _fit(looked.sizes[place], number, bad_image, fits)]
     if skipped := len(dataset) - len(fitting):
@@ -208,6 +220,7 @@ def task_stream(
     """
     by_name = {task.name: task for task in tasks}
     columns = _checked_columns(rows, tasks, bad_image)
+    say_what_is_left_out(rows.column_names, _used(columns))
 
     def is_good(row: Mapping[str, Any], number: int) -> bool:
         task, _ = _checked_values(row, number, by_name, columns)
@@ -221,15 +234,22 @@ def task_stream(
 def _checked_columns(rows: Dataset | IterableDataset, tasks: Sequence[Task], bad_image: BadImage) -> tuple[str, ...]:
     """The anchor's column, and those of its candidates."""
     check_choice("bad_image", bad_image, BadImage)
+    if isinstance(tasks, str) or not all(isinstance(task, Task) for task in tasks):
+        raise ValueError(f"tasks must be a list of st_vi.Task, got {shown(tasks)}")
     candidates = candidate_columns(rows.column_names)
     needs_positive = bool(candidates) or any(task.needs_positive for task in tasks)
     for name in ("anchor", *(["positive"] if needs_positive else []), "task"):
         if name not in rows.column_names:
             raise ValueError(f"missing column {name!r}; the columns are {rows.column_names}")
     columns = ("anchor", *candidates)
-    beside = ("", "_image", "_video", "_teacher")
-    refuse_near_misses(rows.column_names, [column + of_it for column in columns for of_it in beside])
+    refuse_near_misses(rows.column_names, _used(columns))
     return columns
+
+
+def _used(columns: Sequence[str]) -> list[str]:
+    """All columns that rows with these texts may have."""
+    beside = ("", "_image", "_video", "_teacher")
+    return [*(column + of_it for column in columns for of_it in beside), *_FURTHER]
 
 
 def _checked_values(

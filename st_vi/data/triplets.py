@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,10 +12,15 @@ from weakref import WeakSet
 from datasets import Dataset, DatasetDict, IterableDataset, Value
 
 from st_vi.data.accepted import TrainRows, as_datasets, as_train_rows
-from st_vi.data.columns import bad_value, candidate_columns, check_text, number_of, refuse_near_misses
+from st_vi.data.columns import (
+    bad_value,
+    candidate_columns,
+    check_text,
+    number_of,
+    refuse_near_misses,
+    say_what_is_left_out,
+)
 from st_vi.text import comparison_key
-
-logger = logging.getLogger(__name__)
 
 MissingNegative = Literal["pair", "skip"]
 
@@ -140,7 +144,8 @@ def triplets_to_train_on(rows: TrainRows) -> Dataset | IterableDataset | Dataset
 def _checked(dataset: Dataset | DatasetDict) -> Dataset | DatasetDict:
     if not isinstance(dataset, Mapping):
         rows = checked_rows(dataset)
-        _say_what_is_left_out(dataset)
+        texts, weight = _training_columns(dataset)
+        say_what_is_left_out(dataset.column_names, [*texts, weight])
         return rows
     if not dataset:
         raise ValueError("no usable pair: the dataset is empty")
@@ -164,17 +169,11 @@ def _checked_stream(rows: IterableDataset) -> IterableDataset:
         return True
 
     names = [*texts, *([weight] if weight else [])]
-    _say_what_is_left_out(rows)
+    say_what_is_left_out(rows.column_names, names)
     checked = rows.select_columns(names).filter(is_good, with_indices=True)
     if weight:
         checked = checked.cast_column(weight, Value("float64"))
     return checked.rename_column("weight", "label") if weight == "weight" else checked
-
-
-def _say_what_is_left_out(dataset: Dataset | IterableDataset) -> None:
-    texts, weight = _training_columns(dataset)
-    if others := [name for name in dataset.column_names if name not in (*texts, weight)]:
-        logger.warning(f"columns that are not trained on: {', '.join(others)}")
 
 
 def checked_rows(dataset: Dataset) -> Dataset:
@@ -221,7 +220,7 @@ def _training_columns(dataset: Dataset | IterableDataset) -> tuple[list[str], st
     texts = ["anchor", *candidate_columns(present)]
     if len(positives := [name for name in texts if name.startswith("positive")]) > 1:
         raise ValueError(f"a row has one positive here, not {positives}: make a row of each")
-    refuse_near_misses(present, texts)
+    refuse_near_misses(present, [*texts, "weight", "score"])
     for name in ("score", "scores"):  # the stock trainer would take them as weights
         if name in present:
             raise ValueError(

@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Value
 from PIL import Image
 
 from st_vi.data import (
+    accepted,
     check_task_rows,
     check_triplets,
     combine_rows,
@@ -115,6 +117,16 @@ def test_missing_cells_of_a_frame():
     assert rows.features["whole"] == Value("int64") and rows.features["flag"] == Value("bool")
 
 
+def test_missing_cells_of_typed_columns():
+    given = frame(
+        a=pd.array([0.5, None], "Float64"),
+        b=pd.array([0.5, None], pd.ArrowDtype(pa.float64())),
+        c=pd.array([1, None], "Int64"),
+        d=pd.array(["x", None], "string"),
+    )
+    assert as_dataset(given)[1] == dict.fromkeys("abcd")
+
+
 def test_pictures_come_through():
     picture = Image.new("RGB", (4, 4), "red")
     for form in ([{"anchor_image": picture}], frame(anchor_image=[picture])):
@@ -130,6 +142,12 @@ def test_pictures_come_through():
         (DatasetDict(train=Dataset.from_list(ROWS)), r"several by name, \['train'\]: give rows\['train'\]"),
         ([{"a": 1}, {"a": "b"}], r"column 'a' cannot be a column of a dataset, it holds \['int', 'str'\]"),
         (frame(a=[[1], "b"]), "column 'a' cannot be a column"),
+        ({"train": frame(a=["x"])}, r"several by name, \['train'\]"),
+        ({"train": ROWS, "test": ROWS}, r"several by name, \['train', 'test'\]"),
+        ({"premise": "abc", "hypothesis": "xyz", "label": "ent"}, "column 'premise' must be a list of values, .*'abc'"),
+        ({"premise": 1}, "column 'premise' must be a list of values"),
+        (pd.DataFrame([["a", "b"]], columns=["x", "x"]), "two columns of the DataFrame have the name 'x'"),
+        (pd.DataFrame([["a", "b"]], columns=[0, "0"]), "two columns of the DataFrame have the name '0'"),
     ],
 )
 def test_what_is_no_data_set_is_one_line(given, message):
@@ -145,6 +163,36 @@ def test_sets_by_name_to_train_on():
         as_train_rows(IterableDatasetDict(a=stream(ROWS)))
     with pytest.raises(ValueError, match="streams by name"):
         as_train_rows({"a": stream(ROWS), "b": Dataset.from_list(ROWS)})
+
+
+@pytest.mark.parametrize("name", ["test", "validation", "Dev"])
+def test_held_out_rows_are_not_trained_on(name):
+    splits = {"train": [{"anchor": "x", "positive": "y"}], name: [{"anchor": "z", "positive": "y"}]}
+    message = rf"the rows of \['{name}'\] would be trained on, too: give rows\['train'\]"
+    for rows in (splits, DatasetDict({side: Dataset.from_list(part) for side, part in splits.items()})):
+        with pytest.raises(ValueError, match=message):
+            as_train_rows(rows)
+
+
+def texts(**more):
+    return {"anchor": "x", "positive": "y", **more}
+
+
+def test_a_stream_loses_no_decimals_and_no_columns():
+    rows = as_train_rows(stream([texts(weight=1), texts(weight=0.5)]))
+    assert [row["weight"] for row in rows] == [1.0, 0.5]
+    with pytest.raises(ValueError, match=r"column 'part', row 1: expected a whole number, .* got 0\.5"):
+        list(as_train_rows(stream([texts(part=1), texts(part=0.5)])))
+    with pytest.raises(ValueError, match="column 'negative', row 1: the first row of the stream has no such column"):
+        list(as_train_rows(stream([texts(), texts(negative="z")])))
+
+
+def test_parts_of_a_stream_have_one_type(monkeypatch):
+    monkeypatch.setattr(accepted, "_CHUNK", 1)
+    rows = as_dataset(stream([{"a": None}, {"a": 1, "b": "x"}, {"a": 0.5}]))
+    assert rows[:] == {"a": [None, 1.0, 0.5], "b": [None, "x", None]}
+    with pytest.raises(ValueError, match=r"column 'a' of the stream holds Value\('int64'\), and .*string.* before"):
+        as_dataset(stream([{"a": "x"}, {"a": 1}]))
 
 
 def test_a_stream_gets_the_types_of_its_first_row():

@@ -134,6 +134,13 @@ def test_missing_columns_and_unusable_rows():
         nli_to_triplets(rows, columns={"premise": "không có"})
     with pytest.raises(ValueError, match="no role"):
         nli_to_triplets(rows, columns={"tiền đề": "van_ban"})
+    for columns in (["van_ban", "hypothesis", "label"], "van_ban"):
+        with pytest.raises(ValueError, match="columns must map roles to columns"):
+            nli_to_triplets(rows, columns=columns)
+    with pytest.raises(ValueError, match="missing column 0 for premise"):
+        nli_to_triplets(rows, columns={"premise": 0})
+    with pytest.raises(ValueError, match=r"several columns may be label: \['label', 'Label'\]; name one with columns="):
+        nli_to_triplets(rows.add_column("Label", [C]), columns={"premise": "van_ban"})
     with pytest.raises(ValueError, match=r"(?s)no usable pair.*contradiction"):
         nli_to_triplets(nli(("p", "c", C)))
     for setting in ("neutral", "missing_negative", "conflict"):
@@ -156,7 +163,7 @@ def comprehension(**columns):
     return reading_comprehension_to_triplets(Dataset.from_dict(rows | columns))
 
 
-@pytest.mark.parametrize("answer", ["C", "c", 2])
+@pytest.mark.parametrize("answer", ["C", "c", 2, 2.0, "2", "2.0"])
 def test_answers_by_letter_text_or_index(answer):
     expected = {"anchor": "Hỏi? Bài.", "positive": "c", "negative_1": "a", "negative_2": "b"}
     assert comprehension(answer=[answer])["2_negatives"].to_list() == [expected]

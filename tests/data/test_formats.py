@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 import pytest
 from datasets import Dataset, Features, List, Value
@@ -16,6 +17,7 @@ from st_vi.data import (
     dialogues_to_rows,
     instructions_to_rows,
     ocr_to_rows,
+    reading_comprehension_to_triplets,
     scored_pairs_to_rows,
     vqa_to_rows,
 )
@@ -44,8 +46,29 @@ def test_scores_of_any_range(score_range, scores, expected):
 def test_scores_out_of_range(bad):
     with pytest.raises(ValueError, match=r"column 'score', row 1: expected a score between 0 and 5, got"):
         scored_pairs_to_rows(pairs([1.0, bad]), (0, 5))
-    with pytest.raises(ValueError, match="score_range"):
-        scored_pairs_to_rows(pairs([1.0]), (5, 0))
+    for score_range in ((5, 0), 5, "05", (0, 5, 1), (0, None), None):
+        with pytest.raises(ValueError, match=r"score_range must be \(lowest, highest\), got"):
+            scored_pairs_to_rows(pairs([1.0]), score_range)
+    with pytest.raises(ValueError, match=r"between 0 and 5, with a point for the decimals, got '4,5'"):
+        scored_pairs_to_rows(pairs(["4.5", "4,5"]), (0, 5))
+
+
+def test_numbers_of_other_kinds():
+    assert scored_pairs_to_rows(pairs([Decimal("1.5")]), (0, 5))["score"][0] == 0.3
+    with pytest.raises(ValueError, match="expected a score between 0 and 5, got True"):
+        scored_pairs_to_rows(pairs([True]), (0, 5))
+
+
+NOTHING = [None, math.nan, "", " ", "\u200b"]
+
+
+@pytest.mark.parametrize("nothing", NOTHING, ids=repr)
+def test_what_may_be_missing_is_missing_in_every_form(nothing, picture):
+    assert instructions_to_rows([{"instruction": "Chào.", "input": nothing, "output": "Ừ."}])["anchor"][:] == ["Chào."]
+    ocr = ocr_to_rows([{"image": picture, "text": "Phở", "question": nothing}])
+    assert ocr["anchor"][:] == ["Trong ảnh có chữ gì?"]
+    row = {"passage": nothing, "question": "Ai?", "options": ["Nam", "Lan"], "answer": "A"}
+    assert reading_comprehension_to_triplets([row])["triplets"]["anchor"][:] == ["Ai?"]
 
 
 def test_instructions_with_and_without_input():

@@ -53,6 +53,20 @@ def test_true_false_and_numbers_that_are_names():
     assert labels([0, 1], feature=ClassLabel(names=["kéo theo", "mâu thuẫn"])) == ["entailment", "contradiction"]
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["entailment", "neutral"], r"labels must map values to names, such as \{0: 'entailment'\}, got \['entail"),
+        ("entailment", "labels must map values to names"),
+        ({0: "entailment", "0": "neutral"}, "labels: '0' is there twice, as 'entailment' and as 'neutral'"),
+        ({"entailment": 0}, "labels: 'entailment' is mapped to 0; use one of"),
+    ],
+)
+def test_what_maps_no_labels(given, message):
+    with pytest.raises(ValueError, match=message):
+        labels([0], given)
+
+
 def test_a_mapping_that_maps_nothing_is_said(caplog):
     rows = Dataset.from_dict({"premise": ["a", "a"], "hypothesis": ["b", "c"], "label": ["yes", "refuted"]})
     with caplog.at_level(logging.WARNING):

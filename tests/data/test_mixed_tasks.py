@@ -148,6 +148,17 @@ def test_bad_rows_are_named(fields, message):
         check_task_rows(Dataset.from_list([good, good | fields]))
 
 
+@pytest.mark.parametrize(("score", "message"), [("0,9", ", with a point for the decimals"), ("0_1", ""), (True, "")])
+def test_what_looks_like_a_number(score, message):
+    with pytest.raises(ValueError, match=f"column 'score', row 0: expected a number{message}, got {score!r}"):
+        check_task_rows([row("text_pair", score=score)])
+
+
+def test_tasks_are_tasks():
+    with pytest.raises(ValueError, match=r"tasks must be a list of .*Task, got 'ocr'"):
+        check_task_rows([row()], tasks="ocr")
+
+
 def test_bad_images_can_be_skipped_and_are_counted():
     rows = [row(anchor_image={"bytes": data, "path": None}) for data in (as_png(RED), b"broken", as_png(RED))]
     features = Dataset.from_list(rows).features | {"anchor_image": ImageFeature()}

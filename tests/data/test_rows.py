@@ -27,8 +27,9 @@ def test_split_keeps_anchors_together_and_depends_on_them_alone():
 def test_split_of_triplets_and_bad_sizes():
     triplets = nli_to_triplets(sample_nli())["triplets"]
     assert set(split_by_anchor(triplets)) == {"train", "test"}
-    with pytest.raises(ValueError, match="test_size"):
-        split_by_anchor(triplets, test_size=1.0)
+    for size in (1.0, "0.2", None):
+        with pytest.raises(ValueError, match="test_size must lie between 0 and 1"):
+            split_by_anchor(triplets, test_size=size)
 
 
 def test_jsonl_rows(tmp_path):

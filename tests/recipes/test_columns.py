@@ -12,6 +12,8 @@ from transformers import set_seed
 
 from st_vi import SupConNLILoss, build_viclsr, train_viclsr
 from st_vi.data import check_task_rows, check_triplets
+from st_vi.data.task_rows import task_stream
+from st_vi.tasks import VIPOLYQWEN_TASKS
 from tests.conftest import SENTENCES
 
 ROWS = {
@@ -101,6 +103,9 @@ def test_nothing_to_change_is_the_same_object():
         ({"anchor_image": ["a.png"] * 4}, "column 'anchor_image' is no"),
         ({"positive_2": SENTENCES[:4]}, r"one positive here, not \['positive', 'positive_2'\]"),
         ({"score": [1.0] * 4}, "column 'score' is no column of triplets: .*rename it to 'weight'"),
+        ({"Weight": [1.0] * 4}, "column 'Weight' is not 'weight': rename it, or remove it"),
+        ({"Score": [1.0] * 4}, "column 'Score' is not 'score'"),
+        ({"weight": ["1", "0,5", "1", "1"]}, "column 'weight', row 1: .*, with a point for the decimals, got '0,5'"),
         ({"weight": [1.0, -0.5, 1.0, 1.0]}, "column 'weight', row 1: expected a number of 0 or more"),
         ({"weight": [1.0, 1.0, None, 1.0]}, "column 'weight', row 2"),
         ({"weight": ["1", "1", "1", "một"]}, "column 'weight', row 3"),
@@ -121,6 +126,38 @@ def test_columns_of_mixed_rows_that_would_not_be_trained_on(name):
     rows = {"anchor": ["a"], "positive": ["b"], "task": ["instr"], name: ["c"], "source": ["báo"]}
     with pytest.raises(ValueError, match=f"column '{name}' is no anchor, positive, negative"):
         check_task_rows(Dataset.from_dict(rows))
+
+
+@pytest.mark.parametrize("name", ["Score", "CLASS", "Anchor_Image", " score", "Teacher_scores"])
+def test_columns_of_mixed_rows_in_other_letters(name):
+    rows = {"anchor": ["a"], "positive": ["b"], "task": ["instr"], name: [0.5]}
+    with pytest.raises(ValueError, match=f"column '{name}' is not '{name.strip().lower()}': rename it, or remove it"):
+        check_task_rows(Dataset.from_dict(rows))
+
+
+def test_columns_of_mixed_rows_that_are_left_out_are_said(caplog):
+    rows = [{"anchor": "a", "positive": "b", "task": "instr", "image": "a.png", "source": "báo"}]
+    with caplog.at_level(logging.WARNING):
+        checked, _ = check_task_rows(rows)
+        check_task_rows(checked)  # before training
+        assert caplog.text.count("columns that are not trained on: image, source") == 1
+        task_stream(Dataset.from_list(rows).to_iterable_dataset(), VIPOLYQWEN_TASKS)
+    assert caplog.text.count("columns that are not trained on: image, source") == 2
+
+
+@pytest.mark.parametrize("evaluator", ["loss", {"a": 1}, len, Dataset.from_dict(ROWS), ["loss"]])
+def test_an_evaluator_that_is_none(evaluator, tiny_model, tmp_path):
+    with pytest.raises(ValueError, match="evaluator must be an evaluator or a list of them, got "):
+        train_viclsr(tiny_model, Dataset.from_dict(ROWS), tmp_path / "out", evaluator=evaluator)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_output_is_a_file(tiny_model, tmp_path):
+    (tmp_path / "out").write_text("of mine")
+    for settings in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(ValueError, match="out is a file: give a folder for the model"):
+            train_viclsr(tiny_model, Dataset.from_dict(ROWS), tmp_path / "out", **settings)
+    assert (tmp_path / "out").read_text() == "of mine"
 
 
 @pytest.mark.parametrize(
