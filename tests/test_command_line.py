@@ -68,6 +68,16 @@ def test_demo_answers_compares_trains_and_saves(tmp_path, monkeypatch, quiet):
     assert SentenceTransformer(str(tmp_path / "model")).encode("Xin chào").shape == (384,)
 
 
+@pytest.mark.parametrize("options", [(), ("--system", "vipolyqwen", "--steps", 2)])
+def test_a_demo_replaces_only_a_demo(monkeypatch, capsys, tmp_path, options):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "modules.json").write_text("[]")
+    (tmp_path / "model" / "training_run.json").write_text("{}")
+    assert run_main(monkeypatch, "demo", "--output", tmp_path, *options) == 2
+    assert "model was not made by a demo, which would replace it" in capsys.readouterr().err
+    assert len(list(tmp_path.rglob("*"))) == 3
+
+
 def test_the_questions_of_the_demo_are_what_they_are_said_to_be():
     from st_vi.recipes.examples.demo import QUESTIONS
 
@@ -203,6 +213,10 @@ MIXED = ("train", "vipolyqwen", "--base", "none", "--train", "rows.csv", "--outp
         (("evaluate", "none", "--rows", "a.csv", "--label", "0=neutral"), "--label does nothing without --nli"),
         (("evaluate", "none", "--nli", "a.csv", "--protocol", "probe"), "--protocol does nothing without --benchmark"),
         (("evaluate", "none", "--nli", "a.csv", "--columns", "task=a"), "no role 'task' here"),
+        (
+            ("distill", "encoder", "--teacher", "t", "--documents", "d", "--output", "o", "--label", "0=neutral"),
+            "--label",
+        ),
         (("demo", "--steps", 5), "--steps does nothing with --system viclsr"),
         (("ablate", "vipolyqwen", "--label", "0=neutral"), "--label does nothing without --nli"),
         (("ablate", "vipolyqwen", "--table-only", "--seeds", 2), "--seeds does nothing with --table-only"),
@@ -275,6 +289,29 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys, tiny_base, rows, tmp_path
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("interrupted: ") and "the same command with --resume" in error
     assert ("checkpoint-10" in error) == bool(checkpoints)
+
+
+def test_ctrl_c_after_overwrite_does_not_advise_both(monkeypatch, capsys, tiny_base, rows, tmp_path):
+    monkeypatch.setattr("st_vi.recipes.train_viclsr", lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
+    arguments = ("train", "viclsr", "--base", tiny_base, "--train", rows, "--output", tmp_path / "out", "--overwrite")
+    assert run_main(monkeypatch, *arguments) == 130
+    assert "the same command with --resume in place of --overwrite" in capsys.readouterr().err
+
+
+def test_resuming_nothing_is_said(monkeypatch, capsys, tmp_path):
+    arguments = ("train", "viclsr", "--base", "none", "--train", "no.csv", "--output", tmp_path / "typo", "--resume")
+    assert run_main(monkeypatch, *arguments) == 2
+    assert capsys.readouterr().err.startswith(f"no checkpoint in {tmp_path / 'typo'}: training starts from scratch\n")
+
+
+def test_too_few_rows_to_hold_any_out(tiny_base, tmp_path):
+    lines = [{"premise": "Trời mưa.", "hypothesis": "Có mưa.", "label": "entailment"}] * 2
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    options = ("--base", tiny_base, "--train", tmp_path / "rows.jsonl", "--output", tmp_path / "out", "--save-steps", 1)
+    result = st_vi("train", "viclsr", *options, "--max-steps", 1, "--eval-size", 0.9)
+    assert result.exit_code == 0, result.output
+    assert "--eval-size 0.9 holds out too few of 2 rows: no evaluation" in result.stderr
+    assert (tmp_path / "out" / "modules.json").exists()
 
 
 def test_ctrl_c_while_rows_are_read(monkeypatch, capsys, rows, tmp_path):

@@ -33,6 +33,13 @@ def echo_metrics(metrics: dict[str, float]) -> None:
     typer.echo(json.dumps({name: None if math.isnan(value) else value for name, value in values.items()}, indent=2))
 
 
+def can_be_evaluated(rows: Any) -> bool:
+    """Whether NLI rows have at least two of the three labels, which `nli_evaluator` compares."""
+    from st_vi.data.labels import OTHER
+
+    return len(set(rows["label"]) - {OTHER}) > 1
+
+
 def nli_evaluator(rows: Any, show_progress_bar: bool = True) -> Any:
     """An evaluator over the rows whose label is one of the three."""
     from st_vi.data.labels import OTHER

@@ -9,10 +9,7 @@ from typing import Annotated
 import typer
 
 from st_vi.cli.common import interruptible, texts_of
-from st_vi.cli.options import (
-    Labels,
-    pairs,
-)
+from st_vi.cli.options import Labels, pairs, refuse
 from st_vi.cli.quiet import one_bar
 
 
@@ -30,6 +27,8 @@ def trim(
     any_language: Annotated[bool, typer.Option(help="do not check that the texts are Vietnamese")] = False,
 ) -> None:
     """Trim the vocabulary of a model to the pieces used in texts. Prints one JSON object."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} is not an empty folder: use another --output, or take away what is there")
     one_bar(context)
     from st_vi.hub import load
     from st_vi.vocabulary import trim_vocabulary
@@ -44,6 +43,7 @@ def trim(
 
 
 def distill(
+    context: typer.Context,
     teacher: Annotated[str, typer.Option(help="teacher model: a Hub id or a folder")],
     documents: Annotated[list[str], typer.Option(help="paragraphs with title, text, section or subject; repeatable")],
     output: Annotated[Path, typer.Option(help="folder for the student, its stages and the teacher's vectors")],
@@ -64,6 +64,9 @@ def distill(
     resume: Annotated[bool, typer.Option(help="continue an earlier run in --output")] = False,
 ) -> None:
     """Distil a small encoder from a large one, in three stages: sentences, retrieval, NLI."""
+    if not nli:
+        refuse(context, "without --nli", "label")
+
     from datasets import concatenate_datasets
 
     from st_vi.data import read_rows, sample_nli

@@ -144,13 +144,24 @@ def loading_options(bf16: bool | None, device: str | None) -> dict[str, Any]:
     return arguments
 
 
-def how_to_resume(output: Path) -> str:
+def how_to_resume(output: Path, overwrite: bool = False) -> str:
     """How to resume an interrupted training run."""
-    steps = [
+    option = "--resume in place of --overwrite" if overwrite else "--resume"
+    if steps := _steps(output):
+        return f"run the same command with {option} to continue from {output / f'checkpoint-{max(steps)}'}"
+    return f"no checkpoint yet: the same command with {option} starts from scratch; --save-steps saves more often"
+
+
+def say_if_from_scratch(output: Path, resume: bool) -> None:
+    """Say if there is nothing to resume, as after a typing error in --output."""
+    if resume and not _steps(output):
+        typer.echo(f"no checkpoint in {output}: training starts from scratch", err=True)
+
+
+def _steps(output: Path) -> list[int]:
+    """Steps of the checkpoints."""
+    return [
         int(folder.name.rpartition("-")[2])
         for folder in output.glob("checkpoint-*")
         if (folder / "trainer_state.json").is_file() and folder.name.rpartition("-")[2].isdecimal()
     ]
-    if steps:
-        return f"run the same command with --resume to continue from {output / f'checkpoint-{max(steps)}'}"
-    return "no checkpoint yet: the same command with --resume starts from scratch; --save-steps saves more often"

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from st_vi.cli.base import trained_base
-from st_vi.cli.common import NLI_ROLES, echo_metrics, interruptible, nli_evaluator, task_roles
+from st_vi.cli.common import NLI_ROLES, can_be_evaluated, echo_metrics, interruptible, nli_evaluator, task_roles
 from st_vi.cli.options import (
     BF16,
     BatchSize,
@@ -27,6 +27,7 @@ from st_vi.cli.options import (
     positive,
     refuse,
     roles,
+    say_if_from_scratch,
     training_options,
     use_device,
 )
@@ -78,7 +79,8 @@ def viclsr(
         refuse(context, "with --max-steps", "epochs")
     (found,) = roles(columns, NLI_ROLES)
     names = pairs("--label", label)
-    arguments = training_options(max_steps, save_steps, bf16, use_device(device), bool(evaluation or eval_size))
+    say_if_from_scratch(output, resume)
+    device = use_device(device)
 
     one_bar(context)
     from transformers import set_seed
@@ -94,7 +96,11 @@ def viclsr(
     rows, held_out = (*nli_rows(*groups, columns=found, labels=names), None)[:2]
     if eval_size and not evaluation:
         sides = split_by_anchor(rows, eval_size, anchor="premise", seed=seed)
-        rows, held_out = sides["train"], sides["test"]
+        if can_be_evaluated(sides["test"]):
+            rows, held_out = sides["train"], sides["test"]
+        else:
+            typer.echo(f"--eval-size {eval_size} holds out too few of {len(rows)} rows: no evaluation", err=True)
+    arguments = training_options(max_steps, save_steps, bf16, device, bool(held_out))
     triplets = nli_to_triplets(rows, neutral=neutral, conflict="skip" if skip_conflicts else "error", seed=seed)
     typer.echo(triplets.report)
 
@@ -103,12 +109,12 @@ def viclsr(
     model = trained_base(context, base, "activation", "head_init", "pooling", "max_length")
     model = model or build_viclsr(base, activation, max_length, pooling, head_init=head_init)
     loss = SupConNLILoss(model, temperature, hard_negative_weight, same_anchor, symmetric=symmetric)
-    with interruptible(lambda: how_to_resume(output)):
+    with interruptible(lambda: how_to_resume(output, overwrite)):
         trainer = train_viclsr(
             model,
             triplets,
             output,
-            evaluator=held_out and nli_evaluator(held_out, show_progress_bar=False),
+            evaluator=nli_evaluator(held_out, show_progress_bar=False) if held_out else None,
             loss=loss,
             resume=resume,
             overwrite=overwrite,
@@ -169,6 +175,7 @@ def vipolyqwen(
     if max_steps:
         refuse(context, "with --max-steps", "epochs")
     (found,) = roles(columns, task_roles())
+    say_if_from_scratch(output, resume)
     arguments = training_options(max_steps, save_steps, bf16, use_device(device), bool(evaluation))
 
     one_bar(context)
@@ -191,7 +198,7 @@ def vipolyqwen(
     base = included_or_same(base)
     model = trained_base(context, base, "embedding_dimension", "pooling", "max_pixels", "lora")
     model = model or build_vipolyqwen(base, embedding_dimension, pooling, lora=adapter, max_pixels=max_pixels)
-    with interruptible(lambda: how_to_resume(output)):
+    with interruptible(lambda: how_to_resume(output, overwrite)):
         trainer = train_vipolyqwen(
             model,
             rows,

@@ -46,7 +46,9 @@ def trained_parts(base: str | Path, **hub: Any) -> list[str]:
     return parts
 
 
-def check_base(base: str | Path, builder: str, pooling: str | None, transformer_kwargs: Mapping[str, Any]) -> str | None:
+def check_base(
+    base: str | Path, builder: str, pooling: str | None, transformer_kwargs: Mapping[str, Any]
+) -> str | None:
     """Check that a new model from `base` would lose no trained parts, and warn if the pooling changes.
 
     Args:

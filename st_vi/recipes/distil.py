@@ -27,6 +27,7 @@ from st_vi.encoding import encode_corpus
 from st_vi.evaluation import NLISimilarityEvaluator
 from st_vi.hub import load
 from st_vi.losses import DLELoss
+from st_vi.recipes.training.manifest import ARGUMENTS, as_record, begin, check_same, identity_of_rows
 from st_vi.recipes.training.run import train
 from st_vi.tasks import Task
 from st_vi.terms import InfoNCE, TeacherCosine, TeacherSimilarities
@@ -165,7 +166,7 @@ def distill_encoder(
         held_out: Share of the titles held out for evaluation.
         stages: See `STAGES`. Stages with the task "retrieval" or "nli" use those rows, all others the texts.
         seed: Seed for all sampling.
-        resume: Continue an earlier run.
+        resume: Continue an earlier run, which must have the same rows and settings.
         progress: Function that is called with a message when a step begins.
         **arguments: Stock training arguments that override those of the stages.
 
@@ -175,7 +176,7 @@ def distill_encoder(
     Raises:
         ValueError: Before any training: documents are not Vietnamese, or cannot be written with the student's
             vocabulary; the tokenizer cannot be trimmed; the teacher does not have these layers; `output` has teacher
-            vectors of other rows, or an earlier run and `resume` is not set.
+            vectors of other rows, an earlier run and `resume` is not set, or another run and it is.
 
     Example:
         >>> from st_vi.data import read_rows
@@ -183,15 +184,34 @@ def distill_encoder(
         >>> wiki = read_rows("wiki.jsonl")  # doctest: +SKIP
         >>> student = distill_encoder("intfloat/multilingual-e5-small", wiki, "outputs/small")  # doctest: +SKIP
     """
-    run = _Run(Path(output), resume, seed, progress or (lambda _: None), arguments)
     sets = [documents] if isinstance(documents, Dataset) else list(documents)
-    parts = [split_by_anchor(rows, held_out, anchor="title", seed=seed) for rows in sets]
     texts = list(texts)
+    settings = {
+        "documents": [identity_of_rows(rows) for rows in sets],
+        "nli": identity_of_rows(_nli_rows(nli)),
+        "questions": None if questions is None else identity_of_rows(questions),
+        "texts": identity_of_rows(Dataset.from_dict({"text": texts})),
+        "teacher": Path(teacher).name,
+        "layers": layers,
+        "max_pieces": max_pieces,
+        "prompt": prompt,
+        "num_texts": num_texts,
+        "num_questions": num_questions,
+        "num_contradictions": num_contradictions,
+        "shares": shares,
+        "held_out": held_out,
+        "stages": list(map(repr, stages)),
+        "seed": seed,
+        **{name: value for name, value in arguments.items() if name in ARGUMENTS},
+    }
+    run = _Run(Path(output), resume, seed, progress or (lambda _: None), arguments, as_record(settings))
+    parts = [split_by_anchor(rows, held_out, anchor="title", seed=seed) for rows in sets]
     drawn = _draw_texts([part["train"] for part in parts], texts, num_texts, shares, seed)
     check_vietnamese(drawn)
     large = load(str(teacher), device="cpu")
     _check_layers(large, layers)
 
+    run.begin()
     run.progress("cutting the vocabulary")
     corpus = [text for part in parts for text in part["train"]["text"]]
     random = Random(seed)
@@ -367,12 +387,20 @@ class _Run:
     seed: int
     progress: Callable[[str], None]
     arguments: Mapping[str, Any]
+    settings: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        if (self.output / LOG).exists() and not self.resume:
-            raise ValueError(f"{self.output} has an earlier run: use resume to continue it, or another folder")
-        self.output.mkdir(parents=True, exist_ok=True)
+        if self.output.exists() and not self.output.is_dir():
+            raise ValueError(f"{self.output} is a file: give a folder")
+        if (self.output / LOG).exists():
+            if not self.resume:
+                raise ValueError(f"{self.output} has an earlier run: use resume to continue it, or another folder")
+            check_same(self.output, self.settings, left=[self.output / LOG])
         self.start = time.time()
+
+    def begin(self) -> None:
+        """Record the run."""
+        begin(self.output, self.settings, resume=self.resume, overwrite=False)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Log one line, with the seconds since the start of this call."""

@@ -99,6 +99,25 @@ def test_a_second_call_resumes_and_changes_nothing(run, teacher, documents):
     torch.testing.assert_close(again.encode(SENTENCES), model.encode(SENTENCES))
 
 
+def test_another_run_is_not_resumed(run, teacher, documents, tmp_path):
+    _, output, _ = run
+    options = {"nli": sample_nli("train").select(range(90)), **QUICK}
+    others = {
+        "seed was 0, now is 1": {"seed": 1},
+        "layers was": {"layers": [0, 1]},
+        "nli was": {"nli": sample_nli("train").select(range(60))},
+        "max_pieces was": {"max_pieces": 99},
+    }
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    for message, other in others.items():
+        with pytest.raises(ValueError, match=f"has a different run: {message}"):
+            distill_encoder(teacher, documents, output, resume=True, **options | other)
+    assert before == {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    with pytest.raises(ValueError, match="missing column"):
+        distill_encoder(teacher, documents.remove_columns("title"), tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_teacher_of_other_rows_is_refused(run, teacher, documents, tmp_path):
     _, output, _ = run
     (tmp_path / "teacher").mkdir()

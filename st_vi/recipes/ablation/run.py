@@ -211,8 +211,20 @@ def _append(path: Path, result: dict[str, Any]) -> None:
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
-    """The complete lines that `ablate` has written so far; empty if there is no file."""
+    """The complete lines that `ablate` has written so far; empty if there is no file.
+
+    Raises:
+        ValueError: A line is something else; names the line.
+    """
     if not Path(path).exists():
         return []
     *lines, _ = Path(path).read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines]
+    results = []
+    for number, line in enumerate(lines, 1):
+        try:
+            result = json.loads(line)
+            result["variant"], result["seed"], result["hits"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path}, line {number}: this is no result of a study; take the line out") from error
+        results.append(result)
+    return results

@@ -77,7 +77,11 @@ def run_demo(output_dir: str | Path, epochs: int = 2, seed: int = 0) -> DemoResu
         output_dir: Output folder; the trained model is saved in its subfolder "model".
         epochs: Passes over the training rows of `sample_nli`.
         seed: Seed for the order of the rows.
+
+    Raises:
+        ValueError: See `demo_folder`.
     """
+    output_dir = demo_folder(output_dir)
     set_seed(seed)
     model = load(MODEL)
     passages = {row["passage_id"]: row["passage"] for row in sample_retrieval()}
@@ -96,7 +100,7 @@ def run_demo(output_dir: str | Path, epochs: int = 2, seed: int = 0) -> DemoResu
     train_viclsr(
         model,
         nli_to_triplets(seen),
-        Path(output_dir) / "model",
+        output_dir / "model",
         num_train_epochs=epochs,
         per_device_train_batch_size=64,
         learning_rate=5e-5,
@@ -106,9 +110,25 @@ def run_demo(output_dir: str | Path, epochs: int = 2, seed: int = 0) -> DemoResu
         seed=seed,
         overwrite=True,  # from an earlier demo
     )
-    after = _figures(load(Path(output_dir) / "model"), seen=seen, held_out=held_out)
+    after = _figures(load(output_dir / "model"), seen=seen, held_out=held_out)
     figures = {name: (value, after[name]) for name, value in before.items()}
-    return DemoResult(answers, len(passages), (found[0], found[1]), similarities, figures, Path(output_dir) / "model")
+    return DemoResult(answers, len(passages), (found[0], found[1]), similarities, figures, output_dir / "model")
+
+
+def demo_folder(folder: str | Path) -> Path:
+    """The output folder of a demo, which replaces an earlier demo, and nothing else.
+
+    Raises:
+        ValueError: There is a model in it that no demo made.
+    """
+    folder = Path(folder)
+    mark = folder / ".demo"
+    for name in ("model", "base"):
+        if (folder / name).exists() and not mark.exists():
+            raise ValueError(f"{folder / name} was not made by a demo, which would replace it: use another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    return folder
 
 
 def _answers(

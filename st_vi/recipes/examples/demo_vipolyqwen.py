@@ -13,6 +13,7 @@ from transformers import set_seed
 from st_vi.data.generated.rows import generated_rows, texts_of
 from st_vi.data.generated.scenes import Scene, Shape, draw
 from st_vi.hub import load
+from st_vi.recipes.examples.demo import demo_folder
 from st_vi.recipes.examples.small_models import small_qwen2_vl
 from st_vi.recipes.training.progress import Bar
 from st_vi.recipes.vipolyqwen import build_vipolyqwen, train_vipolyqwen, vipolyqwen_evaluator
@@ -68,8 +69,11 @@ def run_vision_demo(
         rows: Training rows of each kind.
         test_rows: Test rows of each kind.
         seed: Seed for weights and rows.
+
+    Raises:
+        ValueError: See `demo_folder`.
     """
-    output_dir = Path(output_dir)
+    output_dir = demo_folder(output_dir)
     train, test = generated_rows("train", rows, seed, KINDS), generated_rows("test", test_rows, seed, KINDS)
     small_qwen2_vl(texts_of(train), output_dir / "base", seed=seed, **SMALL_MODEL)
     set_seed(seed)  # for pooling and head

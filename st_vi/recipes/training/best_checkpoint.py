@@ -35,6 +35,8 @@ def judges_of(evaluators: BaseEvaluator | Sequence[BaseEvaluator] | None) -> lis
         return judges_of(evaluators.evaluators) if evaluators.main_score_function is default else [evaluators]
     if isinstance(evaluators, BaseEvaluator):
         return [evaluators]
+    if isinstance(evaluators, str) or not isinstance(evaluators, Sequence):
+        raise ValueError(f"evaluator must be an evaluator or a list of them, got {type(evaluators).__name__}")
     return [judge for evaluator in evaluators for judge in judges_of(evaluator)]
 
 

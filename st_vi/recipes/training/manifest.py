@@ -23,7 +23,7 @@ from st_vi.model_files import read_json, read_modules
 MANIFEST = "training_run.json"
 # Stock arguments that determine the weights. All others may change when a run is resumed.
 # fmt: off
-_ARGUMENTS = (
+ARGUMENTS = (
     "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size",
     "learning_rate", "learning_rate_mapping", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
     "warmup_ratio", "optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay",
@@ -67,7 +67,7 @@ def describe(
     """
     found: dict[str, Any] = {}
     for name, part in (rows if isinstance(rows, Mapping) else {"": rows}).items():
-        found[f"rows of {name}" if name else "rows"] = _rows(part)
+        found[f"rows of {name}" if name else "rows"] = identity_of_rows(part)
     found["base"] = _base(model)
     for number, module in enumerate(model):
         found[f"module {number}"] = type(module).__name__
@@ -75,14 +75,19 @@ def describe(
             found |= {f"{type(module).__name__} {key}": value for key, value in module.get_config_dict().items()}
     found["max_seq_length"] = model.max_seq_length
     found["trainable weights"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    found |= {name: getattr(arguments, name) for name in _ARGUMENTS if hasattr(arguments, name)}
+    found |= {name: getattr(arguments, name) for name in ARGUMENTS if hasattr(arguments, name)}
     for number, part in enumerate(_losses(loss)):
         name = f"loss {number + 1}" if number else "loss"
         found[name] = type(part).__name__ if isinstance(part, nn.Module) else getattr(part, "__name__", "")
         settings_of: Any = getattr(part, "get_config_dict", dict) if isinstance(part, nn.Module) else dict
         found |= {f"{name} {key}": value for key, value in settings_of().items()}
     found["evaluators"] = [_evaluator(evaluator) for evaluator in evaluators]
-    return json.loads(json.dumps({name: _plain(value) for name, value in {**found, **settings}.items()}))
+    return as_record({**found, **settings})
+
+
+def as_record(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as plain JSON values, the same in every process."""
+    return json.loads(json.dumps({name: _plain(value) for name, value in settings.items()}))
 
 
 def check_folder(folder: str | Path, run: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
@@ -99,11 +104,13 @@ def check_folder(folder: str | Path, run: Mapping[str, Any], resume: bool, overw
             overwritten. The message says what to do.
     """
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give a folder for the model")
     if resume and overwrite:
         raise ValueError("resume and overwrite exclude each other: continue the existing run, or replace it")
     left = _left_in(folder)
     if resume:
-        _check_same(folder, run, left)
+        check_same(folder, run, left)
         return
     if not left:
         return
@@ -151,7 +158,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _check_same(folder: Path, run: Mapping[str, Any], left: list[Path]) -> None:
+def check_same(folder: Path, run: Mapping[str, Any], left: Sequence[Path]) -> None:
+    """Check that the run recorded in `folder` is `run`, or that there is none.
+
+    Raises:
+        ValueError: It is another run, or there are files `left` of an unknown one.
+    """
     if not (folder / MANIFEST).is_file():
         if left:
             raise ValueError(
@@ -193,7 +205,8 @@ def _is_left_folder(path: Path) -> bool:
     return path.name == "eval" and bool(inside) and all(name.endswith("_results.csv") for name in inside)
 
 
-def _rows(rows: Any) -> dict[str, Any]:
+def identity_of_rows(rows: Any) -> dict[str, Any]:
+    """A hash of all values of a dataset, in which image files count by name and size; of a stream, its columns."""
     if isinstance(rows, IterableDataset):
         return {"identity": ["a stream", rows.column_names]}
     digest = hashlib.sha256()

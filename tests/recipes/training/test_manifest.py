@@ -258,9 +258,9 @@ def test_pictures_count_by_content(tmp_path):
 
 
 def describe_rows(data):
-    from st_vi.recipes.training.manifest import _rows
+    from st_vi.recipes.training.manifest import identity_of_rows
 
-    return _rows(data)["identity"]
+    return identity_of_rows(data)["identity"]
 
 
 def test_differences_name_both_values():
