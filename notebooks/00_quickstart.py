@@ -6,6 +6,9 @@
 #
 # The encoder is `vi-mini`, a small one that comes with the package and knows Vietnamese.
 
+# %% [markdown]
+# <!-- found: Look at the similarities -->
+
 # %%
 MODEL = None  # or an encoder: a folder, or a name on the hub such as "FacebookAI/xlm-roberta-large"
 
@@ -51,9 +54,8 @@ model.similarity(before, before)
 # %% [markdown]
 # ## Train
 #
-# The stock trainer does the work. So that this takes seconds, all but the last layer of `vi-mini` stays as it is;
-# without the two lines that say so everything learns. `hard_negative_weight` makes
-# contradictions count more.
+# The stock trainer does the work. To keep this to seconds, only the last layer of `vi-mini` is trained; without the two
+# `requires_grad_` lines all of it learns. `hard_negative_weight` makes contradictions count more.
 
 # %%
 from st_vi import SupConNLILoss, train_viclsr
@@ -92,15 +94,15 @@ figures["after"] = held_out(model)
 accuracy = {name: of["triplet_accuracy"] for name, of in figures.items()}
 error = (accuracy["after"] * (1 - accuracy["after"]) / len(set(rows["test"]["premise"]))) ** 0.5
 print(
-    f"Held-out premises nearer to what follows: {accuracy['before']:.1%} before, {accuracy['after']:.1%} after training"
+    f"Held-out premises nearer to what follows: {accuracy['before']:.1%} before, {accuracy['after']:.1%} after "
+    f"training (standard error {error:.1%})."
 )
-print(f"(standard error {error:.1%}).")
 pd.DataFrame(figures).T.round(3)
 
 # %% [markdown]
-# The figures rise, and from a low floor: the sample rows are written so that shared words give nothing away, and what
-# contradicts a premise often shares more of them than what follows from it. 915 premises teach a little of that. On
-# rows of other people, and with all layers, training brings more: see the page of benchmarks.
+# Both figures rise, but from a low start: the sample rows are written so that shared words give nothing away, and what
+# contradicts a premise often shares more words with it than what follows from it. 915 premises teach a little of that.
+# With other people's rows, and with all layers trained, the gain is larger: see the page of benchmarks.
 #
 # ## Save and reload
 #
@@ -115,7 +117,8 @@ bool((after == model.encode(sentences)).all())
 # ## An image, a text and both
 #
 # viPolyQwen gives one vector for each of them; a prompt names the task. This Qwen2-VL is small and untrained: it shows
-# the calls, not yet a meaning. The real one is `build_vipolyqwen("Qwen/Qwen2-VL-2B-Instruct")`.
+# how to call the model, and its vectors mean nothing yet. The real one is
+# `build_vipolyqwen("Qwen/Qwen2-VL-2B-Instruct")`.
 
 # %%
 from IPython.display import display
@@ -134,8 +137,8 @@ polyglot.encode([picture, "Một hình tròn đỏ và một ngôi sao xanh dư�
 # %% [markdown]
 # ## Look at the similarities
 #
-# The buttons switch between the model before and after its training; the mouse shows the sentences. Training spreads
-# the vectors: sentences of different triplets, which say nothing of each other, move apart.
+# The buttons switch between the model before and after training; hover over a cell to read its sentences. Training
+# spreads the vectors: sentences of different triplets, which have nothing to do with each other, move apart.
 
 # %%
 import plotly.graph_objects as go
@@ -151,7 +154,7 @@ strangers = {
 }
 partners = {name: sum(z[i][i + 1] for i in (0, 3, 6)) / 3 for name, z in cosines.items()}
 for name in cosines:
-    print(f"{name}: mean cosine of what follows {partners[name]:.2f}, of unrelated sentences {strangers[name]:.2f}")
+    print(f"{name}: mean cosine of what follows {partners[name]:.2f}, of unrelated sentences {strangers[name]:.2f}.")
 pairs = [[f"{one}<br>{other}" for other in sentences] for one in sentences]
 matrix = go.Heatmap(
     z=cosines["after"],

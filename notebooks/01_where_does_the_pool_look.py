@@ -1,9 +1,12 @@
 # %% [markdown]
 # # Where does the pool look?
 #
-# Attention pooling makes one vector of many tokens: each token gets a weight from a learned vector, and the embedding
-# is made of the weighted mean. This notebook shows the weights of any model with an `AttentionPooling`, and then asks
-# the harder question: does the embedding depend on what has a large weight?
+# Attention pooling turns the vectors of many tokens into one: a learned vector gives each token a weight, and the
+# embedding is made from the weighted mean. This notebook shows the weights of any model with an `AttentionPooling`, and
+# then asks the harder question: does the embedding really depend on the tokens with large weights?
+
+# %% [markdown]
+# <!-- found: The weights as numbers; Words and function words -->
 
 # %%
 from st_vi import load
@@ -18,8 +21,8 @@ model.max_seq_length = min(model.max_seq_length, 128)  # below, a text is encode
 # ## The weights as numbers
 #
 # `pool_texts` encodes as `model.encode` does, and keeps what the pooling saw. `units` puts the sub-word tokens of a
-# syllable together. The effective number of tokens is the exponential of the entropy of the weights: so many equal
-# weights would be as spread out. If it is close to the number of tokens, the pooling is nearly a plain mean.
+# syllable together. The effective number of tokens is the exponential of the entropy of the weights: that many equal
+# weights would be just as spread out. If it is close to the number of tokens, the pooling is nearly a plain mean.
 
 # %%
 from dataclasses import replace
@@ -47,10 +50,10 @@ figure.add_hline(1, line_dash="dash", annotation_text="1/n each", annotation_pos
 # %% [markdown]
 # ## Words and function words
 #
-# One sentence proves nothing. Over 200 held-out sentences: how much weight has a token of a function word ("là", "của",
-# "thì"), and how much one of any other word? A syllable that the tokenizer cuts into pieces has more weight only
-# because it has more tokens, so the figure is a token's. Beside it the control: the same encoder with a pooling vector
-# that has not been trained.
+# One sentence proves nothing. Over 200 held-out sentences: how much weight does a token of a function word ("là",
+# "của", "thì") get, and how much a token of any other word? A syllable that the tokenizer cuts into pieces has more
+# weight simply because it has more tokens, so the weight is counted per token. The control beside it is the same
+# encoder with a pooling vector that has not been trained.
 
 # %%
 from statistics import fmean
@@ -94,7 +97,7 @@ styled(figure, f"Weight of a token, mean over {len(held_out)} sentences")
 #
 # A weight says how much of a token's *vector* goes into the mean. That vector already holds something of its
 # neighbours, and two tokens may say the same. So each syllable is deleted from the text, and the text is encoded again.
-# Leaving the syllable out of the pool only is cheaper, and another question: its neighbours still know of it.
+# Leaving the syllable out of the pool alone is cheaper, but answers another question: its neighbours still know of it.
 
 # %%
 from st_vi.inspection.faithfulness import cosine_drift, deletions, maskings
@@ -112,7 +115,7 @@ table.sort_values("weight", ascending=False).round(3)
 
 # %% [markdown]
 # The same over 30 of the held-out sentences: the drift when the syllable with the largest weight is deleted, when the
-# one with the smallest is, and the mean over all syllables, which is what deleting one at random does.
+# one with the smallest is, and the mean over all syllables, which is what deleting one at random would do.
 
 # %%
 drifts = {"largest weight": [], "any syllable": [], "smallest weight": []}
@@ -130,11 +133,11 @@ styled(go.Figure(go.Bar(x=list(means), y=list(means.values()))), "Drift 1 − co
 # %% [markdown]
 # ## Try it
 #
-# - **text**: write your own. An empty or a very long one is answered with a notice.
+# - **text**: write your own. If it is empty or very long, a notice says so.
 # - **prefix** and **prefix in pool**: the prefix also changes the other tokens through the backbone, so taking it out
 #   of the pool is not the same as not writing it.
 # - **strip diacritics**: "Hà Nội" becomes "Ha Noi". Words that the tokenizer knew fall apart into pieces.
-# - **temperature**: softmax(u / T). 1 is the model; small values look at one token, large ones make a mean.
+# - **temperature**: softmax(u / T). 1 is the model; small values pick one token, large ones approach a plain mean.
 # - **unit** "token" shows sub-words.
 # - **delete** a unit, or click its bar: the text is encoded again without it, and the drift 1 − cos of the embedding
 #   stands beside that of deleting another unit. Of a long text, the first 64 units can be deleted.
@@ -150,9 +153,9 @@ explorer
 # %% [markdown]
 # ## What to take from it
 #
-# - Most weights are near the uniform line: this pooling is a mean that looks away from some tokens. What it looks away
-#   from are function words, and it has learned that: the control has no such preference.
-# - The heaviest syllable of a sentence matters more than another one. That is a tendency over many sentences, and no
-#   reason in a single one. `python -m tests.benchmarks.faithfulness` measures it with intervals; see the page of
+# - Most weights are near the uniform line: this pooling is a mean that looks away from some tokens. Those are function
+#   words, and it has learned to: the control has no such preference.
+# - The heaviest syllable of a sentence matters more than the others. That is a tendency over many sentences, not an
+#   explanation of a single one. `python -m tests.benchmarks.faithfulness` measures it with intervals; see the page of
 #   benchmarks.
-# - Only the last layer and the pooling of the example model were trained, on 305 premises. `MODEL` takes one of yours.
+# - Only the last layer and the pooling of the example model were trained, on 305 premises. Set `MODEL` to use your own.

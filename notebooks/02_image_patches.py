@@ -2,11 +2,14 @@
 # # Which patches of an image count?
 #
 # Qwen2-VL cuts an image into patches of 28 × 28 pixels, after scaling it to a pixel budget. Each patch is one token.
-# Attention pooling gives it a weight that knows nothing of any query; the embedding it makes is then compared with
-# queries. So there are two questions: what is pooled, and which patch speaks for *this* query?
+# Attention pooling gives it a weight that knows nothing of any query; only then is the embedding compared with queries.
+# So there are two questions: what is pooled, and which patch speaks for *this* query?
 #
 # `poly-mini` comes with the package: 7 million parameters that learned drawn shapes, lines of printed text and emoji.
 # It has hardly seen a photograph.
+
+# %% [markdown]
+# <!-- found: Try it; One image proves nothing -->
 
 # %%
 from st_vi import load
@@ -19,8 +22,8 @@ prompt = "instr" if "instr" in model.prompts else None
 # %% [markdown]
 # ## Does the model know what it sees?
 #
-# One hundred scenes and their captions, none of whose inventories ("one red circle, two purple stars") was in the
-# training rows. The right one of a hundred captions, or images, is to be found.
+# One hundred scenes and their captions. No combination of shapes here ("one red circle, two purple stars") was in the
+# training rows. The task is to find the right one of a hundred captions, or images.
 
 # %%
 import pandas as pd
@@ -39,17 +42,17 @@ learned
 # %% [markdown]
 # ## Try it
 #
-# - **Colours**: the weight in the pool; the *cosine with the query* of each patch, were it the only one pooled; or by
-#   how much the *cosine falls* when the patch is painted over. Type the name of another shape as the **query**: the
-#   weights stay, the other two move.
-# - **Click** a patch, or draw a **lasso** around several: they are painted in the image's mean colour, and all is
+# - **Colours**: the weight in the pool; the *cosine with the query* of each patch, if it were the only one pooled; or
+#   how far the *cosine falls* when the patch is painted over. Name another shape in the **query**: the weights stay,
+#   the other two move.
+# - **Click** a patch, or draw a **lasso** around several: they are painted in the image's mean colour, and the image is
 #   encoded again. A second click brings a patch back; **clear mask** brings back all.
 # - The bars compare the cosine with the **query** before and after. *Out of the pool* leaves the patches in the
 #   image, and only their tokens out of the weighted mean: other tokens have looked at them before. *Random patches
 #   painted* is the control: a mask of any kind moves an embedding (the line spans five random masks).
 # - **pixel budget**: the same image in fewer or more patches, all of them below. An image is never scaled up to it.
 #   The model learned scenes in 16 patches; in 64 it is on unknown ground.
-# - **text** goes beside the image: how much of the pool does it take?
+# - **text** goes beside the image: how much of the pool's weight does it take?
 
 # %%
 from random import Random
@@ -155,8 +158,8 @@ print(
 # %% [markdown]
 # ## Images against text
 #
-# One input may hold several images and a text. The weights of all its tokens have the sum 1. How much of it has a
-# question beside an image? Equal weights would give it its share of the tokens.
+# One input may hold several images and a text. The weights of all its tokens add up to 1. How much of that goes to a
+# question beside an image? With equal weights it would be its share of the tokens.
 
 # %%
 from st_vi.viz.patches import mass_bars

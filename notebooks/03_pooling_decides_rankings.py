@@ -2,9 +2,12 @@
 # # The pooling decides the ranking
 #
 # A retrieval score hides which queries a model answers. Two models with the same backbone and the same recall may
-# answer *different* queries, because their poolings make one vector of the same tokens in different ways. This
+# answer *different* queries, because their poolings turn the same tokens into one vector in different ways. This
 # notebook puts the rankings of several poolings side by side, finds the queries where they disagree, and asks which
 # syllable of the query made the difference.
+
+# %% [markdown]
+# <!-- found: Against words -->
 
 # %%
 MODEL = None  # or a folder or a name on the hub
@@ -25,15 +28,15 @@ else:
 
 # %% [markdown]
 # The example models began with the encoder of `vi-mini` and were trained on the same rows, each with its own pooling.
-# The fourth is the second once more, its rows in another order: what differs between these two is chance. With a model
-# of yours, only the pooling is exchanged: backbone and head stay as they were trained for its own pooling, so the other
-# two show how much the ranking hangs on it, not how good they could become.
+# The fourth is the second trained once more, with the rows in another order: these two differ only by chance. With a
+# model of your own, only the pooling is exchanged: backbone and head stay as they were trained for its own pooling, so
+# the other two show how much the ranking depends on it, not how good they could become.
 #
 # ## The search
 #
-# Questions look for the passage that answers them, among all held-out passages. Three variants make it harder:
-# questions typed without diacritics, and a corpus to which each right passage is added once more with a negation
-# turned, or with another number.
+# Each question looks for the passage that answers it, among all held-out passages. Three variants make it harder:
+# questions typed without diacritics, and a corpus to which a second copy of each right passage is added, with a
+# negation reversed or with another number.
 
 # %%
 from st_vi.data import sample_retrieval, strip_diacritics, swap_negation, swap_number
@@ -59,12 +62,12 @@ sentence = "Chiếc xe đã chờ ở bến ba ngày."
 # A line in the left figure is a query; it leads from the rank of its relevant document under pooling A to that under
 # B. Coloured lines cross the border of the first *k*: only one of the two poolings finds the document.
 #
-# - **k** and **margin**: with a margin, only disagreements remain that a little noise would not undo.
+# - **k** and **margin**: a margin leaves only disagreements that a little noise would not undo.
 # - **only flipped queries**, then choose one in **query**: the figure now shows the documents that come first. Below,
-#   the query is encoded without each of its syllables. A frame means: without this one the two poolings agree.
+#   the query is encoded without each of its syllables. A frame means: without this syllable the two poolings agree.
 # - **pooling A**, **pooling B**: the bars show recall@k of all poolings, with intervals from a bootstrap over the
 #   queries; the line above the figures gives that of the difference, paired by query.
-# - **filter**: the variants. With *negation*, does the turned sentence stand above the right one?
+# - **filter**: the variants. With *negation*, does the reversed sentence rank above the right one?
 
 # %%
 from st_vi.inspection.rankings import cosine_matrix, relevant_ranks, top_k_margins
@@ -131,16 +134,15 @@ recall.round(3)
 # %% [markdown]
 # ## How to read it
 #
-# - Two trainings of one pooling flip some questions, too: that is the noise floor. A pooling that flips no more than
-#   that has decided nothing. Whether one is *better* is a question to the interval of the difference: if it holds 0,
-#   these queries do not tell.
-# - Words beat every pooling where question and passage share them and are spelt alike, and a model that was never shown
+# - Training one pooling twice flips some questions, too: that is the noise floor. A pooling that flips no more than
+#   that has decided nothing. Whether one is *better* is told by the interval of the difference: if it includes 0, these
+#   queries cannot tell.
+# - Words beat every pooling where question and passage share them and spell them alike, and a model that never saw
 #   words without diacritics would fall as far as TF-IDF does. `python -m st_vi search` uses both.
 # - A query without a syllable is another query, sometimes one that nobody would ask. A frame shows what the ranking
-#   hangs on; why is not answered.
-# - The suspected false negatives are for your eyes: a document that all poolings prefer may be right, and the label
+#   depends on, but not why.
+# - The suspected false negatives need your judgement: a document that all poolings prefer may be right, and the label
 #   incomplete. It may also be that all models are poor in the same way.
 # - The last token of `vi-mini` was never trained to stand for a text; that it does worse here says little about last
 #   token pooling in a model that was made for it.
-# - The variants come from simple rules without a parser; some sentences sound stiff, and some turn less than they
-#   should.
+# - The variants come from simple rules without a parser; some sentences sound stiff, and some are only half reversed.

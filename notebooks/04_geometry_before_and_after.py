@@ -1,12 +1,15 @@
 # %% [markdown]
 # # Geometry before and after
 #
-# Training moves sentences: what follows from each other should come close, all else should spread out. This notebook
-# puts the same texts in the space of a model before and after its training, as two maps that are linked, and beside
+# Training moves sentences: what follows from a sentence should come close to it, all else should spread out. This
+# notebook shows the same texts in the space of a model before and after its training, as two linked maps, and beside
 # them the figures that a map cannot show, with words alone (TF-IDF) as the control.
 #
-# The example model is `vi-mini` with attention pooling, trained for seconds with ViCLSR on sample rows. No passage
-# below was trained on in that training.
+# The example model is `vi-mini` with attention pooling, trained for seconds with ViCLSR on sample rows. None of the
+# passages below was among those rows.
+
+# %% [markdown]
+# <!-- found: Look around; Do neighbours share a topic? -->
 
 # %%
 MODEL = None  # or a folder or a name on the hub
@@ -25,9 +28,9 @@ else:
     before[0].model = AutoModel.from_config(before[0].model.config).to(before.device)
 
 # %% [markdown]
-# A saved model does not tell which weights its training began with. So with a model of yours, *before* is its own
-# pooling and head over a backbone with random weights: what a pretrained backbone knew already counts as training. If
-# you still have the model that you began with, write `before = load("…")` below those lines, and the notebook shows
+# A saved model does not tell which weights its training began with. So with a model of your own, *before* is its
+# pooling and head over a backbone with random weights, and what a pretrained backbone already knew counts as training.
+# If you still have the model that you began with, write `before = load("…")` below those lines, and the notebook shows
 # what your training alone has moved.
 #
 # ## Passages
@@ -44,12 +47,12 @@ embeddings = [model.encode(passages, convert_to_tensor=True, show_progress_bar=T
 # %% [markdown]
 # ## Look around
 #
-# - **Lasso** some points in one map, and see where they are in the other. **Click** one, or write a part of it in
-#   *find text*: its nearest neighbours before and after stand in the table, what stayed is bold. *let go* ends it.
-# - **labels**: choose the topics that are in colour; with Ctrl several.
+# - **Lasso** some points in one map, and see where they are in the other. **Click** one, or type a part of its text in
+#   *find text*: the table lists its nearest neighbours before and after, those that stayed in bold. *let go* ends it.
+# - **labels**: choose which topics are coloured; hold Ctrl to choose several.
 # - **map**: UMAP is fitted once, here, and kept. It takes some seconds.
-# - **colour by** *overlap*: yellow points have kept their neighbours, blue ones have got new ones.
-# - **neighbours**: how many count.
+# - **colour by** *overlap*: yellow points have kept their neighbours, blue ones have new ones.
+# - **neighbours**: how many of them count.
 
 # %%
 from st_vi.viz.widgets.geometry_explorer import GeometryExplorer
@@ -63,8 +66,8 @@ explorer
 # %% [markdown]
 # ## Do neighbours share a topic?
 #
-# A map is squeezed into two dimensions; this is counted in all of them: of the five nearest passages, how many are of
-# the same topic? The controls are TF-IDF, which knows only the words, and chance.
+# A map is squeezed into two dimensions; this is counted in all of them: of the five nearest passages, how many have the
+# same topic? The controls are TF-IDF, which knows only the words, and chance.
 
 # %%
 import numpy as np
@@ -97,9 +100,9 @@ scatter(project(spaces["TF-IDF"]), labels=labels, texts=passages, title="The sam
 # %% [markdown]
 # ## What follows and what contradicts
 #
-# Held-out NLI rows: after training, is what follows from a premise nearer to it than what contradicts it? The share
-# of premises for which it is says so, 50 % being chance. The control is the neutral hypothesis, which speaks of the
-# same things and neither follows nor contradicts.
+# Held-out NLI rows: after training, is what follows from a premise nearer to it than what contradicts it? Counted is
+# the share of premises for which it is; chance is 50 %. The control is the neutral hypothesis, which is about the same
+# things and neither follows nor contradicts.
 
 # %%
 from st_vi.data import sample_nli
@@ -134,18 +137,18 @@ stacked([similarity_histogram(of, name) for name, of in cosines.items()])
 # - **Cosines.** Before training all texts share a narrow cone, and even random pairs are similar; training opens it.
 #   Whether it also tells what follows from what contradicts is the test that counts. These rows are written so that
 #   words give nothing away, and a small encoder does not pass it: its cosine says "of the same thing", not "true".
-# - **Spectrum.** A curve that falls late uses many directions. The effective rank is that in one number.
-# - **Uniformity and mean cosine** say the same of the sphere: how evenly it is filled.
-# - **Kept neighbours.** The share of the neighbours that training has left alone. It needs no map, and no method of
-#   drawing one changes it.
+# - **Spectrum.** If the curve falls late, the embeddings use many directions. The effective rank is that in one number.
+# - **Uniformity and mean cosine** tell how evenly the sphere is filled.
+# - **Kept neighbours.** The share of neighbours that training has left in place. It needs no map, and does not depend
+#   on how one is drawn.
 #
 # ## Texts and images
 #
 # A model that takes both often keeps them in two separate cones: a distance between their centres that is there before
 # any training ([Liang et al. 2022](https://arxiv.org/abs/2203.02053)). Below, drawings and their captions in
-# `poly-mini`, or in `MODEL` if it takes images; the control is a small Qwen2-VL from random weights. The gap is one
-# thing and finding the right image another: so both are counted. If a caption is nearer to every caption than to its
-# own image, look there first.
+# `poly-mini`, or in `MODEL` if it takes images; the control is a small Qwen2-VL with random weights. A gap does not
+# have to keep a caption from finding its image, so both are measured. If a caption is nearer to every other caption
+# than to its own image, look at the gap first.
 
 # %%
 import torch

@@ -1,9 +1,12 @@
 # %% [markdown]
 # # Loss laboratory
 #
-# viPolyQwen's loss is a sum of terms: InfoNCE pulls a pair together and pushes all other rows away, ScoreMSE wants the
-# cosine that a person gave, PairwiseRank the right order, and so on. Which of them moves the embeddings, and where to?
-# Here the real `DLELoss` trains a few points on a sphere, and you can turn every knob while it does.
+# viPolyQwen's loss is a sum of terms: InfoNCE pulls a pair together and pushes all other rows away, ScoreMSE asks for
+# the similarity that a person gave, PairwiseRank for the right order, and so on. Which of them moves the embeddings,
+# and where to? Here the real `DLELoss` trains a few points on a sphere, and you can turn every knob while it does.
+
+# %% [markdown]
+# <!-- found: Collapse, and its cure -->
 
 # %%
 MODEL = None  # or a folder or a name on the hub
@@ -15,12 +18,13 @@ LOG = None  # or the trainer_state.json of a training with st_vi, or the checkpo
 # Each circle is an anchor, each diamond a positive, and a line ties the two of a pair. Points of one colour are
 # *twins*: rows that mean the same, but that a batch takes for negatives of each other. Grey rows have no twin.
 #
-# - Press **Play** (▶), or **Step**. Alignment falls as pairs meet; uniformity falls as they spread: see the path.
-# - **temperature**: the lower, the more of the push goes to the nearest negatives (lower right). The nearest negative
-#   of a row with a twin is soon that twin: the red part is push that is wrong. Watch tolerance, the cosine of twins.
+# - Press **Play** (▶), or **Step**. Alignment falls as pairs meet; uniformity falls as they spread: follow the path.
+# - **temperature**: the lower, the more of the push goes to the nearest negatives (lower right). For a row with a twin,
+#   the nearest negative is soon that twin: the red part is the push in the wrong direction. Watch tolerance, the cosine
+#   of twins.
 # - **tell the loss which they are** leaves twins out of the negatives, as `mask_duplicates` does for equal texts.
-# - **λ** and the switches: *share of the gradient* is how strongly a term pulls. *Share of the step*, in pale, is how
-#   much of that goes where the sum of all goes. A term below zero is overruled by the others.
+# - **λ** and the switches: *share of the gradient* is how strongly a term pulls. *Share of the step*, the pale bars, is
+#   how much of that goes in the direction of the sum. A term below zero is overruled by the others.
 # - **batch size**: fewer rows, fewer negatives, and twins meet less often. *false negatives* is the share of rows that
 #   have a twin.
 # - **terms of task** takes terms, weights and margins of one of viPolyQwen's tasks. **Reset** starts again.
@@ -41,17 +45,17 @@ explorer
 
 # %% [markdown]
 # These points are free: no model connects them, so one pair learns nothing from another, and a step can put a point
-# anywhere. And a sphere is crowded: in hundreds of dimensions there is room for all negatives, and uniformity comes
-# near −4. What carries over is who pulls, how hard, and at whom.
+# anywhere. And this sphere is crowded: in hundreds of dimensions there is room for all negatives, and uniformity comes
+# near −4. What carries over is which term pulls, how hard, and at which rows.
 #
 # ## Collapse, and its cure
 #
-# A small network sees pairs of noisy points, and InfoNCE has a margin term beside it: the positive should be nearer
-# than the hardest negative of the batch. While pairs are hard to tell apart, the hardest negative *is* nearer, and what
-# satisfies the margin most cheaply is that all vectors are alike. InfoNCE is then log B, and stays there. **Move the
+# A small network is trained on pairs of noisy points, with a margin term beside InfoNCE: the positive should be nearer
+# than the hardest negative of the batch. While pairs are hard to tell apart, the hardest negative *is* nearer, and the
+# cheapest way to a small margin loss is to make all vectors alike. InfoNCE is then log B, and stays there. **Move the
 # slider** to cause it and to cure it. The dotted lines are the control, InfoNCE alone; where pairs are easy to tell
 # apart, no weight of the margin does harm. A new model can tell nothing apart: `info_nce_warm_up` of
-# `train_vipolyqwen` leaves the other terms out until it has learned some of it.
+# `train_vipolyqwen` leaves the other terms out until it has learned to.
 
 # %%
 from math import log as ln
@@ -145,16 +149,16 @@ components = loss_components(log)
 components
 
 # %% [markdown]
-# The dotted line is the ranking loss of a model that finds all pairs equally similar. It is low from the start, so look
-# at the share of pairs in the right order below it: `vi-mini` had most of them in order before, and a few steps do not
-# change that. The training loss alone would hide it.
+# The dotted line is the ranking loss of a model that finds all pairs equally similar. The ranking loss is low from the
+# start, so look at the share of pairs in the right order below it: `vi-mini` had most of them in order before, and a
+# few steps do not change that. The training loss alone would hide it.
 #
 # ## The path of that training
 #
 # Measured on held-out texts. `vi-mini` begins in the lower right corner: texts near their partners, and near everything
-# else. Training spreads them. Partners drift apart too, so alignment alone says that it got worse; what counts is how
-# much nearer a partner is than any other text, and that is the control below: the mean cosine of partners minus that of
-# all pairs.
+# else. Training spreads them. Partners drift apart too, so alignment alone says that things got worse; what counts is
+# how much nearer a partner is than any other text. That is printed below: the mean cosine of partners minus that of all
+# pairs.
 
 # %%
 from st_vi.viz.plane import alignment_uniformity_plane

@@ -24,11 +24,14 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 from mkdocs.utils import get_relative_url
-from notebook_pages import FailingCell, NotebookPage, executed, page_of, plain, scripts
+from notebook_pages import NotebookPage, page_of, without_pictures
 from reference_index import with_index
 from social_card import social_card
 from tables import NoSuchFigure, with_figures
 from vietnamese import navigation, translations, words
+
+from notebooks.pair import notebook_of, scripts
+from notebooks.run import FailingCell, executed
 
 logger = logging.getLogger("mkdocs.hooks.st_vi")
 
@@ -49,7 +52,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     translated = translations(scripts())
     for script in scripts():
         try:
-            notebook = executed(script, logger.info) if run else plain(script)
+            notebook = without_pictures(executed(script, logger.info) if run else notebook_of(script), run)
         except FailingCell as error:
             raise PluginError(str(error)) from None
         name = script.stem[3:].replace("_", "-")  # without its number
@@ -92,9 +95,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     folder, _, name = page.file.src_uri.rpartition("/")
     if folder.endswith(FOLDER) and name == "index.md":
         listed = {uri.rpartition("/")[2]: one for uri, one in pages.items() if uri.startswith(f"{folder}/")}
-        items = [f"| [{one.title}]({uri}) | {one.summary} |" for uri, one in listed.items()]
-        head = [words()["notebooks"] if folder.startswith("vi/") else "| notebook | begins with |", "|---|---|"]
-        return markdown.replace("<!-- notebooks -->", "\n".join([*head, *items]))
+        items = "\n".join(_card(uri, one) for uri, one in listed.items())
+        return markdown.replace("<!-- notebooks -->", f'<div class="st-vi-cards" markdown="1">\n\n{items}\n</div>')
     notebook = pages.get(page.file.src_uri)
     if notebook:
         page.meta["description"] = notebook.summary
@@ -107,6 +109,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return with_charts(with_figures(markdown, comma="," if page.url.startswith("vi/") else "."))
     except NoSuchFigure as error:
         raise PluginError(f"{page.file.src_uri}: {error}") from None
+
+
+def _card(uri: str, page: NotebookPage) -> str:
+    """A notebook in a list: its picture, its title and what it is about."""
+    picture = f"![]({uri.removesuffix('.md')}/{page.cover}){{ loading=lazy }}\n\n    " if page.cover else ""
+    return f"- {picture}**[{page.title}]({uri})**\n\n    {page.summary}\n"
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -1,18 +1,13 @@
-"""Notebooks as pages: run once, and again only when a notebook or st_vi has changed."""
+"""Notebooks as pages."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
-import os
 import re
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -24,11 +19,7 @@ PROGRESS = re.compile(r"<div>\s*(<style>.*?</style>)?\s*<progress.*?</div>", re.
 sys.path.insert(0, str(ROOT))
 from nbformat import NotebookNode  # noqa: E402
 
-from notebooks.pair import notebook_of, scripts  # noqa: E402, F401
-
-
-class FailingCell(Exception):
-    """A cell of a notebook raised an error."""
+from notebooks.pictures import figures_of, is_written  # noqa: E402
 
 
 @dataclass
@@ -42,6 +33,7 @@ class NotebookPage:
         outputs: What comes there.
         images: Files beside the page, by name.
         has_figures: Whether the page needs plotly.
+        cover: The one that stands for the notebook in a list; nothing where none does.
         phrase: What the page says around the notebook, in its language.
     """
 
@@ -51,75 +43,20 @@ class NotebookPage:
     outputs: list[str] = field(default_factory=list)
     pictures: dict[str, bytes] = field(default_factory=dict)
     has_figures: bool = False
+    cover: str = ""
     phrase: Callable[[str], str] = str
 
 
-def plain(script: Path):
-    """The notebook of a script, not run."""
-    return notebook_of(script)
-
-
-def executed(script: Path, say: Callable[[str], None] = lambda text: None):
-    """The notebook of a script with its outputs, from the cache where neither it nor st_vi has changed since.
+def without_pictures(notebook: NotebookNode, was_run: bool = False) -> NotebookNode:
+    """A notebook without the cell that stands for its outputs where these are not shown.
 
     Args:
-        script: One of the percent scripts in ``notebooks/``.
-        say: Told when a notebook runs.
-
-    Raises:
-        FailingCell: With the name of the notebook, the code of the cell and the traceback.
+        notebook: With its outputs, or without.
+        was_run: Whether the outputs are there. The figure of which that cell has the first picture is marked.
     """
-    import nbclient
-    import nbformat
-
-    if _place(script).is_file():
-        return nbformat.read(_place(script), as_version=4)
-    notebook, start = notebook_of(script), time.monotonic()
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
-    environment = {**os.environ, **offline, "PYTHONPATH": str(ROOT), "PLOTLY_RENDERER": "plotly_mimetype"}
-    with tempfile.TemporaryDirectory() as folder:
-        client = nbclient.NotebookClient(
-            notebook,
-            timeout=600,  # seconds a cell
-            kernel_name="python3",
-            extra_arguments=["--log-level=ERROR"],
-            store_widget_state=False,  # five megabytes of script a figure
-            resources={"metadata": {"path": folder}},
-        )
-        try:
-            client.execute(env=environment)
-        except nbclient.exceptions.CellExecutionError as error:
-            text = re.sub(r"\x1b\[[\d;]*m", "", str(error))
-            raise FailingCell(f"notebooks/{script.name}: a cell failed.\n{text}") from None
-    keep(notebook, script)
-    say(f"ran notebooks/{script.name} in {time.monotonic() - start:.0f} s")
-    return notebook
-
-
-def keep(notebook: NotebookNode, script: Path) -> None:
-    """Put a notebook that has been run into the cache; what is there of older states goes."""
-    import nbformat
-
-    place = _place(script)
-    for old in place.parent.glob(f"{script.stem}-*.ipynb"):
-        old.unlink(missing_ok=True)
-    nbformat.write(notebook, place)
-
-
-def _place(script: Path) -> Path:
-    """Where the cache has the notebook of this state of script and st_vi."""
-    folder = Path(os.environ.get("ST_VI_CACHE") or ROOT / ".cache").expanduser() / "notebook-pages"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ".gitignore").write_text("*\n", encoding="utf-8")
-    return folder / f"{script.stem}-{_state(script)}.ipynb"
-
-
-def _state(script: Path) -> str:
-    """A short text that changes when the outputs might."""
-    files = [script, *sorted(path for path in (ROOT / "st_vi").rglob("*") if path.suffix in {".py", ".jsonl", ".js"})]
-    parts = [path.read_bytes() for path in files]
-    parts += [version(name).encode() for name in ("plotly", "sentence-transformers", "torch", "transformers")]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    if was_run:
+        next(iter(figures_of(notebook).values())).metadata["cover"] = True
+    return NotebookNode({**notebook, "cells": [cell for cell in notebook.cells if not is_written(cell)]})
 
 
 def page_of(notebook, script: Path, was_run: bool = True, phrase: Callable[[str], str] = str) -> NotebookPage:
@@ -196,6 +133,8 @@ def _html(output, page: NotebookPage) -> str:
         from st_vi.viz import still
 
         figure = dict(data[FIGURE])
+        if output.metadata.get("cover"):
+            page.cover = f"{len(page.pictures)}.png"
         picture = _picture(still(figure), page)
         config = {**figure.pop("config", {}), "displaylogo": False}
         figure["layout"] = {name: value for name, value in figure["layout"].items() if name != "width"}  # the page's

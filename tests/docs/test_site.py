@@ -132,12 +132,24 @@ def test_search_finds_vietnamese_with_and_without_diacritics(query, site, browse
     assert not wrong
 
 
-@pytest.mark.parametrize(("query", "page"), [("atention poling", "pooling-decides-rankings"), ("temprature", "train/")])
-def test_search_forgives_one_wrong_letter_a_word(query, page, site, browser):
-    with opened(browser, site.with_search, site.with_search, []) as shown:
+@pytest.mark.parametrize(
+    ("start", "query", "page"),
+    [
+        ("", "atention poling", "pooling-decides-rankings"),
+        ("", "temprature", "train/"),
+        ("vi/", "temprature", "vi/train/"),
+    ],
+)
+def test_search_forgives_one_wrong_letter_a_word_and_finds_the_language_of_the_page_first(
+    start, query, page, site, browser
+):
+    with opened(browser, site.with_search + start, site.with_search, []) as shown:
         shown.locator("[data-md-component=search-query]").click()
         shown.keyboard.type(query, delay=20)
         shown.locator(f".md-search-result__item a[href*='{page}']").first.wait_for(timeout=120_000)
+        results = shown.locator(".md-search-result__item > a").evaluate_all("all => all.map(link => link.pathname)")
+        other = [address.startswith("/vi/") != (start == "vi/") for address in results]
+        assert not other[0] and other == sorted(other)
 
 
 @pytest.mark.parametrize("name", ["front page", "reference", "notebook"])
@@ -265,30 +277,10 @@ def test_social_card(site):
 
 
 @pytest.fixture
-def notebook_pages(monkeypatch, tmp_path):
-    """The module that makes pages of notebooks, with an empty cache."""
+def notebook_pages(monkeypatch):
+    """The module that makes pages of notebooks."""
     monkeypatch.syspath_prepend(ROOT / "docs" / "_site")
-    monkeypatch.setenv("ST_VI_CACHE", str(tmp_path))
     return importlib.import_module("notebook_pages")
-
-
-def test_a_failing_cell_is_named(notebook_pages, tmp_path):
-    pytest.importorskip("ipykernel")
-    script = tmp_path / "07_wrong.py"
-    script.write_text("# %% [markdown]\n# # Wrong\n\n# %%\nlength = len(7)\n")
-    with pytest.raises(notebook_pages.FailingCell, match=r"(?s)07_wrong\.py.*length = len\(7\).*TypeError"):
-        notebook_pages.executed(script)
-
-
-def test_a_notebook_runs_once(notebook_pages, tmp_path):
-    pytest.importorskip("ipykernel")
-    script, count = tmp_path / "07_counts.py", tmp_path / "count"
-    script.write_text(f"# %% [markdown]\n# # Counts\n\n# %%\nopen({str(count)!r}, 'a').write('x')\n")
-    first, second = notebook_pages.executed(script), notebook_pages.executed(script)
-    assert first.cells[1].outputs == second.cells[1].outputs and count.read_text() == "x"
-    script.write_text(script.read_text() + "# and a change\n")
-    notebook_pages.executed(script)
-    assert count.read_text() == "xx"
 
 
 def test_controls_that_need_a_kernel_are_folded(notebook_pages):
@@ -319,7 +311,7 @@ def test_what_a_page_shows_of_a_notebook(notebook_pages):
         output("display_data", {"application/vnd.plotly.v1+json": {"data": [{"y": [1]}], "layout": {"width": 860}}}),
     ]
     script = ROOT / "notebooks" / "00_quickstart.py"
-    notebook = notebook_pages.plain(script)
+    notebook = notebook_pages.without_pictures(importlib.import_module("notebooks.pair").notebook_of(script))
     code = next(cell for cell in notebook.cells if cell.cell_type == "code")
     code.outputs = outputs
     page = notebook_pages.page_of(notebook, script)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -16,7 +17,6 @@ from tests.notebooks import warm
 from tests.notebooks.lab import running_lab
 
 ROOT = Path(__file__).parent.parent.parent
-SITE = ROOT / "docs" / "_site"
 FAILED = pytest.StashKey[bool]()
 
 
@@ -52,15 +52,6 @@ def kernel_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
     server.wait()
 
 
-def keep_for_the_site(notebook: Any, script: Path) -> None:
-    """The site shows notebooks with their outputs: so that the tests of the site need not run them again."""
-    if str(SITE) not in sys.path:
-        sys.path.insert(0, str(SITE))
-    from notebook_pages import keep
-
-    keep(notebook, script)
-
-
 @pytest.fixture(scope="package")
 def lab(browser: Any, kernel_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One JupyterLab for all tests; after the browser, so that nothing starts where that is missing."""
@@ -80,6 +71,7 @@ def open_notebook(
     """Open a notebook and run its cells, once for all tests of a file: in JupyterLab, where there is a browser."""
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
+    from notebooks.run import keep
     from tests.notebooks.headless import headless
 
     with ExitStack() as stack:
@@ -94,7 +86,7 @@ def open_notebook(
             else:
                 notebook = stack.enter_context(in_the_lab(script, lab, request.getfixturevalue("browser")))
             if isinstance(name, str):
-                keep_for_the_site(notebook.content(), script)
+                keep(notebook.content(), script)  # so that the tests of the site need not run it again
             return notebook
 
         yield open_
@@ -113,6 +105,7 @@ def in_the_lab(script: Path, lab: Any, browser: Any) -> Iterator[Any]:
     from tests.notebooks.driver import WIDE, OpenNotebook
 
     (lab.root / f"{script.stem}.ipynb").write_text(text_of(script), encoding="utf-8")  # Lab saves: on a copy
+    shutil.copytree(ROOT / "notebooks" / "pictures", lab.root / "pictures", dirs_exist_ok=True)
     page = browser.new_page(viewport={"width": WIDE, "height": 1200})
     page.set_default_timeout(120_000)
     try:
