@@ -8,6 +8,14 @@
 
 # %% [markdown]
 # <!-- found: Look at the similarities -->
+# ![Look at the similarities](pictures/00-look-at-the-similarities.png)
+#
+# What a run has found:
+#
+# - Held-out premises nearer to what follows than to what contradicts: 45.6% before, 48.9% after training
+#   (standard error 2.9%).
+# - before: mean cosine of what follows 0.93, of unrelated sentences 0.84.
+# - after: mean cosine of what follows 0.80, of unrelated sentences 0.48.
 
 # %%
 MODEL = None  # or an encoder: a folder, or a name on the hub such as "FacebookAI/xlm-roberta-large"
@@ -94,8 +102,8 @@ figures["after"] = held_out(model)
 accuracy = {name: of["triplet_accuracy"] for name, of in figures.items()}
 error = (accuracy["after"] * (1 - accuracy["after"]) / len(set(rows["test"]["premise"]))) ** 0.5
 print(
-    f"Held-out premises nearer to what follows: {accuracy['before']:.1%} before, {accuracy['after']:.1%} after "
-    f"training (standard error {error:.1%})."
+    f"Held-out premises nearer to what follows than to what contradicts: {accuracy['before']:.1%} before, "
+    f"{accuracy['after']:.1%} after training (standard error {error:.1%})."
 )
 pd.DataFrame(figures).T.round(3)
 

@@ -7,6 +7,18 @@
 
 # %% [markdown]
 # <!-- found: The weights as numbers; Words and function words -->
+# ![The weights as numbers](pictures/01-the-weights-as-numbers.png)
+#
+# ![Words and function words](pictures/01-words-and-function-words.png)
+#
+# What a run has found:
+#
+# - With these weights, 26 tokens count like 21.6 of equal weight.
+# - The heaviest token has 2.5 times its equal share, the lightest 0.26.
+# - trained: a function word's token weighs 0.56 times as much as another word's.
+# - not trained: a function word's token weighs 0.99 times as much as another word's.
+# - Deleting the heaviest syllable moves the embedding 2.8 times as far as deleting one at random.
+# - Rank correlation of weight and drift in this sentence: 0.66; without a relation it would be 0.
 
 # %%
 from st_vi import load
@@ -41,7 +53,8 @@ prefix = next(filter(None, model.prompts.values()), "")
 tokens = units(view, by="token")
 times_uniform = [unit.weight * len(tokens) for unit in tokens]
 
-print(f"The weights are worth {float(effective_number(view.weights)):.1f} equal ones, of {len(tokens)} tokens.")
+worth = float(effective_number(view.weights))
+print(f"With these weights, {len(tokens)} tokens count like {worth:.1f} of equal weight.")
 print(f"The heaviest token has {max(times_uniform):.1f} times its equal share, the lightest {min(times_uniform):.2f}.")
 figure = weight_bars([replace(unit, weight=unit.weight * len(tokens)) for unit in tokens], "The line is a plain mean")
 figure.update_yaxes(title="weight · n")

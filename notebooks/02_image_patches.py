@@ -10,6 +10,20 @@
 
 # %% [markdown]
 # <!-- found: Try it; One image proves nothing -->
+# ![Try it](pictures/02-try-it.png)
+#
+# ![One image proves nothing](pictures/02-one-image-proves-nothing.png)
+#
+# What a run has found:
+#
+# - The right caption or image comes first in 97 of 100 cases; by chance it would in 1.
+# - The cosine with the query is 0.62. With the circle painted over it is 0.32, with four random patches painted
+#   over 0.68.
+# - Painting over shows which shape the query means: the largest fall is on it in 97 % of the scenes, the pool's
+#   largest weight in 10 %, a random patch in 18 %.
+# - 94 % of the image's weight is on patches with ink; uniform weights would put 33 % there.
+# - Beside the 64 patches of an image, the 7 tokens of a question have 79 % of the weight; equal weights would
+#   give them 10 %.
 
 # %%
 from st_vi import load
@@ -36,7 +50,7 @@ figures = vipolyqwen_evaluator(held_out, write_csv=False)(model)
 names = ("recall@1", "recall@10", "chance")
 learned = pd.DataFrame({kind: {name: figures[f"{kind}_{name}"] for name in names} for kind in held_out}).T
 found, chance = (100 * learned[name].mean() for name in ("recall@1", "chance"))
-print(f"{found:.0f} of 100 come first; by chance it would be {chance:.0f}.")
+print(f"The right caption or image comes first in {found:.0f} of 100 cases; by chance it would in {chance:.0f}.")
 learned
 
 # %% [markdown]

@@ -10,6 +10,20 @@
 
 # %% [markdown]
 # <!-- found: Look around; Do neighbours share a topic? -->
+# ![Look around](pictures/04-look-around.png)
+#
+# ![Do neighbours share a topic?](pictures/04-do-neighbours-share-a-topic.png)
+#
+# What a run has found:
+#
+# - Training has kept 72% of all five nearest neighbours; by chance it would be 2%.
+# - Neighbours with the same topic: before 27%, after 28%, TF-IDF 23%, chance 3%.
+# - before: entailment is nearer than contradiction for 37%, than neutral for 71%.
+# - after: entailment is nearer than contradiction for 35%, than neutral for 65%.
+# - trained: modality gap 0.10 (0 is none, 2 the largest), 100% of the captions find their own drawing of 60
+#   (chance 2 %).
+# - random weights: modality gap 0.88 (0 is none, 2 the largest), 2% of the captions find their own drawing of 60
+#   (chance 2 %).
 
 # %%
 MODEL = None  # or a folder or a name on the hub
@@ -40,7 +54,7 @@ else:
 # %%
 from st_vi.data import sample_retrieval
 
-topics = {row["passage"]: row["topic"] for row in sample_retrieval()}
+topics = {row["passage"]: row["topic"].replace("_", " ") for row in sample_retrieval()}
 passages, labels = list(topics), list(topics.values())
 embeddings = [model.encode(passages, convert_to_tensor=True, show_progress_bar=True) for model in (before, after)]
 

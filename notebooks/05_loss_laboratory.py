@@ -7,6 +7,19 @@
 
 # %% [markdown]
 # <!-- found: Collapse, and its cure -->
+# ![Collapse, and its cure](pictures/05-collapse-and-its-cure.png)
+#
+# What a run has found:
+#
+# - After 200 steps, the cosine of twins is 0.73, or 0.95 if the loss knows of them.
+# - pairs hard to tell apart: InfoNCE ends at 1.90 alone and at 3.42 with weight 20.
+# - pairs easy to tell apart: InfoNCE ends at 0.08 alone and at 0.15 with weight 20.
+# - All vectors alike: log 32 = 3.47.
+# - info_nce: 2.25 in the first quarter of the steps, 0.54 in the last.
+# - score_mse: 0.29 in the first quarter of the steps, 0.13 in the last.
+# - Pairs in the right order: 74% and 74%; by chance 50%.
+# - Held-out partners are nearer than any two texts by 0.10 at first, by 0.48 at the end.
+# - info_nce pulls hardest: 87% of the gradient (equal: 33%).
 
 # %%
 MODEL = None  # or a folder or a name on the hub

@@ -158,12 +158,13 @@ class Translation:
         """A phrase in Vietnamese; one that is not known stays as it is.
 
         Args:
-            text: Without line breaks.
+            text: Without line breaks; spaces around it are kept.
         """
+        bare = text.strip()
         for english, vietnamese in self.phrases.items():
-            if match := _pattern(english).fullmatch(text.replace("<br>", " ")):  # a title may take two lines
+            if match := _pattern(english).fullmatch(bare.replace("<br>", " ")):  # a title may take two lines
                 translated = vietnamese.format(*map(_number, match.groups()))
-                return "<br>".join(textwrap.wrap(translated, 36)) if "<br>" in text else translated
+                return text.replace(bare, "<br>".join(textwrap.wrap(translated, 36)) if "<br>" in bare else translated)
         return text
 
 

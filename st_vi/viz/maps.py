@@ -201,7 +201,7 @@ def side_by_side(
     """
     first = next(iter(states.values()))
     rows = sample_rows(len(next(iter(first.values())).points), limit)
-    figure = make_subplots(1, len(first), subplot_titles=list(first), horizontal_spacing=0.08)
+    figure = make_subplots(1, len(first), subplot_titles=list(first), horizontal_spacing=0.16)
     for number, projection in enumerate(first.values()):
         figure.add_trace(point_trace(projection.points, rows, labels, texts, shown), 1, number + 1)
     figure.add_traces(legend_traces(labels, shown))

@@ -213,7 +213,7 @@ def test_a_changed_cell_is_shown_in_english(translations, tmp_path):
         f"<!-- {key} pool -->\n# Một ao\n\n## Sâu\n\n<!-- printed -->\nIt is {{}} of {{}}.\nTrong {{1}} có {{0}}.\n"
     )
     translation = translations.Translation.read(file)
-    printed = new_output("stream", name="stdout", text="It is 1.5 of 20%.\nIt is odd.\n")
+    printed = new_output("stream", name="stdout", text="It is 1.5 of 20%.\nIt is odd.\n  It is 1 of 2.  \n")
     figure = new_output("display_data", {"application/vnd.plotly.v1+json": {"layout": {"title": "It is 1 of 2."}}})
     cells = [
         new_markdown_cell("# A pool\n\n## Its depth"),
@@ -224,6 +224,6 @@ def test_a_changed_cell_is_shown_in_english(translations, tmp_path):
     assert translation.missing(notebook) == ["# A pond"]
     first, second, code = translation.of(notebook).cells
     assert (first.source, second.source) == ("# Một ao\n\n## Sâu { #its-depth }", "# A pond")
-    assert code.outputs[0].text == "Trong 20 % có 1,5.\nIt is odd.\n"
+    assert code.outputs[0].text == "Trong 20 % có 1,5.\nIt is odd.\n  Trong 2 có 1.  \n"
     assert code.outputs[1].data["application/vnd.plotly.v1+json"]["layout"]["title"] == "Trong 2 có 1."
     assert notebook.cells[0].source.startswith("# A pool") and printed.text.startswith("It is 1.5")

@@ -27,6 +27,7 @@ from st_vi.viz.patches import (
     with_value_menu,
 )
 from st_vi.viz.pictures import is_transparent, readable
+from st_vi.viz.theme import escaped
 from st_vi.viz.widgets.explorer import Explorer, beside, wrapping
 
 TOKEN_PIXELS = 28 * 28  # of Qwen2-VL
@@ -266,8 +267,10 @@ class PatchExplorer(Explorer):
                 heat.opacity = self.opacity.value
 
     def _static_twin(self) -> go.Figure:
-        figure = with_opacity_slider(self._overlay(self.map.layout.title.text))
-        if not self.query.value.strip():
+        query = self.query.value.strip()
+        title = self.map.layout.title.text.replace("<br>", " ") + (f" · {escaped(query)}" if query else "")
+        figure = with_opacity_slider(self._overlay(title))
+        if not query:
             return figure
         with pixel_budget(self.model, self.budget.value):
             found = self._query_map(self.model.encode(self.query.value, convert_to_tensor=True))

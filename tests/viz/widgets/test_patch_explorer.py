@@ -253,7 +253,8 @@ def test_without_a_kernel_it_is_the_map_with_a_slider(explorer):
     assert (change["zmin"], change["zmax"]) == pytest.approx((shown.zmin, shown.zmax), abs=1e-4)
     assert (change["hovertemplate"], change["colorbar.title.text"]) == (shown.hovertemplate, shown.colorbar.title.text)
     explorer._clicked([[0, 0]])
-    assert "1 masked" in explorer._static_twin().layout.title.text
+    title = explorer._static_twin().layout.title.text.replace("<br>", " ")
+    assert "1 masked" in title and title.endswith(f"· {explorer.query.value}"), "the query box is not there"
 
 
 def test_what_cannot_be_explored(model, tiny_model):
