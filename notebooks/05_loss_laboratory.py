@@ -82,7 +82,7 @@ ends = {name: at_the_end(losses) for name, losses in runs.items()}
 for kind in dict.fromkeys(kind for kind, _ in runs):
     weights = sorted(weight for name, weight in runs if name == kind)
     alone, most = ends[kind, weights[0]], ends[kind, weights[-1]]
-    print(f"{kind}: InfoNCE ends at {alone:.2f} alone and at {most:.2f} with weight {weights[-1]:g}.")
+    print(f"{kind}: InfoNCE ends at {alone:.2f} alone, at {most:.2f} beside a margin term of weight {weights[-1]:g}.")
 print(f"All vectors alike: log {BATCH} = {ln(BATCH):.2f}.")
 collapse_figure(runs)
 

@@ -201,7 +201,7 @@ def side_by_side(
     """
     first = next(iter(states.values()))
     rows = sample_rows(len(next(iter(first.values())).points), limit)
-    figure = make_subplots(1, len(first), subplot_titles=list(first), horizontal_spacing=0.16)
+    figure = make_subplots(1, len(first), subplot_titles=list(first), horizontal_spacing=0.1)
     for number, projection in enumerate(first.values()):
         figure.add_trace(point_trace(projection.points, rows, labels, texts, shown), 1, number + 1)
     figure.add_traces(legend_traces(labels, shown))
@@ -210,7 +210,8 @@ def side_by_side(
     for key, value in _axes_of(first).items():
         figure.layout[key] = value
     for number in range(1, len(first) + 1):
-        figure.update_yaxes(scaleanchor=f"x{number}", zeroline=False, row=1, col=number)
+        side = "right" if 1 < number == len(first) else "left"  # between maps, its labels are over points on a phone
+        figure.update_yaxes(scaleanchor=f"x{number}", zeroline=False, side=side, row=1, col=number)
     if len(states) > 1:
         buttons = [
             {"label": name, "method": "update", "args": _arguments(state, rows)} for name, state in states.items()
