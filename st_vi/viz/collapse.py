@@ -121,9 +121,7 @@ def collapse_figure(runs: Runs, weight: float | None = None) -> go.Figure:
         pale = f"{kind}, InfoNCE alone"
         figure.add_scatter(x=steps, y=means[kind, weights[0]], name=pale, line={**line, "dash": "dot"}, opacity=0.5)
     shown = [2 * number for number in range(len(kinds))]
-    figure.add_hline(
-        log(BATCH), line_dash="dash", annotation_text="log B: all alike", annotation_position="top right"
-    )
+    figure.add_hline(log(BATCH), line_dash="dash", annotation_text="log B: all alike", annotation_position="top right")
     figure.update_layout(
         sliders=[
             {
