@@ -12,8 +12,8 @@
 # What a run has found:
 #
 # - After 200 steps, the cosine of twins is 0.73, or 0.95 if the loss knows of them.
-# - pairs hard to tell apart: InfoNCE ends at 1.90 alone and at 3.42 with weight 20.
-# - pairs easy to tell apart: InfoNCE ends at 0.08 alone and at 0.15 with weight 20.
+# - pairs hard to tell apart: InfoNCE ends at 1.90 alone, at 3.42 beside a margin term of weight 20.
+# - pairs easy to tell apart: InfoNCE ends at 0.08 alone, at 0.15 beside a margin term of weight 20.
 # - All vectors alike: log 32 = 3.47.
 # - info_nce: 2.25 in the first quarter of the steps, 0.54 in the last.
 # - score_mse: 0.29 in the first quarter of the steps, 0.13 in the last.

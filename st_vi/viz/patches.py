@@ -116,7 +116,9 @@ def with_value_menu(figure: go.Figure, maps: Mapping[str, Tensor]) -> go.Figure:
         change |= {"colorbar.title.text": name.replace(" ", "<br>"), "hovertemplate": hover}
         buttons.append({"label": name, "method": "restyle", "args": [change, [0]]})
     place = {"x": 1, "y": 1.02, "xanchor": "right", "yanchor": "bottom", "active": list(maps).index(shown)}
-    return figure.update_layout(updatemenus=[{"buttons": buttons, **place}], margin_t=84)
+    more = 20 * str(figure.layout.title.text or "").count("<br>")  # the menu is below all lines of the title
+    figure.update_layout(title={"y": 1, "yanchor": "top", "pad": {"t": 12}}, height=figure.layout.height + more)
+    return figure.update_layout(updatemenus=[{"buttons": buttons, **place}], margin_t=84 + more)
 
 
 def resolutions_side_by_side(
