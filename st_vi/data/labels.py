@@ -108,12 +108,14 @@ def known_labels(dataset: Dataset, column: str, given: Mapping[Any, str] | None 
 
 def unused_labels(dataset: Dataset, column: str, given: Mapping[Any, str] | None) -> list[str]:
     """Keys of `given` that stand for no value of the column, as they are shown."""
+    if not given:
+        return []
     _mapped(given)
     feature = dataset.features[column]
     names = feature.names if isinstance(feature, ClassLabel) else []
     held = {key for value in _distinct(dataset, column) for key in _keys(value)}
     held |= {key for name in names for key in _keys(name)}
-    return [shown(value) for value in given or {} if not held & set(_keys(value))]
+    return [shown(value) for value in given if not held & set(_keys(value))]
 
 
 def _distinct(dataset: Dataset, column: str) -> list[Any]:

@@ -125,8 +125,8 @@ def model_input(row: Mapping[str, Any], column: str, prefix: str = "") -> Any:
         ValueError: There is neither text nor image nor video, the text is not one that can be trained on (`text_of`),
             or an image or video cannot be read (`BadImageError`).
     """
-    text, _ = unopened_input(row, column, prefix)
-    return stock_input(text, images_of(row, column))
+    text, stored = unopened_input(row, column, prefix)
+    return stock_input(text, _opened(stored, column))
 
 
 def unopened_input(row: Mapping[str, Any], column: str, prefix: str = "") -> tuple[str, list[Any]]:
@@ -148,12 +148,16 @@ def images_of(row: Mapping[str, Any], column: str) -> list[Any]:
         BadImageError: One cannot be read. Its `column` is where it is stored.
         ImportError: A video file needs a decoder, and none is installed.
     """
+    return _opened(stored_in(row, column), column)
+
+
+def _opened(stored: Sequence[Any], column: str) -> list[Any]:
     opened = []
-    for stored in stored_in(row, column):
+    for one in stored:
         try:
-            opened.append(open_stored(stored))
+            opened.append(open_stored(one))
         except ValueError as error:
-            kind = "video" if isinstance(stored, StoredVideo) else "image"
+            kind = "video" if isinstance(one, StoredVideo) else "image"
             raise BadImageError(str(error), f"{column}_{kind}") from error
     return opened
 

@@ -79,6 +79,14 @@ def by_place(values: Sequence[Any]) -> Sequence[Any]:
     return series.tolist() if hasattr(series, "iloc") else values
 
 
+def check_lengths(**columns: Sequence[Any]) -> None:
+    """Refuse columns of different lengths, by their names."""
+    lengths = [len(column) for column in columns.values()]
+    if len(set(lengths)) > 1:
+        *names, last = columns
+        raise ValueError(f"{', '.join(names)} and {last} differ in length: {', '.join(map(str, lengths))}")
+
+
 def in_words(metrics: Mapping[str, float]) -> str:
     """Metrics for a log line."""
     return ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())

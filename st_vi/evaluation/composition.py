@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from st_vi.evaluation.base import Evaluator
+from st_vi.evaluation.base import Evaluator, check_lengths
 from st_vi.evaluation.order_sensitivity import TIE
 
 
@@ -75,10 +75,8 @@ class CompositionEvaluator(Evaluator):
         return metrics, f"{len(won)} probes"
 
     def _check(self) -> None:
-        columns = self.anchors, self.positives, self.negatives, *([] if self.kinds is None else [self.kinds])
-        if len({len(column) for column in columns}) > 1:
-            lengths = ", ".join(str(len(column)) for column in columns)
-            raise ValueError(f"anchors, positives, negatives and kinds differ in length: {lengths}")
+        kinds = {} if self.kinds is None else {"kinds": self.kinds}
+        check_lengths(anchors=self.anchors, positives=self.positives, negatives=self.negatives, **kinds)
         if not self.anchors:
             raise ValueError("there are no probes")
         for row, kind in enumerate(self.kinds or []):

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import pairwise_cos_sim
 
-from st_vi.evaluation.base import Evaluator
+from st_vi.evaluation.base import Evaluator, check_lengths
 from st_vi.text import comparison_key
 
 _DEGREE = {"contradiction": 0.0, "neutral": 0.5, "entailment": 1.0}
@@ -87,14 +87,12 @@ class NLISimilarityEvaluator(Evaluator):
         return "NLI Similarity"
 
     def _check(self) -> None:
-        lengths = len(self.premises), len(self.hypotheses), len(self.labels)
-        if len(set(lengths)) > 1:
-            raise ValueError("premises, hypotheses and labels differ in length: {}, {}, {}".format(*lengths))
+        check_lengths(premises=self.premises, hypotheses=self.hypotheses, labels=self.labels)
         for row, label in enumerate(self.labels):
             if label not in _DEGREE:
                 raise ValueError(f"Row {row} has the label {label!r}; known labels are {list(_DEGREE)}")
         if len(set(self.labels)) < 2:
-            raise ValueError(f"Nothing to compare: there is no label but {self.labels[:1]} in {lengths[0]} rows")
+            raise ValueError(f"Nothing to compare: there is no label but {self.labels[:1]} in {len(self.labels)} rows")
 
 
 def _triplets(premises: Sequence[str], labels: Sequence[str]) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from st_vi.evaluation.base import Evaluator, by_place
+from st_vi.evaluation.base import Evaluator, by_place, check_lengths
 
 TIE = 1e-6
 """Similarities this close count as equal: float32 sums depend on their order, which would let a bag of words win."""
@@ -92,9 +92,7 @@ class OrderSensitivityEvaluator(Evaluator):
 
 
 def _check(anchors: Sequence[str], positives: Sequence[str], perturbations: Sequence[Sequence[str]]) -> None:
-    lengths = len(anchors), len(positives), len(perturbations)
-    if len(set(lengths)) > 1:
-        raise ValueError("anchors, positives and perturbations differ in length: {}, {}, {}".format(*lengths))
+    check_lengths(anchors=anchors, positives=positives, perturbations=perturbations)
     for row, (positive, changed) in enumerate(zip(positives, perturbations, strict=True)):
         if isinstance(changed, str):
             raise ValueError(f"Row {row}: perturbations must be a list of texts, got the text {changed!r}")

@@ -133,13 +133,10 @@ class TaskRetrievalEvaluator(Evaluator):
         )
         cosines = anchors @ positives[[first[key] for key in number]].T
         own = self.cosines[task] = cosines.gather(1, torch.tensor([[number[key]] for key in answers])).squeeze(1)
-        best = cosines.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
-        # Ties count against the model, and so does NaN.
-        ranks = self.ranks[task] = 1 + (~(cosines < best) & ~right).sum(dim=1).float()
+        ranks = self.ranks[task] = ranks_of_right(cosines, right)
 
-        figures = {f"recall@{k}": (ranks <= k).float().mean().item() for k in (1, 5, 10)}
         chance = right.double().mean().item()
-        figures |= {"mrr": (1 / ranks).mean().item(), "mean_rank": ranks.mean().item(), "chance": chance}
+        figures = rank_figures(ranks) | {"mean_rank": ranks.mean().item(), "chance": chance}
         near = [
             vectors @ anchor for vectors, anchor in zip(of_options.split([*map(len, options)]), anchors, strict=True)
         ]
@@ -165,6 +162,23 @@ class TaskRetrievalEvaluator(Evaluator):
     def _unit_vectors(self, model: SentenceTransformer, *columns: Sequence[Any], **settings: Any) -> list[Tensor]:
         vectors = self._encode(model, *columns, show_progress_bar=False, **settings)
         return [torch.nn.functional.normalize(torch.from_numpy(column), dim=1) for column in vectors]
+
+
+def ranks_of_right(scores: Tensor, right: Tensor) -> Tensor:
+    """The rank of every row's best right candidate, (rows,) float, 1 is best; ties count against it, and so does NaN.
+
+    Args:
+        scores: (rows, candidates).
+        right: (rows, candidates) bool.
+    """
+    best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
+    return 1 + (~(scores < best) & ~right).sum(dim=1).float()
+
+
+def rank_figures(ranks: Tensor) -> dict[str, float]:
+    """``recall@1``, ``recall@5``, ``recall@10`` and ``mrr`` of ranks."""
+    figures = {f"recall@{k}": (ranks <= k).float().mean().item() for k in (1, 5, 10)}
+    return figures | {"mrr": (1 / ranks).mean().item()}
 
 
 class _Rows(Sequence[Any]):

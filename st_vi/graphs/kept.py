@@ -73,7 +73,7 @@ def on_graph(model: SentenceTransformer, dtype: GraphDtype = "auto") -> Sentence
 
 
 def _kept(model: SentenceTransformer, source: str) -> Path:
-    """The folder of a model's graphs in the cache; written by whoever needs it first, complete or not at all."""
+    """The folder of a model's graphs in the cache, written on first use, completely or not at all."""
     versions = [f"{name} {version(name)}" for name in _EXPORTERS if _installed(name)]
     key = hashlib.sha256("\n".join([source, *versions]).encode()).hexdigest()[:32]
     folder = cache_folder("onnx") / key

@@ -53,11 +53,8 @@ def as_list(inputs: Any) -> tuple[list[Any], bool]:
 
 def _is_one(inputs: Any) -> bool:
     if isinstance(inputs, (list, tuple)):  # a conversation is a list, too
-        return isinstance(inputs, list) and bool(inputs) and _is_message(inputs[0])
+        first = inputs[0] if isinstance(inputs, list) and inputs else None
+        return isinstance(first, Mapping) and "role" in first and "content" in first
     numbers = isinstance(inputs, np.ndarray) or type(inputs).__module__.partition(".")[0] == "torch"
     picture = hasattr(inputs, "getbands") or numbers
     return picture or isinstance(inputs, (str, bytes, bytearray, memoryview, io.IOBase, Mapping, os.PathLike))
-
-
-def _is_message(value: Any) -> bool:
-    return isinstance(value, Mapping) and "role" in value and "content" in value

@@ -77,7 +77,7 @@ def picture_sizes(key: Hashable) -> list[Size]:
             return [(width, height)]
         case ("video", ("list", *frames)):
             if all(isinstance(frame, tuple) and frame[0] == "pixels" for frame in frames):
-                return [(*size, len(frames)) for size in picture_sizes(frames[0])]  # type: ignore[misc]
+                return [(*size, len(frames)) for size in picture_sizes(frames[0])]
             return [size for one in frames for size in picture_sizes(("video", one))]
         case tuple():
             return [size for part in key for size in picture_sizes(part)]

@@ -11,16 +11,15 @@ import io
 import os
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from urllib.parse import urlparse
 
 from sentence_transformers.base.modality import is_message_dict, is_video_url_or_path
 
-from st_vi.inputs.pictures import open_image
+from st_vi.inputs.pictures import WEB, open_image
 from st_vi.inputs.videos import VIDEO_SUFFIXES, is_video_file, open_video, open_videos
 
-_WEB = ("http://", "https://")
 # Extensions by which a missing file counts as an image. Pillow knows more, such as ".ps", but words end in these too.
 _COMMON = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif"),
@@ -119,7 +118,7 @@ def without_marks(conversation: list[dict[str, Any]], marks: re.Pattern[str] = _
 
     Templates may put texts side by side, with nothing between them.
     """
-    said = _in_texts(conversation, lambda text: plain_text(text, marks))
+    said = _in_texts(conversation, partial(marks.sub, r"\g<0> "))
     side_by_side = "".join(text for message in said for text in _texts(message["content"]))
     return _in_texts(said, " {}".format) if marks.search(side_by_side) else said
 
@@ -129,12 +128,15 @@ def _texts(content: Any) -> list[str]:
 
 
 def _in_texts(conversation: list[dict[str, Any]], change: Callable[[str], str]) -> list[dict[str, Any]]:
-    def changed(content: Any) -> Any:
+    changed = []
+    for message in conversation:
+        content = message["content"]
         if isinstance(content, str):
-            return change(content)
-        return [{**part, "text": change(part["text"])} if part["type"] == "text" else part for part in content]
-
-    return [{**message, "content": changed(message["content"])} for message in conversation]
+            content = change(content)
+        else:
+            content = [{**part, "text": change(part["text"])} if part["type"] == "text" else part for part in content]
+        changed.append({**message, "content": content})
+    return changed
 
 
 def shown(value: Any) -> str:
@@ -153,7 +155,7 @@ def _is_picture_text(text: str) -> bool:
     if text[:11].lower() == "data:image/":
         return True
     lower = text.lower()
-    if lower.startswith(_WEB):
+    if lower.startswith(WEB):
         try:
             return not re.search(r"\s", text) and urlparse(lower).path.endswith((*_COMMON, *picture_suffixes()))
         except ValueError:  # of a text that begins like an address

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, TypeVar
 
 from st_vi.inputs.content import Size
 from st_vi.inputs.kinds import is_picture
-from st_vi.inputs.pictures import image_size, open_image
+from st_vi.inputs.pictures import image_size, open_image, undecoded
 from st_vi.inputs.videos import StoredVideo, is_video_file, open_video, video_size
 
 T = TypeVar("T")
@@ -143,8 +143,7 @@ def image_key(stored: Any) -> Hashable:
     if isinstance(stored, StoredVideo):
         frames = stored.value
         return ("video", *map(image_key, frames if isinstance(frames, (list, tuple)) else [frames]))
-    if isinstance(stored, Mapping) and ("bytes" in stored or "path" in stored):
-        stored = stored.get("bytes") or stored.get("path")
+    stored = undecoded(stored)
     if isinstance(stored, (bytes, bytearray, memoryview)):
         return ("bytes", blake2b(stored, digest_size=16).digest())
     if isinstance(stored, (str, os.PathLike)):

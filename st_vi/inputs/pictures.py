@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from st_vi.stock import web
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_ASPECT_RATIO = 200  # Qwen2-VL's image processor refuses longer strips
 
-_WEB = ("http://", "https://")
-_SECONDS = 60  # timeout for an image on the web
+WEB = ("http://", "https://")
+SECONDS = 60
+"""Timeout for a file on the web."""
 _loading = threading.Lock()
 _UNKNOWN = "Pillow knows no such format, or it is damaged; save it as PNG or JPEG (for HEIC there is pillow-heif)"
 
@@ -54,10 +57,7 @@ def open_image(value: Any, *, fetch: bool = False) -> Image:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise ImportError('images need Pillow and torchvision: pip install "st-vi[vision]"') from error
-    source = value
-    if isinstance(source, Mapping) and ("bytes" in source or "path" in source):
-        source = source.get("bytes") or source.get("path")
-    name = _shown(source)
+    source = undecoded(value)
     try:
         if isinstance(source, Image.Image):
             _check_size(source.size)
@@ -73,11 +73,11 @@ def open_image(value: Any, *, fetch: bool = False) -> Image:
             picture.load()
             return _upright(picture)
     except _SizeError as error:
-        raise ValueError(f"the image {name} {error}") from None
+        raise ValueError(f"the image {_shown(source)} {error}") from None
     except UnidentifiedImageError as error:
-        raise ValueError(f"cannot read the image {name}: {_UNKNOWN}") from error
+        raise ValueError(f"cannot read the image {_shown(source)}: {_UNKNOWN}") from error
     except Exception as error:  # Pillow's decoders raise anything
-        raise ValueError(f"cannot read the image {name}: {error or type(error).__name__}") from error
+        raise ValueError(f"cannot read the image {_shown(source)}: {error or type(error).__name__}") from error
 
 
 def image_size(value: Any) -> tuple[int, int]:
@@ -97,7 +97,7 @@ def image_size(value: Any) -> tuple[int, int]:
     """
     from PIL import Image
 
-    source = (value.get("bytes") or value.get("path")) if isinstance(value, Mapping) else value
+    source = undecoded(value)
     try:
         if isinstance(source, Image.Image):
             size = source.size
@@ -108,6 +108,19 @@ def image_size(value: Any) -> tuple[int, int]:
     except Exception:  # an array, or an error that tells what is wrong
         return open_image(value).size
     return size
+
+
+def undecoded(value: Any) -> Any:
+    """The bytes or the path in a value of an undecoded `datasets` column; any other value as it is.
+
+    Example:
+        >>> from st_vi.inputs.pictures import undecoded
+        >>> undecoded({"bytes": None, "path": "meo.png"}), undecoded("cho.png")
+        ('meo.png', 'cho.png')
+    """
+    if isinstance(value, Mapping) and ("bytes" in value or "path" in value):
+        return value.get("bytes") or value.get("path")
+    return value
 
 
 class _SizeError(ValueError):
@@ -134,10 +147,10 @@ def _file(source: Any, fetch: bool) -> Any:
             return io.BytesIO(source.read())
     if not isinstance(source, str):
         raise TypeError("expected a PIL image, a path, bytes or an array")
-    if source[:8].lower().startswith(_WEB):
+    if source[:8].lower().startswith(WEB):
         if not fetch:
             raise ValueError("images are not fetched from the web here; download it, and give the file")
-        return io.BytesIO(_fetched(source))
+        return io.BytesIO(web.fetch(source, SECONDS))
     if source[:5].lower() == "data:":
         return io.BytesIO(of_base64(source))
     if not os.path.exists(source):
@@ -159,12 +172,6 @@ def of_base64(text: str) -> bytes:
     """
     body = text.partition(",")[2] if text[:5].lower() == "data:" else text
     return base64.b64decode("".join(body.split()), validate=True)
-
-
-def _fetched(address: str) -> bytes:
-    from st_vi.stock.web import fetch
-
-    return fetch(address, _SECONDS)
 
 
 def _if_picture(data: bytes) -> io.BytesIO | None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from st_vi.inputs.pictures import image_size, open_image
+from st_vi.inputs.pictures import SECONDS, WEB, image_size, open_image, undecoded
+from st_vi.stock import web
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,8 +22,6 @@ FRAMES_PER_SECOND = 2
 """Frames taken from a file that needs a video decoder, as Qwen2-VL was trained (arXiv 2409.12191); at least 4."""
 
 _ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # and not MPO or TIFF, whose images are views or pages
-
-_WEB = ("http://", "https://")
 
 
 def open_video(value: Any, *, fetch: bool = False) -> list[Image]:
@@ -55,7 +54,7 @@ def open_video(value: Any, *, fetch: bool = False) -> list[Image]:
         Traceback (most recent call last):
         ValueError: a video needs at least 2 frames, got 1: give a single one as an image
     """
-    source = _source(value)
+    source = undecoded(value)
     if isinstance(source, (list, tuple)) or getattr(source, "ndim", 0) == 4:
         _check_count(len(source))
         return _of_one_size([_frame(one, number, fetch) for number, one in enumerate(source)])
@@ -76,7 +75,7 @@ def video_size(value: Any) -> tuple[int, int, int]:
         >>> video_size([Image.new("RGB", (4, 2))] * 8)
         (4, 2, 8)
     """
-    source = _source(value)
+    source = undecoded(value)
     if isinstance(source, (list, tuple)) and len(source) >= MIN_FRAMES:
         return (*image_size(source[0]), len(source))
     frames = open_video(value)
@@ -135,12 +134,6 @@ def _is_whole_video(value: Any) -> bool:
     return of_frames or hasattr(value, "get_frames_in_range") or is_video_file(value)
 
 
-def _source(value: Any) -> Any:
-    if isinstance(value, Mapping) and ("bytes" in value or "path" in value):
-        return value.get("bytes") or value.get("path")
-    return value
-
-
 def _check_count(count: int) -> None:
     if count == 0:
         raise ValueError("the video has no frames")
@@ -163,7 +156,7 @@ def _is_animated(value: Any) -> bool:
     """Of a file in a list of frames; what cannot be opened is for `open_image` to tell."""
     from PIL import Image
 
-    source = _source(value)
+    source = undecoded(value)
     if isinstance(source, Image.Image):
         return _moves(source)
     if not isinstance(source, (str, os.PathLike, bytes, bytearray)):
@@ -188,12 +181,10 @@ def _of_one_size(frames: list[Image]) -> list[Image]:
 
 
 def _of_file(source: Any, name: str, fetch: bool) -> list[Image]:
-    if isinstance(source, str) and source.startswith(_WEB):
+    if isinstance(source, str) and source.startswith(WEB):
         if not fetch:
             raise ValueError("videos are not fetched from the web here; download it, and give the file")
-        from st_vi.stock.web import fetch as fetched
-
-        source = fetched(source, 60)
+        source = web.fetch(source, SECONDS)
     in_memory = isinstance(source, (bytes, bytearray, memoryview))
     if not in_memory and not os.path.isfile(source):
         raise ValueError(f"there is no video {name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -115,8 +115,7 @@ def pool_texts(
     for start in range(0, len(texts), batch_size):
         batch = list(texts[start : start + batch_size])
         features = batch_to_device(model.preprocess(batch, prompt=prompt), model.device)
-        for module in before:
-            features = module(features)
+        features = before(features)
         own = pooled_tokens(features, pooling.include_prompt)  # (B, N), even for inputs flattened into one row
         present = pooled_tokens(features)
         ids, tokens = (
@@ -160,10 +159,8 @@ def repool(
         a, c = _pool(view, pooling, temperature, include_prompt, leave_out[number] if leave_out else ())
         weights.append(a)
         pooled.append(c)
-    features: dict[str, Any] = {"sentence_embedding": torch.stack(pooled)}
-    for module in after:
-        features = module(features)
-    embeddings = truncate_embeddings(features["sentence_embedding"], model.truncate_dim).float().cpu()
+    embeddings = after({"sentence_embedding": torch.stack(pooled)})["sentence_embedding"]
+    embeddings = truncate_embeddings(embeddings, model.truncate_dim).float().cpu()
     return [
         replace(view, weights=a, embedding=embedding, temperature=temperature, include_prompt=include_prompt)
         for view, a, embedding in zip(views, weights, embeddings, strict=True)
@@ -190,7 +187,7 @@ def _pool(
     return a.mean(dim=0).float().cpu(), (a.to(tokens.dtype) @ tokens).flatten()
 
 
-def around_pooling(model: SentenceTransformer) -> tuple[list[nn.Module], AttentionPooling, list[nn.Module]]:
+def around_pooling(model: SentenceTransformer) -> tuple[nn.Sequential, AttentionPooling, nn.Sequential]:
     """The modules before the attention pooling of a model, the pooling, and the modules after it.
 
     Raises:
@@ -201,7 +198,8 @@ def around_pooling(model: SentenceTransformer) -> tuple[list[nn.Module], Attenti
     if len(places) != 1:
         names = ", ".join(type(module).__name__ for module in modules)
         raise ValueError(f"the model needs exactly one AttentionPooling among its modules, but has {names}")
-    return modules[: places[0]], modules[places[0]], modules[places[0] + 1 :]  # type: ignore[return-value]
+    (place,) = places
+    return nn.Sequential(*modules[:place]), modules[place], nn.Sequential(*modules[place + 1 :])  # type: ignore[return-value]
 
 
 def units(view: PooledText, by: By = "syllable") -> list[Unit]:

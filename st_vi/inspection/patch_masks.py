@@ -59,7 +59,7 @@ def mask_patches(
 
     Args:
         model: As for `view_patches`.
-        images: As for `view_patches`.
+        pictures: As for `view_patches`.
         patches: Patches to mask; may be empty.
         query: An embedding, (D,).
         text: As for `view_patches`.
@@ -109,7 +109,7 @@ def picture_grid(model: SentenceTransformer, features: dict[str, Any], number: i
     positions = backbone.patch_positions(features)[0]
     if not 0 <= number < len(positions):
         raise ValueError(f"there are {len(positions)} images, numbered from 0; {number} is none of them")
-    return positions[number]  # type: ignore[no-any-return]
+    return positions[number]
 
 
 def copies(value: Any, count: int) -> Any:

@@ -57,7 +57,7 @@ def view_patches(
 
     Args:
         model: Model with a `Qwen2VLTransformer` and one `AttentionPooling`.
-        images: One or more images of one input.
+        pictures: One or more images of one input.
         text: Text of the input.
         prompt_name: As for `encode`.
 
@@ -136,12 +136,10 @@ def views_of(model: SentenceTransformer, features: dict[str, Any], unpooled: Ten
     """Views of a batch; tokens in `unpooled`, (B, N), are encoded but not pooled."""
     before, pooling, after = around_pooling(model)
     model.eval()
-    for module in before:
-        features = module(features)
+    features = before(features)
     if unpooled is not None:
         features["attention_mask"] = features["attention_mask"].masked_fill(unpooled, 0)
-    for module in (pooling, *after):
-        features = module(features)
+    features = after(pooling(features))
     weights = features["attention_weights"].view(len(features["input_ids"]), pooling.num_heads, -1).mean(dim=1).cpu()
     backbone: Any = model[0]
     known = backbone.tokenizer.added_tokens_decoder

@@ -1,4 +1,4 @@
-"""Which patches of an image speak for a query, beside those that the pool weights."""
+"""Which patches of an image support a query, to compare with the weights of the pooling."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from st_vi.inspection.attention import around_pooling
 from st_vi.inspection.patch_masks import copies, paint, picture_grid
 from st_vi.inspection.patches import preprocess_pictures, views_of
+from st_vi.inspection.rescoring import embedded_patches
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QueryMap:
-    """What every patch of an image has to do with a query; all maps are (rows, columns), fp32.
+    """How much each patch of an image supports a query; all maps are (rows, columns), fp32.
 
     Attributes:
-        similarity: Cosine of the query with the embedding that the patch alone would give: its token is the only one
-            that is pooled. Its token has seen the whole image, so this says what the model put there.
-        fall: By how much the cosine of the image falls when the patch alone is painted in the mean colour of the image
-            and all is encoded again. Negative where the image comes nearer to the query without the patch.
-        weights: Weights of the pool, which know nothing of the query; their sum is at most 1.
+        similarity: Cosine of the query with the embedding of the patch alone: only its token is pooled. The token has
+            attended to the whole image, so this says what the model stored there.
+        fall: By how much the cosine of the image falls if the patch is painted in the mean colour of the image and the
+            image is encoded again. Negative if the image is closer to the query without the patch.
+        weights: Weights of the pooling, which do not depend on the query; their sum is at most 1.
         whole: Cosine of the unchanged image with the query, in [-1, 1].
     """
 
@@ -49,11 +49,11 @@ def query_map(
     prompt_name: str | None = None,
     batch_size: int = 32,
 ) -> QueryMap:
-    """Ask of every patch of an image whether it speaks for a query.
+    """Measure how much each patch of an image supports a query.
 
     Args:
         model: As for `view_patches`.
-        images: As for `view_patches`.
+        pictures: As for `view_patches`.
         query: An embedding, (D,).
         text: As for `view_patches`.
         number: Index of the image to look at.
@@ -78,7 +78,9 @@ def query_map(
     query = query.float().cpu()
     (whole,) = views_of(model, dict(features))
     cosine = float(cosine_similarity(whole.embedding, query, dim=-1))
-    alone = cosine_similarity(_alone(model, dict(features), places.flatten()), query, dim=-1)
+    (vectors,) = embedded_patches(model, dict(features))  # of the patches of all images
+    own = vectors.split([weights.numel() for weights in whole.maps])[number].float().cpu()
+    alone = cosine_similarity(own, query, dim=-1)
     painted = torch.cat(
         [
             cosine_similarity(_painted(model, features, number, patches), query, dim=-1)
@@ -86,21 +88,6 @@ def query_map(
         ]
     )
     return QueryMap(alone.view(places.shape), cosine - painted.view(places.shape), whole.maps[number], cosine)
-
-
-def _alone(model: SentenceTransformer, features: dict[str, Any], tokens: Tensor) -> Tensor:
-    """The embeddings (tokens, D) of an input of which one token is pooled at a time."""
-    before, pooling, after = around_pooling(model)
-    model.eval()
-    for module in before:
-        features = module(features)
-    states = features["token_embeddings"]
-    one = torch.zeros(len(tokens), states.shape[1], dtype=torch.long, device=states.device)
-    one[torch.arange(len(tokens)), tokens] = 1
-    found: dict[str, Any] = {"token_embeddings": states.expand(len(tokens), -1, -1), "attention_mask": one}
-    for module in (pooling, *after):
-        found = module(found)
-    return found["sentence_embedding"].float().cpu()[:, : model.truncate_dim]
 
 
 def _painted(model: SentenceTransformer, features: dict[str, Any], number: int, masks: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from st_vi.evaluation.base import Evaluator, by_place
+from st_vi.evaluation.task_retrieval import rank_figures, ranks_of_right
 from st_vi.inputs.content import content_key, reader_key
 from st_vi.inputs.prompts import prompt_of
 from st_vi.inspection.attention import around_pooling
@@ -68,17 +69,15 @@ def patch_vectors(
 def embedded_patches(model: SentenceTransformer, features: dict[str, Any]) -> list[Tensor]:
     """`patch_vectors` of preprocessed inputs, with gradients and on the device of the model; empty without an image."""
     before, pooling, after = around_pooling(model)
-    for module in before:
-        features = module(features)
+    features = before(features)
     states = [
         own[torch.cat([places.flatten() for places in maps])] if maps else own[:0]
         for own, maps in zip(features["token_embeddings"], reader(model).patch_positions(features), strict=True)
     ]
     tokens = torch.cat(states)[:, None]
     alone: dict[str, Any] = {"token_embeddings": tokens, "attention_mask": tokens.new_ones(len(tokens), 1).long()}
-    for module in (pooling, *after):
-        alone = module(alone)
-    vectors = F.normalize(truncate_embeddings(alone["sentence_embedding"], model.truncate_dim), dim=1)
+    embeddings = after(pooling(alone))["sentence_embedding"]
+    vectors = F.normalize(truncate_embeddings(embeddings, model.truncate_dim), dim=1)
     return list(vectors.split([len(part) for part in states]))
 
 
@@ -216,10 +215,8 @@ class RescoredRetrievalEvaluator(Evaluator):
             # Below all that was scored again, in the old order: cosines lie in [−1, 1], and so do scores.
             after = torch.where(_first(before, self.top_k), scored, before - 4)
             for kind, scores in (("", after), ("single_", before)):
-                ranks = self.ranks[f"{kind}{direction}"] = _ranks(scores, right)
-                figures = {f"recall@{k}": (ranks <= k).float().mean().item() for k in (1, 5, 10)}
-                figures["mrr"] = (1 / ranks).mean().item()
-                metrics |= {f"{kind}{direction}_{name}": value for name, value in figures.items()}
+                ranks = self.ranks[f"{kind}{direction}"] = ranks_of_right(scores, right)
+                metrics |= {f"{kind}{direction}_{name}": value for name, value in rank_figures(ranks).items()}
         metrics["mean_recall@1"] = (metrics["text_to_image_recall@1"] + metrics["image_to_text_recall@1"]) / 2
         return metrics, f"{len(self.texts)} texts, {len(self.pictures)} images"
 
@@ -236,9 +233,3 @@ def _first(scores: Tensor, k: int) -> Tensor:
     """The best k of every row, as a mask."""
     best = scores.topk(min(k, scores.shape[1]), dim=1).indices
     return torch.zeros_like(scores, dtype=torch.bool).scatter(1, best, True)
-
-
-def _ranks(scores: Tensor, right: Tensor) -> Tensor:
-    """The rank of every row's best right candidate, float; ties count against it, and so does NaN."""
-    best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
-    return 1 + (~(scores < best) & ~right).sum(dim=1).float()

@@ -80,8 +80,7 @@ def term_sums(
     if not train:
         return total
     gradients = [leaf.grad for leaf in [*leaves.values(), *learned_leaves.values()]]
-    result: Tensor = SummedGradient.apply(total, gradients, *vectors.values(), *learned.values())
-    return result
+    return SummedGradient.apply(total, gradients, *vectors.values(), *learned.values())
 
 
 def parameters_of(terms: Mapping[str, Term]) -> dict[str, Tensor]:

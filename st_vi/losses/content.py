@@ -41,22 +41,18 @@ def content_ids(columns: Sequence[Mapping[str, Any]]) -> list[Tensor] | None:
         >>> bool(first == second)
         True
     """
-    ids: list[Any] = [_content_ids(column) for column in columns]
-    if any(column_ids is None for column_ids in ids):
-        logger.warning_once(
-            "Repeated inputs cannot be found in this kind of batch: they count as negatives of each other."
-        )
-        return None
+    ids = []
+    for column in columns:
+        texts = _text_hashes(column)
+        images, videos = (_picture_hashes(column, *keys) for keys in PICTURE_KEYS)
+        if texts is None or images is None or videos is None:
+            logger.warning_once(
+                "Repeated inputs cannot be found in this kind of batch: they count as negatives of each other."
+            )
+            return None
+        # Mixed once more, so that an image and a video that change places make another input.
+        ids.append(texts + images + (videos if isinstance(videos, int) else _mix(videos)))
     return ids
-
-
-def _content_ids(features: Mapping[str, Any]) -> Tensor | None:
-    texts = _text_hashes(features)
-    images, videos = (_picture_hashes(features, *keys) for keys in PICTURE_KEYS)
-    if texts is None or images is None or videos is None:
-        return None
-    # Mixed once more, so that an image and a video that change places make another input.
-    return texts + images + (videos if isinstance(videos, int) else _mix(videos))
 
 
 def _text_hashes(features: Mapping[str, Any]) -> Tensor | None:

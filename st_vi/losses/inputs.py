@@ -88,12 +88,13 @@ class Inputs:
             )
             for key in tokens_of[0]
         }
-        lengths = [_extents(mask.flip(1) if left else mask) for mask in masks]
+        real = torch.cat([_widen(mask, width, left, 0) for mask in masks])
+        place = torch.arange(1, width + 1)  # from the side without padding
         return cls(
             tokens=table,
             left=left,
             pad=pad,
-            lengths=[length for column in lengths for length in column],
+            lengths=(real * (place.flip(0) if left else place)).amax(dim=1).clamp(min=1).tolist(),
             pictures=[picture for column in pictures for picture in column],
             metadata=[values for values, mask in zip(metadata, masks, strict=True) for _ in mask],
             sizes=[len(mask) for mask in masks],
@@ -153,8 +154,3 @@ def _pictures(column: Mapping[str, Any]) -> list[dict[str, tuple[Tensor, Tensor]
 def _widen(values: Tensor, width: int, left: bool, fill: int) -> Tensor:
     gap = width - values.shape[1]
     return F.pad(values, (gap, 0) if left else (0, gap), value=fill) if gap else values
-
-
-def _extents(mask: Tensor) -> list[int]:
-    """Number of tokens up to the last real one, at least 1."""
-    return (mask * torch.arange(1, mask.shape[1] + 1)).amax(dim=1).clamp(min=1).tolist()

@@ -29,7 +29,7 @@ def reject_lazy(columns: Sequence[Mapping[str, Any]], loss: object) -> None:
     Raises:
         TypeError: It has.
     """
-    if lazy_columns(columns):
+    if any(isinstance(column.get("input_ids"), LazyInputs) for column in columns):
         raise TypeError(
             f"{type(loss).__name__} cannot open images: lazy_images=True of MixedTaskCollator needs CachedDLELoss"
         )

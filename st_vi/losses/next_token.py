@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -99,7 +99,7 @@ class NextTokenLoss(Settings, nn.Module):
         if not (allow_untied or backbone.model.config.tie_word_embeddings):
             raise ValueError(
                 "the output matrix of this base model is not its input embedding (tie_word_embeddings), and it is not "
-                "loaded: allow_untied=True uses the input embedding all the same"
+                "loaded: allow_untied=True uses the input embedding anyway"
             )
 
     def forward(self, sentence_features: Iterable[Mapping[str, Any]], labels: Tensor | None = None) -> Tensor:
@@ -238,7 +238,8 @@ def joined(anchor: Mapping[str, Any], positive: Mapping[str, Any], pad: int) -> 
 
     def join(first: Tensor, second: Tensor, fill: int) -> Tensor:
         parts = zip(first, masks[0], second, masks[1], strict=True)
-        return _padded([torch.cat([a[of_a], b[of_b]]) for a, of_a, b, of_b in parts], fill)
+        rows = [torch.cat([a[of_a], b[of_b]]) for a, of_a, b, of_b in parts]
+        return pad_sequence(rows, batch_first=True, padding_value=fill)
 
     features = dict(anchor)
     for key in ("input_ids", "attention_mask", "mm_token_type_ids"):
@@ -246,10 +247,6 @@ def joined(anchor: Mapping[str, Any], positive: Mapping[str, Any], pad: int) -> 
             features[key] = join(anchor[key], positive[key], pad if key == "input_ids" else 0)
     ignored = torch.full_like(anchor["input_ids"], IGNORED)
     return features | {"targets": join(ignored, positive["input_ids"], IGNORED)}
-
-
-def _padded(rows: Sequence[Tensor], fill: int) -> Tensor:
-    return pad_sequence(list(rows), batch_first=True, padding_value=fill)
 
 
 def _losses(states: Tensor, matrix: Tensor, tokens: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from st_vi.losses.dle import DLELoss
-from st_vi.tasks import Task
 from st_vi.terms import InfoNCE
 
 
@@ -42,7 +41,10 @@ class InfoNCEWarmUp(TrainerCallback):
         self.loss = loss
         self.share = share
         self.all_terms = loss.tasks
-        self.info_nce_alone = tuple(_info_nce_alone(task) for task in loss.tasks)
+        self.info_nce_alone = tuple(
+            replace(task, terms=tuple(t if isinstance(t, InfoNCE) else replace(t, weight=0.0) for t in task.terms))
+            for task in loss.tasks
+        )
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -56,7 +58,3 @@ class InfoNCEWarmUp(TrainerCallback):
     ) -> None:
         """Restore all terms of the loss."""
         self.loss.tasks = self.all_terms
-
-
-def _info_nce_alone(task: Task) -> Task:
-    return replace(task, terms=tuple(t if isinstance(t, InfoNCE) else replace(t, weight=0.0) for t in task.terms))

@@ -78,7 +78,7 @@ def distinct(pictures: list[Tensor], grids: list[list[int]] | None = None) -> tu
     """The indices of the images to compute, and for each image its place among them.
 
     Args:
-        images: Patches (patches, values) of each image.
+        pictures: Patches (patches, values) of each image.
         grids: (time, rows, columns) of each image; images of different shapes differ, whatever their patches.
     """
     chosen: list[int] = []

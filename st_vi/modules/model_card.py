@@ -135,10 +135,10 @@ class ModelCard(CardData):
 
 
 def with_own_card(model: SentenceTransformer) -> None:
-    """Let a model's card be a `ModelCard`, with all that is known of the model so far.
+    """Give a model a `ModelCard` in place of stock's card data, and copy what is known so far.
 
     Args:
-        model: Any. One whose data of the card are of another class than stock's keeps them.
+        model: Any model; card data of another class than stock's stay.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer

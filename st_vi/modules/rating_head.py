@@ -109,7 +109,7 @@ class RatingHead(SavedModule):
     def add_to(
         cls, model: SentenceTransformer, num_levels: int = 9, lowest: float = 0.0, highest: float = 1.0
     ) -> RatingHead:
-        """Give a model a new head, its last module; one that is there already makes way.
+        """Append a new head to a model, in place of any head that it has.
 
         Args:
             model: Changed in place. Its vectors stay as they are.

@@ -72,7 +72,7 @@ def attend_by_size(
     """
     sdpa = AttentionInterface()["sdpa"]
     if cu_seq_lens_q is None:
-        return sdpa(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
+        return sdpa(module, query, key, value, attention_mask, **kwargs)
     lengths = cu_seq_lens_q.diff().tolist()
     parts = [states[0].split(lengths, dim=1) for states in (query, key, value)]
     found: dict[int, Tensor] = {}

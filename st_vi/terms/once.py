@@ -38,8 +38,7 @@ class Once:
     def __call__(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """The value of `key`: what ``compute()`` returned the first time, a tensor or a tuple of tensors."""
         if key not in self._values:
-            value = compute()
-            self._values[key] = self._detached(value) if self.cut else value
+            self._values[key] = self._detached(compute()) if self.cut else compute()
         return self._values[key]
 
     def backward(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -120,9 +120,8 @@ class PairBatch:
         Backpropagate the loss of each block before taking the next one. What the blocks share (`once`) passes its
         gradient on after the last one.
         """
-        rows = torch.arange(len(self.anchors), device=self.anchors.device) if self.own_rows is None else self.own_rows
         once = Once(cut=True)
-        for some in [self.own_rows] if len(rows) <= size else rows.split(size):
+        for some in [self.own_rows] if self.num_own_rows <= size else self._rows.split(size):
             block = replace(self, own_rows=some)
             object.__setattr__(block, "_once", once)
             yield block
@@ -138,7 +137,7 @@ class PairBatch:
             compute: A function of the module, not a lambda. It returns a tensor or a tuple of tensors.
             settings: Hashable values.
         """
-        return self._once((compute, settings), lambda: compute(self, *settings))
+        return self._once((compute, settings), partial(compute, self, *settings))
 
     @property
     def num_positives(self) -> int:
@@ -158,14 +157,12 @@ class PairBatch:
     @property
     def anchors_and_positives(self) -> Tensor:
         """Anchors, then all positives, (2 + m, W, D)."""
-        vectors: Tensor = self.once(_anchors_and_positives)
-        return vectors
+        return self._once("anchors_and_positives", lambda: torch.stack(self.inputs[: 1 + self.num_positives]))
 
     @property
     def candidates(self) -> Tensor:
         """All positives, then all negatives, (k, W, D)."""
-        vectors: Tensor = self.once(_candidates)
-        return vectors
+        return self._once("candidates", lambda: torch.stack(self.inputs[1:]))
 
     @property
     def inputs(self) -> list[Tensor]:
@@ -176,14 +173,12 @@ class PairBatch:
     @property
     def unit_anchors(self) -> Tensor:
         """Anchors of length 1, in at least fp32, (W, D)."""
-        vectors: Tensor = self.once(_unit_anchors)
-        return vectors
+        return self._once("unit_anchors", partial(unit, self.anchors))
 
     @property
     def unit_candidates(self) -> Tensor:
         """Candidates of length 1, in at least fp32, (C, D)."""
-        vectors: Tensor = self.once(_unit_candidates)
-        return vectors
+        return self._once("unit_candidates", lambda: torch.cat([unit(column) for column in self.inputs[1:]]))
 
     @cached_property
     def anchor_view(self) -> View:
@@ -228,16 +223,13 @@ class PairBatch:
     @property
     def own_columns(self) -> Tensor:
         """The places of each own row's candidates among all C, (R, k)."""
-        width, device = len(self.anchors), self.anchors.device
-        return self.own(torch.arange(width, device=device))[:, None] + width * torch.arange(
-            self.num_candidates, device=device
-        )
+        numbers = torch.arange(self.num_candidates, device=self.anchors.device)
+        return self._rows[:, None] + len(self.anchors) * numbers
 
     @property
     def cosine(self) -> Tensor:
         """Cosine of every anchor with its own positive, (W,)."""
-        values: Tensor = self.once(_cosine)
-        return values
+        return self._once("cosine", lambda: (self.unit_anchors * self.unit_candidates[: len(self.anchors)]).sum(dim=1))
 
     @property
     def own_cosine(self) -> Tensor:
@@ -282,20 +274,22 @@ class PairBatch:
         """The own rows, (R, …), of (W, …)."""
         return values if self.own_rows is None else values[self.own_rows]
 
+    @property
+    def _rows(self) -> Tensor:
+        """The numbers of the own rows, (R,)."""
+        return self.own(torch.arange(len(self.anchors), device=self.anchors.device))
+
     def _similarity(self, queries: Tensor, candidates: Tensor) -> Tensor:
         """Cosines of the own rows' queries with all candidates, of unit vectors."""
         if not self._once.cut:
             return products(self.own(queries[: len(self.anchors)]), candidates)
-        rows = torch.arange(len(self.anchors), device=queries.device) if self.own_rows is None else self.own_rows
-        similarity: Tensor = _BlockProducts.apply(queries, candidates, rows)
-        return similarity
+        return _BlockProducts.apply(queries, candidates, self._rows)
 
     def _view(self, similarity: Tensor, query_ids: Tensor | None, candidate_ids: Any, positives: int = 1) -> View:
         width, device = len(self.anchors), similarity.device
         answers = positives * width  # the first candidates: each is a positive of some row
         blank = torch.zeros(similarity.shape, dtype=torch.bool, device=device)
-        row = self.own(torch.arange(width, device=device))[:, None]
-        columns = row + width * torch.arange(similarity.shape[1] // width, device=device)
+        columns = self._rows[:, None] + width * torch.arange(similarity.shape[1] // width, device=device)
         own, hard = (blank.scatter(1, part, True) for part in (columns[:, :positives], columns[:, positives:]))
         if query_ids is None:
             return View(similarity, own, ~own, hard)
@@ -328,8 +322,7 @@ class PairBatch:
 
 def unit(vectors: Tensor) -> Tensor:
     """Vectors (…, D) of length 1 in at least fp32: at temperature 0.05 a rounding step of bf16 is 0.08 logits."""
-    unit_vectors: Tensor = _Unit.apply(vectors.to(torch.promote_types(vectors.dtype, torch.float32)))
-    return unit_vectors
+    return _Unit.apply(vectors.to(torch.promote_types(vectors.dtype, torch.float32)))
 
 
 def products(queries: Tensor, candidates: Tensor) -> Tensor:
@@ -378,26 +371,6 @@ class _BlockProducts(torch.autograd.Function):
             queries.grad.index_add_(0, rows, gradient @ candidates.detach())
             candidates.grad.addmm_(gradient.T, queries.detach()[rows])
         return None, None, None
-
-
-def _anchors_and_positives(pairs: PairBatch) -> Tensor:
-    return torch.stack(pairs.inputs[: 1 + pairs.num_positives])
-
-
-def _candidates(pairs: PairBatch) -> Tensor:
-    return torch.stack(pairs.inputs[1:])
-
-
-def _unit_anchors(pairs: PairBatch) -> Tensor:
-    return unit(pairs.anchors)
-
-
-def _unit_candidates(pairs: PairBatch) -> Tensor:
-    return torch.cat([unit(column) for column in pairs.inputs[1:]])
-
-
-def _cosine(pairs: PairBatch) -> Tensor:
-    return (pairs.unit_anchors * pairs.unit_candidates[: len(pairs.anchors)]).sum(dim=1)
 
 
 def _matches(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,8 @@ from st_vi.viz.theme import COLOURS, styled
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 BELOW = {"orientation": "v", "x": 0, "xanchor": "left"}
 """Layout of the legend: below the plot, one name per line."""
-LINE, GAP, AXIS = 19, 34, 56
-"""Pixels of a line of a legend, of its title and the space around it, and of the names of an axis."""
+HEIGHT, LINE, GAP, AXIS = 210, 19, 34, 56
+"""Pixels of a pair of axes, a line of a legend, its title and the space around it, and the names of an axis."""
 SMALLEST = 1e-6
 """Singular values below this share of the largest are rounding errors and are not drawn."""
 
@@ -117,14 +117,13 @@ def spectrum(singular_values: Mapping[str, Tensor], title: str = "") -> go.Figur
     return styled(figure, title).update_layout(legend=BELOW)
 
 
-def stacked(figures: Sequence[go.Figure], height: int = 210) -> go.Figure:
+def stacked(figures: Sequence[go.Figure]) -> go.Figure:
     """Combine figures into one, from top to bottom, each with its own axes and the legend above them.
 
     Figures of one kind then share the horizontal axis, and the whole fits a page of any width.
 
     Args:
         figures: Figures with one pair of axes each, such as from `similarity_histogram` and `spectrum`.
-        height: Height of each pair of axes in pixels.
 
     Example:
         >>> import torch
@@ -134,7 +133,7 @@ def stacked(figures: Sequence[go.Figure], height: int = 210) -> go.Figure:
         ['x', 'x2']
     """
     legends = [LINE * len(figure.data) + GAP for figure in figures]
-    total = height * len(figures) + sum(legends) + AXIS * (len(figures) - 1)
+    total = HEIGHT * len(figures) + sum(legends) + AXIS * (len(figures) - 1)
     whole = styled(make_subplots(len(figures), 1), height=round(total + 2 * AXIS))
     top = total
     for number, (figure, legend) in enumerate(zip(figures, legends, strict=True), start=1):
@@ -142,9 +141,9 @@ def stacked(figures: Sequence[go.Figure], height: int = 210) -> go.Figure:
         whole.add_traces(figure.data, rows=number, cols=1)
         whole.update_xaxes(figure.layout.xaxis.to_plotly_json(), row=number, col=1)
         whole.update_yaxes(figure.layout.yaxis.to_plotly_json(), row=number, col=1)
-        whole.layout[f"yaxis{suffix}"].domain = [(top - legend - height) / total, (top - legend) / total]
+        whole.layout[f"yaxis{suffix}"].domain = [(top - legend - HEIGHT) / total, (top - legend) / total]
         whole.update_traces(legend=f"legend{suffix}", row=number, col=1)
         place = {**BELOW, "yref": "paper", "y": top / total, "yanchor": "top"}
         whole.update_layout({f"legend{suffix}": {**place, "title": {"text": f"<b>{figure.layout.title.text}</b>"}}})
-        top -= legend + height + AXIS
+        top -= legend + HEIGHT + AXIS
     return whole.update_layout(margin={"t": AXIS / 2, "b": 1.5 * AXIS})

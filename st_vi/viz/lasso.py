@@ -30,10 +30,7 @@ def inside(points: np.ndarray, selection: Mapping[str, Any]) -> np.ndarray:
     """
     x, y = np.asarray(points, dtype=float).T
     if selection["type"] == "rect":
-        (left, right), (low, high) = (
-            sorted((selection["x0"], selection["x1"])),
-            sorted((selection["y0"], selection["y1"])),
-        )
+        (left, right), (low, high) = (sorted((selection[f"{axis}0"], selection[f"{axis}1"])) for axis in "xy")
         return (left <= x) & (x <= right) & (low <= y) & (y <= high)
     corners = np.array([corner.split(",") for corner in selection["path"].strip("MZ ").split("L")], dtype=float)
     is_inside = np.zeros(len(x), dtype=bool)

@@ -37,8 +37,6 @@ LETTER = 6
 """Width of a letter of the legend in pixels, about."""
 MOST_LABELS = 10
 """Maximum number of coloured labels; the rarest others are grey."""
-
-
 TWIN_LIMIT = 5_000
 """Maximum number of points in a map that is stored in a page."""
 
@@ -188,7 +186,6 @@ def side_by_side(
     labels: Sequence[Any] | None = None,
     texts: Sequence[str] | None = None,
     shown: Sequence[str] | None = None,
-    limit: int = TWIN_LIMIT,
 ) -> go.Figure:
     """Maps side by side, with plotly buttons that switch the state of all; needs no kernel.
 
@@ -197,10 +194,9 @@ def side_by_side(
         labels: N names.
         texts: N texts.
         shown: See `scatter`.
-        limit: See `scatter`; lower here, because the figure is stored in a page.
     """
     first = next(iter(states.values()))
-    rows = sample_rows(len(next(iter(first.values())).points), limit)
+    rows = sample_rows(len(next(iter(first.values())).points), TWIN_LIMIT)
     figure = make_subplots(1, len(first), subplot_titles=list(first), horizontal_spacing=0.1)
     for number, projection in enumerate(first.values()):
         figure.add_trace(point_trace(projection.points, rows, labels, texts, shown), 1, number + 1)

@@ -35,7 +35,7 @@ def patch_map(
     invisible, and there because plotly's lasso needs points.
 
     Args:
-        image: The image, as given to the model.
+        picture: The image, as given to the model.
         weights: (rows, columns).
         masked: (row, column) of each masked patch.
         opacity: Opacity of the heat map, in [0, 1].
@@ -73,15 +73,14 @@ def patch_map(
     return figure
 
 
-def with_opacity_slider(figure: go.Figure, steps: int = 11) -> go.Figure:
-    """Add a plotly slider for the opacity of the heat map, which needs no kernel.
+def with_opacity_slider(figure: go.Figure) -> go.Figure:
+    """Add a plotly slider for the opacity of the heat map, from 0 to 1 in tenths, which needs no kernel.
 
     Args:
         figure: A `patch_map`, changed in place.
-        steps: Number of steps from 0 to 1.
     """
-    levels = [step / (steps - 1) for step in range(steps)]
-    now = min(range(steps), key=lambda step: abs(levels[step] - figure.data[0].opacity))
+    levels = [tenths / 10 for tenths in range(11)]
+    now = min(range(11), key=lambda step: abs(levels[step] - figure.data[0].opacity))
     figure.data[0].opacity = levels[now]
     figure.update_layout(
         sliders=[
@@ -121,18 +120,15 @@ def with_value_menu(figure: go.Figure, maps: Mapping[str, Tensor]) -> go.Figure:
     return figure.update_layout(updatemenus=[{"buttons": buttons, **place}], margin_t=84 + more)
 
 
-def resolutions_side_by_side(
-    picture: Image.Image, maps: Mapping[str, Tensor], *, opacity: float = 0.55, title: str = ""
-) -> go.Figure:
+def resolutions_side_by_side(picture: Image.Image, maps: Mapping[str, Tensor], *, opacity: float = 0.55) -> go.Figure:
     """The same image with heat maps at several resolutions.
 
     Every map has its own colour range, from 0 to its largest weight, because more patches have smaller weights.
 
     Args:
-        image: The image, as given to the model.
+        picture: The image, as given to the model.
         maps: Name, such as the pixel budget, to weights (rows, columns).
         opacity: Opacity of the heat maps, in [0, 1].
-        title: Title of the figure.
 
     Raises:
         ValueError: There is no map.
@@ -150,10 +146,9 @@ def resolutions_side_by_side(
         _fix_axes(figure, picture, number)
         suffix = "" if number == 1 else str(number)
         figure.add_layout_image(image | {"xref": f"x{suffix}", "yref": f"y{suffix}"})
-    styled(figure, title, height=300)
+    styled(figure, height=300)
     figure.update_annotations(font={"size": 11})  # of four maps on a narrow page
-    figure.update_layout(margin={"l": 8, "r": 8, "t": 90 if title else 52, "b": 8})
-    return figure
+    return figure.update_layout(margin={"l": 8, "r": 8, "t": 52, "b": 8})
 
 
 def mass_bars(masses: Mapping[str, Mapping[str, float]], title: str = "") -> go.Figure:
@@ -182,8 +177,7 @@ def mass_bars(masses: Mapping[str, Mapping[str, float]], title: str = "") -> go.
         for number, part in enumerate(parts)
     ]
     figure = styled(go.Figure(bars), title, height=150 + 30 * len(masses))
-    legend = {"traceorder": "normal"}
-    figure.update_layout(barmode="stack", legend=legend, margin={"b": 64})
+    figure.update_layout(barmode="stack", legend={"traceorder": "normal"}, margin={"b": 64})
     figure.update_xaxes(range=[0, 1], title="")
     figure.update_yaxes(autorange="reversed", automargin=True)
     return figure

@@ -20,7 +20,7 @@ def readable(name: str, picture: Image.Image | bytes) -> Image.Image:
 
     Args:
         name: Name for the error message.
-        image: An image of any mode, possibly not loaded yet, or the bytes of an image file.
+        picture: An image of any mode, possibly not loaded yet, or the bytes of an image file.
 
     Raises:
         ValueError: The file is truncated or not an image.

@@ -74,7 +74,7 @@ class Balance(nn.Module, ABC):
         """λ, (K,), without a graph; `gram` as in `Measured`."""
 
     def observe(self, batch: Measured) -> None:
-        """Take note of a batch."""
+        """Update the state with a batch."""
 
     def penalty(self, batch: Measured) -> Tensor | None:
         """What each component adds to the loss for the parameters of the strategy, (K,); None without parameters."""

@@ -178,8 +178,7 @@ def _combined(values: Tensor, gradients: Gradients, weights: Tensor) -> Tensor:
     shaped = [part.view(vector.shape) for part, vector in zip(parts, gradients.vectors, strict=True)]
     shaped += [weights[k].to(gradient) * gradient for k, _, gradient in gradients.learned]
     inputs = [*gradients.vectors, *(parameters for _, parameters, _ in gradients.learned)]
-    result: Tensor = SummedGradient.apply(weights * values, shaped, *inputs)
-    return result
+    return SummedGradient.apply(weights * values, shaped, *inputs)
 
 
 def _gram(gradients: Sequence[Tensor], batch: Batch) -> Tensor:

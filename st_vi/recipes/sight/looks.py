@@ -18,7 +18,7 @@ def look(picture: Image, random: Random, size: int) -> np.ndarray:
     `random`.
 
     Args:
-        image: What is transparent shows the paper.
+        picture: What is transparent shows the paper.
         random: Decides.
         size: Pixels.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil, floor, isfinite, log10
 from typing import Any
 
@@ -40,8 +40,8 @@ class Axis:
     low: float = 0.0
     high: float = 1.0
     names: list[str] | None = None
-    start: float = field(default=0.0)
-    end: float = field(default=1.0)
+    start: float = 0.0
+    end: float = 1.0
 
     @property
     def is_log(self) -> bool:
@@ -74,7 +74,7 @@ class Axis:
             room: Share of the whole, left free at both ends.
             stands: Whether bars stand on 0, below which there is no room.
         """
-        given, mode = self.settings.get("range"), self.settings.get("autorange")
+        given = self.settings.get("range")
         if given and None not in given:
             self.low, self.high = map(float, given)
             return
@@ -87,7 +87,7 @@ class Axis:
             gap = room * (high - low) or 0.5
             self.low = low if low == 0 and stands else low - gap
             self.high = high if high == 0 and stands else high + gap
-        if mode == "reversed":
+        if self.settings.get("autorange") == "reversed":
             self.low, self.high = self.high, self.low
 
     def ticks(self) -> list[tuple[float, str]]:
@@ -105,13 +105,9 @@ class Axis:
         elif self.is_log:
             marks = [(log10(value), _plain(value)) for value in _decades(low, high)]
         else:
-            marks = [(value, self._label(value)) for value in _steps(low, high)]
+            percent = str(self.settings.get("tickformat", "")).endswith("%")
+            marks = [(value, f"{100 * value:.0f}%" if percent else _plain(value)) for value in _steps(low, high)]
         return [(number, label) for number, label in marks if low - 1e-9 <= number <= high + 1e-9]
-
-    def _label(self, value: float) -> str:
-        if str(self.settings.get("tickformat", "")).endswith("%"):
-            return f"{100 * value:.0f}%"
-        return _plain(value)
 
 
 def _plain(value: Any) -> str:

@@ -34,7 +34,7 @@ SYMBOLS: dict[str, list[Point]] = {
     "triangle-up": _turn(90, 210, 330, radius=1.2),
     "triangle-down": _turn(270, 30, 150, radius=1.2),
     "triangle-right": _turn(0, 120, 240, radius=1.2),
-    "cross": [(x, y) for x, y in _PLUS],
+    "cross": _PLUS,
     "x": [((x - y) * 0.75, (x + y) * 0.75) for x, y in _PLUS],
     "star": [_turn(90 + 36 * n, radius=1.4 if n % 2 == 0 else 0.6)[0] for n in range(10)],
 }
@@ -93,8 +93,7 @@ def bars_of(traces: Sequence[Trace], x: Axis, y: Axis, mode: str) -> list[Bar]:
                 ends = value - down, value + up
             style = trace.get("marker") or {}
             fill = _each(style.get("color"), number) or trace["fallback"]
-            opacity = _each(style.get("opacity"), number)
-            opacity = 1.0 if opacity is None else opacity
+            opacity = _opacity(style, number)
             drawn.append(Bar((left, left + width), (base, base + value), lies, fill, opacity, ends))
     return drawn
 
@@ -124,8 +123,7 @@ def draw_scatter(canvas: Canvas, trace: Trace, x: Axis, y: Axis) -> None:
         floor = y.at(0)
         area = [(points[0][0], floor), *points, (points[-1][0], floor)]
         canvas.area(area, trace.get("fillcolor") or fill, 1 if trace.get("fillcolor") else 0.3)
-    opacity = trace.get("opacity")
-    opacity = 1.0 if opacity is None else opacity
+    opacity = _opacity(trace)
     if "lines" in mode:
         canvas.line(points, fill, line.get("width") or 2, line.get("dash") or "solid", opacity)
     if "markers" in mode:
@@ -136,7 +134,7 @@ def draw_markers(canvas: Canvas, trace: Trace, points: Sequence[Point], opacity:
     """Draw a marker at each point of the trace."""
     style = trace.get("marker") or {}
     edge, fills = style.get("line") or {}, _fills(style, len(points))
-    opacity *= 1 if style.get("opacity") is None else style["opacity"]
+    opacity *= _opacity(style)
     for number, (across, down) in enumerate(points):
         if not (isfinite(across) and isfinite(down)):
             continue
@@ -178,8 +176,7 @@ def draw_heatmap(canvas: Canvas, trace: Trace, x: Axis, y: Axis) -> None:
     box = [x.pixel(left), y.pixel(first), x.pixel(right), y.pixel(last)]
     if box[3] < box[1]:
         picture, box = picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM), [box[0], box[3], box[2], box[1]]
-    opacity = trace.get("opacity")
-    canvas.paste(picture, tuple(box), 1 if opacity is None else opacity, smooth=False)  # type: ignore[arg-type]
+    canvas.paste(picture, tuple(box), _opacity(trace), smooth=False)  # type: ignore[arg-type]
 
 
 def write_cells(canvas: Canvas, trace: Trace, x: Axis, y: Axis) -> None:
@@ -252,9 +249,7 @@ def swatch(canvas: Canvas, trace: Trace, place: Point) -> None:
     style = {key: _each(value, 0) for key, value in (trace.get("marker") or {}).items() if key != "line"}
     if "lines" in mode:
         fill = line.get("color") or style.get("color") or trace["fallback"]
-        opacity = trace.get("opacity")
-        opacity = 1 if opacity is None else opacity
-        canvas.line([(left, middle), (left + 22, middle)], fill, 2, line.get("dash") or "solid", opacity)
+        canvas.line([(left, middle), (left + 22, middle)], fill, 2, line.get("dash") or "solid", _opacity(trace))
     if "markers" in mode:
         draw_markers(
             canvas, {**trace, "marker": {**style, "size": min(9, style.get("size") or 6)}}, [(left + 11, middle)]
@@ -270,6 +265,12 @@ def _of_marker(trace: Trace) -> Any:
     """The colour of the first marker or bar, if it is one."""
     found = _each((trace.get("marker") or {}).get("color"), 0)
     return found if isinstance(found, str) else None
+
+
+def _opacity(style: Trace, number: int = 0) -> float:
+    """The opacity of a trace, or of one of its marks; 1 unless it says so."""
+    found = _each(style.get("opacity"), number)
+    return 1.0 if found is None else found
 
 
 def _each(values: Any, number: int) -> Any:

@@ -87,7 +87,7 @@ def bundle(figure: go.Figure) -> dict[str, Any]:
     return {**data, "image/png": base64.b64encode(still(figure)).decode("ascii")}
 
 
-class _StillRenderer(MimetypeRenderer):  # type: ignore[misc]
+class _StillRenderer(MimetypeRenderer):
     """Adds the picture to what plotly displays.
 
     As SVG around the PNG file: beside a PNG, plotly's figures in JupyterLab stay dead until the mouse enters them.
@@ -164,26 +164,15 @@ class _Still:
         for name, axis in self.axes.items():
             alike = [other for other in self.axes if matched[other] == matched[name]]
             spans = [span for other in alike for span in self._spans(other)]
-            points = any(
-                "markers" in (trace.get("mode") or "lines+markers")
-                for pair, traces in self.pairs.items()
-                for trace in traces
-                if name in pair and trace["type"] in LINES
-            )
+            drawn = [trace for pair, traces in self.pairs.items() if name in pair for trace in traces]
+            of_values = name[0] == "y"
+            heats = any(trace["type"] == "heatmap" for trace in drawn)
+            fills = of_values and any(trace.get("fill") == "tozeroy" for trace in drawn)
+            lines = [trace for trace in drawn if trace["type"] in LINES]
+            points = any("markers" in (trace.get("mode") or "lines+markers") for trace in lines)
             of_bars = any(self.bars[pair] for pair in self.pairs if name in pair)
-            room = 0.05 if points or of_bars or (name[0] == "y" and not self._heats(name)) else 0.0
-            stands = of_bars or axis.settings.get("rangemode") == "tozero" or self._fills(name)
-            axis.fit(spans, room, stands)
-
-    def _heats(self, name: str) -> bool:
-        return any(
-            trace["type"] == "heatmap" for pair, traces in self.pairs.items() if name in pair for trace in traces
-        )
-
-    def _fills(self, name: str) -> bool:
-        """Whether an area stands on the axis of its values."""
-        traces = [trace for pair, traces in self.pairs.items() if name in pair for trace in traces]
-        return name[0] == "y" and any(trace.get("fill") == "tozeroy" for trace in traces)
+            room = 0.05 if points or of_bars or (of_values and not heats) else 0.0
+            axis.fit(spans, room, stands=of_bars or fills or axis.settings.get("rangemode") == "tozero")
 
     def _spans(self, name: str) -> Iterator[tuple[float, float]]:
         """Lowest and highest number of everything that is drawn along an axis."""
@@ -243,7 +232,7 @@ class _Still:
         self._keep_shapes()
 
     def _domain(self, name: str) -> tuple[float, float]:
-        return tuple(self._settings(name).get("domain") or (0.0, 1.0))  # type: ignore[return-value]
+        return tuple(self._settings(name).get("domain") or (0.0, 1.0))
 
     def _start(self, name: str, letter: str) -> float:
         """Where the axes on the other side of a pair begin, as a share of the whole."""

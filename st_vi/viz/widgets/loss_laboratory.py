@@ -100,7 +100,7 @@ class LossLaboratory(Explorer):
         return adjusted(tuple(terms.values()), self.temperature.value, weights)
 
     def _take_task(self) -> None:
-        weights = {type(term).__name__: term.weight for term in _task(self.task.value).terms}  # type: ignore[attr-defined]
+        weights = {type(term).__name__: term.weight for term in _task(self.task.value).terms}
         self._taking = True  # treat them as one change
         for name in _kinds():
             self.weights[name].value = weights.get(name, 1.0)
@@ -158,7 +158,7 @@ class LossLaboratory(Explorer):
                 for old, values in zip(figure.data, traces, strict=True):
                     old.update(values)
         self._say(moment)
-        if not any(term.weight for term in self._terms()):  # type: ignore[attr-defined]
+        if not any(term.weight for term in self._terms()):
             self.show_notice("All terms are off, so there is no gradient: switch one on, or raise its λ.")
 
     def _film(self) -> go.Figure:

@@ -41,13 +41,13 @@ class PatchExplorer(Explorer):
 
     A weight alone does not show importance. The explorer compares the cosine with the query for the original image,
     with the patches painted in the mean colour and encoded again, with the patches only left out of the pooling, and
-    with the same number of random patches painted. The colours are those weights, or what each patch has to do with the
+    with the same number of random patches painted. The colours are those weights, or how much each patch supports the
     query (see `query_map`). Click a masked patch to restore it. Without a kernel, the map has a menu of the values and
     a slider for its opacity.
 
     Args:
         model: Model with a `Qwen2VLTransformer` and attention pooling.
-        images: Name to image, at least one.
+        pictures: Name to image, at least one.
         text: Initial text encoded with the image.
         query: Initial text to compare with.
         prompt_name: Name of the prompt for the image; the query has none.
@@ -184,13 +184,10 @@ class PatchExplorer(Explorer):
         settings = {"text": self.text.value, "prompt_name": self.prompt_name, "draws": 5 if self.masked else 1}
         with pixel_budget(self.model, self.budget.value):
             self.effect = mask_patches(self.model, self.shown, sorted(self.masked), query, **settings)
-            self.values = self._weights() if self.colours.value == "weights" else self._of_query(query)
+            kind = self.colours.value
+            self.values = self._weights() if kind == "weights" else getattr(self._query_map(query), kind)
         self._show()
         self.show_notice(" ".join([NO_QUERY] * blank + [TRANSPARENT] * is_transparent(self.pictures[self.name])))
-
-    def _of_query(self, query: Tensor) -> Tensor:
-        """What the patches of the unmasked image have to do with the query."""
-        return getattr(self._query_map(query), self.colours.value)  # type: ignore[no-any-return]
 
     def _query_map(self, query: Tensor) -> QueryMap:
         """For the query and the resolution that are set; kept with the views, as each patch takes a forward pass."""
@@ -220,8 +217,9 @@ class PatchExplorer(Explorer):
 
     def _patches_inside(self, selection: Mapping[str, Any]) -> set[Patch]:
         """The patches whose centres are in a lasso or a box."""
-        patches = list(np.ndindex(*self._weights().shape))
-        boxes = np.array([patch_box(patch, self.shown.size, self._weights().shape) for patch in patches])  # type: ignore[arg-type]
+        grid: Any = self._weights().shape
+        patches: Any = list(np.ndindex(grid))
+        boxes = np.array([patch_box(patch, self.shown.size, grid) for patch in patches])
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         return {patch for patch, is_inside in zip(patches, inside(centres, selection), strict=True) if is_inside}
 

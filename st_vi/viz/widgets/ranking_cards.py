@@ -77,19 +77,18 @@ def top_documents_card(first: Mapping[str, Sequence[int]], corpus: Sequence[str]
     return _card("st-vi-documents", relevant_line + _table([f"first under {name}" for name in first], rows))
 
 
-def suspects_card(suspects: Sequence[Suspect], rows: RetrievalSet, first_query: int = 0, shown: int = 5) -> str:
+def suspects_card(suspects: Sequence[Suspect], rows: RetrievalSet, first_query: int = 0) -> str:
     """Possible false negatives, for manual review.
 
     Args:
-        suspects: Suspects, the most likely first.
+        suspects: Suspects, the most likely first; five are shown.
         rows: The retrieval set with their texts.
         first_query: Row of the query that is number 0 in the suspects.
-        shown: Maximum number to show.
     """
     if not suspects:
         return _card("st-vi-suspects", "No suspected false negatives.")
     lines = []
-    for suspect in suspects[:shown]:
+    for suspect in suspects[:5]:
         query = first_query + suspect.query
         texts = (rows.queries[query], rows.corpus[rows.relevant[query]], rows.corpus[suspect.document])
         numbers = f"{suspect.gap:+.3f}", f"{suspect.overlap:.2f}", " and ".join(suspect.reasons)

@@ -44,8 +44,8 @@ class RankingExplorer(Explorer):
         corpus: N different texts.
         relevant: For each query, the row of the document that answers it.
         variants: Name of a filter to another `RetrievalSet`, such as queries without diacritics or a corpus with
-            negated
-            distractors (`RetrievalSet.with_queries`, `.with_distractors`). A variant without queries shows a notice.
+            negated distractors (`RetrievalSet.with_queries`, `.with_distractors`). A variant without queries shows a
+            notice.
         prompt_name: Name of the prompt for queries; documents have none.
         k: Initial cutoff.
         batch_size: Texts per batch.
