@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -183,13 +184,23 @@ def pretrained(name: str = "vi-mini") -> str:
 def included_or_same(path_or_repo: str | Path) -> str:
     """The folder of an included model if this is the name of one, and no file or folder; otherwise the same.
 
+    Raises:
+        FileNotFoundError: A path that is not there.
+        ValueError: The name is empty.
+
     Example:
         >>> from st_vi.hub import included_or_same
         >>> included_or_same("intfloat/multilingual-e5-small")
         'intfloat/multilingual-e5-small'
     """
     name = str(path_or_repo)
-    return pretrained(name) if name in _pretrained_names() and not Path(name).exists() else name
+    if not name.strip():
+        raise ValueError("the name of a model is empty")
+    if Path(name).exists():
+        return name
+    if isinstance(path_or_repo, Path) or re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name, re.ASCII) is None:
+        raise FileNotFoundError(f"no such folder: {name}")
+    return pretrained(name) if name in _pretrained_names() else name
 
 
 def _pretrained_names() -> list[str]:

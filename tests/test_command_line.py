@@ -232,6 +232,36 @@ def test_options_that_cannot_be_are_one_line_and_nothing_is_written(monkeypatch,
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_no_model_and_no_folder(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("of mine")
+    (tmp_path / "rows.csv").write_text("text,premise,hypothesis,label\na,a,b,yes\na,a,c,refuted\n", encoding="utf-8")
+    nli, mixed = ("--train", "rows.csv", "--eval-size", 0), ("--train", "rows.csv")
+    distill = ("distill", "encoder", "--documents", "rows.csv")
+    cases = {
+        ("evaluate", "./none", "--nli", "rows.csv"): "no such folder: ./none",
+        ("evaluate", "a/b/c", "--nli", "rows.csv"): "no such folder: a/b/c",
+        ("evaluate", "", "--nli", "rows.csv"): "the name of a model is empty",
+        ("evaluate", "vi-mini", "--nli", ""): "the name of a file is empty",
+        ("train", "viclsr", "--base", "../none", *nli, "--output", "o"): "no such folder: ../none",
+        ("train", "viclsr", "--base", "vi-mini", *nli, "--output", "file"): "'file' is a file",
+        ("train", "vipolyqwen", "--base", "poly-mini", *mixed, "--output", "file"): "'file' is a file",
+        ("encode", "vi-mini", "rows.csv", "file"): "'file' is a file",
+        ("search", "rows.csv", "Mưa", "--index", "file"): "'file' is a file",
+        ("trim", "./none", "rows.csv", "--output", "o"): "no such folder: ./none",
+        ("trim", "vi-mini", "rows.csv", "--output", "file"): "'file' is a file",
+        ("ablate", "vipolyqwen", "--output", "file"): "'file' is a file",
+        ("demo", "--output", "file"): "'file' is a file",
+        (*distill, "--teacher", "vi-mini", "--output", "file"): "'file' is a file",
+        (*distill, "--teacher", "vi-mini", "--output", "o"): "rows.csv: missing column 'title'",
+    }
+    for arguments, message in cases.items():
+        assert run_main(monkeypatch, *arguments) == 2
+        *_, error = capsys.readouterr().err.strip().splitlines()
+        assert error.startswith("error: ") and message in error, (arguments, error)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "rows.csv"}
+
+
 def test_vietnamese_labels_own_columns_and_steps(tiny_base, tmp_path):
     names = {"entailment": "Kéo theo", "neutral": "trung_lap", "contradiction": "Mâu thuẫn"}
     with (tmp_path / "rows.csv").open("w", encoding="utf-8-sig", newline="") as file:

@@ -26,7 +26,9 @@ from st_vi.cli.quiet import one_bar
 
 def ablate_vipolyqwen(
     context: typer.Context,
-    output: Annotated[Path, typer.Option(help="for results.jsonl, table.md and plot.html")] = Path("outputs/ablation"),
+    output: Annotated[Path, typer.Option(help="for results.jsonl, table.md and plot.html", file_okay=False)] = Path(
+        "outputs/ablation"
+    ),
     seeds: Annotated[int, typer.Option(min=1, help="number of seeds: 0, 1, …")] = 3,
     variant: Annotated[list[str] | None, typer.Option(help="only this and the baseline; repeatable")] = None,
     steps: Annotated[int, typer.Option(min=1)] = 800,

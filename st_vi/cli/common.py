@@ -58,16 +58,24 @@ def task_roles() -> tuple[str, ...]:
     return TASK_ROLES
 
 
+def rows_with(source: str, *columns: str) -> Any:
+    """The rows of a source, which has these columns and perhaps others."""
+    from st_vi.data import read_rows
+
+    rows = read_rows(source)
+    for column in columns:
+        if column not in rows.column_names:
+            raise ValueError(f"{source}: missing column {column!r}; the columns are {rows.column_names}")
+    return rows
+
+
 def texts_of(sources: list[str], column: str) -> list[str]:
     """One column of all sources."""
-    from st_vi.data import read_rows
     from st_vi.data.columns import clean_texts
 
     texts: list[str] = []
     for source in sources:
-        rows = read_rows(source)
-        if column not in rows.column_names:
-            raise ValueError(f"{source}: missing column {column!r}; the columns are {rows.column_names}")
+        rows = rows_with(source, column)
         try:
             texts += clean_texts(rows[column], column)
         except ValueError as error:

@@ -16,7 +16,7 @@ from st_vi.cli.quiet import one_bar
 def demo(
     context: typer.Context,
     system: Annotated[Literal["viclsr", "vipolyqwen"], typer.Option(help="text, or text and images")] = "viclsr",
-    output: Annotated[Path, typer.Option(help="folder for the trained model")] = Path("outputs/demo"),
+    output: Annotated[Path, typer.Option(help="folder for the trained model", file_okay=False)] = Path("outputs/demo"),
     epochs: Annotated[int, typer.Option(min=1, help="training epochs of viclsr")] = 2,
     steps: Annotated[
         int | None, typer.Option(min=1, help="of vipolyqwen: instead, train a small model for this many steps")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from st_vi.cli.common import interruptible, texts_of
+from st_vi.cli.common import interruptible, rows_with, texts_of
 from st_vi.cli.options import Labels, pairs, refuse
 from st_vi.cli.quiet import one_bar
 
@@ -17,7 +17,7 @@ def trim(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="a multilingual encoder or SentenceTransformer: a Hub id or a folder")],
     texts: Annotated[list[str], typer.Argument(help="rows of texts: .jsonl, .csv, .tsv, .parquet or a Hub id")],
-    output: Annotated[Path, typer.Option(help="folder for the trimmed model")],
+    output: Annotated[Path, typer.Option(help="folder for the trimmed model", file_okay=False)],
     column: Annotated[str, typer.Option(help="column of the texts")] = "text",
     max_pieces: Annotated[int | None, typer.Option(min=1, help="maximum number of pieces")] = None,
     min_count: Annotated[int, typer.Option(min=1, help="keep pieces that occur at least this often")] = 1,
@@ -27,7 +27,7 @@ def trim(
     any_language: Annotated[bool, typer.Option(help="do not check that the texts are Vietnamese")] = False,
 ) -> None:
     """Trim the vocabulary of a model to the pieces used in texts. Prints one JSON object."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.is_dir() and any(output.iterdir()):
         raise ValueError(f"{output} is not an empty folder: use another --output, or take away what is there")
     one_bar(context)
     from st_vi.hub import load
@@ -46,7 +46,9 @@ def distill(
     context: typer.Context,
     teacher: Annotated[str, typer.Option(help="teacher model: a Hub id or a folder")],
     documents: Annotated[list[str], typer.Option(help="paragraphs with title, text, section or subject; repeatable")],
-    output: Annotated[Path, typer.Option(help="folder for the student, its stages and the teacher's vectors")],
+    output: Annotated[
+        Path, typer.Option(help="folder for the student, its stages and the teacher's vectors", file_okay=False)
+    ],
     share: Annotated[list[float] | None, typer.Option(help="share of each --documents; repeatable")] = None,
     nli: Annotated[list[str] | None, typer.Option(help="NLI rows in addition to the sample set; repeatable")] = None,
     label: Labels = None,
@@ -67,9 +69,10 @@ def distill(
     if not nli:
         refuse(context, "without --nli", "label")
 
+    one_bar(context)
     from datasets import concatenate_datasets
 
-    from st_vi.data import read_rows, sample_nli
+    from st_vi.data import sample_nli
     from st_vi.data.sources import nli_rows
     from st_vi.recipes.distil import distill_encoder, sample_questions
 
@@ -79,11 +82,11 @@ def distill(
         raise ValueError(f"--layers must be numbers such as 2,5,8,11, got {layers!r}") from None
     own = sample_nli("train").select_columns(["premise", "hypothesis", "label"])
     names = pairs("--label", label)
-    further = [read_rows(source) for source in questions or []]
+    further = [rows_with(source, "anchor", "positive", "document") for source in questions or []]
     with interruptible(lambda: "run the same command with --resume to continue"):
         distill_encoder(
             teacher,
-            [read_rows(source) for source in documents],
+            [rows_with(source, "title", "text") for source in documents],
             output,
             nli=concatenate_datasets([own, *nli_rows(nli, labels=names)]) if nli else own,
             questions=concatenate_datasets([sample_questions(), *further]),

@@ -24,7 +24,7 @@ def encode(
     rows: Annotated[
         str, typer.Argument(metavar="INPUT", help="rows: .jsonl, .csv, .tsv, .xlsx, .txt, .parquet or a Hub id")
     ],
-    output: Annotated[Path, typer.Argument(help="folder for Parquet files with id and embedding")],
+    output: Annotated[Path, typer.Argument(help="folder for Parquet files with id and embedding", file_okay=False)],
     column: Annotated[str | None, typer.Option(help="column to encode; default: text")] = None,
     image_column: Annotated[str | None, typer.Option(help="column of images, encoded with the text of the row")] = None,
     text_only: Annotated[bool, typer.Option("--text-only", help="treat image file names as text")] = False,

@@ -42,7 +42,9 @@ def search(
     column: Annotated[str | None, typer.Option(help="column of tables; default: text, or the longest texts")] = None,
     prompt_name: Annotated[str | None, typer.Option(help="name of the prompt for questions")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON array per question")] = False,
-    index: Annotated[Path | None, typer.Option(help="folder for vectors; default: .st_vi beside the files")] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="folder for vectors; default: .st_vi beside the files", file_okay=False)
+    ] = None,
     bf16: BF16 = None,
     device: Device = None,
 ) -> None:

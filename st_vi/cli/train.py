@@ -40,7 +40,7 @@ def viclsr(
     train: Annotated[
         list[str], typer.Option(help="NLI rows: .jsonl, .csv, .tsv, .xlsx, .parquet or a Hub id; repeatable")
     ],
-    output: Annotated[Path, typer.Option(help="folder for checkpoints and the trained model")],
+    output: Annotated[Path, typer.Option(help="folder for checkpoints and the trained model", file_okay=False)],
     evaluation: Annotated[
         list[str] | None, typer.Option("--eval", help="held-out NLI rows; default: a share of --train, see --eval-size")
     ] = None,
@@ -136,7 +136,7 @@ def vipolyqwen(
     train: Annotated[
         list[str], typer.Option(help="rows of mixed tasks: a file as for viclsr, or a Hub id; repeatable")
     ],
-    output: Annotated[Path, typer.Option(help="folder for checkpoints and the trained model")],
+    output: Annotated[Path, typer.Option(help="folder for checkpoints and the trained model", file_okay=False)],
     evaluation: Annotated[list[str] | None, typer.Option("--eval", help="held-out rows of mixed tasks")] = None,
     columns: Columns = None,
     embedding_dimension: Annotated[int, typer.Option(min=1)] = 1024,

@@ -169,10 +169,10 @@ def _cells(column: Any) -> list[Any]:
 
 def _are_several(rows: Mapping[str, Any]) -> bool:
     """Whether they are datasets by name, and not columns by name."""
-    return bool(rows) and all(map(_is_rows, rows.values()))
+    return bool(rows) and all(map(is_rows, rows.values()))
 
 
-def _is_rows(value: Any) -> bool:
+def is_rows(value: Any) -> bool:
     """Whether it is a dataset, and not a column of one."""
     if isinstance(value, (list, tuple)):
         return bool(value) and all(isinstance(row, Mapping) for row in value)

@@ -10,7 +10,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from st_vi.data.columns import bad_value, clean_texts
+from st_vi.data.accepted import Rows, as_dataset
+from st_vi.data.columns import bad_value, clean_texts, is_missing
 from st_vi.data.negatives.negation import swap_negation
 from st_vi.data.negatives.perturbations import swap_number
 from st_vi.text.questions import clauses, question, sentences
@@ -35,7 +36,7 @@ _DENIED = tuple(
 _ALIKE = 25  # texts that begin with the same letters, such as those that a program wrote
 
 
-def document_texts(documents: Dataset, count: int, seed: int = 0, shares: Mapping[str, float] = SHARES) -> list[str]:
+def document_texts(documents: Rows, count: int, seed: int = 0, shares: Mapping[str, float] = SHARES) -> list[str]:
     """Sentences, clauses, titles, questions and passages of documents, shuffled and without repeats.
 
     Lists, formulas, and all but the first texts that begin alike are left out.
@@ -82,7 +83,7 @@ def document_texts(documents: Dataset, count: int, seed: int = 0, shares: Mappin
     return list(dict.fromkeys(drawn))
 
 
-def document_questions(documents: Dataset, count: int, seed: int = 0, per_document: int = 3) -> Dataset:
+def document_questions(documents: Rows, count: int, seed: int = 0, per_document: int = 3) -> Dataset:
     """Queries and the paragraphs that they ask for, up to three per document, one document after the other.
 
     By chance a query is a question of a sentence of the paragraph (`question`), its title and section, or a sentence
@@ -102,6 +103,7 @@ def document_questions(documents: Dataset, count: int, seed: int = 0, per_docume
         ValueError: See `document_texts`.
     """
     random = Random(seed)
+    documents = as_dataset(documents)
     by_document: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     paragraphs_of = _paragraphs(documents)
     names = documents["subject" if "subject" in documents.column_names else "title"]
@@ -123,7 +125,7 @@ def document_questions(documents: Dataset, count: int, seed: int = 0, per_docume
     return Dataset.from_list(rows[:count])
 
 
-def document_contradictions(documents: Dataset, count: int, seed: int = 0) -> Dataset:
+def document_contradictions(documents: Rows, count: int, seed: int = 0) -> Dataset:
     """Triplets that need no annotator: a sentence, a clause of it, and the clause denied or with another number.
 
     A sentence entails its clauses, mostly, and contradicts them denied: that is noisy, and plentiful. Three quarters
@@ -222,13 +224,14 @@ class _Fresh:
         return True
 
 
-def _paragraphs(documents: Dataset) -> Sequence[tuple[str, str, str]]:
+def _paragraphs(documents: Rows) -> Sequence[tuple[str, str, str]]:
+    documents = as_dataset(documents)
     for column in ("title", "text"):
         if column not in documents.column_names:
             raise ValueError(f"missing column {column!r}; the columns are {documents.column_names}")
     columns: list[Any] = [clean_texts(documents["title"], "title")]
     if "section" in documents.column_names:
-        columns.append([section or "" for section in documents["section"]])
+        columns.append(["" if is_missing(section) else section for section in documents["section"]])
     else:
         columns.append([""] * len(documents))
     texts: list[Any] = list(documents["text"])

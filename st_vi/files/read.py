@@ -103,6 +103,8 @@ def local_path(source: str | Path) -> Path | None:
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"expected the path of a file or the id of a Hub dataset, got {type(source).__name__}")
     text = str(source)
+    if not text.strip():
+        raise ValueError("the name of a file is empty")
     if "://" in text:
         raise ValueError(f"{text} is an address: download it first, and give the file")
     path = _as_written(Path(os.path.expanduser(text)))  # that of Path raises for "~$rows.xlsx", which Excel writes

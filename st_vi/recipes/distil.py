@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,6 +22,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
 from st_vi.data import MixedTaskCollator, nli_to_triplets, sample_nli, sample_retrieval, split_by_anchor
+from st_vi.data.accepted import Rows, as_dataset, is_rows
 from st_vi.data.documents import document_contradictions, document_questions, document_texts
 from st_vi.data.negatives.sampling import ClusterBatchSampler
 from st_vi.encoding import encode_corpus
@@ -108,11 +110,11 @@ STAGES: tuple[Stage, ...] = (
 
 def distill_encoder(
     teacher: str | Path,
-    documents: Dataset | Sequence[Dataset],
+    documents: Rows | Sequence[Rows],
     output: str | Path,
     *,
-    nli: Dataset | None = None,
-    questions: Dataset | None = None,
+    nli: Rows | None = None,
+    questions: Rows | None = None,
     texts: Iterable[str] = (),
     layers: Sequence[int] = (2, 5, 8, 11),
     max_pieces: int = 14_300,
@@ -184,11 +186,13 @@ def distill_encoder(
         >>> wiki = read_rows("wiki.jsonl")  # doctest: +SKIP
         >>> student = distill_encoder("intfloat/multilingual-e5-small", wiki, "outputs/small")  # doctest: +SKIP
     """
-    sets = [documents] if isinstance(documents, Dataset) else list(documents)
+    sets = [as_dataset(rows) for rows in ([documents] if is_rows(documents) else documents)]  # type: ignore[arg-type]
+    nli = sample_nli("train") if nli is None else as_dataset(nli)
+    questions = None if questions is None else as_dataset(questions)
     texts = list(texts)
     settings = {
         "documents": [identity_of_rows(rows) for rows in sets],
-        "nli": identity_of_rows(_nli_rows(nli)),
+        "nli": identity_of_rows(nli),
         "questions": None if questions is None else identity_of_rows(questions),
         "texts": identity_of_rows(Dataset.from_dict({"text": texts})),
         "teacher": Path(teacher).name,
@@ -221,7 +225,7 @@ def distill_encoder(
     run.log({"stage": "trim", **report.as_dict()})
     _check_writable(large, drawn)
 
-    nli_parts = split_by_anchor(_nli_rows(nli), 0.1, anchor="premise", seed=seed)
+    nli_parts = split_by_anchor(nli, 0.1, anchor="premise", seed=seed)
     measure = Distilled(
         [part["test"] for part in parts], nli_parts["test"], seed=seed, teacher=partial(_vectors, large, prompt=prompt)
     )
@@ -330,6 +334,8 @@ def _draw_texts(
     parts = list(shares or [1.0] * len(sets))
     if len(parts) != len(sets):
         raise ValueError(f"there are {len(sets)} sets of documents and {len(parts)} shares")
+    if not all(0 <= share < inf for share in parts) or not sum(parts):
+        raise ValueError(f"shares must be numbers of 0 or more, and not all 0, got {parts}")
     other = count // 10 if texts else 0
     drawn = []
     for rows, share in zip(sets, parts, strict=True):
@@ -351,10 +357,6 @@ def _question_rows(
     if own is not None:
         made.append(own)
     return concatenate_datasets([rows.select_columns(columns) for rows in made if len(rows)])
-
-
-def _nli_rows(nli: Dataset | None) -> Dataset:
-    return sample_nli("train") if nli is None else nli
 
 
 def _triplet_rows(nli: Dataset, sets: Sequence[Dataset], count: int, seed: int) -> Dataset:

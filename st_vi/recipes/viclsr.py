@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, TrainerCallback
 
 from st_vi.data.accepted import TrainRows
 from st_vi.data.triplets import triplets_to_train_on
+from st_vi.hub import included_or_same
 from st_vi.losses import SupConNLILoss
 from st_vi.modules import MLPHead, WordSegmentedTransformer
 from st_vi.modules.mlp_head import Activation, Init
@@ -44,7 +45,7 @@ def build_viclsr(
 
     Args:
         base_model: Any encoder on the Hub or in a folder, such as "FacebookAI/xlm-roberta-large" (the paper's)
-            or "vinai/phobert-base-v2".
+            or "vinai/phobert-base-v2"; or "vi-mini".
         activation: Activation of the head. *Inferred*: "tanh", as in supervised SimCSE; the released weights use
             "identity".
         max_seq_length: In tokens; 256 as in the model card, less if the encoder has fewer positions.
@@ -60,6 +61,7 @@ def build_viclsr(
     Raises:
         ValueError: The activation or the pooling is unknown; weights of the encoder are missing; or `base_model` is a
             trained model with a head or an adapter, which would be lost: load it to continue training.
+        FileNotFoundError: `base_model` is a path that is not there.
         ImportError: Word segmentation needs the extra "vi".
 
     Example:
@@ -68,7 +70,7 @@ def build_viclsr(
         >>> model.encode("Hà Nội là thủ đô của Việt Nam.").shape  # doctest: +SKIP
         (1024,)
     """
-    base_model = str(base_model)
+    base_model = included_or_same(base_model)
     pooling_of_base = check_base(base_model, "build_viclsr", pooling, transformer_kwargs)
     if segment_words is None:
         segment_words = "phobert" in type(AutoTokenizer.from_pretrained(base_model)).__name__.lower()

@@ -24,6 +24,7 @@ from st_vi.data.collator import PrefixSide, ScoreCollator
 from st_vi.data.row_values import score_of
 from st_vi.data.task_rows import ModelInputs, undecoded
 from st_vi.evaluation import TaskRetrievalEvaluator
+from st_vi.hub import included_or_same
 from st_vi.losses import Balance, CachedDLELoss, DLELoss, DLEMonitor, InfoNCEWarmUp, LossKeeper
 from st_vi.losses.balance import BalanceName
 from st_vi.losses.keeper import RATE, own_parameters
@@ -77,6 +78,7 @@ def build_vipolyqwen(
         ValueError: `pooling` or `head` is unknown; the base model is not a Qwen2-VL, is a trained viPolyQwen, whose
             pooling vector, head or prefixes would be lost (load it to continue training), or has no spare embeddings
             for the prefixes and `lora` is set.
+        FileNotFoundError: `base_model` is a path that is not there.
         ImportError: The extra "vision" is not installed, or "lora" for LoRA.
 
     Example:
@@ -89,7 +91,7 @@ def build_vipolyqwen(
         raise ValueError(f"pooling must be one of {get_args(PoolingName)}, got {pooling!r}")
     if head not in (*get_args(HeadName), None):
         raise ValueError(f"head must be one of {get_args(HeadName)} or None, got {head!r}")
-    backbone = _backbone(str(base_model), lora, pooling, transformer_kwargs)
+    backbone = _backbone(included_or_same(base_model), lora, pooling, transformer_kwargs)
     width = backbone.get_embedding_dimension()
     modules: list[Module] = [backbone, AttentionPooling(width) if pooling == "attention" else Pooling(width, pooling)]
     if head == "mlp":
@@ -288,8 +290,8 @@ def vipolyqwen_evaluator(rows: TrainRows, **settings: Any) -> TaskRetrievalEvalu
         **settings: Arguments of `TaskRetrievalEvaluator`.
 
     Raises:
-        ValueError: A dataset in a `DatasetDict` has several tasks, or a row has neither text, image nor
-            video, or one that cannot be read.
+        ValueError: A column is missing; a dataset in a `DatasetDict` has several tasks or no rows; or a row has neither
+            text, image nor video, or one that cannot be read.
 
     Example:
         >>> from st_vi.data.generated.rows import generated_rows
@@ -303,8 +305,10 @@ def vipolyqwen_evaluator(rows: TrainRows, **settings: Any) -> TaskRetrievalEvalu
         rows = split_by_task(rows)
     prompts, tasks, scores, options = {}, [], [], []
     for name, part in rows.items():
-        if len(of_part := set(part["task"])) > 1:
-            raise ValueError(f"dataset {name!r} must have rows of a single task, got {sorted(of_part)}")
+        if missing := {"anchor", "task"} - set(part.column_names):
+            raise ValueError(f"dataset {name!r}: missing column {min(missing)!r}; the columns are {part.column_names}")
+        if len(of_part := set(part["task"])) != 1:
+            raise ValueError(f"dataset {name!r} must have rows of a single task, got {sorted(of_part) or 'no rows'}")
         (prompts[name],) = of_part
         tasks += [name] * len(part)
         values = part.select_columns([c for c in ("positive", "score", "options") if c in part.column_names]).to_list()

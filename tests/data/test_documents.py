@@ -36,6 +36,13 @@ def test_texts_are_of_all_kinds_and_none_repeats():
     assert 10 <= len(few) <= 21
 
 
+@pytest.mark.parametrize("form", [list, Dataset.to_pandas])
+def test_documents_in_other_forms(form):
+    rows, expected = form(documents(section=None)), documents(section="")
+    for drawn in (document_texts, document_questions, document_contradictions):
+        assert list(drawn(rows, 20)) == list(drawn(expected, 20))
+
+
 def test_alike_texts_are_left_out():
     rows = [
         {"title": f"{i}", "text": f"Tiểu hành tinh số {i} quay quanh mặt trời trong {i % 7} năm liền."}

@@ -108,13 +108,17 @@ def test_another_run_is_not_resumed(run, teacher, documents, tmp_path):
         "nli was": {"nli": sample_nli("train").select(range(60))},
         "max_pieces was": {"max_pieces": 99},
     }
+    frame = documents.to_pandas()  # the same rows
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     for message, other in others.items():
         with pytest.raises(ValueError, match=f"has a different run: {message}"):
-            distill_encoder(teacher, documents, output, resume=True, **options | other)
+            distill_encoder(teacher, frame, output, resume=True, **options | other)
     assert before == {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     with pytest.raises(ValueError, match="missing column"):
         distill_encoder(teacher, documents.remove_columns("title"), tmp_path / "new", **options)
+    for shares in ([0.0], [float("nan")], [-1.0]):
+        with pytest.raises(ValueError, match="shares must be numbers of 0 or more, and not all 0"):
+            distill_encoder(teacher, documents, tmp_path / "new", shares=shares, **options)
     assert not (tmp_path / "new").exists()
 
 

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import bad_value, check_choice, clean_texts, find_columns, number_of
+from st_vi.data.columns import bad_value, check_choice, clean_texts, find_columns, is_missing, number_of
 from st_vi.evaluation.distinct import encode_distinct
 from st_vi.text import comparison_key
 
@@ -212,7 +212,7 @@ def _classes(dataset: Dataset, column: str) -> tuple[list[Any], list[Any], np.nd
     """The label of each row, by name where there are names; the classes; and the class of each row."""
     labels, feature = list(dataset[column]), dataset.features[column]
     for row, label in enumerate(labels):
-        if label is None or label != label or (isinstance(feature, ClassLabel) and label < 0):
+        if is_missing(label) or (isinstance(feature, ClassLabel) and label < 0):
             bad_value(column, row, label, "expected a label")
     if isinstance(feature, ClassLabel):
         labels = [feature.names[label] for label in labels]

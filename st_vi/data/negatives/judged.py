@@ -12,6 +12,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from st_vi.data.accepted import Rows, TrainRows, as_dataset
+from st_vi.data.columns import check_choice
 from st_vi.data.negatives.made import as_triplets, rows_of
 from st_vi.data.triplets import MissingNegative, Row, Triplets
 from st_vi.evaluation.distinct import distinct_vectors
@@ -103,6 +104,7 @@ def drop_false_negatives(
     """
     if absolute_margin is None and relative_margin is None:
         raise ValueError("nothing to judge by: absolute_margin and relative_margin are both None")
+    check_choice("missing_negative", missing_negative, MissingNegative)
     rows = rows_of(dataset)
     positives, negatives = _similarities(rows, model, batch_size, show_progress_bar)
     lowest = defaultdict[str, float](lambda: inf)

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 from datasets import Dataset
 
 from st_vi.data.accepted import Rows, TrainRows, as_dataset, as_datasets
-from st_vi.data.columns import candidate_columns, check_choice, clean_texts
+from st_vi.data.columns import bad_value, candidate_columns, check_choice, clean_texts, is_missing
 from st_vi.data.negatives.negation import swap_negation
 from st_vi.data.negatives.perturbations import Order, Unit, change_order, swap_number
 from st_vi.data.triplets import MissingNegative, Report, Row, Triplets, check_triplets, checked_rows, is_made
@@ -122,7 +122,8 @@ def same_document_negatives(
         `Triplets`, whose report counts documents and negatives.
 
     Raises:
-        ValueError: No such column, `per_row` below 1, rows that `check_triplets` refuses, or no usable row.
+        ValueError: No such column, a row without a document, `per_row` below 1, rows that `check_triplets` refuses, or
+            no usable row.
 
     Example:
         >>> from datasets import Dataset
@@ -140,7 +141,11 @@ def same_document_negatives(
         raise ValueError(f"missing column {document!r} of documents; the columns are {dataset.column_names}")
     if per_row < 1:
         raise ValueError(f"per_row must be 1 or more, got {per_row}")
+    check_choice("missing_negative", missing_negative, MissingNegative)
     rows, documents = rows_of(dataset), dataset[document][:]
+    for number, name in enumerate(documents):
+        if is_missing(name):  # rows without a document are not of one
+            bad_value(document, number, name, "expected the name of a document")
     known, passages = _texts_by_anchor(rows), defaultdict[Any, dict[str, str]](dict)
     for row, name in zip(rows, documents, strict=True):
         passages[name].setdefault(comparison_key(row.positive), row.positive)

@@ -126,9 +126,10 @@ def test_what_cannot_be_judged():
         label_suspects(rows.select(range(9)), model)
     with pytest.raises(ValueError, match="two labels or more"):
         label_suspects(rows.select([0, 3, 6]), model)
-    unlabelled = Dataset.from_dict({**rows.select(range(3)).to_dict(), "label": ["neutral", None, "neutral"]})
-    with pytest.raises(ValueError, match="column 'label', row 1"):
-        label_suspects(unlabelled, model)
+    for nothing in (None, "", " "):
+        unlabelled = Dataset.from_dict({**rows.select(range(3)).to_dict(), "label": ["neutral", nothing, "neutral"]})
+        with pytest.raises(ValueError, match="column 'label', row 1: expected a label"):
+            label_suspects(unlabelled, model)
     pairs = Dataset.from_dict({"sentence1": ["p0"] * 3, "sentence2": ["h0"] * 3, "score": [1.0, float("nan"), 2.0]})
     with pytest.raises(ValueError, match="column 'score', row 1"):
         score_suspects(pairs, model)

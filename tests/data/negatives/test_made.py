@@ -166,3 +166,9 @@ def test_what_same_document_negatives_refuse():
         same_document_negatives(documents(), document="article")
     with pytest.raises(ValueError, match="per_row must be 1 or more"):
         same_document_negatives(documents(), per_row=0)
+    with pytest.raises(ValueError, match="missing_negative must be one of"):
+        same_document_negatives(documents(), missing_negative="keep")
+    for nothing in (None, " "):  # rows of no document are not of one
+        rows = Dataset.from_dict({"anchor": ["a", "b"], "positive": ["x", "y"], "document": ["1", nothing]})
+        with pytest.raises(ValueError, match="column 'document', row 1: expected the name of a document"):
+            same_document_negatives(rows)
