@@ -10,10 +10,11 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything reads it: a test that wants the network shall fail at once
 if "ST_VI_CACHE" not in os.environ:  # example models are trained once for all tests, by the code as it is now
@@ -61,49 +62,48 @@ def pytest_collection(session: pytest.Session) -> None:
         torch.set_num_threads(1)  # more only get in each other's way on models this small
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a browser comes last, and the notebooks before the site, which shows what they gave."""
+FIRST = ("browser", "processes", "tests/encoding/test_ray.py", "browser 2")
+"""The groups that take longest: most of the notebooks and the site with one worker, processes with the other."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With several workers, groups begin in the order of their tests: ``--no-loadscope-reorder`` of xdist."""
+    config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # groups before xdist reads them, the order after everything else
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """What needs a browser comes last, and the notebooks before the site, which shows what they gave.
+
+    With several workers (xdist), a group of tests is one worker's, mostly a file, so that its models are made once.
+    What takes longest begins first, then the files with most tests. xdist prints a test with its group; to run it
+    alone, leave out the end: ``tests/test_x.py::test_y@tests/test_x.py``.
+    """
 
     def place(item: pytest.Item) -> int:
         built = ("test_site.py", "test_live_demo.py", "test_charts.py")
         return 1 if item.path.parent.name == "notebooks" else 2 if item.path.name in built else 0
 
-    items.sort(key=place)
-    for item in items:
+    def group(item: pytest.Item) -> str:
         if place(item):
             with_the_rest = item.path.name in ("test_02_image_patches.py", "test_05_loss_laboratory.py")
-            item.add_marker(pytest.mark.xdist_group("browser 2" if with_the_rest else "browser"))
-        elif isinstance(item, pytest.Function) and vars(item.module).keys() & {"on_two", "forked"}:
-            item.add_marker(pytest.mark.xdist_group("processes"))  # which are forked from one server a worker
+            return "browser 2" if with_the_rest else "browser"
+        if isinstance(item, pytest.Function) and vars(item.module).keys() & {"on_two", "forked"}:
+            return "processes"  # which are forked from one server a worker
+        return item.nodeid.partition("::")[0]
+
+    in_worker = hasattr(config, "workerinput")
+    for item in items if in_worker else ():
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    yield
+    items.sort(key=place)
+    if in_worker:
+        rank, sizes = {name: number for number, name in enumerate(FIRST)}, Counter(map(group, items))
+        items.sort(key=lambda item: (rank.get(group(item), len(FIRST)), -sizes[group(item)]))
 
 
 def pytest_collection_finish() -> None:
     gc.enable()
-
-
-@pytest.hookimpl(tryfirst=True, optionalhook=True)  # it is there with xdist
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With several workers (pytest-xdist), a file is one worker's, so that its models are made once.
-
-    What takes longest begins first: most of the notebooks and the site with one worker, what starts processes with
-    the other.
-    """
-    if config.getvalue("dist") != "loadgroup":
-        return None
-    from xdist.scheduler import LoadGroupScheduling
-
-    class LongestFirst(LoadGroupScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return super()._split_scope(nodeid).split("::")[0]
-
-        def _assign_work_unit(self, node: Any) -> None:
-            for scope in reversed(("browser", "processes", "tests/encoding/test_ray.py", "browser 2")):
-                if scope in self.workqueue:
-                    self.workqueue.move_to_end(scope, last=False)
-            super()._assign_work_unit(node)
-
-    return LongestFirst(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
