@@ -56,7 +56,9 @@ times_uniform = [unit.weight * len(tokens) for unit in tokens]
 worth = float(effective_number(view.weights))
 print(f"With these weights, {len(tokens)} tokens count like {worth:.1f} of equal weight.")
 print(f"The heaviest token has {max(times_uniform):.1f} times its equal share, the lightest {min(times_uniform):.2f}.")
-figure = weight_bars([replace(unit, weight=unit.weight * len(tokens)) for unit in tokens], "The line is a plain mean")
+figure = weight_bars(
+    [replace(unit, weight=unit.weight * len(tokens)) for unit in tokens], "Weights; the line is a plain mean"
+)
 figure.update_yaxes(title="weight · n")
 figure.add_hline(1, line_dash="dash", annotation_text="1/n each", annotation_position="top left")
 

@@ -57,6 +57,8 @@ def test_figures_are_drawn_as_they_are_held_and_fit(opened):
 
 def test_in_the_browser(opened):
     opened.screenshot("before")
+    widths = "[...document.querySelectorAll('.jp-RenderedMarkdown img')].map(image => image.naturalWidth)"
+    assert opened.evaluate(widths) == [760, 760]  # the committed pictures near the top
     for width in (900, 1400):
         opened.widen(width)
         drawn, room = opened.widths(EXPLORER)
