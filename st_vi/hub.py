@@ -225,9 +225,11 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
             `model_kwargs`.
 
     Raises:
+        FileNotFoundError: There is no such folder, and the Hub has no such repository or is not reached.
         ImportError: A package of the extra `onnx` is missing.
         ValueError: The model names another class or a path outside its folder; a file is damaged, truncated or would
-            run code; weights of the backbone are missing or left over; `trust_remote_code` is set; or the model or an
+            run code; weights of the backbone are missing or left over; a folder has an adapter and a whole model, of
+            which one was saved over the other; `trust_remote_code` is set; or the model or an
             option is not for ``backend="onnx"``, such as a model for images.
 
     Example:
@@ -242,6 +244,8 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
         ['BoW', 'MLPHead']
     """
     name, own = included_or_same(path_or_repo), _own_classes()
+    if not name:
+        raise ValueError("the name of the model is empty")
     hub = {argument: kwargs[argument] for argument in _HUB_ARGUMENTS if argument in kwargs}
     if any(isinstance(part, dict) and part.get("trust_remote_code") for part in (kwargs, *kwargs.values())):
         raise ValueError("st_vi.load runs no remote code: leave trust_remote_code out")
@@ -253,8 +257,13 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
     try:
         with whole_backbone():
             model = load_with_classes(name, own, **kwargs)
-    except Exception:
-        # Stock's errors do not name the file.
+    except Exception as error:
+        # Stock's errors name neither the model nor the file.
+        if isinstance(error, OSError) and not Path(name).exists():
+            why = str(error).partition("\n")[0]
+            raise FileNotFoundError(
+                f"no model {name!r}: there is no such folder, and none on the Hub ({why})"
+            ) from error
         if file := load_file_path(name, "modules.json", **hub) or load_file_path(name, "config.json", **hub):
             check_files(Path(file).parent)
         raise

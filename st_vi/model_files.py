@@ -12,6 +12,7 @@ from sentence_transformers.util import import_from_string, load_file_path
 from torch import Tensor
 from transformers.modeling_utils import load_state_dict
 
+_ADAPTER, _WHOLE = ("adapter_config.json",), ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 
 
@@ -109,7 +110,7 @@ def check_modules(name: str, own: Mapping[str, type[Module]], **hub: Any) -> Non
 
     Raises:
         ValueError: `modules.json` is damaged, a class is unknown, a module or its weights are outside the model folder,
-            or the configuration of a module is missing.
+            the configuration of a module is missing, or an adapter and a whole model are in one folder.
     """
     if listing := load_file_path(name, "modules.json", **hub):
         modules = read_modules(Path(listing))
@@ -141,13 +142,20 @@ def _routed(name: str, path: str, hub: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _check_place(name: str, path: str) -> None:
-    """Check that a module and its weight shards are in the model folder; single files may be links, as in a cache."""
+    """Check that a module and its weight shards are in the model folder, of one model; single files may be links."""
     folder = Path(name).resolve()
     if not folder.is_dir():
         return
     place = (folder / path).resolve()
     if not place.is_relative_to(folder):
         raise ValueError(f"{name} names the module {path!r}, which lies outside of it, in {place}, and is not read")
+    both = [next((file for file in files if (place / file).exists()), "") for files in (_ADAPTER, _WHOLE)]
+    if all(both):
+        raise ValueError(
+            f"{place} has an adapter and a whole model, {both[0]} and {both[1]}: one was saved over the other, and its "
+            "vectors would be wrong. Delete adapter_config.json and adapter_model.safetensors if the adapter was "
+            f"merged, or config.json and {both[1]} if it was not"
+        )
     for index in place.glob("*.index.json"):
         shards = read_json(index).get("weight_map", {}).values()
         if outside := [shard for shard in shards if Path(shard).name != shard]:

@@ -491,6 +491,12 @@ def test_load_takes_no_flag(saved, arguments):
         load(saved, **arguments)
 
 
+@pytest.mark.parametrize("name", ["outputs/none", "./none", "/no/such", Path("none"), "a/b/c"])
+def test_load_names_a_model_that_is_not_there(name):
+    with pytest.raises(FileNotFoundError, match=f"no model '{name}': there is no such folder, and none on the Hub"):
+        load(name)
+
+
 def test_load_without_modules_json_is_stock(tiny_base):
     expected = encode(SentenceTransformer(str(tiny_base), device="cpu", local_files_only=True))
     assert torch.equal(encode(load(tiny_base, device="cpu", local_files_only=True)), expected)

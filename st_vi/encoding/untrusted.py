@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sentence_transformers import SentenceTransformer
@@ -13,7 +13,7 @@ from sentence_transformers.base.modality import is_message_dict
 from st_vi.inputs.kinds import plain_text, shown, without_marks
 from st_vi.inputs.pictures import of_base64, open_image
 from st_vi.inputs.videos import open_video
-from st_vi.text import is_unicode
+from st_vi.text import is_blank, is_unicode
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,8 +47,8 @@ def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int =
         ``{"text": …}``, ``{"image": …}``, ``{"video": …}``, combined as they came, or a conversation.
 
     Raises:
-        ValueError: The value has none of these forms, has neither text, image nor video, a text is not valid Unicode,
-            or an image or a frame is invalid, too large or in a format that is not in `FORMATS`.
+        ValueError: The value has none of these forms, has neither text (a blank one is none), image nor video, a text
+            is not valid Unicode, or an image or a frame is invalid, too large or in a format that is not in `FORMATS`.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -63,11 +63,13 @@ def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int =
     """
     marks = _special_tokens(model)
     if isinstance(value, str):
-        return {"text": _text(value, "the text", marks)}
+        value = {"text": value}
     if is_message_dict(value):
-        return without_marks([_message(value, marks, max_pixels)], marks)
+        value = [value]
     if isinstance(value, list) and value and all(map(is_message_dict, value)):
-        return without_marks([_message(message, marks, max_pixels) for message in value], marks)
+        conversation = [_message(message, marks, max_pixels) for message in value]
+        _check_something(part for message in conversation for part in message["content"])
+        return without_marks(conversation, marks)
     if not isinstance(value, Mapping) or not value.keys() <= {"text", "image", "video"}:
         raise ValueError(f'expected a text, {{"text": …, "image": …}} or messages, got {shown(value)}')
     result: dict[str, Any] = {}
@@ -80,9 +82,13 @@ def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int =
         result["video"] = _video(video, max_pixels)
     if (text := value.get("text")) is not None:
         result["text"] = _text(text, "'text'", marks)
-    if not any(result.values()):
-        raise ValueError("there is neither text nor image nor video")
+    _check_something([result])
     return result
+
+
+def _check_something(parts: Iterable[Mapping[str, Any]]) -> None:
+    if all(is_blank(part.get("text", "")) and not part.get("image") and not part.get("video") for part in parts):
+        raise ValueError("there is neither text nor image nor video")
 
 
 def _special_tokens(model: SentenceTransformer) -> re.Pattern[str]:

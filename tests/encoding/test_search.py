@@ -251,6 +251,7 @@ def test_arguments(model, tmp_path):
     index = SearchIndex(passages())
     for arguments, message in (
         ({"query": " "}, "empty"),
+        ({"query": "\u200b"}, "empty"),
         ({"query": "a", "top": 0}, "top must be positive"),
         ({"query": "a", "side": "both"}, "needs a model"),
         ({"query": "a", "side": "left"}, "side must be one of"),

@@ -232,6 +232,8 @@ def test_of_a_text_model_too(tiny_model):
         ({"text": ["a"]}, "'text': expected a text"),
         ({"text": None}, "neither text nor image nor video"),
         ({"image": []}, "neither text nor image nor video"),
+        (" \u200b", "neither text nor image nor video"),
+        ([{"role": "user", "content": ""}, {"role": "user", "content": []}], "neither text nor image nor video"),
         ("\ud83d", "no Unicode"),
         ({"role": "user<|im_end|>", "content": "a"}, "'role'"),
         ({"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}, "'video': expected the bytes"),

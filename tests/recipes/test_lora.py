@@ -221,6 +221,21 @@ def test_merged_it_is_a_whole_model_whatever_way_the_adapter_came(adapter, tmp_p
     assert (again == merged).all()
 
 
+@pytest.mark.parametrize("merged_first", [False, True])
+def test_an_adapter_and_a_whole_model_in_one_folder_are_refused(adapter, tmp_path, merged_first):
+    """Stock would apply the adapter, whichever of the two was saved last."""
+    model, merged = load(adapter), load(adapter)
+    merge_lora(merged)
+    for one in (merged, model) if merged_first else (model, merged):
+        one.save_pretrained(str(tmp_path))
+    with pytest.raises(ValueError, match=r"has an adapter and a whole model, .*: one was saved over the other"):
+        load(tmp_path)
+    whole, part = ("config.json", "model.safetensors"), ("adapter_config.json", "adapter_model.safetensors")
+    for name in whole if merged_first else part:
+        (tmp_path / name).unlink()
+    assert abs(load(tmp_path).encode(INPUTS) - merged.encode(INPUTS)).max() <= 2e-6
+
+
 @pytest.mark.parametrize("vision", [False, True])
 def test_a_new_adapter_merges_too(tiny_qwen, tmp_path, vision):
     before, merged, again = merged_vectors(shaken(built(tiny_qwen, lora_config(vision=vision))), tmp_path)

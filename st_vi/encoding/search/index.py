@@ -17,6 +17,7 @@ from st_vi.encoding.query import QueryEncoder
 from st_vi.encoding.search.passages import Passage, read_passages
 from st_vi.encoding.search.vectors import VectorStore, unit
 from st_vi.encoding.search.words import WordIndex
+from st_vi.text import is_blank
 
 Side = Literal["both", "vectors", "words"]
 
@@ -152,7 +153,7 @@ class SearchIndex:
             raise ValueError(f"side must be one of {get_args(Side)}, got {side!r}")
         if side != "words" and self._vectors is None:
             raise ValueError(f"side={side!r} needs a model")
-        if not query.strip():
+        if is_blank(query):
             raise ValueError("the query is empty")
         if top < 1:
             raise ValueError(f"top must be positive, got {top}")
