@@ -176,7 +176,7 @@ def is_rows(value: Any) -> bool:
     """Whether it is a dataset, and not a column of one."""
     if isinstance(value, (list, tuple)):
         return bool(value) and all(isinstance(row, Mapping) for row in value)
-    return isinstance(value, (Dataset, IterableDataset)) or _is_frame(value)
+    return isinstance(value, (Dataset, IterableDataset, Mapping)) or _is_frame(value)
 
 
 def _is_frame(value: Any) -> bool:

@@ -186,7 +186,7 @@ def distill_encoder(
         >>> wiki = read_rows("wiki.jsonl")  # doctest: +SKIP
         >>> student = distill_encoder("intfloat/multilingual-e5-small", wiki, "outputs/small")  # doctest: +SKIP
     """
-    sets = [as_dataset(rows) for rows in ([documents] if is_rows(documents) else documents)]  # type: ignore[arg-type]
+    sets = [as_dataset(rows) for rows in ([documents] if _are_one(documents) else documents)]  # type: ignore[arg-type]
     nli = sample_nli("train") if nli is None else as_dataset(nli)
     questions = None if questions is None else as_dataset(questions)
     texts = list(texts)
@@ -325,6 +325,10 @@ def _check_layers(teacher: SentenceTransformer, layers: Sequence[int]) -> None:
     count = len(getattr(parent, name))
     if not layers or any(not 0 <= layer < count for layer in layers):
         raise ValueError(f"the teacher has layers 0 to {count - 1}, got {list(layers)}")
+
+
+def _are_one(documents: Any) -> bool:
+    return is_rows(documents) or isinstance(documents, (str, Path))  # these are refused as a whole
 
 
 def _draw_texts(

@@ -26,7 +26,7 @@ from st_vi.modules.positions import usable_positions
 from st_vi.modules.whole_backbone import whole_backbone
 from st_vi.recipes.base_models import check_base
 from st_vi.recipes.training.arguments import common_arguments
-from st_vi.recipes.training.run import Evaluators, Loss, train
+from st_vi.recipes.training.run import Evaluators, Loss, check_model, train
 
 
 def build_viclsr(
@@ -59,8 +59,9 @@ def build_viclsr(
         A `SentenceTransformer` whose embeddings have the width of the encoder and length 1.
 
     Raises:
-        ValueError: The activation or the pooling is unknown; weights of the encoder are missing; or `base_model` is a
-            trained model with a head or an adapter, which would be lost: load it to continue training.
+        ValueError: The activation or the pooling is unknown; `max_seq_length` is below 3; weights of the encoder are
+            missing; or `base_model` is a trained model with a head or an adapter, which would be lost: load it to
+            continue training.
         FileNotFoundError: `base_model` is a path that is not there.
         ImportError: Word segmentation needs the extra "vi".
 
@@ -70,6 +71,8 @@ def build_viclsr(
         >>> model.encode("Hà Nội là thủ đô của Việt Nam.").shape  # doctest: +SKIP
         (1024,)
     """
+    if not isinstance(max_seq_length, int) or max_seq_length < 3:
+        raise ValueError(f"max_seq_length must be 3 or more tokens, got {max_seq_length!r}")
     base_model = included_or_same(base_model)
     pooling_of_base = check_base(base_model, "build_viclsr", pooling, transformer_kwargs)
     if segment_words is None:
@@ -140,6 +143,7 @@ def train_viclsr(
     Raises:
         ValueError: A row cannot be used (`check_triplets`); raised before the first step.
     """
+    check_model(model)
     return train(
         model,
         triplets_to_train_on(train_dataset),

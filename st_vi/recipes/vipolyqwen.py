@@ -35,7 +35,7 @@ from st_vi.recipes.base_models import check_base
 from st_vi.recipes.lora import add_lora, lora_config
 from st_vi.recipes.row_checks import check_evaluator, checked_rows, num_positives, tasks_of
 from st_vi.recipes.training.arguments import common_arguments
-from st_vi.recipes.training.run import Evaluators, Loss, train
+from st_vi.recipes.training.run import Evaluators, Loss, check_model, train
 from st_vi.tasks import VIDEO_TASK, VIPOLYQWEN_TASKS
 from st_vi.text import comparison_key
 
@@ -206,6 +206,7 @@ def train_vipolyqwen(
             `model` cannot process the images of a row, `lazy_images` has another loss than a `CachedDLELoss`, or
             `balance` is given together with a `loss`.
     """
+    check_model(model)
     rows = as_train_rows(train_dataset)
     if loss and balance:
         raise ValueError(f"balance={balance!r} is for the default loss: pass it to your own, DLELoss(model, balance=…)")

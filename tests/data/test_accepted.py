@@ -142,6 +142,7 @@ def test_pictures_come_through():
         (DatasetDict(train=Dataset.from_list(ROWS)), r"several by name, \['train'\]: give rows\['train'\]"),
         ([{"a": 1}, {"a": "b"}], r"column 'a' cannot be a column of a dataset, it holds \['int', 'str'\]"),
         (frame(a=[[1], "b"]), "column 'a' cannot be a column"),
+        ({"train": {"a": ["x"]}}, r"several by name, \['train'\]"),
         ({"train": frame(a=["x"])}, r"several by name, \['train'\]"),
         ({"train": ROWS, "test": ROWS}, r"several by name, \['train', 'test'\]"),
         ({"premise": "abc", "hypothesis": "xyz", "label": "ent"}, "column 'premise' must be a list of values, .*'abc'"),

@@ -84,6 +84,19 @@ def test_the_shell_takes_the_pooling_of_the_base_and_the_start_of_the_head(tiny_
     assert abs(trained.encode("Trời mưa.") - base.encode("Trời mưa.")).max() < 1e-6
 
 
+@pytest.mark.parametrize("length", [0, 2, -5, None])
+def test_a_length_without_room_for_a_token(tiny_base, length):
+    with pytest.raises(ValueError, match="max_seq_length must be 3 or more tokens"):
+        build_viclsr(tiny_base, max_seq_length=length)
+
+
+@pytest.mark.parametrize("base", [None, 5, ["vi-mini"]])
+def test_what_names_no_model(base):
+    for function in (build_viclsr, build_vipolyqwen, load):
+        with pytest.raises(ValueError, match="expected a folder or a repository of a model, got"):
+            function(base)
+
+
 @pytest.mark.parametrize("settings", [{}, {"pooling": "lasttoken", "head": None}, {"lora": True}])
 def test_a_trained_vipolyqwen_is_refused(tiny_qwen, tmp_path, settings):
     if "lora" in settings:

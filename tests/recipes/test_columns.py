@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from transformers import set_seed
 
-from st_vi import SupConNLILoss, build_viclsr, train_viclsr
+from st_vi import DLELoss, SupConNLILoss, build_viclsr, train_viclsr, train_vipolyqwen
 from st_vi.data import check_task_rows, check_triplets
 from st_vi.data.task_rows import task_stream
 from st_vi.tasks import VIPOLYQWEN_TASKS
@@ -150,6 +150,28 @@ def test_an_evaluator_that_is_none(evaluator, tiny_model, tmp_path):
     with pytest.raises(ValueError, match="evaluator must be an evaluator or a list of them, got "):
         train_viclsr(tiny_model, Dataset.from_dict(ROWS), tmp_path / "out", evaluator=evaluator)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("loss", ["supcon", 5, [SupConNLILoss]])
+def test_a_loss_that_is_none(loss, tiny_model, tmp_path):
+    with pytest.raises(ValueError, match="loss must be a loss, losses by dataset or a function that makes one, got"):
+        train_viclsr(tiny_model, Dataset.from_dict(ROWS), tmp_path / "out", loss=loss)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("train", [train_viclsr, train_vipolyqwen])
+def test_the_name_of_a_model_is_no_model(train, tmp_path):
+    with pytest.raises(ValueError, match=r"model must be a SentenceTransformer, such as st_vi\.load gives, got str"):
+        train("vi-mini", Dataset.from_dict(ROWS), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_fails_at_once_leaves_the_folder_free(tiny_model, tmp_path):
+    rows, settings = {**ROWS, "weight": [1.0] * 4}, {"max_steps": 1, "per_device_train_batch_size": 4, "use_cpu": True}
+    with pytest.raises(ValueError, match="DLELoss needs labels"):
+        train_viclsr(tiny_model, rows, tmp_path / "out", loss=DLELoss(tiny_model), **settings)
+    train_viclsr(tiny_model, rows, tmp_path / "out", **settings)
+    assert (tmp_path / "out" / "modules.json").exists()
 
 
 def test_the_output_is_a_file(tiny_model, tmp_path):

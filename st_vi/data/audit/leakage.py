@@ -189,7 +189,7 @@ def _rows(
     dataset: Dataset, columns: Sequence[str] | None, casefold: bool, ignore_diacritics: bool
 ) -> list[tuple[str, ...]]:
     """The texts of each row in the form in which they are compared."""
-    names = _usual(dataset) if columns is None else list(columns)
+    names = _usual(dataset) if columns is None else [columns] if isinstance(columns, str) else list(columns)
     missing = [name for name in names if name not in dataset.column_names]
     if missing or not names:
         raise ValueError(f"missing columns {missing or ''}; the columns are {dataset.column_names}")

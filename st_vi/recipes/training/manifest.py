@@ -7,7 +7,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,17 @@ def begin(folder: str | Path, run: Mapping[str, Any], resume: bool, overwrite: b
     finished = folder / f"{MANIFEST}.{os.getpid()}"
     finished.write_text(json.dumps(run, indent=1, ensure_ascii=False), encoding="utf-8")
     finished.replace(folder / MANIFEST)  # atomic
+
+
+@contextmanager
+def forgotten_if_it_fails(folder: str | Path) -> Iterator[None]:
+    """Delete the record of a run that fails in its first steps, so that the folder is free again."""
+    try:
+        yield
+    except Exception:
+        if [path.name for path in _left_in(Path(folder))] == [MANIFEST]:
+            Path(folder, MANIFEST).unlink(missing_ok=True)
+        raise
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

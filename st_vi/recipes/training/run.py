@@ -27,7 +27,7 @@ from st_vi.recipes.training.arguments import check_arguments
 from st_vi.recipes.training.best_checkpoint import BestMetric, judges_of, schedule
 from st_vi.recipes.training.checkpoints import last_complete_checkpoint, not_written
 from st_vi.recipes.training.interruption import Interruption
-from st_vi.recipes.training.manifest import begin, check_folder, describe
+from st_vi.recipes.training.manifest import begin, check_folder, describe, forgotten_if_it_fails
 from st_vi.recipes.training.progress import Bar
 from st_vi.stock.training import saving_when_raised
 
@@ -83,12 +83,15 @@ def train(
         The trainer, with its log in ``trainer.state.log_history``.
 
     Raises:
-        ValueError: Before anything is written: the arguments would train nothing (`check_arguments`), `loss` belongs to
-            another model, or `output_dir` has files and neither `resume` nor `overwrite` is set, or another run.
+        ValueError: Before anything is written: the arguments would train nothing (`check_arguments`), `loss` is none or
+            belongs to another model, or `output_dir` has files and neither `resume` nor `overwrite` is set, or another
+            run.
         OSError: A checkpoint or the trained model could not be written, for example on a full disk; names the
             checkpoint to resume from.
         KeyboardInterrupt: On Ctrl-C; use `resume` to continue.
     """
+    if not isinstance(loss, Mapping) and not callable(loss):
+        raise ValueError(f"loss must be a loss, losses by dataset or a function that makes one, got {loss!r}")
     check_own_model(loss, model)
     if _has_frozen_adapter(model):
         logger.warning('the adapter is frozen, as after loading: call model.set_adapter("default") to train it')
@@ -129,7 +132,7 @@ def train(
         )
     _begun_with(model)[place] = run["base"]
     try:
-        with interruption.listening(alone=trainer.args.world_size == 1):
+        with forgotten_if_it_fails(output_dir), interruption.listening(alone=trainer.args.world_size == 1):
             trainer.train(resume_from_checkpoint=checkpoint)
         _show_best_figures(model, judges, trainer.state.log_history)
         if trainer.args.should_save:
@@ -141,6 +144,16 @@ def train(
         left = last_complete_checkpoint(output_dir, model, states)
         raise not_written(Path(output_dir, step), error, left) from error
     return trainer
+
+
+def check_model(model: Any) -> None:
+    """Check that it is a model, and not the name of one.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not isinstance(model, SentenceTransformer):
+        raise ValueError(f"model must be a SentenceTransformer, such as st_vi.load gives, got {type(model).__name__}")
 
 
 def _begun_with(model: SentenceTransformer) -> dict[str, Any]:
