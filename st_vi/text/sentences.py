@@ -10,12 +10,13 @@ _ABBREVIATION = re.compile(
 )
 _END = re.compile(
     r"""
-    (?P<stop>[.!?…]+["'”’»)\]]*)(?=\s)      # punctuation, what closes with it, and a space
+    (?P<stop>(?<![.!?…])[.!?…]+["'”’»)\]]*)(?=\s)  # punctuation, what closes with it, and a space
     | (?P<wide>[。！？]+["'”’」』]*)          # the wide forms stand without one
     | (?P<line>\n)
     """,
     re.VERBOSE,
 )
+_LOOK_BACK = 200  # characters; a text in small letters may be one sentence
 _HEADING = re.compile(r"(?:điều|khoản|mục|chương|phần|bài|câu|hình|bảng|phụ lục)\s+[\w.-]+\Z", re.IGNORECASE)
 _NUMBERING = re.compile(r"(?:\d+(?:\.\d+)*|[a-zđ]|[ivxlc]+)\Z", re.IGNORECASE)
 _ITEM = re.compile(r"\s*(?:[-–—•*+●▪]\s|(?:\d+(?:\.\d+)*|[a-zđ]{1,2}|[ivxlc]+)[.)/]\s)", re.IGNORECASE)
@@ -53,7 +54,7 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 
 def _ends(text: str, start: int, match: re.Match[str]) -> bool:
     """Whether the sentence from `start` is over here."""
-    before, rest = text[start : match.start()], match.end()
+    before, rest = text[max(start, match.start() - _LOOK_BACK) : match.start()], match.end()
     if match["wide"]:
         return True
     if match["line"]:
@@ -61,9 +62,10 @@ def _ends(text: str, start: int, match: re.Match[str]) -> bool:
         if not before.strip() or _ITEM.match(following) or not following.partition("\n")[0].strip():
             return True
         return not _goes_on(text, rest) and not before.rstrip().endswith(",") and not _is_short_for(before.rstrip())
-    if match["stop"] == "." and (_is_short_for(before + ".") or _HEADING.match(before.strip())):
+    number = before.strip() if match.start() - start < _LOOK_BACK else ""  # the whole sentence so far
+    if match["stop"] == "." and (_is_short_for(before + ".") or _HEADING.match(number)):
         return False
-    if match["stop"][0] == "." and _NUMBERING.match(before.strip()):
+    if match["stop"][0] == "." and _NUMBERING.match(number):
         return False
     return not _goes_on(text, rest)
 

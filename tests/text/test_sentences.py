@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from st_vi.text.sentences import sentence_spans
@@ -34,3 +36,17 @@ def test_sentences_end_where_a_reader_ends_them(marked):
 @pytest.mark.parametrize("text", ["", "  \n\t ", "\n"])
 def test_blank_texts_have_none(text):
     assert sentence_spans(text) == []
+
+
+@pytest.mark.parametrize("part", ["hoàn vé. ", "TP. ", ".", "a.\n", "a,\n", "“a. "])
+def test_time_grows_with_the_text_and_not_with_its_square(part):
+    """Texts in small letters are one sentence, and an archive of them has millions of characters."""
+
+    def seconds(times):
+        begun = time.process_time()
+        spans = sentence_spans(part * times)
+        assert spans[0][0] == 0
+        return time.process_time() - begun
+
+    seconds(100)
+    assert seconds(16_000) < 30 * max(seconds(2000), 0.002)
