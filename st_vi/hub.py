@@ -175,10 +175,9 @@ def pretrained(name: str = "vi-mini") -> str:
         >>> model.encode("Xin chào").shape
         (384,)
     """
-    folder = _PRETRAINED / name
     if name not in _pretrained_names():
         raise ValueError(f"no model {name!r} comes with the package; there are {', '.join(_pretrained_names())}")
-    return str(folder)
+    return str(_PRETRAINED / name)
 
 
 def included_or_same(path_or_repo: str | Path) -> str:

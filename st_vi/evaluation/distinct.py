@@ -45,8 +45,8 @@ def encode_distinct(
         >>> first.shape, bool((first[0] == second[0]).all())
         ((2, 2), True)
     """
-    settings |= {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
-    vectors, places = distinct_vectors(model, *columns, keys=keys, method=method, **settings)
+    settings |= {"batch_size": batch_size, "show_progress_bar": show_progress_bar, "keys": keys, "method": method}
+    vectors, places = distinct_vectors(model, *columns, **settings)
     return [vectors[of_column] for of_column in places]
 
 

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,8 @@ OBJECTS = {f"{room}.{name}": getattr(importlib.import_module(room), name) for ro
 DOCUMENTED = {path: value for path, value in OBJECTS.items() if inspect.isclass(value) or inspect.isfunction(value)}
 
 AS_ANOTHER = re.compile(r"^(?:As|Works like) `(\w+)`", re.MULTILINE)  # arguments are told there
+
+TOLD = re.compile(r"^    \*{0,2}(\w+):", re.MULTILINE)  # an argument
 
 # Records that functions return, and nobody makes.
 RETURNED = {"st_vi.terms.View"}
@@ -57,6 +60,21 @@ def test_docstring_tells_the_arguments(path):
     value, doc = DOCUMENTED[path], inspect.getdoc(DOCUMENTED[path])
     if inspect.signature(value).parameters:
         assert re.search(r"^(Args|Attributes):$", doc, re.MULTILINE) or AS_ANOTHER.search(doc)
+
+
+def test_no_docstring_tells_an_argument_that_is_not_there():
+    wrong = []
+    for file in sorted(Path(st_vi.__path__[0]).rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)) if "Args:" in text else ():
+            doc = ast.get_docstring(node) if isinstance(node, ast.FunctionDef | ast.ClassDef) else None
+            if not (told := re.search(r"^Args:\n((?:    .*\n?|\n)+)", doc or "", re.MULTILINE)):
+                continue
+            made = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
+            for takes in [node] if isinstance(node, ast.FunctionDef) else made:
+                names = {argument.arg for argument in ast.walk(takes.args) if isinstance(argument, ast.arg)}
+                wrong += [(file.name, node.name, name) for name in TOLD.findall(told[1]) if name not in names]
+    assert not wrong
 
 
 @pytest.mark.parametrize("path", sorted(set(DOCUMENTED) - RETURNED))
