@@ -25,7 +25,7 @@ _INVISIBLE = re.compile(
 _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and patterns that look like a space
 _STRAY_SELECTORS = re.compile("(?<!\\S)[\ufe00-\ufe0f\U000e0100-\U000e01ef]+")
 _TONE_BEFORE_SHAPE = re.compile(f"([aeoAEO])([{TONES}])([\u0302\u0306])")
-_WITH_ETH = re.compile(rf"{_LETTER}*[ÐðƉ]{_LETTER}*")
+_ETH, _WORD = re.compile("[ÐðƉ]"), re.compile(rf"{_LETTER}+")
 _ICELANDIC = re.compile(r"[a-záéíóúýæöøþð]*[aeiouyáéíóúýæöø][a-záéíóúýæöøþð]*", re.IGNORECASE)
 _LIKE_LATIN = re.compile("[\ufb00-\ufb06\uff01-\uff5e\U0001d400-\U0001d7ff]+")
 
@@ -59,10 +59,12 @@ def mend(text: str) -> str:
     text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
     if "\u0302" in text or "\u0306" in text:
         text = unicodedata.normalize("NFC", _TONE_BEFORE_SHAPE.sub(r"\1\3\2", unicodedata.normalize("NFD", text)))
-    return _WITH_ETH.sub(_without_eth, text)
+    return _WORD.sub(_without_eth, text) if _ETH.search(text) else text
 
 
 def _without_eth(match: re.Match[str]) -> str:
+    if not _ETH.search(match[0]):
+        return match[0]
     word = match[0].replace("Ð", "Đ").replace("Ɖ", "Đ")
     foreign = _ICELANDIC.fullmatch(word) and (word[0] != "ð" or re.search("[æøöþ]", word))
     return word if foreign else word.replace("ð", "đ")
@@ -137,7 +139,7 @@ def comparison_key(text: str, casefold: bool = False, normalised: bool = False) 
     text = text if normalised else normalise(text)
     text = _LIKE_LATIN.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text).replace("ð", "đ")
     text = text.replace("\ufe0e", "").replace("\ufe0f", "")  # in colour or not
-    text = re.sub(rf"{_LETTER}+", lambda match: _spelled(match[0]), unicodedata.normalize("NFC", text))
+    text = _WORD.sub(lambda match: _spelled(match[0]), unicodedata.normalize("NFC", text))
     return unicodedata.normalize("NFC", text.casefold()) if casefold else text
 
 

@@ -115,6 +115,12 @@ def test_without_accents(text, bare):
     assert strip_diacritics(text) == strip_diacritics(unicodedata.normalize("NFD", text)) == bare
 
 
+def test_a_word_of_many_letters_is_read_once():
+    """As damaged files have; a square of its length would take a minute."""
+    for word in ("a" * 50_000, "ð" + "a" * 50_000):
+        assert len(comparison_key(word)) == len(word)
+
+
 def test_it_needs_no_torch():
     code = "import sys; sys.modules['torch'] = None; import st_vi.text; print(st_vi.text.normalise('Ðó  là'))"
     run = subprocess.run([sys.executable, "-X", "utf8", "-c", code], capture_output=True, encoding="utf-8", check=True)
