@@ -8,6 +8,7 @@
 
 # %% [markdown]
 # <!-- found: Look at the similarities -->
+#
 # ![Look at the similarities](pictures/00-look-at-the-similarities.png)
 #
 # What a run has found:

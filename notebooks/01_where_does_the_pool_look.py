@@ -7,6 +7,7 @@
 
 # %% [markdown]
 # <!-- found: The weights as numbers; Words and function words -->
+#
 # ![The weights as numbers](pictures/01-the-weights-as-numbers.png)
 #
 # ![Words and function words](pictures/01-words-and-function-words.png)

@@ -10,6 +10,7 @@
 
 # %% [markdown]
 # <!-- found: Try it; One image proves nothing -->
+#
 # ![Try it](pictures/02-try-it.png)
 #
 # ![One image proves nothing](pictures/02-one-image-proves-nothing.png)

@@ -8,6 +8,7 @@
 
 # %% [markdown]
 # <!-- found: Against words -->
+#
 # ![Against words](pictures/03-against-words.png)
 #
 # What a run has found:

@@ -10,6 +10,7 @@
 
 # %% [markdown]
 # <!-- found: Look around; Do neighbours share a topic? -->
+#
 # ![Look around](pictures/04-look-around.png)
 #
 # ![Do neighbours share a topic?](pictures/04-do-neighbours-share-a-topic.png)

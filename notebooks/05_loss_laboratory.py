@@ -7,6 +7,7 @@
 
 # %% [markdown]
 # <!-- found: Collapse, and its cure -->
+#
 # ![Collapse, and its cure](pictures/05-collapse-and-its-cure.png)
 #
 # What a run has found:

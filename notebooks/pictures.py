@@ -112,7 +112,7 @@ def source_of(notebook: NotebookNode, pictures: dict[str, bytes]) -> str:
         textwrap.fill(sentence, 112, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
         for sentence in sentences_of(notebook)
     ]
-    return "\n\n".join([f"{first}\n{shown[0]}", *shown[1:], "What a run has found:", "\n".join(listed)])
+    return "\n\n".join([first, *shown, "What a run has found:", "\n".join(listed)])
 
 
 def differences(told: list[str], computed: list[str]) -> Iterator[str]:

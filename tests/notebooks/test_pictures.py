@@ -77,7 +77,7 @@ def test_what_is_written(ran):
         cell = pictures.written(pair.notebook_of(ran))
         names = pictures.REFERENCE.findall(cell.source)
         assert names == ["07-how-much.png", "07-how-far.png"]
-        assert cell.source.startswith("<!-- found: How much; How far -->\n![How much](pictures/07-how-much.png)")
+        assert cell.source.startswith("<!-- found: How much; How far -->\n\n![How much](pictures/07-how-much.png)")
         assert [(ran.parent / "pictures" / name).read_bytes() for name in names] == [
             still(figure(1, 2)),
             still(figure(2, 1)),
