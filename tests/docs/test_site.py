@@ -83,8 +83,10 @@ def test_what_goes_wrong_is_told_of_its_page(tmp_path, reader):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_notebook_has_a_page_with_figures(name, visits):
+def test_notebook_has_a_page_with_figures(name, visits, site):
+    """And one of them in the list of notebooks."""
     assert visits[f"look-inside/{name}/"].figures
+    assert re.search(rf'<img [^>]*src="{name}/\d\.png"', text_of(site, "look-inside/"))
 
 
 def test_every_figure_has_visible_marks(visits):
@@ -296,6 +298,19 @@ def test_controls_that_need_a_kernel_are_folded(notebook_pages):
     assert text in pages[1] and text not in pages[0]
     before, fold, after = re.split("<details.*</summary>|</details>", pages[0])
     assert "Some text." in before and "- **a**: one\n  line\n- **b**" in fold and "More." in after
+
+
+def test_the_page_of_a_notebook_has_its_figures_once_and_one_stands_for_it(notebook_pages):
+    nodes = importlib.import_module("nbformat.v4")
+    figure = {"application/vnd.plotly.v1+json": {"data": [{"y": [1]}], "layout": {}}}
+    code = [nodes.new_code_cell("x", outputs=[nodes.new_output("display_data", figure)]) for _ in range(2)]
+    texts = ["# A\n\nB.", "<!-- found: Second -->\n\n![Second](pictures/a.png)", "## First", "## Second"]
+    title, found, first, second = map(nodes.new_markdown_cell, texts)
+    notebook = notebook_pages.without_pictures(
+        nodes.new_notebook(cells=[title, found, first, code[0], second, code[1]]), was_run=True
+    )
+    page = notebook_pages.page_of(notebook, ROOT / "notebooks" / "00_quickstart.py")
+    assert page.cover == "1.png" and len(page.outputs) == 2 and "pictures/a.png" not in page.markdown
 
 
 def test_what_a_page_shows_of_a_notebook(notebook_pages):
