@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from importlib.util import find_spec
 
 import pytest
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 
 from st_vi import Qwen2VLTransformer, load, trim_vocabulary
 from st_vi.__main__ import app
+from st_vi.cli.common import InterruptedRun
 from st_vi.hub import export_stock
 from st_vi.vocabulary.pieces import always_kept, count_pieces, pieces_of, tokenizer_spec, with_parts
 from st_vi.vocabulary.trim import _cut_embeddings, unwritable
@@ -249,7 +251,7 @@ def test_the_report_is_json(tiny_model):
     assert json.loads(json.dumps(report.as_dict()))["pieces"] == report.pieces
 
 
-def test_the_command(tiny_base, tmp_path):
+def test_the_command(tiny_base, tmp_path, monkeypatch):
     file = tmp_path / "texts.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS * 3))
     model = SentenceTransformer(modules=[Transformer(str(tiny_base)), Pooling(32, "mean")], device="cpu")
@@ -260,6 +262,12 @@ def test_the_command(tiny_base, tmp_path):
     cut = load(tmp_path / "cut", device="cpu")
     assert len(cut.tokenizer) == report["pieces"] <= report["pieces_before"]
     torch.testing.assert_close(vectors(cut), vectors(model))
+    with monkeypatch.context() as patch:
+        patch.setattr(SentenceTransformer, "save_pretrained", lambda *args: signal.raise_signal(signal.SIGINT))
+        result = CliRunner().invoke(
+            app, ["trim", str(tmp_path / "model"), str(file), "--output", str(tmp_path / "int")]
+        )
+        assert isinstance(result.exception, InterruptedRun) and "int, which is not complete" in str(result.exception)
     # The model itself would be written over.
     result = CliRunner().invoke(app, ["trim", str(tmp_path / "model"), str(file), "--output", str(tmp_path / "model")])
     assert isinstance(result.exception, ValueError) and "is not an empty folder" in str(result.exception)

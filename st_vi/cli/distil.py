@@ -37,7 +37,8 @@ def trim(
     report = trim_vocabulary(
         encoder, rows, max_pieces=max_pieces, min_count=min_count, keep=keep or (), vietnamese=not any_language
     )
-    encoder.save_pretrained(str(output))
+    with interruptible(lambda: f"take away {output}, which is not complete, and run the same command again"):
+        encoder.save_pretrained(str(output))
     typer.echo(report, err=True)
     typer.echo(json.dumps(report.as_dict(), indent=2))
 

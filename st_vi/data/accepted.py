@@ -1,4 +1,4 @@
-"""The kinds of datasets that functions accept: those of `datasets`, lists of dicts, pandas DataFrames."""
+"""The kinds of datasets that functions accept: those of `datasets`, lists of dicts, tables of pandas and Arrow."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import pyarrow as pa
 from datasets import (
     Dataset,
     DatasetDict,
@@ -16,13 +17,14 @@ from datasets import (
     Value,
     concatenate_datasets,
 )
+from datasets.table import InMemoryTable
 
 from st_vi.data.columns import bad_value, shown
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
 
-Rows: TypeAlias = "Dataset | IterableDataset | Sequence[Mapping[str, Any]] | pd.DataFrame"
+Rows: TypeAlias = "Dataset | IterableDataset | Sequence[Mapping[str, Any]] | pd.DataFrame | pa.Table"
 TrainRows: TypeAlias = "Rows | Mapping[str, Rows]"
 _CHUNK = 10_000
 _EMPTY, _WHOLE, _DECIMAL = Value("null"), Value("int64"), Value("float64")
@@ -30,7 +32,7 @@ _HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval", "evaluation")
 
 
 def as_dataset(rows: Rows) -> Dataset:
-    """One `Dataset`, from a `Dataset`, a stream, a list of dicts, a pandas DataFrame or a dict of columns.
+    """One `Dataset`, from a `Dataset`, a stream, a list of dicts, a dict of columns, or a table of pandas or Arrow.
 
     Args:
         rows: A stream is read to its end. A key missing from some dicts becomes None.
@@ -60,6 +62,8 @@ def as_dataset(rows: Rows) -> Dataset:
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two columns of the DataFrame have the name {twice[0]!r}")
         return _columns({name: _cells(frame.iloc[:, place]) for place, name in enumerate(names)})
+    if hasattr(rows, "__arrow_c_stream__"):
+        return Dataset(InMemoryTable(pa.table(rows)))
     if isinstance(rows, Sequence) and not isinstance(rows, (str, bytes)) and all(isinstance(r, Mapping) for r in rows):
         return _table(rows, None)
     raise ValueError(f"expected a Dataset, a list of dicts or a DataFrame, got {type(rows).__name__}: {shown(rows)}")
@@ -176,7 +180,8 @@ def is_rows(value: Any) -> bool:
     """Whether it is a dataset, and not a column of one."""
     if isinstance(value, (list, tuple)):
         return bool(value) and all(isinstance(row, Mapping) for row in value)
-    return isinstance(value, (Dataset, IterableDataset, Mapping)) or _is_frame(value)
+    known = isinstance(value, (Dataset, IterableDataset, Mapping)) or _is_frame(value)
+    return known or (hasattr(value, "__arrow_c_stream__") and not isinstance(value, (pa.Array, pa.ChunkedArray)))
 
 
 def _is_frame(value: Any) -> bool:

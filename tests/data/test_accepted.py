@@ -48,6 +48,7 @@ FORMS = {
     "DataFrame": pd.DataFrame,
     "a DataFrame with another index": lambda rows: pd.DataFrame(rows, index=[7, 8, 9][: len(rows)]),
     "a DataFrame of categories": lambda rows: pd.DataFrame(rows).astype({"label": "category"}),
+    "an Arrow table": pa.Table.from_pylist,
     "stream": stream,
     "stream with types": lambda rows: Dataset.from_list(rows).to_iterable_dataset(num_shards=2),
     "columns": lambda rows: {name: [row[name] for row in rows] for name in rows[0]},
