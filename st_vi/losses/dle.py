@@ -210,19 +210,7 @@ class DLELoss(Settings, nn.Module):
         self, embeddings: list[Tensor], labels: Tensor, ids: list[Tensor] | None, own: Tensor
     ) -> Iterable[PairBatch | None]:
         """The pairs of each task; None if this device has no row of it."""
-        count, classes = len(embeddings) - 1, None
-        if _has_classes(labels.shape[1], len(embeddings)):
-            labels, classes = labels[:, :-1], labels[:, -1]
-        task_of, scores, teacher_scores = labels[:, 0], labels[:, 1], labels[:, 2 : 2 + count]
-        vectors = labels[:, 2 + count :].unflatten(1, (1 + count, -1)) if labels.shape[1] > 2 + count else None
-        if not ((task_of >= 0) & (task_of < len(self.tasks)) & (task_of == task_of.floor())).all():
-            raise ValueError(f"labels name tasks 0 to {len(self.tasks) - 1}, got {task_of.unique().tolist()}")
-        if scores.isinf().any():
-            raise ValueError(f"the scores of labels must be finite, or NaN where there are none, got {scores.tolist()}")
-        if classes is not None:
-            if not (classes.isnan() | ((classes >= 0) & (classes.frac() == 0))).all():
-                raise ValueError(f"classes of labels must be whole numbers from 0 on, or NaN, got {classes.tolist()}")
-            classes = classes.nan_to_num(-1.0).long()
+        task_of, scores, teacher_scores, vectors, classes = self._parts(labels, len(embeddings))
         is_own = torch.zeros_like(task_of, dtype=torch.bool).index_fill(0, own, True)
         for index in range(len(self.tasks)):
             of_task = task_of == index
@@ -252,6 +240,23 @@ class DLELoss(Settings, nn.Module):
                 same_anchor="mask" if self.mask_duplicates else "negative",
                 mask_duplicates=self.mask_duplicates,
             )
+
+    def _parts(self, labels: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Tasks and scores of the rows, (B,), the teacher's scores, (B, k), and vectors, and the classes, (B,) int."""
+        classes = None
+        if _has_classes(labels.shape[1], columns):
+            labels, classes = labels[:, :-1], labels[:, -1]
+        task_of, scores, teacher_scores = labels[:, 0], labels[:, 1], labels[:, 2 : 1 + columns]
+        vectors = labels[:, 1 + columns :].unflatten(1, (columns, -1)) if labels.shape[1] > 1 + columns else None
+        if not ((task_of >= 0) & (task_of < len(self.tasks)) & (task_of == task_of.floor())).all():
+            raise ValueError(f"labels name tasks 0 to {len(self.tasks) - 1}, got {task_of.unique().tolist()}")
+        if scores.isinf().any():
+            raise ValueError(f"the scores of labels must be finite, or NaN where there are none, got {scores.tolist()}")
+        if classes is not None:
+            if not (classes.isnan() | ((classes >= 0) & (classes.frac() == 0))).all():
+                raise ValueError(f"classes of labels must be whole numbers from 0 on, or NaN, got {classes.tolist()}")
+            classes = classes.nan_to_num(-1.0).long()
+        return task_of, scores, teacher_scores, vectors, classes
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings for the model card."""
