@@ -47,7 +47,7 @@ def as_dataset(rows: Rows) -> Dataset:
         [None, 1]
     """
     if isinstance(rows, Dataset):
-        return rows
+        return _unformatted(rows)
     if isinstance(rows, IterableDataset):
         parts = [_table(chunk, rows.features) for chunk in _chunks(iter(rows))]
         return concatenate_datasets(_alike(parts)) if parts else Dataset.from_dict({})
@@ -58,12 +58,12 @@ def as_dataset(rows: Rows) -> Dataset:
         return _columns({str(name): _listed(column, name) for name, column in rows.items()})
     if _is_frame(rows):
         frame: Any = rows
-        names = [str(name) for name in frame.columns]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"two columns of the DataFrame have the name {twice[0]!r}")
+        names = _distinct([str(name) for name in frame.columns])
         return _columns({name: _cells(frame.iloc[:, place]) for place, name in enumerate(names)})
     if hasattr(rows, "__arrow_c_stream__"):
-        return Dataset(InMemoryTable(pa.table(rows)))
+        table = pa.table(rows)
+        _distinct(table.column_names)
+        return Dataset(InMemoryTable(table))
     if isinstance(rows, Sequence) and not isinstance(rows, (str, bytes)) and all(isinstance(r, Mapping) for r in rows):
         return _table(rows, None)
     raise ValueError(f"expected a Dataset, a list of dicts or a DataFrame, got {type(rows).__name__}: {shown(rows)}")
@@ -94,7 +94,8 @@ def as_train_rows(rows: TrainRows) -> Dataset | IterableDataset | DatasetDict:
 def as_datasets(rows: TrainRows) -> Dataset | DatasetDict:
     """One dataset, or several by name; a stream is read to its end."""
     if isinstance(rows, DatasetDict):
-        return rows
+        plain = {name: _unformatted(part) for name, part in rows.items()}
+        return rows if all(plain[name] is part for name, part in rows.items()) else DatasetDict(plain)
     if isinstance(rows, Mapping) and _are_several(rows):
         if isinstance(rows, IterableDatasetDict) or any(isinstance(part, IterableDataset) for part in rows.values()):
             raise ValueError("streams by name cannot be trained on: give one stream (datasets.interleave_datasets)")
@@ -156,6 +157,18 @@ def _columns(columns: Mapping[str, list[Any]], features: Any = None) -> Dataset:
                 kinds = sorted({type(value).__name__ for value in values})
                 raise ValueError(f"column {name!r} cannot be a column of a dataset, it holds {kinds}") from cause
         raise ValueError(f"the columns make no dataset: {error}") from error
+
+
+def _unformatted(rows: Dataset) -> Dataset:
+    """The rows as Python values, and not as tensors or arrays of `with_format`; transforms stay."""
+    kind, columns = rows.format["type"], rows.format["columns"]
+    return rows if kind == "custom" or (kind is None and columns == rows.column_names) else rows.with_format(None)
+
+
+def _distinct(names: list[str]) -> list[str]:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"two columns of the table have the name {twice[0]!r}")
+    return names
 
 
 def _listed(column: Any, name: Any) -> list[Any]:

@@ -148,14 +148,34 @@ def test_pictures_come_through():
         ({"train": ROWS, "test": ROWS}, r"several by name, \['train', 'test'\]"),
         ({"premise": "abc", "hypothesis": "xyz", "label": "ent"}, "column 'premise' must be a list of values, .*'abc'"),
         ({"premise": 1}, "column 'premise' must be a list of values"),
-        (pd.DataFrame([["a", "b"]], columns=["x", "x"]), "two columns of the DataFrame have the name 'x'"),
-        (pd.DataFrame([["a", "b"]], columns=[0, "0"]), "two columns of the DataFrame have the name '0'"),
+        (pd.DataFrame([["a", "b"]], columns=["x", "x"]), "two columns of the table have the name 'x'"),
+        (pa.Table.from_arrays([pa.array(["x"])] * 2, names=["x", "x"]), "two columns of the table have the name 'x'"),
+        (pd.DataFrame([["a", "b"]], columns=[0, "0"]), "two columns of the table have the name '0'"),
     ],
 )
 def test_what_is_no_data_set_is_one_line(given, message):
     with pytest.raises(ValueError, match=message) as error:
         nli_to_triplets(given)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "pandas", "arrow"])
+def test_formats_of_a_dataset_change_nothing(kind):
+    rows = [texts(weight=0.5, task="instr", label=1)]
+    formatted = Dataset.from_list(rows).with_format(kind)
+    assert as_dataset(formatted).to_list() == rows == as_train_rows(DatasetDict(a=formatted))["a"].to_list()
+    assert check_triplets(formatted)[0] == check_triplets(rows)[0]
+    assert check_task_rows(formatted)[0][0] == check_task_rows(rows)[0][0]
+    numbers = {"premise": ["a"], "hypothesis": ["b"], "label": [0]}
+    triplets = nli_to_triplets(
+        Dataset.from_dict(numbers).with_format(kind, columns=["label"]), labels={0: "entailment"}
+    )
+    assert triplets["pairs"][0] == {"anchor": "a", "positive": "b"}
+
+
+def test_a_transform_stays():
+    rows = Dataset.from_list([texts()]).with_transform(lambda batch: {name: ["z"] for name in batch})
+    assert as_dataset(rows) is rows
 
 
 def test_sets_by_name_to_train_on():
