@@ -245,8 +245,6 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
         ['BoW', 'MLPHead']
     """
     name, own = included_or_same(path_or_repo), _own_classes()
-    if not name:
-        raise ValueError("the name of the model is empty")
     hub = {argument: kwargs[argument] for argument in _HUB_ARGUMENTS if argument in kwargs}
     if any(isinstance(part, dict) and part.get("trust_remote_code") for part in (kwargs, *kwargs.values())):
         raise ValueError("st_vi.load runs no remote code: leave trust_remote_code out")
@@ -268,8 +266,20 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
         if file := load_file_path(name, "modules.json", **hub) or load_file_path(name, "config.json", **hub):
             check_files(Path(file).parent)
         raise
+    _check_vocabulary(model, name)
     with_own_card(model)
     return model
+
+
+def _check_vocabulary(model: SentenceTransformer, name: str) -> None:
+    """Check that tokenizers have tokens: without its files, transformers makes one that knows only special ones."""
+    for module in model:
+        tokenizer = getattr(module, "tokenizer", None)
+        special = getattr(tokenizer, "all_special_tokens", None)
+        if special is not None and len(tokenizer) < len(special) + 2:  # type: ignore[arg-type]
+            raise ValueError(
+                f"{name} has no vocabulary: the files of its tokenizer, such as tokenizer.json, are missing"
+            )
 
 
 def _load_graph(name: str, kwargs: dict[str, Any]) -> SentenceTransformer:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from sentence_transformers.base.modules import Module, Router
+from sentence_transformers.base.modules import InputModule, Module, Router
 from sentence_transformers.util import import_from_string, load_file_path
 from torch import Tensor
 from transformers.modeling_utils import load_state_dict
@@ -109,10 +110,13 @@ def check_modules(name: str, own: Mapping[str, type[Module]], **hub: Any) -> Non
         **hub: As for `load_file_path` of stock.
 
     Raises:
-        ValueError: `modules.json` is damaged, a class is unknown, a module or its weights are outside the model folder,
-            the configuration of a module is missing, or an adapter and a whole model are in one folder.
+        ValueError: `modules.json` is damaged or missing, a class is unknown, a module or its weights are outside the
+            model folder, the configuration of a module is missing, or an adapter and a whole model are in one folder.
     """
-    if listing := load_file_path(name, "modules.json", **hub):
+    listing = load_file_path(name, "modules.json", **hub)
+    if not listing and Path(name, "config_sentence_transformers.json").is_file():
+        raise ValueError(f"{name} has no modules.json: without it, only the encoder of the model would be loaded")
+    if listing:
         modules = read_modules(Path(listing))
         _check(name, [(module["path"], module["type"]) for module in modules], own, hub)
 
@@ -123,8 +127,16 @@ def _check(name: str, modules: Iterable[tuple[str, str]], own: Mapping[str, type
         cls = _known_class(name, type_name, own)
         if issubclass(cls, Router):
             _check(name, _routed(name, path, hub), own, hub)
-        elif type_name in own and not cls.load_config(name, subfolder=path, **hub):
+        elif (type_name in own or _needs_config(cls)) and not cls.load_config(name, subfolder=path, **hub):
             raise ValueError(f"{name}: no configuration of the {cls.__name__} in {path!r}")
+
+
+def _needs_config(cls: type[Module]) -> bool:
+    """Whether a stock module cannot be made without its configuration; the encoder can."""
+    parameters = signature(cls).parameters.values()
+    return not issubclass(cls, InputModule) and any(
+        one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD for one in parameters
+    )
 
 
 def _routed(name: str, path: str, hub: dict[str, Any]) -> list[tuple[str, str]]:

@@ -493,8 +493,29 @@ def test_load_takes_no_flag(saved, arguments):
 
 @pytest.mark.parametrize("name", ["outputs/none", "./none", "/no/such", Path("none"), "a/b/c"])
 def test_load_names_a_model_that_is_not_there(name):
-    with pytest.raises(FileNotFoundError, match=f"no model '{name}': there is no such folder, and none on the Hub"):
+    with pytest.raises(FileNotFoundError, match=f"no such folder: {name}$|no model '{name}': there is no such folder"):
         load(name)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["modules.json"], "has no modules.json: without it, only the encoder"),
+        (["tokenizer.json", "tokenizer_config.json"], "has no vocabulary: the files of its tokenizer"),
+        (["1_Pooling/config.json"], "no configuration of the Pooling in '1_Pooling'"),
+    ],
+)
+def test_load_misses_files_that_were_not_copied(saved, names, message):
+    for name in names:
+        (saved / name).unlink()
+    with pytest.raises(ValueError, match=message):
+        load(saved, local_files_only=True)
+
+
+def test_load_refuses_weights_of_another_shape(saved):
+    edit_json(saved / "config.json", intermediate_size=48)
+    with pytest.raises(ValueError, match=r"other shapes than its configuration describes: .* has \(.*\), not \(.*48"):
+        load(saved, local_files_only=True)
 
 
 def test_load_without_modules_json_is_stock(tiny_base):

@@ -22,7 +22,7 @@ def whole_backbone() -> Iterator[None]:
     Heads of other tasks, such as ``lm_head``, and buffers saved by older versions are ignored.
 
     Raises:
-        ValueError: Weights are missing or left over; names the first ones.
+        ValueError: Weights are missing, left over or of another shape; names the first ones.
 
     Example:
         >>> from sentence_transformers.base.modules import Transformer
@@ -43,6 +43,12 @@ def _check(model: Any, place: str, found: Any) -> None:
         for key in found.unexpected_keys
         if key.split(".")[0] in parts and key not in buffers and not _NOT_READ.search(key)
     )
+    if found.mismatched_keys:
+        key, *shapes = next(iter(sorted(found.mismatched_keys)))
+        raise ValueError(
+            f"{place} has weights of other shapes than its configuration describes: {key} has {tuple(shapes[0])}, not "
+            f"{tuple(shapes[1])}. Check that weights and configuration come from the same model"
+        )
     if missing:
         raise ValueError(
             f"{place} lacks {len(missing)} weights that its configuration describes ({_first(missing)}): they would be "
