@@ -250,10 +250,10 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
         raise ValueError("st_vi.load runs no remote code: leave trust_remote_code out")
     if kwargs.get("backend") == "onnx":
         return _load_graph(name, kwargs)
-    check_modules(name, own, **hub)
     if kwargs.get("backend", "torch") == "torch":
         kwargs["model_kwargs"] = _NOT_THE_MODELS_CHOICE | (kwargs.get("model_kwargs") or {}) | {"weights_only": True}
     try:
+        check_modules(name, own, **hub)
         with whole_backbone():
             model = load_with_classes(name, own, **kwargs)
     except Exception as error:
