@@ -236,13 +236,15 @@ def test_what_is_no_model_and_no_folder(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("of mine")
     (tmp_path / "rows.csv").write_text("text,premise,hypothesis,label\na,a,b,yes\na,a,c,refuted\n", encoding="utf-8")
-    nli, mixed = ("--train", "rows.csv", "--eval-size", 0), ("--train", "rows.csv")
+    (tmp_path / "mixed.csv").write_text("anchor,positive,task\na,b,instr\n", encoding="utf-8")
+    nli, mixed = ("--train", "rows.csv", "--eval-size", 0), ("--train", "mixed.csv")
     distill = ("distill", "encoder", "--documents", "rows.csv")
     cases = {
         ("evaluate", "./none", "--nli", "rows.csv"): "no such folder: ./none",
         ("evaluate", "a/b/c", "--nli", "rows.csv"): "no such folder: a/b/c",
         ("evaluate", "", "--nli", "rows.csv"): "the name of a model is empty",
         ("evaluate", "vi-mini", "--nli", ""): "the name of a file is empty",
+        ("evaluate", "vi-mini", "--rows", "mixed.csv"): "vi-mini has no prompts for the tasks instr of --rows",
         ("train", "viclsr", "--base", "../none", *nli, "--output", "o"): "no such folder: ../none",
         ("train", "viclsr", "--base", "vi-mini", *nli, "--output", "file"): "'file' is a file",
         ("train", "vipolyqwen", "--base", "poly-mini", *mixed, "--output", "file"): "'file' is a file",
@@ -259,7 +261,7 @@ def test_what_is_no_model_and_no_folder(monkeypatch, capsys, tmp_path):
         assert run_main(monkeypatch, *arguments) == 2
         *_, error = capsys.readouterr().err.strip().splitlines()
         assert error.startswith("error: ") and message in error, (arguments, error)
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "rows.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "rows.csv", "mixed.csv"}
 
 
 def test_vietnamese_labels_own_columns_and_steps(tiny_base, tmp_path):

@@ -68,5 +68,8 @@ def evaluate(
         splits = (read_rows(path) if path else load_benchmark(config, split=name) for name, path in sources.items())
         evaluators.append(NLUEvaluator(config, *splits, protocol, seed=seed, show_progress_bar=True))  # type: ignore[call-arg,misc]
     encoder = load(model, **encoder_options)
+    for evaluator in evaluators:
+        if missing := set(getattr(evaluator, "prompt_names", {}).values()) - set(encoder.prompts):
+            raise ValueError(f"{model} has no prompts for the tasks {', '.join(sorted(missing))} of --rows")
     with interruptible(lambda: "run the same command to start again"):
         echo_metrics({name: value for evaluator in evaluators for name, value in evaluator(encoder).items()})

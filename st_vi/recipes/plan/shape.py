@@ -229,9 +229,9 @@ def _config(base: str) -> PretrainedConfig:
             return AutoConfig.for_model(values.pop("model_type"), **values)
         return AutoConfig.from_pretrained(included_or_same(base))
     except (OSError, ValueError) as error:
+        why = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
-            f"{base}: no configuration: {str(error).splitlines()[0]} A folder with config.json will do, or one of "
-            f"{', '.join(_KNOWN)}"
+            f"{base}: no configuration: {why}. A folder with config.json will do, or one of {', '.join(_KNOWN)}"
         ) from error
 
 
