@@ -14,7 +14,9 @@ from sentence_transformers.util import batch_to_device
 from st_vi import MixedTaskCollator, build_vipolyqwen
 from st_vi.encoding import encode_by_tokens
 from st_vi.encoding.batches import token_counts
+from st_vi.inputs.content import content_key
 from st_vi.inputs.kinds import is_picture
+from st_vi.inputs.pictures import open_image
 from st_vi.inspection.read_text import read_text
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -83,6 +85,22 @@ def test_one_file_has_one_vector(model, tmp_path, name):
         np.testing.assert_allclose(vector, trained, atol=1e-6)
     assert np.abs(model.encode({"text": str(path)}) - trained).max() > 1e-3
     assert token_counts(model, ways[:1]) == token_counts(model, [data])
+
+
+def test_the_content_of_a_picture_is_one_key_whatever_holds_it(tmp_path):
+    glass().save(tmp_path / "kính.TIF")
+    data = (tmp_path / "kính.TIF").read_bytes()
+    ways = [
+        str(tmp_path / "kính.TIF"),
+        tmp_path / "kính.TIF",
+        data,
+        bytearray(data),
+        memoryview(data),
+        io.BytesIO(data),
+    ]
+    ways += [Image.open(io.BytesIO(data)), open_image(data), {"bytes": data, "path": None}]
+    assert len({content_key(way) for way in ways} | {content_key({"image": way})[1][1] for way in ways}) == 1
+    assert content_key("không có.tif") == "không có.tif"
 
 
 def test_the_same_picture_in_several_holds_is_computed_once(model, tmp_path):
