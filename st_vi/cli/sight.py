@@ -30,15 +30,16 @@ def distill_vipolyqwen_command(
     asked: Annotated[list[str] | None, typer.Option(help="rows image, question, answers, correct (from 0)")] = None,
     columns: Columns = None,
     base: Annotated[str | None, typer.Option(help="a Qwen2-VL to start from; else a small one is made")] = None,
-    num_texts: Annotated[int, typer.Option(min=1, help="of --documents")] = 90_000,
-    num_paragraphs: Annotated[int, typer.Option(min=0, help="whole ones among the texts, of --documents")] = 6_000,
-    num_pairs: Annotated[int, typer.Option(min=8, help="questions with paragraphs, of --documents")] = 24_000,
+    num_texts: Annotated[int, typer.Option(min=1, help="of --documents")] = 290_000,
+    num_paragraphs: Annotated[int, typer.Option(min=0, help="whole ones among the texts, of --documents")] = 20_000,
+    num_pairs: Annotated[int, typer.Option(min=8, help="questions with paragraphs, of --documents")] = 35_000,
     num_scenes: Annotated[int, typer.Option(min=1, help="images of shapes to draw")] = 6_000,
     text_steps: Annotated[int, typer.Option(min=1, help="of the first stage")] = 1_200,
     letters_steps: Annotated[int, typer.Option(min=1, help="of the second stage")] = 2_000,
     seeing_steps: Annotated[int, typer.Option(min=1, help="of the third stage")] = 2_500,
     reading_steps: Annotated[int, typer.Option(min=1, help="of the fourth stage")] = 44_000,
-    deeper_steps: Annotated[int, typer.Option(min=1, help="of the last stage, with two layers more")] = 20_000,
+    deeper_steps: Annotated[int, typer.Option(min=1, help="of the fifth stage, with two layers more")] = 20_000,
+    more_text_steps: Annotated[int, typer.Option(min=1, help="of the last stage, mostly of text")] = 15_000,
     seed: int = 0,
     resume: Annotated[bool, typer.Option(help="go on from what is in --output")] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="twice as fast on a processor, with a compiler")] = False,
@@ -54,7 +55,7 @@ def distill_vipolyqwen_command(
     from st_vi.data import read_rows
     from st_vi.recipes.sight.distil import STAGES, distill_vipolyqwen
 
-    steps = (text_steps, letters_steps, seeing_steps, reading_steps, deeper_steps)
+    steps = (text_steps, letters_steps, seeing_steps, reading_steps, deeper_steps, more_text_steps)
     with interruptible(lambda: "run the same command with --resume to continue"):
         distill_vipolyqwen(
             teacher,

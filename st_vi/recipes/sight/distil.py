@@ -24,7 +24,7 @@ from st_vi.recipes.sight.deeper import add_layers
 from st_vi.recipes.sight.half import HalfPrecision, Step, learn, write_record
 from st_vi.recipes.sight.letters import add_letters, alphabet, letters_step, remove_letters
 from st_vi.recipes.sight.scenes import scene_texts
-from st_vi.recipes.sight.seeing import DEEPER, READING, SEEING, Asked, Named, Scenes, Seeing
+from st_vi.recipes.sight.seeing import DEEPER, MORE_TEXT, READING, SEEING, Asked, Named, Scenes, Seeing
 from st_vi.recipes.sight.text import Pairs, Texts, draw_pairs, draw_paragraphs, draw_texts, kept_targets, text_step
 from st_vi.recipes.sight.tower import compile_layers
 from st_vi.recipes.vipolyqwen import build_vipolyqwen
@@ -39,7 +39,7 @@ class Stage:
     """What one stage trains with.
 
     Attributes:
-        name: "text", "letters", "seeing", "reading" or "deeper".
+        name: "text", "letters", "seeing", "reading", "deeper" or "more_text".
         steps: Batches.
         learning_rate: At its highest, after `warm_up` steps; then down a cosine.
         rates: Part of a parameter's name → factor of its learning rate.
@@ -62,9 +62,10 @@ STAGES: tuple[Stage, ...] = (
     Stage("seeing", 2500, 4e-4, (("visual", 1.0), ("", 0.5))),
     Stage("reading", 44_000, 6e-4, (("visual", 1.0), ("", 0.5))),
     Stage("deeper", 20_000, 5e-4, (("visual", 0.8), ("", 0.5)), 200, new_layers=2),
+    Stage("more_text", 15_000, 4e-4, (("visual", 0.5), ("", 1.0)), 200),
 )
-"""Text; what is written in a cell; scenes and named images; all together with images of text; two layers more. In
-the last three stages the language model learns at half the rate, but for its new layers."""
+"""Text; what is written in a cell; scenes and named images; all together with images of text; two layers more; text
+again. From "seeing" to "deeper" the language model learns at half the rate, but for its new layers."""
 _NAMES = tuple(stage.name for stage in STAGES)
 
 
@@ -102,9 +103,9 @@ def distill_vipolyqwen(
     named: Sequence[Named] = (),
     asked: Sequence[Asked] = (),
     base: str | Path | None = None,
-    num_texts: int = 90_000,
-    num_paragraphs: int = 6_000,
-    num_pairs: int = 24_000,
+    num_texts: int = 290_000,
+    num_paragraphs: int = 20_000,
+    num_pairs: int = 35_000,
     num_scenes: int = 6_000,
     sizes: dict[str, Any] = SIZES,
     stages: Sequence[Stage] = STAGES,
@@ -127,6 +128,7 @@ def distill_vipolyqwen(
        vector of its text, or of its answer.
     4. **reading**: the same, with images of phrases, sentences and paragraphs, and the batches of the second stage.
     5. **deeper**: the same with more text, questions and names, and with two layers more (`add_layers`).
+    6. **more_text**: mostly text, and images so that they are not forgotten.
 
     The regression is cosine and similarities on text, cosine and the choice among the texts of the batch on images;
     no negatives are drawn through the model. The paper's own terms come after it: `train_vipolyqwen` takes the result.
@@ -211,6 +213,7 @@ def distill_vipolyqwen(
         "seeing": lambda: pictures(SEEING),
         "reading": lambda: pictures(READING),
         "deeper": lambda: pictures(DEEPER),
+        "more_text": lambda: pictures(MORE_TEXT),
     }
     for stage in stages:
         progress(f"{stage.name}: {stage.steps} steps")

@@ -53,6 +53,16 @@ DEEPER: dict[str, float] = {
     "asked": 0.02,
 }
 """Of the batches, once reading goes well: what then falls short, which is text alone, questions, and names."""
+MORE_TEXT: dict[str, float] = {
+    "text": 0.60,
+    "letters": 0.04,
+    "lines": 0.11,
+    "captions": 0.02,
+    "questions": 0.09,
+    "named": 0.12,
+    "asked": 0.02,
+}
+"""Of the batches, at the end: images only as often as it takes not to forget them."""
 DIALOGUES = 0.45
 """Of the batches of questions, those with dialogues."""
 ALIKE = 0.5

@@ -79,6 +79,7 @@ def test_the_model_is_kept_and_all_kinds_are_learned(run):
         "seeing",
         "reading",
         "deeper",
+        "more_text",
     }
     names = {name.rpartition("_")[0] for record in log for name in record if name.endswith("_cosine")}
     assert names >= {"text", "pair", "lines", "captions", "questions", "named"}
