@@ -65,7 +65,7 @@ def run(teacher, pictures, tmp_path_factory):
     output = tmp_path_factory.mktemp("run") / "out"
     named = [Named(pictures / f"{name}.png", (name,)) for name in NAMES]
     asked = [Asked(named[0].picture, "Đây là gì?", "Mặt trời.", ("Con mèo.",))]
-    stages = [replace(stage, steps=steps, warm_up=1) for stage, steps in zip(STAGES, (4, 3, 12, 16, 2), strict=True)]
+    stages = [replace(stage, steps=steps, warm_up=1) for stage, steps in zip(STAGES, (4, 3, 12, 16, 2, 2), strict=True)]
     options = {"named": named, "asked": asked, "stages": stages, **QUICK}
     return distill_vipolyqwen(teacher, documents, output, **options), output, options
 
@@ -167,7 +167,7 @@ def test_the_command(monkeypatch, pictures, tmp_path):
     assert given["args"][0] == "vi-mini" and given["args"][1]()[0].column_names == ["title", "text"]
     assert given["named"] == [Named(pictures / f"{NAMES[0]}.png", (NAMES[0], "sáng"))]
     assert given["asked"] == [Asked(pictures / f"{NAMES[0]}.png", "Đây là gì?", "Trời.", ("Mèo.",))]
-    assert [stage.steps for stage in given["stages"]] == [1200, 7, 2500, 44_000, 20_000]
+    assert [stage.steps for stage in given["stages"]] == [1200, 7, 2500, 44_000, 20_000, 15_000]
 
 
 @pytest.mark.parametrize(
