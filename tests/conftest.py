@@ -76,8 +76,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """What needs a browser comes last, and the notebooks before the site, which shows what they gave.
 
     With several workers (xdist), a group of tests is one worker's, mostly a file, so that its models are made once.
-    What takes longest begins first, then the files with most tests. xdist prints a test with its group; to run it
-    alone, leave out the end: ``tests/test_x.py::test_y@tests/test_x.py``.
+    What takes longest begins first, then the files with most tests.
     """
 
     def place(item: pytest.Item) -> int:
@@ -104,6 +103,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)  # before a name is printed, or kept for --last-failed
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Tests have the names that pytest can run again: xdist ends them with their group, ``@tests/test_x.py``."""
+    name, _, group = report.nodeid.rpartition("@")
+    if hasattr(report, "node") and (group in FIRST or name.startswith(f"{group}::")):  # it comes from a worker
+        report.nodeid = name
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
