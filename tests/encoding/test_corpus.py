@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
-from peft import LoraConfig
 from PIL import Image
 from sentence_transformers.util import quantize_embeddings
 
@@ -368,13 +367,15 @@ def test_a_model_that_was_changed_in_place_is_another(tiny_model):
         assert identity == model_identity(tiny_model), name
         return len(seen)
 
+    peft = pytest.importorskip("peft")
+    adapter = peft.LoraConfig(r=2, target_modules=["query"], init_lora_weights=False)
     changes = {
         "length": lambda: setattr(tiny_model, "max_seq_length", 16),
         "dimension": lambda: setattr(tiny_model, "truncate_dim", 8),
         "weights": lambda: tiny_model[2].layers[0].bias.data.add_(1e-3),
         "dtype": lambda: tiny_model.bfloat16(),
         "tokens": lambda: tiny_model.tokenizer.add_tokens(["mưa to"]),
-        "adapter": lambda: tiny_model.add_adapter(LoraConfig(r=2, target_modules=["query"], init_lora_weights=False)),
+        "adapter": lambda: tiny_model.add_adapter(adapter),
         "adapter off": lambda: tiny_model[0].model.disable_adapters(),
         "module": lambda: tiny_model.append(torch.nn.Identity()),
         "another": lambda: tiny_model.__setitem__(4, torch.nn.Tanh()),
