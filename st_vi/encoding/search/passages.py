@@ -68,7 +68,7 @@ def read_passages(
 
     Args:
         source: A file, or a folder, which is searched recursively for tables (.jsonl, .json, .csv, .tsv, .xlsx,
-            .parquet, also .gz), .txt and .md. Names that begin with a dot are ignored.
+            .parquet), .txt and .md; text files also .gz. Names that begin with a dot are ignored.
         count_tokens: Function that counts the tokens of each text, such as `token_counts` of a model.
         most_tokens: Maximum tokens per passage.
         column: Column of tables to search; None for "text", or the column with the longest texts. A column "title" is
@@ -122,7 +122,7 @@ def _files(source: Path) -> list[Path]:
     hidden = {path for path in inside if any(part.startswith(".") for part in path.relative_to(source).parts)}
     found = [path for path in inside if path not in hidden and path.is_file() and kind_of(path) in (*TABLES, *PROSE)]
     if not found:
-        raise ValueError(f"{source} has no file to search: {', '.join((*TABLES, *PROSE))}, tables also .gz")
+        raise ValueError(f"{source} has no file to search: {', '.join((*TABLES, *PROSE))}, text files also .gz")
     return found
 
 
