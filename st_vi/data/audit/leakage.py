@@ -192,7 +192,8 @@ def _rows(
     names = _usual(dataset) if columns is None else [columns] if isinstance(columns, str) else list(columns)
     missing = [name for name in names if name not in dataset.column_names]
     if missing or not names:
-        raise ValueError(f"missing columns {missing or ''}; the columns are {dataset.column_names}")
+        what = f"missing columns {missing}" if missing else "no column is named to compare"
+        raise ValueError(f"{what}; the columns are {dataset.column_names}")
     texts = [
         [comparison_key(text, casefold, normalised=True) for text in clean_texts(dataset[name], name)] for name in names
     ]

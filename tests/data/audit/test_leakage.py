@@ -115,6 +115,8 @@ def test_nothing_to_compare_and_bad_input():
     assert leakage_report(rows(anchor="…"), rows(anchor="?!")).leaks == ()  # no letters: nothing is near
     with pytest.raises(ValueError, match="near must lie above 0"):
         leakage_report(TEST, TEST, near=0.0)
+    with pytest.raises(ValueError, match="no column is named to compare; the columns are"):
+        leakage_report(TEST, TEST, columns=[])
     with pytest.raises(ValueError, match=r"missing columns \['question'\]"):
         leakage_report(TEST, TEST, columns=["question"])
     with pytest.raises(ValueError, match="column 'positive', row 1"):
