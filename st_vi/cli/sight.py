@@ -39,7 +39,7 @@ def distill_vipolyqwen_command(
     seeing_steps: Annotated[int, typer.Option(min=1, help="of the third stage")] = 2_500,
     reading_steps: Annotated[int, typer.Option(min=1, help="of the fourth stage")] = 44_000,
     deeper_steps: Annotated[int, typer.Option(min=1, help="of the fifth stage, with two layers more")] = 20_000,
-    more_text_steps: Annotated[int, typer.Option(min=1, help="of the last stage, mostly of text")] = 15_000,
+    more_text_steps: Annotated[int, typer.Option(min=1, help="of the last stage, mostly of text")] = 11_500,
     seed: int = 0,
     resume: Annotated[bool, typer.Option(help="go on from what is in --output")] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="twice as fast on a processor, with a compiler")] = False,

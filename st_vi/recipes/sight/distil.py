@@ -62,7 +62,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("seeing", 2500, 4e-4, (("visual", 1.0), ("", 0.5))),
     Stage("reading", 44_000, 6e-4, (("visual", 1.0), ("", 0.5))),
     Stage("deeper", 20_000, 5e-4, (("visual", 0.8), ("", 0.5)), 200, new_layers=2),
-    Stage("more_text", 15_000, 4e-4, (("visual", 0.5), ("", 1.0)), 200),
+    Stage("more_text", 11_500, 4e-4, (("visual", 0.5), ("", 1.0)), 200),
 )
 """Text; what is written in a cell; scenes and named images; all together with images of text; two layers more; text
 again. From "seeing" to "deeper" the language model learns at half the rate, but for its new layers."""

@@ -167,7 +167,7 @@ def test_the_command(monkeypatch, pictures, tmp_path):
     assert given["args"][0] == "vi-mini" and given["args"][1]()[0].column_names == ["title", "text"]
     assert given["named"] == [Named(pictures / f"{NAMES[0]}.png", (NAMES[0], "sáng"))]
     assert given["asked"] == [Asked(pictures / f"{NAMES[0]}.png", "Đây là gì?", "Trời.", ("Mèo.",))]
-    assert [stage.steps for stage in given["stages"]] == [1200, 7, 2500, 44_000, 20_000, 15_000]
+    assert [stage.steps for stage in given["stages"]] == [1200, 7, 2500, 44_000, 20_000, 11_500]
 
 
 @pytest.mark.parametrize(
