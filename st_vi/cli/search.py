@@ -16,6 +16,7 @@ import typer
 from st_vi.cli.options import BF16, Device, loading_options, refuse, use_device
 from st_vi.cli.quiet import one_bar
 from st_vi.files.cache import cache_folder
+from st_vi.text import is_blank
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -55,20 +56,27 @@ def search(
     """
     if not dense and not words:
         raise ValueError("--no-dense and --no-words exclude each other")
+    if query is not None and is_blank(query):
+        raise ValueError("the question is empty")
     if images:
         refuse(context, "with --images", "dense", "words", "column")
     options = loading_options(bf16, use_device(device))
     one_bar(context)
     from st_vi.encoding.search import SearchIndex
     from st_vi.hub import load
+    from st_vi.inputs.prompts import prompt_of
+
+    def encoder(included: str) -> SentenceTransformer:
+        loaded = load(model or included, **options)
+        prompt_of(loaded, prompt_name=prompt_name)  # an unknown name is an error now, not when all files are encoded
+        return loaded
 
     if images:
-        _answer(_pictures(source, load(model or "poly-mini", **options), index, top, prompt_name, as_json), query)
+        _answer(_pictures(source, encoder("poly-mini"), index, top, prompt_name, as_json), query)
         return
-    encoder = load(model or "vi-mini", **options) if dense else None
     found = SearchIndex.of_files(
         source,
-        encoder,
+        encoder("vi-mini") if dense else None,
         kept_in=index or _beside(source),
         column=column,
         query_prompt_name=prompt_name,

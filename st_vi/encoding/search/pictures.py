@@ -68,6 +68,8 @@ class PictureIndex:
         if not self.folder.is_dir():
             raise ValueError(f"{folder} is no folder")
         keys = {file: _content(file) for file in _pictures(self.folder)}
+        if not keys:
+            raise ValueError(f"there is no image in {folder}")
         store = VectorStore(kept_in, model) if kept_in is not None else None
         known = store.read() if store else {}
         new = list({key: file for file, key in keys.items() if key not in known}.values())
