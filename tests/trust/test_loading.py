@@ -223,9 +223,12 @@ def test_links_of_the_cache_are_followed(cached, saved, tmp_path):
 
 def test_what_is_refused_in_a_folder_is_refused_in_the_cache(cached, tmp_path):
     hub = {"cache_folder": str(tmp_path / "cache"), "local_files_only": True}
-    (cached / HEAD / SAFETENSORS).resolve().write_bytes(b"short")
+    weights = (cached / HEAD / SAFETENSORS).resolve()
+    whole = weights.read_bytes()
+    weights.write_bytes(b"short")
     with pytest.raises(ValueError, match=f"{HEAD}/{SAFETENSORS} is not a file of plain weights"):
         load("owner/name", **hub)
+    weights.write_bytes(whole)
     edit_module(cached, 2, path="../../elsewhere")
     with pytest.raises(ValueError, match=r"Invalid model path '\.\./\.\./elsewhere'"):
         load("owner/name", **hub)
