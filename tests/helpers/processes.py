@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
+import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
@@ -21,3 +25,19 @@ def on_two(run_rank: Callable[..., None], *args: Any) -> None:
     """Call ``run_rank(rank, *args)`` for the ranks 0 and 1, each in a process of its own; an error of one is raised."""
     forked()
     mp.start_processes(run_rank, args, nprocs=2, start_method="forkserver")
+
+
+@contextmanager
+def gloo(rank: int, folder: str) -> Iterator[None]:
+    """A group of the two processes of :func:`on_two`, with one thread each; they meet at a file in ``folder``."""
+    torch.set_num_threads(1)
+    meet, minute = f"file://{folder}/meet", timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=minute)
+    yield  # an error of one ends both: `on_two` stops the other
+    leave_together()
+
+
+def leave_together() -> None:
+    """End the group. With torch 2.6, ending it can hang for the process whose partner has left before."""
+    dist.barrier()
+    dist.destroy_process_group()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from datetime import timedelta
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ from st_vi.terms import PairBatch
 from tests.conftest import SENTENCES, tiny_tokenizer
 from tests.helpers.columns import BY_RANK, PICTURES, TEXTS, S, Summed, assert_same, columns_of
 from tests.helpers.one_epoch import SETTINGS
-from tests.helpers.processes import on_two
+from tests.helpers.processes import gloo, on_two
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 NAN = float("nan")
@@ -334,43 +333,40 @@ def test_arguments(cached):
 
 
 def run_rank(rank, folder, base, multimodal):
-    torch.set_num_threads(1)
-    timeout = timedelta(seconds=60)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timeout)
-    results = {}
-    for kind, (_, cached) in KINDS.items():
-        for wrapped in (True, False):
-            model = SentenceTransformer(modules=[Transformer(base), Pooling(32, "mean")], device="cpu").double()
-            shapes = []
-            model.register_forward_pre_hook(lambda _, args, to=shapes: to.append(tuple(args[0]["input_ids"].shape)))
-            # Buffers are broadcast: a process that waits for more of them than the other sends would wait forever.
-            ddp = DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=True)
-            sizes = {"mini_batch_size": 2, "max_matrix_bytes": 1 if wrapped else 300}  # one row at a time, or some
-            loss = cached(ddp if wrapped else model, gather_across_devices=True, **sizes)
-            columns = BY_RANK[rank] if kind == "supcon" else BY_RANK[rank][:2]
-            for _ in range(2):  # DDP regroups its buckets after the first step
+    with gloo(rank, folder):
+        results = {}
+        for kind, (_, cached) in KINDS.items():
+            for wrapped in (True, False):
+                model = SentenceTransformer(modules=[Transformer(base), Pooling(32, "mean")], device="cpu").double()
+                shapes = []
+                model.register_forward_pre_hook(lambda _, args, to=shapes: to.append(tuple(args[0]["input_ids"].shape)))
+                # Buffers are broadcast: a process that waits for more of them than the other sends would wait forever.
+                ddp = DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=True)
+                sizes = {"mini_batch_size": 2, "max_matrix_bytes": 1 if wrapped else 300}  # one row at a time, or some
+                loss = cached(ddp if wrapped else model, gather_across_devices=True, **sizes)
+                columns = BY_RANK[rank] if kind == "supcon" else BY_RANK[rank][:2]
+                for _ in range(2):  # DDP regroups its buckets after the first step
+                    model.zero_grad()
+                    labels = None if kind == "supcon" else RANK_LABELS[4 * rank : 4 * rank + 4]
+                    total(loss([model.preprocess(column) for column in columns], labels)).backward()
+                if not wrapped:  # as DDP does
+                    for parameter in model.parameters():
+                        if parameter.grad is not None:
+                            dist.all_reduce(parameter.grad)
+                            parameter.grad /= 2
+                gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+                results[kind, wrapped] = gradients, len(shapes)
+        # The last mini-batch of rank 1 has no image, nor has any of rank 0: unused parameters, and yet their gradient.
+        model = build_vipolyqwen(multimodal, embedding_dimension=16, min_pixels=28 * 28, max_pixels=8 * 28 * 28)
+        ddp = DistributedDataParallel(model, find_unused_parameters=True)
+        for embed_once in (True, False):
+            loss = CachedDLELoss(ddp, gather_across_devices=True, embed_once=embed_once, mini_batch_size=2)
+            for _ in range(2):
                 model.zero_grad()
-                labels = None if kind == "supcon" else RANK_LABELS[4 * rank : 4 * rank + 4]
-                total(loss([model.preprocess(column) for column in columns], labels)).backward()
-            if not wrapped:  # as DDP does
-                for parameter in model.parameters():
-                    if parameter.grad is not None:
-                        dist.all_reduce(parameter.grad)
-                        parameter.grad /= 2
-            gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-            results[kind, wrapped] = gradients, len(shapes)
-    # The last mini-batch of rank 1 has no image, nor has any of rank 0: unused parameters, and yet their gradient.
-    model = build_vipolyqwen(multimodal, embedding_dimension=16, min_pixels=28 * 28, max_pixels=8 * 28 * 28)
-    ddp = DistributedDataParallel(model, find_unused_parameters=True)
-    for embed_once in (True, False):
-        loss = CachedDLELoss(ddp, gather_across_devices=True, embed_once=embed_once, mini_batch_size=2)
-        for _ in range(2):
-            model.zero_grad()
-            total(loss(columns_of(model, MIXED[rank]), LABELS[1:])).backward()
-        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-        results["pictures", embed_once] = gradients, model.state_dict()
-    torch.save(results, f"{folder}/rank{rank}")
-    dist.destroy_process_group()
+                total(loss(columns_of(model, MIXED[rank]), LABELS[1:])).backward()
+            gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+            results["pictures", embed_once] = gradients, model.state_dict()
+        torch.save(results, f"{folder}/rank{rank}")
 
 
 MIXED = [[S[:4], S[4:8]], [PICTURES[0][:4], S[:4]]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from st_vi import VIPOLYQWEN_TASKS, DLELoss, SupConNLILoss, Task
@@ -12,7 +11,7 @@ from st_vi.losses import DynamicWeightAverage
 from st_vi.losses.balance import BALANCES
 from st_vi.terms import CosineAlignment, InfoNCE, PairwiseRank, ScoreMSE, Term, pairs
 from tests.helpers.columns import LABELS, NAN
-from tests.helpers.processes import on_two
+from tests.helpers.processes import gloo, on_two
 
 
 @pytest.fixture
@@ -220,18 +219,17 @@ def balanced_steps(columns, labels, gather):
 
 
 def run_rank(rank, folder, vectors):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    rows = slice(5 * rank, 5 * rank + 5)
-    own = [v[rows].detach().requires_grad_() for v in vectors]
-    components = DLELoss(None, gather_across_devices=True).compute_loss_from_embeddings(own, LABELS[:10][rows])
-    sum(components.values()).backward()
-    result = {name: value.item() for name, value in components.items()}, [v.grad for v in own]
-    torch.save(result, f"{folder}/rank{rank}")
-    torch.save(balanced_steps([v[rows] for v in vectors], BALANCED[rows], True), f"{folder}/balanced{rank}")
-    loss = DLELoss(None, balance="equal_gradient_norm")
-    loss.compute_loss_from_embeddings(own, BALANCED[rows])
-    torch.save([float(total) for total, _ in loss.balance.take_log().values()], f"{folder}/weights{rank}")
-    dist.destroy_process_group()
+    with gloo(rank, folder):
+        rows = slice(5 * rank, 5 * rank + 5)
+        own = [v[rows].detach().requires_grad_() for v in vectors]
+        components = DLELoss(None, gather_across_devices=True).compute_loss_from_embeddings(own, LABELS[:10][rows])
+        sum(components.values()).backward()
+        result = {name: value.item() for name, value in components.items()}, [v.grad for v in own]
+        torch.save(result, f"{folder}/rank{rank}")
+        torch.save(balanced_steps([v[rows] for v in vectors], BALANCED[rows], True), f"{folder}/balanced{rank}")
+        loss = DLELoss(None, balance="equal_gradient_norm")
+        loss.compute_loss_from_embeddings(own, BALANCED[rows])
+        torch.save([float(total) for total, _ in loss.balance.take_log().values()], f"{folder}/weights{rank}")
 
 
 def test_two_processes_equal_one_with_the_joint_batch(vectors, tmp_path):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import random
-from datetime import timedelta
 from itertools import combinations
 
 import pytest
 import torch
-import torch.distributed as dist
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
@@ -22,7 +20,7 @@ from st_vi.losses.embed import cut, embed_distinct
 from st_vi.losses.inputs import Inputs
 from tests.conftest import SENTENCES
 from tests.helpers.columns import BY_RANK, PICTURES, TEXTS, S, Summed, assert_same, columns_of, loss_step, step
-from tests.helpers.processes import on_two
+from tests.helpers.processes import gloo, on_two
 
 
 def embed_both(model, columns, **kwargs):
@@ -219,21 +217,18 @@ def test_repeats_that_count_as_negatives_are_merged_all_the_same(tiny_model, emb
 
 
 def run_rank(rank, folder, base):
-    torch.set_num_threads(1)
-    timeout = timedelta(seconds=60)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timeout)
-    model = SentenceTransformer(modules=[Transformer(base), Pooling(32, "mean")], device="cpu").double()
-    shapes = []
-    model.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0]["input_ids"].shape)))
-    # Buffers are broadcast in every forward: a process with fewer of them would wait forever.
-    wrapped = DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=True)
-    loss = SupConNLILoss(wrapped, gather_across_devices=True)
-    for _ in range(2):  # DDP regroups its buckets after the first step
-        model.zero_grad()
-        loss([model.preprocess(column) for column in BY_RANK[rank]]).backward()
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    torch.save((gradients, shapes), f"{folder}/rank{rank}")
-    dist.destroy_process_group()
+    with gloo(rank, folder):
+        model = SentenceTransformer(modules=[Transformer(base), Pooling(32, "mean")], device="cpu").double()
+        shapes = []
+        model.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0]["input_ids"].shape)))
+        # Buffers are broadcast in every forward: a process with fewer of them would wait forever.
+        wrapped = DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=True)
+        loss = SupConNLILoss(wrapped, gather_across_devices=True)
+        for _ in range(2):  # DDP regroups its buckets after the first step
+            model.zero_grad()
+            loss([model.preprocess(column) for column in BY_RANK[rank]]).backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        torch.save((gradients, shapes), f"{folder}/rank{rank}")
 
 
 def test_two_processes_with_other_repeats_equal_the_joint_batch(tiny_base, tmp_path):

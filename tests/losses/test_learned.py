@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-from datetime import timedelta
 
 import pytest
 import torch
-import torch.distributed as dist
 from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
@@ -24,7 +22,7 @@ from st_vi.terms import InfoNCE, SimLAP
 from tests.conftest import SENTENCES
 from tests.helpers.columns import NAN
 from tests.helpers.one_epoch import SETTINGS
-from tests.helpers.processes import on_two
+from tests.helpers.processes import gloo, on_two
 from tests.helpers.words import Stop, Words, columns_of_words
 
 SETTINGS = SETTINGS | {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "learning_rate": 1e-3}
@@ -246,20 +244,17 @@ def test_labels_with_classes():
 
 
 def run_rank(rank, folder, gather):
-    torch.set_num_threads(1)
-    timeout = timedelta(seconds=60)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timeout)
-    vectors, given = torch.load(f"{folder}/batch")
-    loss = DLELoss(None, tasks(4), gather_across_devices=gather).double()
-    loss.learned.start()
-    half = slice(4 * rank, 4 * rank + 4)
-    values = loss.compute_loss_from_embeddings(
-        [column[half].clone().requires_grad_() for column in vectors], given[half]
-    )
-    sum(values.values()).backward()
-    LossKeeper(loss).on_pre_optimizer_step(None, None, None)
-    torch.save({name: value.grad for name, value in loss.learned.items()}, f"{folder}/rank{rank}")
-    dist.destroy_process_group()
+    with gloo(rank, folder):
+        vectors, given = torch.load(f"{folder}/batch")
+        loss = DLELoss(None, tasks(4), gather_across_devices=gather).double()
+        loss.learned.start()
+        half = slice(4 * rank, 4 * rank + 4)
+        values = loss.compute_loss_from_embeddings(
+            [column[half].clone().requires_grad_() for column in vectors], given[half]
+        )
+        sum(values.values()).backward()
+        LossKeeper(loss).on_pre_optimizer_step(None, None, None)
+        torch.save({name: value.grad for name, value in loss.learned.items()}, f"{folder}/rank{rank}")
 
 
 @pytest.mark.parametrize("gather", [True, False])

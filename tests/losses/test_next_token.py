@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 import torch
-import torch.distributed as dist
 from datasets import Dataset, DatasetDict, Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
@@ -19,7 +16,7 @@ from st_vi.losses.next_token import joined
 from st_vi.recipes import train_vipolyqwen
 from tests.helpers.columns import TALL, WIDE
 from tests.helpers.one_epoch import SETTINGS
-from tests.helpers.processes import on_two
+from tests.helpers.processes import gloo, on_two
 
 ANCHORS = [WIDE, {"image": TALL, "text": "<instr> Tả bức ảnh."}, "Trời hôm nay thế nào?", TALL]
 CAPTIONS = ["Một con mèo nằm trên ghế.", "Hai con chó.", "Trời mưa to nên đường phố ngập nước.", "Đen."]
@@ -159,20 +156,17 @@ def test_nothing_to_predict(tiny_multimodal):
 
 
 def run_rank(rank, folder):
-    torch.set_num_threads(1)
-    timeout = timedelta(seconds=60)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timeout)
-    model = SentenceTransformer(f"{folder}/model", trust_remote_code=True, device="cpu").double()
-    found = []
-    for kind, more in ((NextTokenLoss, {}), (CachedNextTokenLoss, {"mini_batch_size": 1})):
-        loss = kind(model, allow_untied=True, **more)
-        loss.model = DistributedDataParallel(model, find_unused_parameters=True)  # as the trainer does
-        some = slice(2 * rank, 2 * rank + 2)
-        value = loss([model.preprocess(column[some]) for column in (ANCHORS, CAPTIONS)])
-        value.backward()
-        found.append((value.detach(), gradients(model)))
-    torch.save(found, f"{folder}/rank{rank}")
-    dist.destroy_process_group()
+    with gloo(rank, folder):
+        model = SentenceTransformer(f"{folder}/model", trust_remote_code=True, device="cpu").double()
+        found = []
+        for kind, more in ((NextTokenLoss, {}), (CachedNextTokenLoss, {"mini_batch_size": 1})):
+            loss = kind(model, allow_untied=True, **more)
+            loss.model = DistributedDataParallel(model, find_unused_parameters=True)  # as the trainer does
+            some = slice(2 * rank, 2 * rank + 2)
+            value = loss([model.preprocess(column[some]) for column in (ANCHORS, CAPTIONS)])
+            value.backward()
+            found.append((value.detach(), gradients(model)))
+        torch.save(found, f"{folder}/rank{rank}")
 
 
 def test_two_processes_have_the_mean_gradient(model, tmp_path):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 import torch
-import torch.distributed as dist
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
@@ -15,7 +12,7 @@ from torch.distributed.fsdp import fully_shard
 
 from st_vi import CachedSupConNLILoss, SupConNLILoss
 from tests.helpers.columns import BY_RANK
-from tests.helpers.processes import on_two
+from tests.helpers.processes import gloo, on_two
 
 
 def encoder(base):
@@ -23,19 +20,16 @@ def encoder(base):
 
 
 def run_rank(rank, folder, base, loss_class):
-    torch.set_num_threads(1)
-    timeout = timedelta(seconds=60)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timeout)
-    model, mesh = encoder(base), init_device_mesh("cpu", (2,))
-    for layer in model[0].model.encoder.layer:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    loss = loss_class(model, gather_across_devices=True)
-    # The processes have different numbers of distinct inputs, and every forward gathers weights from both.
-    loss([model.preprocess(column) for column in BY_RANK[rank]]).backward()
-    gradients = {name: p.grad.full_tensor() for name, p in model.named_parameters() if p.grad is not None}
-    torch.save(gradients, f"{folder}/rank{rank}")
-    dist.destroy_process_group()
+    with gloo(rank, folder):
+        model, mesh = encoder(base), init_device_mesh("cpu", (2,))
+        for layer in model[0].model.encoder.layer:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        loss = loss_class(model, gather_across_devices=True)
+        # The processes have different numbers of distinct inputs, and every forward gathers weights from both.
+        loss([model.preprocess(column) for column in BY_RANK[rank]]).backward()
+        gradients = {name: p.grad.full_tensor() for name, p in model.named_parameters() if p.grad is not None}
+        torch.save(gradients, f"{folder}/rank{rank}")
 
 
 @pytest.mark.skipif(not hasattr(torch.cpu.current_stream(), "record_event"), reason="FSDP of torch 2.6 needs a GPU")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.distributed as dist
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, MultipleNegativesRankingLoss
 
 from st_vi.losses import SupConNLILoss
 from st_vi.losses.content import content_ids
 from tests.conftest import SENTENCES
 from tests.helpers.naive import naive_direction, naive_masks
-from tests.helpers.processes import on_two
+from tests.helpers.processes import gloo, on_two
 
 
 def gradients(model):
@@ -162,12 +161,11 @@ def joint_loss(embeddings, ids, **settings):
 
 
 def run_rank(rank, folder, embeddings, ids):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    rows = slice(3 * rank, 3 * rank + 3)
-    embeddings, ids = [e[rows] for e in embeddings], [i[rows] for i in ids]
-    own = {s: joint_loss(embeddings, ids, symmetric=s, gather_across_devices=True) for s in (False, True)}
-    torch.save(own, f"{folder}/rank{rank}")
-    dist.destroy_process_group()
+    with gloo(rank, folder):
+        rows = slice(3 * rank, 3 * rank + 3)
+        embeddings, ids = [e[rows] for e in embeddings], [i[rows] for i in ids]
+        own = {s: joint_loss(embeddings, ids, symmetric=s, gather_across_devices=True) for s in (False, True)}
+        torch.save(own, f"{folder}/rank{rank}")
 
 
 def test_two_processes_equal_one_with_the_joint_batch(tmp_path):

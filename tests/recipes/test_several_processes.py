@@ -5,14 +5,13 @@ import os
 import socket
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from transformers import set_seed
 
 from st_vi import SupConNLILoss, build_viclsr, load, train_viclsr
 from st_vi.data import nli_to_triplets, sample_nli
 from st_vi.modules.saved_module import declare_requirement
-from tests.helpers.processes import on_two
+from tests.helpers.processes import leave_together, on_two
 
 
 def train(base, folder, rows=8, processes=1, **arguments):
@@ -36,7 +35,7 @@ def run_rank(rank, port, folder, base, arguments):
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **meeting}
     train(base, folder, processes=2, ddp_backend="gloo", **arguments)
-    dist.destroy_process_group()
+    leave_together()
 
 
 def train_on_two(base, folder, **arguments):
