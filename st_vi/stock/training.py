@@ -7,7 +7,7 @@ from traceback import extract_tb
 from typing import Any, Literal
 
 from torch import nn
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 
 def uncompiled(model: Any) -> Any:
@@ -42,6 +42,16 @@ def on_one_gpu(args: TrainingArguments) -> None:
     ``_n_gpu`` is the number of GPUs it would use. The public way is the environment, for the whole process.
     """
     args._n_gpu = min(args.n_gpu, 1)
+
+
+def divide_once(trainer: Trainer) -> None:
+    """Keep accelerate from dividing the loss by the steps of gradient accumulation, which the trainer has done.
+
+    With transformers 5.5, both divide: the gradient is too small by that factor, which changes the steps of SGD, and
+    what is clipped with every optimizer. Newer ones do the same as this. With DeepSpeed, accelerate does not divide.
+    """
+    if not trainer.is_deepspeed_enabled:
+        trainer.accelerator.gradient_accumulation_steps = 1
 
 
 def saving_when_raised(error: BaseException) -> Literal["checkpoint", "model"] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from transformers import modeling_flash_attention_utils
 
 CALLS = []
 """The lengths of the inputs of each call."""
@@ -35,9 +36,11 @@ def use_flash_attention(model, monkeypatch):
         lengths = {"max_seqlen_q": max_seqlen_q, "max_seqlen_k": max_seqlen_k}
         return {"causal": is_causal, "softmax_scale": softmax_scale} | lengths
 
+    # Newer ones than 5.5 have one more, for the arguments of paged attention.
+    paged = hasattr(modeling_flash_attention_utils, "_process_with_kvcache_kwargs_fn")
     monkeypatch.setattr(
         "transformers.modeling_flash_attention_utils.lazy_import_flash_attention",
-        lambda *_, **__: ((_padded, attend, _padded, _padded, _padded), (kwargs, kwargs)),
+        lambda *_, **__: ((_padded, attend, _padded, _padded, _padded), (kwargs, kwargs) if paged else kwargs),
     )
     for module in model.modules():
         if hasattr(module, "config"):
