@@ -26,6 +26,7 @@ from st_vi.modules.saved_module import declare_requirement
 from st_vi.modules.tokenizers import own_tokenizer
 from st_vi.modules.whole_backbone import whole_backbone
 from st_vi.stock.models import OpenTransformer
+from st_vi.stock.videos import share_pixels
 from st_vi.stock.vision import speed_up
 from st_vi.tasks import PREFIXES
 from st_vi.text import is_blank, is_unicode
@@ -247,6 +248,9 @@ class Qwen2VLTransformer(OpenTransformer):
         features = super().preprocess(inputs, prompt=prompts, **kwargs)  # type: ignore[arg-type]
         if not features["attention_mask"].any(dim=1).all():
             raise ValueError("nothing is left of it for the model to read")
+        moments = features.get("video_grid_thw", torch.zeros(1, 3))[:, 0].max()
+        if self._most_frames is not None and 2 * moments > self._most_frames:
+            raise ValueError(f"a video of more than {self._most_frames} frames needs a newer transformers")
         return features
 
     def check_length(self, sizes: Sequence[Size]) -> None:
@@ -280,9 +284,9 @@ class Qwen2VLTransformer(OpenTransformer):
     def _image_tokens(self, sizes: Sequence[Size]) -> int:
         processor, videos = self.processor.image_processor, self.processor.video_processor
         patches = sum(
-            videos.get_num_of_video_patches(frames[0], height, width, {})
+            videos.get_num_of_video_patches(frames[0] + frames[0] % 2, height, width, {})
             if frames
-            else processor.get_number_of_image_patches(height, width)
+            else processor.get_number_of_image_patches(height, width, {})
             for width, height, *frames in sizes
         )
         return patches // processor.merge_size**2 + 2 * len(sizes)  # each has a start and an end
@@ -355,9 +359,7 @@ class Qwen2VLTransformer(OpenTransformer):
         # For these models, the processor's "edges" are areas.
         processor.size = SizeDict(shortest_edge=self.min_pixels, longest_edge=self.max_pixels)
         token_pixels = (processor.patch_size * processor.merge_size) ** 2
-        if self.processor.video_processor.cap_pixels_per_frame is None:
-            # As in the code of Qwen2-VL's authors, also where this stock still warns that it will do so.
-            self.processor.video_processor.cap_pixels_per_frame = True
+        self._most_frames = share_pixels(self.processor.video_processor)
         least, most = -(-self.min_pixels // token_pixels), max(1, self.max_pixels // token_pixels)
         logger.info("An image becomes about %d to %d visual tokens of %d pixels each", least, most, token_pixels)
 

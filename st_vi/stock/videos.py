@@ -6,13 +6,19 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from transformers.utils.import_utils import is_av_available, is_decord_available, is_torchcodec_usable
+from transformers.utils import import_utils
 from transformers.video_utils import VIDEO_DECODERS
 
+
+def _has_torchcodec() -> bool:
+    usable = getattr(import_utils, "is_torchcodec_usable", None)  # transformers 5.5 only looks whether it is installed
+    return bool(usable(decode="video") if usable else import_utils.is_torchcodec_available())
+
+
 _USABLE: dict[str, Callable[[], bool]] = {
-    "torchcodec": lambda: is_torchcodec_usable(decode="video"),
-    "pyav": is_av_available,
-    "decord": is_decord_available,
+    "torchcodec": _has_torchcodec,
+    "pyav": import_utils.is_av_available,
+    "decord": import_utils.is_decord_available,
 }
 NEEDED = "it needs a video decoder: pip install torchcodec (or av)"
 
@@ -36,3 +42,23 @@ def read_video(source: Any, sample: Callable[..., Any]) -> Any:
     frames, _ = VIDEO_DECODERS[backend](file, sample)
     # torchcodec gives (T, 3, H, W), the others (T, H, W, 3).
     return frames.numpy() if hasattr(frames, "numpy") else frames
+
+
+def share_pixels(processor: Any) -> int | None:
+    """Let the frames of a long video share a budget of pixels, as in the code of Qwen2-VL's authors.
+
+    Newer processors still warn that they will do so by default. That of transformers 5.5 cannot, and would give long
+    videos larger frames, and so other vectors.
+
+    Args:
+        processor: A video processor of Qwen2-VL.
+
+    Returns:
+        The number of frames up to which that of transformers 5.5 does the same as newer ones, and None for these.
+    """
+    if not hasattr(processor, "cap_pixels_per_frame"):
+        budget = int(128_000 * (processor.patch_size * processor.merge_size) ** 2 * 0.9)  # for each frame of a pair
+        return int(budget * processor.temporal_patch_size // processor.size["longest_edge"])
+    if processor.cap_pixels_per_frame is None:
+        processor.cap_pixels_per_frame = True
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from sentence_transformers.util import fullname
 
 from st_vi.modules import AttentionPooling, qwen2_vl
 from st_vi.modules.qwen2_vl import Qwen2VLTransformer
+from st_vi.stock.videos import share_pixels
 from st_vi.tasks import PREFIXES
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -236,7 +238,8 @@ def test_pictures_from_files_and_arrays(plain, tmp_path):
 def test_frames_have_the_features_of_the_stock_processor(plain, count):
     """Against the processor called by itself, and against a plain loop over pairs of frames."""
     frames = [picture(56, 84, seed) for seed in range(count)]
-    assert plain.processor.video_processor.cap_pixels_per_frame  # as the authors do; stock warns where it is not set
+    # As the authors do; stock warns where it is not set. That of transformers 5.5 does not have it.
+    assert getattr(plain.processor.video_processor, "cap_pixels_per_frame", True)
     features = plain.preprocess([{"video": frames}, "Nắng.", {"video": frames[::-1], "text": "Ai đang chạy?"}])
     stock = plain.processor.video_processor(videos=[frames, frames[::-1]], return_tensors="pt")
     torch.testing.assert_close(features["pixel_values_videos"], stock["pixel_values_videos"], rtol=0, atol=0)
@@ -275,6 +278,17 @@ def test_too_long_a_video_says_so(plain, tiny_qwen2_vl):
     with pytest.raises(ValueError, match=r"1 image\(s\) and 1 video\(s\) of 8 frames are .*give fewer frames"):
         short.check_length([(28, 28), (56, 56, 8)])
     assert len(rows_of(short.preprocess([{"video": frames[:6]}]))[0]) == 14
+
+
+def test_a_processor_whose_frames_share_no_budget_takes_no_long_video(plain, monkeypatch):
+    """Newer ones allow 180,633,600 pixels for a video, which 300 frames of 602,112 have."""
+    old = SimpleNamespace(patch_size=14, merge_size=2, temporal_patch_size=2, size={"longest_edge": 602_112})
+    assert share_pixels(old) == 300
+    monkeypatch.setattr(plain, "_most_frames", 4)
+    frames = [picture(56, 56)] * 6
+    assert plain.preprocess([{"video": frames[:4]}])["video_grid_thw"].tolist() == [[2, 4, 4]]
+    with pytest.raises(ValueError, match=r"input 1 .*a video of more than 4 frames needs a newer transformers"):
+        plain.preprocess(["Nắng.", {"video": frames}])
 
 
 def test_prefixes_added_to_a_model_that_is_there(tiny_qwen2_vl, tmp_path):
