@@ -26,7 +26,7 @@ from st_vi.modules.saved_module import declare_requirement
 from st_vi.modules.tokenizers import own_tokenizer
 from st_vi.modules.whole_backbone import whole_backbone
 from st_vi.stock.models import OpenTransformer
-from st_vi.stock.videos import share_pixels
+from st_vi.stock.videos import place_moments, share_pixels
 from st_vi.stock.vision import speed_up
 from st_vi.tasks import PREFIXES
 from st_vi.text import is_blank, is_unicode
@@ -155,6 +155,7 @@ class Qwen2VLTransformer(OpenTransformer):
         self._add_prefixes(prefixes)
         self.choose_prompts: Callable[[list[Any]], list[str]] | None = None  # set by a `TaskRouter`
         self.distinct_pictures = DistinctPictures(self.model.visual)  # type: ignore[arg-type]
+        place_moments(self.model)
         speed_up(self.model.visual)
         if "attn_implementation" not in (kwargs.get("model_kwargs") or {}):
             self._prefer_flash_attention()

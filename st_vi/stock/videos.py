@@ -1,4 +1,4 @@
-"""Stock's readers of video files."""
+"""Videos: stock's readers of files, and what its older versions do otherwise."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers.utils import import_utils
 from transformers.video_utils import VIDEO_DECODERS
 
@@ -62,3 +64,32 @@ def share_pixels(processor: Any) -> int | None:
     if processor.cap_pixels_per_frame is None:
         processor.cap_pixels_per_frame = True
     return None
+
+
+def place_moments(model: Any) -> None:
+    """Give each visual token of a video its time, row and column, where stock mixes them up.
+
+    ``get_vision_position_ids`` of transformers 5.5 gives all moments of a video the same time and rows that are not
+    theirs, and in Qwen2.5-VL it multiplies the time at which an image starts. Newer ones do the same as this.
+
+    Args:
+        model: A Qwen2-VL or Qwen2.5-VL without a head.
+    """
+    times = model.get_vision_position_ids(0, torch.tensor([2, 1, 1]))[0]
+    if times.tolist() != [0, 1]:
+        model.get_vision_position_ids = _places
+
+
+def _places(
+    start_position: int,
+    grid_thw: Any,
+    temp_merge_size: int = 1,
+    spatial_merge_size: int = 1,
+    time_interval: float = 1,
+    device: Any = None,
+) -> Tensor:
+    """Time, row and column (3, tokens) of each token of an image or video, from its first position on."""
+    moments, rows, columns = (int(count) for count in grid_thw)
+    counts = (moments // temp_merge_size, rows // spatial_merge_size, columns // spatial_merge_size)
+    places = torch.cartesian_prod(*(torch.arange(count, device=device) for count in counts)).T
+    return (places * torch.tensor([[time_interval], [1], [1]], device=device)).long() + start_position

@@ -53,6 +53,11 @@ def model():
     return Counting(modules=[BoW(WORDS)], device="cpu")
 
 
+@pytest.fixture
+def with_words():
+    pytest.importorskip("bm25s", reason='needs pip install "st-vi[search]"')
+
+
 def bm25(texts, query, k1=1.5, b=0.75):
     """Lucene's BM25, as a loop."""
     documents = [Counter(re.findall(r"\w+", text)) for text in texts]
@@ -68,6 +73,7 @@ def bm25(texts, query, k1=1.5, b=0.75):
     return scores
 
 
+@pytest.mark.usefixtures("with_words")
 @pytest.mark.parametrize("query", ["thuế nhà", "THUE NHA", "xe buýt xe buýt", "quận", "không có"])
 def test_words_are_bm25(query):
     plain = strip_diacritics(query) == query
@@ -76,6 +82,7 @@ def test_words_are_bm25(query):
     np.testing.assert_allclose(WordIndex(TEXTS).scores(query), bm25(texts, query.lower()), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("with_words")
 def test_a_query_without_diacritics_and_another_spelling_of_the_tone():
     index = SearchIndex(passages())
     assert index.search("thu tuc ly hon")[0].passage.place == "line 1"
@@ -83,6 +90,7 @@ def test_a_query_without_diacritics_and_another_spelling_of_the_tone():
     assert index.search("zebra") == []
 
 
+@pytest.mark.usefixtures("with_words")
 def test_both_sides_are_standardised_and_added(model):
     index = SearchIndex(passages(), model)
     query = "tòa nhà quận"
@@ -97,6 +105,7 @@ def test_both_sides_are_standardised_and_added(model):
     assert index.search(query, side="vectors")[0].score == pytest.approx(cosines.max(), abs=1e-5)
 
 
+@pytest.mark.usefixtures("with_words")
 @pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
 def test_a_title_counts_beside_its_passage(model, weight):
     """Of both sides, the weighted mean; a passage without a title has its own score."""
@@ -248,6 +257,7 @@ def test_arguments(model, tmp_path):
         read_passages(tmp_path / "none", count)
     with pytest.raises(ValueError, match="has no file to search"):
         read_passages(tmp_path, count)
+    pytest.importorskip("bm25s", reason='needs pip install "st-vi[search]"')
     index = SearchIndex(passages())
     for arguments, message in (
         ({"query": " "}, "empty"),
@@ -262,6 +272,7 @@ def test_arguments(model, tmp_path):
         SearchIndex([])
 
 
+@pytest.mark.usefixtures("with_words")
 def test_a_row_that_was_split_is_found_once_by_its_best_passage(model):
     long = "Thủ tục ly hôn tại tòa án. Giá vé xe buýt. Thủ tục ly hôn tại tòa án nhân dân quận."
     pieces = [Passage(part, "", "luật.csv", "row 1", long.index(part)) for part in long.split(". ")]

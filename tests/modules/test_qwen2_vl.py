@@ -18,7 +18,7 @@ from sentence_transformers.util import fullname
 
 from st_vi.modules import AttentionPooling, qwen2_vl
 from st_vi.modules.qwen2_vl import Qwen2VLTransformer
-from st_vi.stock.videos import share_pixels
+from st_vi.stock.videos import place_moments, share_pixels
 from st_vi.tasks import PREFIXES
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -278,6 +278,14 @@ def test_too_long_a_video_says_so(plain, tiny_qwen2_vl):
     with pytest.raises(ValueError, match=r"1 image\(s\) and 1 video\(s\) of 8 frames are .*give fewer frames"):
         short.check_length([(28, 28), (56, 56, 8)])
     assert len(rows_of(short.preprocess([{"video": frames[:6]}]))[0]) == 14
+
+
+def test_tokens_of_a_video_have_their_places_where_stock_mixes_them_up():
+    old = SimpleNamespace(get_vision_position_ids=lambda *_: torch.zeros(3, 2))
+    place_moments(old)
+    expected = [(7 + 5 * t, 7 + row, 7 + column) for t in range(2) for row in range(2) for column in range(3)]
+    assert old.get_vision_position_ids(7, torch.tensor([2, 4, 6]), 1, 2, 5).T.tolist() == [list(e) for e in expected]
+    assert old.get_vision_position_ids(7, [1, 2, 2], 1, 2, 5).tolist() == [[7]] * 3
 
 
 def test_a_processor_whose_frames_share_no_budget_takes_no_long_video(plain, monkeypatch):
