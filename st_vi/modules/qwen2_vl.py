@@ -301,8 +301,11 @@ class Qwen2VLTransformer(OpenTransformer):
         return int((ids == self.processor.image_token_id).nonzero()[0]) - 1
 
     def _prepare_messages(self, conversations: list[Any]) -> list[Any]:
-        """Break image tokens in texts: without an image, such a token fails the whole batch."""
-        return [without_marks(conversation) for conversation in conversations]
+        """Lists of parts, as transformers 5.5 reads nothing else, with image tokens in texts broken.
+
+        Without an image, such a token fails the whole batch.
+        """
+        return [without_marks(self.input_formatter.normalize_messages(conversation)) for conversation in conversations]
 
     def _token_ids(self, text: str) -> list[int]:
         """Token ids of a text, without truncation or padding."""

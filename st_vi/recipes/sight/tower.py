@@ -38,7 +38,9 @@ def even_patches(visual: Any, pixel_values: Tensor, grid: Tensor) -> Tensor:
     x = pixel_values.to(weight.dtype) @ weight.T
     patches = int(grid.prod())
     x = x.view(-1, patches, x.shape[-1])
-    cos, sin = (part.to(x.dtype)[:, None] for part in visual.rotary_pos_emb(x, patch_places(grid)))
+    # Stock's rotation by row and column; what its module takes and gives differs between versions of transformers.
+    angles = (patch_places(grid)[..., None] * visual.rotary_pos_emb.inv_freq.float()).flatten(1).repeat(1, 2)
+    cos, sin = (part.to(x.dtype)[:, None] for part in (angles.cos(), angles.sin()))
     for block in visual.blocks:
         x = _layer(block, x, cos, sin)
     return x
