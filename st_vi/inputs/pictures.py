@@ -143,7 +143,8 @@ def _file(source: Any, fetch: bool) -> Any:
         return source
     if hasattr(source, "read"):
         with _loading:  # threads share its position
-            source.seek(0)
+            with suppress(AttributeError, io.UnsupportedOperation):  # a stream, as from the web, is read once
+                source.seek(0)
             return io.BytesIO(source.read())
     if not isinstance(source, str):
         raise TypeError("expected a PIL image, a path, bytes or an array")

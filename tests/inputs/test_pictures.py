@@ -185,3 +185,21 @@ def test_a_picture_too_large_to_be_meant():
 def test_a_page_without_pictures_fetches_none():
     with pytest.raises(ValueError, match="not fetched"):
         open_image("http://127.0.0.1:1/a.png")
+
+
+def test_a_stream_that_cannot_go_back():
+    file = io.BytesIO()
+    Image.new("RGB", (5, 4), "red").save(file, "PNG")
+
+    class Stream:
+        def __init__(self):
+            self.read = io.BytesIO(file.getvalue()).read
+
+    class Response(io.BytesIO):
+        def seek(self, *place):
+            raise io.UnsupportedOperation("not seekable")
+
+    for stream in (Stream(), Response(file.getvalue())):
+        assert open_image(stream).getpixel((0, 0)) == (255, 0, 0)
+        with pytest.raises(ValueError, match="cannot read the image"):
+            open_image(stream)  # it is at its end: an error, and not an empty picture
