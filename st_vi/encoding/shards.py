@@ -147,8 +147,12 @@ def save_manifest(folder: Path, content: Mapping[str, Any], new: bool = False) -
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
-    with _complete(folder / MANIFEST, new) as file:
-        file.write(text.encode())
+    try:
+        with _complete(folder / MANIFEST, new) as file:
+            file.write(text.encode())
+    except FileExistsError:
+        if new:
+            raise  # else an equal run has just finished, and what it wrote stands
 
 
 def remove_all(folder: Path, shards: int) -> None:

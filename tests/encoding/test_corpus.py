@@ -26,6 +26,7 @@ from sentence_transformers.util import quantize_embeddings
 from st_vi import build_vipolyqwen, load
 from st_vi.data import read_rows
 from st_vi.encoding import corpus, encode_corpus
+from st_vi.encoding.shards import save_manifest
 from st_vi.identity import model_identity
 from tests.conftest import SENTENCES
 from tests.helpers.command_line import st_vi
@@ -570,3 +571,15 @@ def test_the_command_says_what_was_left_out(tiny_model, tmp_path):
     assert "longer than" not in result.stdout and "vectors) in 1 shards" in result.stdout
     assert pq.read_schema(tmp_path / "chunks" / "shard-00000.parquet").names == ["id", "start", "end", "embedding"]
     assert "--chunk-tokens does nothing without --chunk" in str(st_vi(*command, "--chunk-tokens", 40).exception)
+
+
+def test_a_manifest_that_an_equal_run_has_finished_stands(tmp_path, monkeypatch):
+    save_manifest(tmp_path, {"rows": 2})
+
+    def removed(old, new):  # by `remove_unfinished` of the other run
+        raise FileNotFoundError(2, "No such file or directory", str(old))
+
+    monkeypatch.setattr("os.replace", removed)
+    save_manifest(tmp_path, {"settings": "the same"})
+    assert json.loads((tmp_path / "manifest.json").read_text()) == {"rows": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
