@@ -178,9 +178,11 @@ def _like_path(text: str, endings: tuple[str, ...]) -> bool:
 
 @cache
 def picture_suffixes() -> tuple[str, ...]:
-    """Extensions of the files that Pillow opens, in lower case, such as ".png"."""
-    from PIL import Image
-
+    """Extensions of the files that Pillow opens, in lower case, such as ".png"; the usual ones without Pillow."""
+    try:
+        from PIL import Image
+    except ImportError:  # texts need no Pillow
+        return _COMMON
     return tuple(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
 
 

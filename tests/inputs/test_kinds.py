@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from st_vi import MixedTaskCollator, build_vipolyqwen
 from st_vi.encoding import encode_by_tokens
 from st_vi.encoding.batches import token_counts
 from st_vi.inputs.content import content_key
-from st_vi.inputs.kinds import is_picture
+from st_vi.inputs.kinds import is_picture, picture_suffixes
 from st_vi.inputs.pictures import open_image
 from st_vi.inspection.read_text import read_text
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
@@ -227,3 +228,14 @@ def test_marks_of_pictures_are_text(model):
     np.testing.assert_allclose(together, np.stack([model.encode([item])[0] for item in inputs]), atol=1e-5)
     view = read_text(module, MARKED, None, module.preprocess([MARKED])["input_ids"][0].tolist())
     assert "< |image_pad|>" in view.text and set(view.kinds) == {"text"}
+
+
+def test_texts_need_no_pillow(monkeypatch):
+    """As where the extra `vision` is not installed, and the demo of the README runs."""
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    picture_suffixes.cache_clear()
+    try:
+        assert content_key("Trời mưa.") == "Trời mưa." and content_key({"text": "a.png"})
+        assert ".png" in picture_suffixes()
+    finally:
+        picture_suffixes.cache_clear()
