@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from st_vi.terms import HardestNegativeMargin, InfoNCE, PairBatch
-from st_vi.viz.theme import COLOURS, styled
+from st_vi.viz.theme import COLOURS, slider, styled
 
 BATCH = 32
 BLOCK = 10
@@ -25,25 +25,10 @@ Runs = Mapping[tuple[str, float], Sequence[float]]
 
 
 def train_with_margin(noise: float, weight: float, steps: int = 150, seed: int = 0) -> list[float]:
-    """Train a network of two layers on InfoNCE and a weighted `HardestNegativeMargin`.
+    """InfoNCE before every step of training a network of two layers on it and a weighted `HardestNegativeMargin`.
 
     Pairs are two noisy views of one of 512 random points in 32 dimensions. All weights are small at first, so all
-    vectors begin nearly alike.
-
-    Args:
-        noise: Standard deviation of the noise.
-        weight: Weight of the margin term; InfoNCE has weight 1.
-        steps: Steps with batches of `BATCH` pairs.
-        seed: Seed of points, noise and weights.
-
-    Returns:
-        InfoNCE before every step; log(`BATCH`) if the vectors of a batch are all alike.
-
-    Example:
-        >>> from st_vi.viz.collapse import train_with_margin
-        >>> losses = train_with_margin(noise=0.3, weight=0.0, steps=50)
-        >>> losses[0] > 3 > 1 > losses[-1]
-        True
+    vectors begin nearly alike, where InfoNCE is log(`BATCH`).
     """
     random = torch.Generator().manual_seed(seed)
 
@@ -73,12 +58,7 @@ def train_with_margin(noise: float, weight: float, steps: int = 150, seed: int =
 
 
 def collapse_runs(weights: Sequence[float] = WEIGHTS, steps: int = 150) -> dict[tuple[str, float], list[float]]:
-    """`train_with_margin` for every weight, with pairs of both kinds.
-
-    Args:
-        weights: Weights of the margin term, 0 among them as the control.
-        steps: Steps of each training.
-    """
+    """`train_with_margin` for every weight, 0 among them as the control, with pairs of both kinds."""
     return {
         (kind, weight): train_with_margin(noise, weight, steps) for kind, noise in NOISE.items() for weight in weights
     }
@@ -90,22 +70,9 @@ def at_the_end(losses: Sequence[float]) -> float:
 
 
 def collapse_figure(runs: Runs, weight: float | None = None) -> go.Figure:
-    """InfoNCE by step, with a slider for the weight of the margin term, which needs no kernel.
+    """InfoNCE by step, with a slider for the weight of the margin term that begins at `weight`, or at the largest.
 
     The dashed line is log B, where all vectors of a batch are alike. The pale lines are the control, without the term.
-
-    Args:
-        runs: Result of `collapse_runs`.
-        weight: Weight shown first; None for the largest.
-
-    Raises:
-        ValueError: There is no such weight.
-
-    Example:
-        >>> from st_vi.viz.collapse import collapse_figure, collapse_runs
-        >>> figure = collapse_figure(collapse_runs(weights=(0.0, 20.0), steps=20))
-        >>> [step.label for step in figure.layout.sliders[0].steps]
-        ['0', '20']
     """
     weights = sorted({each for _, each in runs})
     weight = weights[-1] if weight is None else weight
@@ -122,23 +89,9 @@ def collapse_figure(runs: Runs, weight: float | None = None) -> go.Figure:
         figure.add_scatter(x=steps, y=means[kind, weights[0]], name=pale, line={**line, "dash": "dot"}, opacity=0.5)
     shown = [2 * number for number in range(len(kinds))]
     figure.add_hline(log(BATCH), line_dash="dash", annotation_text="log B: all alike", annotation_position="top right")
-    figure.update_layout(
-        sliders=[
-            {
-                "active": weights.index(weight),
-                "currentvalue": {"prefix": "weight of the margin term: "},
-                "pad": {"t": 40},
-                "steps": [
-                    {
-                        "label": f"{each:g}",
-                        "method": "restyle",
-                        "args": [{"y": [means[kind, each] for kind in kinds]}, shown],
-                    }
-                    for each in weights
-                ],
-            }
-        ]
-    )
+    states = {f"{each:g}": {"y": [means[kind, each] for kind in kinds]} for each in weights}
+    place = weights.index(weight)
+    figure.update_layout(sliders=[slider("weight of the margin term: ", states, shown, place, space=40)])
     figure.update_xaxes(title="step")
     figure.update_yaxes(title="InfoNCE", range=[0, 1.1 * log(BATCH)])
     styled(figure, "A margin term collapses pairs that are hard to tell apart", height=580)

@@ -121,16 +121,6 @@ def stacked(figures: Sequence[go.Figure]) -> go.Figure:
     """Combine figures into one, from top to bottom, each with its own axes and the legend above them.
 
     Figures of one kind then share the horizontal axis, and the whole fits a page of any width.
-
-    Args:
-        figures: Figures with one pair of axes each, such as from `similarity_histogram` and `spectrum`.
-
-    Example:
-        >>> import torch
-        >>> from st_vi.viz.distributions import spectrum, stacked
-        >>> figure = spectrum({"before": torch.ones(2)})
-        >>> [trace.xaxis for trace in stacked([figure, figure]).data]
-        ['x', 'x2']
     """
     legends = [LINE * len(figure.data) + GAP for figure in figures]
     total = HEIGHT * len(figures) + sum(legends) + AXIS * (len(figures) - 1)

@@ -32,13 +32,7 @@ ALL_TERMS: tuple[Term, ...] = (
 
 
 def adjusted(terms: Sequence[Term], temperature: float, weights: Mapping[str, float]) -> tuple[Term, ...]:
-    """The same terms with another temperature, and with weights by class name; terms without a weight get 0.
-
-    Example:
-        >>> from st_vi.viz.free_points import ALL_TERMS, adjusted
-        >>> adjusted(ALL_TERMS[1:3], 0.1, {"ScoreMSE": 2.0})
-        (ScoreMSE(weight=2.0, mapping='affine'), PairwiseRank(weight=0.0, mapping='affine', margin=0.05))
-    """
+    """The same terms with another temperature, and with weights by class name; terms without a weight get 0."""
     weighted = [replace(term, weight=weights.get(type(term).__name__, 0.0)) for term in terms]
     return tuple(replace(t, temperature=temperature) if hasattr(t, "temperature") else t for t in weighted)  # type: ignore[call-arg]
 
@@ -119,11 +113,7 @@ class FreePoints:
         self.draw(rows)
 
     def draw(self, batch_size: int) -> None:
-        """Choose the rows of the next step.
-
-        Raises:
-            ValueError: A batch size below 2 or above the number of rows.
-        """
+        """Choose the rows of the next step."""
         if not 2 <= batch_size <= len(self.classes):
             raise ValueError(f"the batch size must lie between 2 and {len(self.classes)}, got {batch_size}")
         self.batch = torch.randperm(len(self.classes), generator=self.generator)[:batch_size]
@@ -140,11 +130,9 @@ class FreePoints:
         self.draw(len(self.batch))
 
     def look(self, terms: Sequence[Term], spare_twins: bool = False) -> Moment:
-        """Measure the points, and the loss on the batch of the next step.
+        """Measure the points, and the loss on the batch of the next step; a term with weight 0 has no effect.
 
-        Args:
-            terms: Terms of the loss. A term with weight 0 is measured but has no effect.
-            spare_twins: Give twins equal texts, so that they are not negatives of each other (`mask_duplicates`).
+        With `spare_twins`, twins get equal texts, so that they are not negatives of each other (`mask_duplicates`).
         """
         components, batch, pairs = self._loss(terms, spare_twins)
         temperature = next((term.temperature for term in terms if hasattr(term, "temperature")), 1.0)

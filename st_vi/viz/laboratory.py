@@ -33,14 +33,7 @@ MOMENTS = (0, 1, 2, 4, 8, 15, 25, 40, 60, 90, 120, 160, 200)
 def panels(
     points: FreePoints, moment: Moment, history: Sequence[Mapping[str, Any]], path: Sequence[Point]
 ) -> list[Traces]:
-    """The traces of the five panels.
-
-    Args:
-        points: Points in 2 or 3 dimensions.
-        moment: Their measurements.
-        history: Loss components so far, see `loss_components`.
-        path: (alignment, uniformity) of all steps so far.
-    """
+    """The traces of the five panels, from the losses (as for `loss_components`) and the path of all steps so far."""
     shares = [
         trace | {"marker": {"color": COLOURS[: len(moment.shares)], "opacity": opacity}}  # the colours of the losses
         for trace, opacity in zip(share_traces(moment.shares), (1.0, 0.4), strict=True)
@@ -55,12 +48,7 @@ def panels(
 
 
 def laboratory(drawn: Sequence[Traces], dimension: int = 3) -> list[go.Figure]:
-    """A figure for each panel, the points first; none has a width, so they follow that of their cell.
-
-    Args:
-        drawn: Result of `panels`.
-        dimension: Dimension of the points.
-    """
+    """A figure for each of the `panels`, the points first; none has a width, so they follow that of their cell."""
     figures = [
         styled(go.Figure(traces), title, height=480 if number == 0 else 250).update_layout(
             title_font_size=13, showlegend=False, barmode="relative", margin={"t": 44, "b": 40}
@@ -77,12 +65,7 @@ def laboratory(drawn: Sequence[Traces], dimension: int = 3) -> list[go.Figure]:
 
 
 def in_one(drawn: Sequence[Traces], dimension: int = 3) -> go.Figure:
-    """The five panels in one figure, as an animation needs them; the colours of the shares are those of the losses.
-
-    Args:
-        drawn: Result of `panels`.
-        dimension: Dimension of the points.
-    """
+    """The five `panels` in one figure, as an animation needs; the colours of the shares are those of the losses."""
     points = {"type": "scene" if dimension == 3 else "xy", "colspan": 2}
     figure = make_subplots(
         3,
@@ -116,22 +99,7 @@ def replay(
     moments: Sequence[int] = MOMENTS,
     spare_twins: bool = False,
 ) -> go.Figure:
-    """Train the points, and show selected steps with a plotly slider, which needs no kernel.
-
-    Args:
-        points: Points in 2 or 3 dimensions; they are trained in place.
-        terms: Terms of the loss, see `FreePoints.step`.
-        batch_size: Rows per step.
-        moments: Steps to show, in increasing order.
-        spare_twins: See `FreePoints.look`.
-
-    Example:
-        >>> from st_vi.viz.free_points import ALL_TERMS, FreePoints
-        >>> from st_vi.viz.laboratory import replay
-        >>> figure = replay(FreePoints(rows=6), ALL_TERMS, batch_size=4, moments=(0, 1, 2))
-        >>> [frame.name for frame in figure.frames]
-        ['0', '1', '2']
-    """
+    """Train the points in place, and show the `moments`, which are steps, with a slider that needs no kernel."""
     points.draw(batch_size)
     history: list[dict[str, float]] = []
     path: list[Point] = []

@@ -15,11 +15,9 @@ def drawn_lines(figure: go.Figure) -> list[dict[str, Any]]:
 
 
 def inside(points: np.ndarray, selection: Mapping[str, Any]) -> np.ndarray:
-    """Whether each point lies inside a lasso (even-odd rule) or a box, (N,) bool.
+    """Whether each point (N, 2) lies inside an item of plotly's `layout.selections`, (N,) bool.
 
-    Args:
-        points: (N, 2).
-        selection: An item of plotly's `layout.selections`, in axis coordinates.
+    The selection is a lasso (even-odd rule) or a box, in axis coordinates.
 
     Example:
         >>> import numpy as np

@@ -218,12 +218,7 @@ def side_by_side(
 
 
 def with_colour_menu(figure: go.Figure, looks: Mapping[str, Mapping[str, Any]]) -> go.Figure:
-    """Add a plotly menu of what the points of all maps are coloured by, in place; needs no kernel.
-
-    Args:
-        figure: From `side_by_side`.
-        looks: Name to marker, from `marker_style`; the first is shown.
-    """
+    """Add a menu of what the points of `side_by_side` maps are coloured by, in place; the first look is shown."""
     maps = [number for number, trace in enumerate(figure.data) if trace.showlegend is False]
     buttons = []
     for name, marker in looks.items():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from st_vi.inputs.pictures import open_image
 from st_vi.viz.pictures import under
-from st_vi.viz.theme import COLOURS, SEQUENTIAL, styled
+from st_vi.viz.theme import COLOURS, SEQUENTIAL, slider, styled
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -74,38 +74,19 @@ def patch_map(
 
 
 def with_opacity_slider(figure: go.Figure) -> go.Figure:
-    """Add a plotly slider for the opacity of the heat map, from 0 to 1 in tenths, which needs no kernel.
-
-    Args:
-        figure: A `patch_map`, changed in place.
-    """
+    """Add a slider for the opacity of a `patch_map`, from 0 to 1 in tenths, in place; it needs no kernel."""
     levels = [tenths / 10 for tenths in range(11)]
     now = min(range(11), key=lambda step: abs(levels[step] - figure.data[0].opacity))
     figure.data[0].opacity = levels[now]
-    figure.update_layout(
-        sliders=[
-            {
-                "active": now,
-                "currentvalue": {"prefix": "opacity "},
-                "steps": [
-                    {"label": f"{level:.1f}", "method": "restyle", "args": [{"opacity": [level]}, [0]]}
-                    for level in levels
-                ],
-            }
-        ],
-        height=figure.layout.height + 90,
-        margin_b=90,
-    )
-    return figure
+    states = {f"{level:.1f}": {"opacity": [level]} for level in levels}
+    height = figure.layout.height + 90
+    return figure.update_layout(sliders=[slider("opacity ", states, [0], now)], height=height, margin_b=90)
 
 
 def with_value_menu(figure: go.Figure, maps: Mapping[str, Tensor]) -> go.Figure:
-    """Add a plotly menu of the values that the heat map shows, which needs no kernel.
+    """Add a menu of the values (rows, columns) that a `patch_map` can show, in place; it needs no kernel.
 
-    Args:
-        figure: A `patch_map`, changed in place.
-        maps: Name to values (rows, columns), the one that is shown among them. The colours of a "weight" begin at 0,
-            those of other values at the smallest.
+    The colours of a "weight" begin at 0, those of other values at the smallest.
     """
     shown, buttons = str(figure.data[0].colorbar.title.text).replace("<br>", " "), []
     for name, values in maps.items():
@@ -121,17 +102,9 @@ def with_value_menu(figure: go.Figure, maps: Mapping[str, Tensor]) -> go.Figure:
 
 
 def resolutions_side_by_side(picture: Image.Image, maps: Mapping[str, Tensor], *, opacity: float = 0.55) -> go.Figure:
-    """The same image with heat maps at several resolutions.
+    """The same image with heat maps (rows, columns) at several resolutions, by name, such as the pixel budget.
 
     Every map has its own colour range, from 0 to its largest weight, because more patches have smaller weights.
-
-    Args:
-        picture: The image, as given to the model.
-        maps: Name, such as the pixel budget, to weights (rows, columns).
-        opacity: Opacity of the heat maps, in [0, 1].
-
-    Raises:
-        ValueError: There is no map.
     """
     if not maps:
         raise ValueError("there is no map to show: pass at least one")
@@ -152,17 +125,9 @@ def resolutions_side_by_side(picture: Image.Image, maps: Mapping[str, Tensor], *
 
 
 def mass_bars(masses: Mapping[str, Mapping[str, float]], title: str = "") -> go.Figure:
-    """Stacked bars of the share of the weights on images, text and special tokens.
+    """Stacked bars, one per input, of the share of the weights on each part, such as images, text and special tokens.
 
-    Args:
-        masses: Name of an input to the sums of weights by part; all inputs have the same parts.
-        title: Title of the figure.
-
-    Example:
-        >>> from st_vi.viz.patches import mass_bars
-        >>> figure = mass_bars({"scene": {"image": 0.75, "text": 0.25}})
-        >>> [(bar.name, bar.x) for bar in figure.data]
-        [('image', (0.75,)), ('text', (0.25,))]
+    All inputs have the same parts.
     """
     parts = list(next(iter(masses.values()), {}))
     bars = [
@@ -186,17 +151,9 @@ def mass_bars(masses: Mapping[str, Mapping[str, float]], title: str = "") -> go.
 def similarity_bars(
     similarities: Mapping[str, float], random: Sequence[float] | Tensor = (), title: str = ""
 ) -> go.Figure:
-    """Bars of cosines with a query, the last for random masks: their mean, with minimum and maximum.
+    """Bars of cosines with a query, all but the first with their difference to the first.
 
-    Args:
-        similarities: Name to cosine. All but the first also show their difference to the first.
-        random: Cosines of random masks; if empty, there is no such bar.
-        title: Title of the figure.
-
-    Example:
-        >>> from st_vi.viz.patches import similarity_bars
-        >>> similarity_bars({"as it is": 0.8, "painted": 0.5}).layout.yaxis.ticktext
-        ('as it is<br>0.800', 'painted<br>0.500 (-0.300)')
+    If there are cosines of random masks, the last bar is their mean, with minimum and maximum.
     """
     bars, spread = dict(similarities), go.Scatter(x=[], y=[], mode="markers", marker_color="#1a1a1a", hoverinfo="skip")
     if len(random):

@@ -16,21 +16,7 @@ SHOWN_PIXELS = 640
 
 
 def readable(name: str, picture: Image.Image | bytes) -> Image.Image:
-    """The image as the model sees it; see `open_image`.
-
-    Args:
-        name: Name for the error message.
-        picture: An image of any mode, possibly not loaded yet, or the bytes of an image file.
-
-    Raises:
-        ValueError: The file is truncated or not an image.
-
-    Example:
-        >>> from PIL import Image
-        >>> from st_vi.viz.pictures import readable
-        >>> readable("glass", Image.new("RGBA", (1, 1), (0, 0, 0, 0))).getpixel((0, 0))
-        (255, 255, 255)
-    """
+    """The image as the model sees it, by `open_image`; an error names it."""
     try:
         return open_image(picture)
     except ValueError as error:

@@ -110,21 +110,9 @@ def _with_axes(figure: go.Figure, names: list[str], last: int, k: int | None) ->
 
 
 def rank_slopes_by_pair(ranks_by_pooling: Mapping[str, Sequence[int]], labels: Sequence[str], k: int) -> go.Figure:
-    """`rank_slopes` with a plotly menu of all pairs of poolings, which needs no kernel.
+    """`rank_slopes` with a menu of all pairs of poolings, which needs no kernel.
 
-    Args:
-        ranks_by_pooling: As for `rank_slopes`, for two poolings or more.
-        labels: As for `rank_slopes`.
-        k: Cutoff. Rows in the top k under only one of the two poolings are coloured.
-
-    Raises:
-        ValueError: There is only one pooling, or as for `rank_slopes`.
-
-    Example:
-        >>> from st_vi.viz.ranks import rank_slopes_by_pair
-        >>> figure = rank_slopes_by_pair({"attention": [1], "mean": [4], "lasttoken": [2]}, ["Ai nấu cơm?"], k=3)
-        >>> [button.label for button in figure.layout.updatemenus[0].buttons]
-        ['attention – mean', 'attention – lasttoken', 'mean – lasttoken']
+    Rows in the top k under only one of the two poolings are coloured.
     """
     pairs = list(combinations(ranks_by_pooling, 2))
     if not pairs:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -58,12 +60,14 @@ def escaped(text: str) -> str:
 
 
 def styled(figure: go.Figure, title: str = "", height: int = 380) -> go.Figure:
-    """Apply the style of the project, in place.
-
-    Args:
-        figure: Any plotly figure or `FigureWidget`.
-        title: Title of the figure; a long one takes two lines, so that it fits a narrow page.
-        height: Height in pixels.
-    """
+    """Apply the style of the project, in place. A long title takes two lines, so that it fits a narrow page."""
     title = "<br>".join(textwrap.wrap(title, TITLE, break_long_words=False))
     return figure.update_layout(template=TEMPLATE, title_text=title, height=height, margin_t=48 if title else 16)
+
+
+def slider(
+    prefix: str, states: Mapping[str, Mapping[str, Any]], traces: Sequence[int], active: int, space: int = 20
+) -> dict[str, Any]:
+    """A plotly slider, which needs no kernel: by label, what it changes in these traces; `space` pixels above it."""
+    steps = [{"label": label, "method": "restyle", "args": [change, traces]} for label, change in states.items()]
+    return {"steps": steps, "active": active, "currentvalue": {"prefix": prefix}, "pad": {"t": space}}

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.colors import get_colorscale, sample_colorscale, unlabel_rgb
 
 from st_vi.inspection.attention import Unit
-from st_vi.viz.theme import COLOURS, FONT, SEQUENTIAL, escaped, styled
+from st_vi.viz.theme import COLOURS, FONT, SEQUENTIAL, escaped, slider, styled
 
 KIND_COLOURS = {"text": COLOURS[0], "prefix": COLOURS[1], "special": COLOURS[3]}
 """Colours of the bars by `Unit.kind`."""
@@ -128,40 +128,15 @@ def weight_bars(units: Sequence[Unit], title: str = "") -> go.Figure:
 
 
 def temperature_bars(states: Mapping[float, Sequence[Unit]], start: float = 1.0, title: str = "") -> go.Figure:
-    """`weight_bars` with a plotly slider over pooling temperatures, which needs no kernel.
-
-    Args:
-        states: Temperature to units, in the order of the slider.
-        start: Initial temperature, a key of `states`.
-        title: Title of the figure.
-    """
+    """`weight_bars` with a slider over the pooling temperatures of `states`, from `start`; it needs no kernel."""
     figure = weight_bars(states[start], title)
-    steps = [
-        {"label": f"{temperature:g}", "method": "restyle", "args": [{"y": [[unit.weight for unit in units]]}, [0]]}
-        for temperature, units in states.items()
-    ]
-    figure.update_layout(
-        height=400,
-        sliders=[
-            {
-                "steps": steps,
-                "active": list(states).index(start),
-                "currentvalue": {"prefix": "pooling temperature "},
-                "pad": {"t": 56},
-            }
-        ],
-    )
-    return figure
+    weights = {f"{one:g}": {"y": [[unit.weight for unit in units]]} for one, units in states.items()}
+    place = list(states).index(start)
+    return figure.update_layout(height=400, sliders=[slider("pooling temperature ", weights, [0], place, space=56)])
 
 
 def drift_table(units: Sequence[Unit], deleted: Sequence[float], masked: Sequence[float]) -> str:
-    """An HTML table of the weight of each unit and the effect of leaving it out, the largest weight first.
-
-    Args:
-        units: Units of kind "text".
-        deleted: For each unit, 1 − cosine to the text encoded again without it.
-        masked: For each unit, 1 − cosine to the same encoding without it in the pooling.
-    """
+    """An HTML table of the weight of each unit and its `cosine_drift` without it, the largest weight first."""
     rows = sorted(zip(units, deleted, masked, strict=True), key=lambda row: -row[0].weight)
     body = "".join(
         f"<tr><td>{html.escape(unit.text)}</td>"

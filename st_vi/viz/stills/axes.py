@@ -67,12 +67,9 @@ class Axis:
         return self.start + (number - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def fit(self, spans: Iterable[tuple[float, float]], room: float, stands: bool = False) -> None:
-        """Show the given range, or else all that is drawn, with a share of room on either side.
+        """Show the given range, or else all that is drawn (`spans`), with a share of room on either side.
 
-        Args:
-            spans: Lowest and highest number of everything that is drawn.
-            room: Share of the whole, left free at both ends.
-            stands: Whether bars stand on 0, below which there is no room.
+        If bars stand on 0, there is no room below it.
         """
         given = self.settings.get("range")
         if given and None not in given:

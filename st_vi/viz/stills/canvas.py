@@ -32,12 +32,7 @@ DASHES = {"dash": (9, 6), "dot": (2, 3), "dashdot": (9, 4, 2, 4), "longdash": (1
 
 
 class Canvas:
-    """A white surface.
-
-    Args:
-        width: In pixels.
-        height: In pixels.
-    """
+    """A white surface of so many pixels."""
 
     def __init__(self, width: int, height: int) -> None:
         self.size = width, height
@@ -101,16 +96,10 @@ class Canvas:
         turned: bool = False,
         fill: str = INK,
     ) -> None:
-        """Letters on top of all shapes.
+        """Letters on top of all shapes, from a text as plotly has it, with ``<br>``, tags and entities.
 
-        Args:
-            place: Point of the canvas.
-            text: As plotly has it, with ``<br>``, tags and entities.
-            size: Font size in pixels.
-            across: Which side of the text is at the place: "left", "center" or "right".
-            down: "top", "middle" or "bottom".
-            turned: Whether it is read from bottom to top.
-            fill: Colour.
+        `across` ("left", "center", "right") and `down` ("top", "middle", "bottom") say which side of the text is at the
+        place. A turned text is read from bottom to top.
         """
         drawn = _letters(text, size, across)
         drawn = drawn.transpose(Image.Transpose.ROTATE_90) if turned else drawn

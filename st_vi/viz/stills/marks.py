@@ -48,8 +48,6 @@ class Bar:
         across: Its two sides.
         along: Where it begins and ends.
         lies: Whether it lies along the horizontal axis.
-        fill: Its colour.
-        opacity: In [0, 1].
         error: The ends of its interval, if it has one.
     """
 
@@ -62,14 +60,7 @@ class Bar:
 
 
 def bars_of(traces: Sequence[Trace], x: Axis, y: Axis, mode: str) -> list[Bar]:
-    """The bars of all traces of a pair of axes.
-
-    Args:
-        traces: Of type "bar".
-        x: The horizontal axis.
-        y: The vertical axis.
-        mode: Plotly's `barmode`: "group", "overlay", "stack" or "relative".
-    """
+    """The bars of all bar traces of a pair of axes; the mode is plotly's `barmode`."""
     slots = [
         {"group": number, "overlay": 0}.get(mode, trace.get("offsetgroup") or 0) for number, trace in enumerate(traces)
     ]

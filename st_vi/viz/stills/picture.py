@@ -103,11 +103,7 @@ class _StillRenderer(MimetypeRenderer):
 
 
 class _Still:
-    """One figure on its way to a picture.
-
-    Args:
-        figure: As a dictionary.
-    """
+    """One figure on its way to a picture."""
 
     def __init__(self, figure: Mapping[str, Any]) -> None:
         self.layout, frames = figure.get("layout") or {}, figure.get("frames") or ()

@@ -19,11 +19,9 @@ REDRAWN = {"annotations", "height", "images", "shapes", "title"}
 
 
 def beside(*columns: w.Widget | Sequence[w.Widget], width: int = 360) -> w.Box:
-    """Columns that share the width of the cell, or stand below one another where it is narrow.
+    """Columns that share the cell, or stand below one another where it has no `width` pixels for each.
 
-    Args:
-        columns: Figures without a width of their own; a sequence is one column, from top to bottom.
-        width: Pixels that a column needs, if the cell has them.
+    Figures have no width of their own; a sequence is one column, from top to bottom.
     """
     layout = {"flex": f"1 1 {width}px", "min_width": "0", "overflow": "hidden"}
     boxes = [w.VBox([column] if isinstance(column, w.Widget) else list(column), layout=layout) for column in columns]

@@ -78,13 +78,7 @@ def top_documents_card(first: Mapping[str, Sequence[int]], corpus: Sequence[str]
 
 
 def suspects_card(suspects: Sequence[Suspect], rows: RetrievalSet, first_query: int = 0) -> str:
-    """Possible false negatives, for manual review.
-
-    Args:
-        suspects: Suspects, the most likely first; five are shown.
-        rows: The retrieval set with their texts.
-        first_query: Row of the query that is number 0 in the suspects.
-    """
+    """The first five possible false negatives, for manual review; query 0 of the suspects is row `first_query`."""
     if not suspects:
         return _card("st-vi-suspects", "No suspected false negatives.")
     lines = []
