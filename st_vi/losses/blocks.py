@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from st_vi.stock.heap import release_freed_memory
 from st_vi.terms import LearnedTerm, PairBatch, Term
+from st_vi.terms.pairs import products
 
 logger = logging.get_logger(__name__)
 Observer = Callable[[str, Term, PairBatch, Tensor], None]
@@ -69,7 +70,7 @@ def term_sums(
     terms = with_parameters(terms, learned_leaves)
     size = rows_at_once(list(terms.values()), pairs, max_matrix_bytes)
     weights, sums = iter(row_weights.split(size)), []
-    for block in replace(pairs, **leaves).blocks(size):
+    for block in blocks(replace(pairs, **leaves), size):
         sums.append(_sums(terms, block, next(weights), observer))
         if sums[-1].requires_grad:
             sums[-1].sum().backward()
@@ -132,6 +133,100 @@ def _sums(terms: Mapping[str, Term], pairs: PairBatch, row_weights: Tensor, obse
         if observer:
             observer(name, term, pairs, values.detach())
     return torch.stack(sums)
+
+
+def blocks(pairs: PairBatch, size: int) -> Iterator[PairBatch]:
+    """The same batch with `size` of the own rows at a time, so that no matrix has more than (size, C) elements.
+
+    Backpropagate the loss of each block before taking the next one. What the blocks share passes its gradient on after
+    the last one.
+    """
+    values = {part.name: getattr(pairs, part.name) for part in fields(pairs) if part.init}
+    rows = pairs.own(torch.arange(len(pairs.anchors), device=pairs.anchors.device))
+    shared = Shared()
+    for some in [pairs.own_rows] if len(rows) <= size else rows.split(size):
+        yield _Block(**values | {"own_rows": some}, shared=shared)
+    shared.backward()
+
+
+@dataclass(frozen=True, eq=False)
+class _Block(PairBatch):
+    """Some own rows of a batch, with what they share with the others."""
+
+    shared: Shared = field(kw_only=True, repr=False)
+
+    def _once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        return self.shared(key, compute)
+
+    def _similarity(self, queries: Tensor, candidates: Tensor) -> Tensor:
+        return _BlockProducts.apply(queries, candidates, self._rows)
+
+
+class Shared:
+    """What does not depend on the own rows, computed once for all blocks of a batch.
+
+    A value has no graph behind it, so that the backward pass of a block ends there and can be repeated. The gradients
+    of all blocks add up in its ``grad``; `backward` then passes them on, from the last value to the first.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.losses.blocks import Shared
+        >>> x, shared = torch.ones(2, requires_grad=True), Shared()
+        >>> for row in range(2):
+        ...     shared("twice", lambda: 2 * x)[row].backward()
+        >>> shared.backward()
+        >>> x.grad
+        tensor([2., 2.])
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[Hashable, Any] = {}
+        # What was computed together, with its graph and without; what others need comes first.
+        self._cuts: list[list[tuple[Tensor, Tensor]]] = []
+
+    def __call__(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """The value of `key`: what ``compute()`` returned the first time, a tensor or a tuple of tensors."""
+        if key not in self._values:
+            self._values[key] = self._detached(compute())
+        return self._values[key]
+
+    def backward(self) -> None:
+        """Pass the gradients of the cut values on to what they were computed from; each value is then forgotten."""
+        self._values.clear()
+        while self._cuts:
+            used = [(value, end.grad) for value, end in self._cuts.pop() if end.grad is not None]
+            if used:
+                torch.autograd.backward([value for value, _ in used], [gradient for _, gradient in used])
+
+    def _detached(self, value: Any) -> Any:
+        parts = value if isinstance(value, tuple) else (value,)
+        ends = [part.detach().requires_grad_() if part.requires_grad else part for part in parts]
+        self._cuts.append([(part, end) for part, end in zip(parts, ends, strict=True) if part.requires_grad])
+        return tuple(ends) if isinstance(value, tuple) else ends[0]
+
+
+class _BlockProducts(torch.autograd.Function):
+    """``products(queries[rows], candidates)`` of two shared values, whose gradients are added in place.
+
+    Autograd would make a gradient as large as all queries and all candidates for each block, and then add it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, candidates: Tensor, rows: Tensor) -> Tensor:
+        ctx.values = queries, candidates, rows
+        return products(queries[rows], candidates)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
+        queries, candidates, rows = ctx.values
+        for value in (queries, candidates):
+            if value.grad is None:
+                value.grad = torch.zeros_like(value)
+        with torch.autocast(gradient.device.type, enabled=False):
+            queries.grad.index_add_(0, rows, gradient @ candidates.detach())
+            candidates.grad.addmm_(gradient.T, queries.detach()[rows])
+        return None, None, None
 
 
 class SummedGradient(torch.autograd.Function):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-from st_vi.terms.once import Once
 
 SameAnchor = Literal["positive", "mask", "negative"]
 
@@ -94,7 +92,7 @@ class PairBatch:
     own_rows: Tensor | None = None
     same_anchor: SameAnchor = "positive"
     mask_duplicates: bool = True
-    _once: Once = field(default_factory=Once, init=False, repr=False)
+    _values: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.same_anchor not in get_args(SameAnchor):
@@ -114,19 +112,6 @@ class PairBatch:
                 f"{tuple(vectors.shape)}"
             )
 
-    def blocks(self, size: int) -> Iterator[PairBatch]:
-        """The same batch with `size` of the own rows at a time, so that no matrix has more than (size, C) elements.
-
-        Backpropagate the loss of each block before taking the next one. What the blocks share (`once`) passes its
-        gradient on after the last one.
-        """
-        once = Once(cut=True)
-        for some in [self.own_rows] if self.num_own_rows <= size else self._rows.split(size):
-            block = replace(self, own_rows=some)
-            object.__setattr__(block, "_once", once)
-            yield block
-        once.backward()
-
     def once(self, compute: Callable[..., Any], *settings: Any) -> Any:
         """``compute(self, *settings)``, computed once for all blocks of this batch and all terms.
 
@@ -138,6 +123,12 @@ class PairBatch:
             settings: Hashable values.
         """
         return self._once((compute, settings), partial(compute, self, *settings))
+
+    def _once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """The value of `key`: what ``compute()`` returned the first time."""
+        if key not in self._values:
+            self._values[key] = compute()
+        return self._values[key]
 
     @property
     def num_positives(self) -> int:
@@ -281,9 +272,7 @@ class PairBatch:
 
     def _similarity(self, queries: Tensor, candidates: Tensor) -> Tensor:
         """Cosines of the own rows' queries with all candidates, of unit vectors."""
-        if not self._once.cut:
-            return products(self.own(queries[: len(self.anchors)]), candidates)
-        return _BlockProducts.apply(queries, candidates, self._rows)
+        return products(self.own(queries[: len(self.anchors)]), candidates)
 
     def _view(self, similarity: Tensor, query_ids: Tensor | None, candidate_ids: Any, positives: int = 1) -> View:
         width, device = len(self.anchors), similarity.device
@@ -347,30 +336,6 @@ class _Unit(torch.autograd.Function):
         result, lengths = ctx.saved_tensors
         along = torch.linalg.vecdot(result, gradient)[..., None]
         return torch.addcmul(gradient, result, along, value=-1).div_(lengths)
-
-
-class _BlockProducts(torch.autograd.Function):
-    """``products(queries[rows], candidates)`` of two values of `Once`, whose gradients are added in place.
-
-    Autograd would make a gradient as large as all queries and all candidates for each block, and then add it.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, queries: Tensor, candidates: Tensor, rows: Tensor) -> Tensor:
-        ctx.values = queries, candidates, rows
-        return products(queries[rows], candidates)
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
-        queries, candidates, rows = ctx.values
-        for value in (queries, candidates):
-            if value.grad is None:
-                value.grad = torch.zeros_like(value)
-        with torch.autocast(gradient.device.type, enabled=False):
-            queries.grad.index_add_(0, rows, gradient @ candidates.detach())
-            candidates.grad.addmm_(gradient.T, queries.detach()[rows])
-        return None, None, None
 
 
 def _matches(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,9 @@ import torch
 
 from st_vi import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss, Task, terms
 from st_vi.losses import blocks
-from st_vi.losses.blocks import rows_at_once, term_sums
+from st_vi.losses.blocks import Shared, rows_at_once, term_sums
 from st_vi.stock.heap import _malloc_trim, release_freed_memory
 from st_vi.terms import InfoNCE, PairBatch, Term
-from st_vi.terms.once import Once
 from st_vi.terms.pairs import unit
 from tests.helpers.term_checks import every_term, make_batch
 
@@ -220,15 +219,15 @@ def test_supcon_from_embeddings(weighted):
 
 
 def test_values_computed_once_are_let_go():
-    x, once = torch.ones(3, requires_grad=True), Once(cut=True)
-    half = once("half", lambda: (x / 2, torch.arange(3)))
-    quarter = once("quarter", lambda: half[0] / 2)  # from another one
-    assert once("half", lambda: 1 / 0) is half and not half[1].requires_grad
+    x, shared = torch.ones(3, requires_grad=True), Shared()
+    half = shared("half", lambda: (x / 2, torch.arange(3)))
+    quarter = shared("quarter", lambda: half[0] / 2)  # from another one
+    assert shared("half", lambda: 1 / 0) is half and not half[1].requires_grad
     for row in range(3):
         (quarter[row] + half[0][row]).backward()
-    once.backward()
+    shared.backward()
     torch.testing.assert_close(x.grad, torch.full((3,), 0.75))
-    assert once("half", lambda: x) is not half  # forgotten
+    assert shared("half", lambda: x) is not half  # forgotten
 
 
 def test_unit_vectors_have_the_gradient_of_normalize():
