@@ -6,21 +6,18 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from hashlib import blake2b
 from itertools import combinations, product
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from datasets import Dataset, Features, Image, List, Value
+from datasets import Dataset
 
 from st_vi.data.columns import check_choice
-from st_vi.data.generated.scenes import BACKGROUND, COLOURS, GRID, KINDS, PLACES, RADII, TEST_SHARE, Shape, draw_shape
+from st_vi.data.generated.scenes import COLOURS, GRID, KINDS, PLACES, RADII, Shape, draw_shapes
+from st_vi.data.generated.shared import side_of, to_dataset
 from st_vi.data.sample_sets import Split
 
-try:
-    from PIL import Image as Picture
-    from PIL import ImageDraw
-except ImportError as error:
-    raise ImportError('Drawing clips needs Pillow: pip install "st-vi[vision]"') from error
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Change = Literal["move", "size", "colour"]
 CHANGES: tuple[Change, ...] = get_args(Change)
@@ -93,7 +90,7 @@ class Clip:
         return Clip(self.end, self.start)
 
 
-def draw_clip(clip: Clip, frames: int = FRAMES, size: int = FRAME_SIZE) -> list[Picture.Image]:
+def draw_clip(clip: Clip, frames: int = FRAMES, size: int = FRAME_SIZE) -> list[Image]:
     """The frames of a clip, RGB images of `size` x `size` pixels; deterministic.
 
     Positions and sizes change evenly from frame to frame, a colour at once in the middle. Reversed, they are the frames
@@ -115,8 +112,6 @@ def draw_clip(clip: Clip, frames: int = FRAMES, size: int = FRAME_SIZE) -> list[
     """
     if frames < 2 or frames % 2:
         raise ValueError(f"frames must be an even number from 2 on, got {frames}")
-    if size < 48:
-        raise ValueError(f"size must be at least 48 pixels, got {size}")
     half = frames // 2
     # The second half is drawn from its end, so that the reverse has the same pixels, whatever the rounding.
     first, last = ([_frame(one, i / (frames - 1), size) for i in range(half)] for one in (clip, clip.reversed))
@@ -164,9 +159,9 @@ def clips(split: Split) -> tuple[Clip, ...]:
         >>> len(clips("train")) + len(clips("test"))
         3720
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
-    return tuple(clip for pair in _pairs() for clip in (pair, pair.reversed) if _side(pair) == split)
+    check_choice("split", split, Split)
+    pairs = [pair for pair in _pairs() if side_of(f"{pair.start} {pair.end}") == split]
+    return tuple(clip for pair in pairs for clip in (pair, pair.reversed))
 
 
 def clip_rows(
@@ -221,11 +216,10 @@ def clip_rows(
         if shuffled:
             sides = [(text, rng.sample(frames, len(frames))) for text, frames in sides]
         rows.append(_row(sides if negatives else sides[:1], direction))
-    kinds = {name: List(Image()) if name.endswith("_video") else Value("string") for name in rows[0]}
-    return Dataset.from_list(rows, features=Features(kinds))
+    return to_dataset(rows)
 
 
-def _row(sides: Sequence[tuple[str, list[Picture.Image]]], direction: str) -> dict[str, Any]:
+def _row(sides: Sequence[tuple[str, list[Image]]], direction: str) -> dict[str, Any]:
     (caption, frames), *others = sides
     row: dict[str, Any]
     if direction == "text_to_video":
@@ -277,18 +271,8 @@ def _pairs() -> tuple[Clip, ...]:
     return tuple(found)
 
 
-def _side(clip: Clip) -> Split:
-    digest = int.from_bytes(blake2b(f"{clip.start} {clip.end}".encode(), digest_size=8).digest())
-    return "test" if digest < TEST_SHARE * 2**64 else "train"
-
-
-def _frame(clip: Clip, share: float, size: int) -> Picture.Image:
+def _frame(clip: Clip, share: float, size: int) -> Image:
     """The frame after a share, up to a half, of the clip."""
-    smooth = 4
-    picture = Picture.new("RGB", (smooth * size, smooth * size), BACKGROUND)
-    cell = smooth * size / GRID
     row, column = (a + share * (b - a) for a, b in zip(clip.start.position, clip.end.position, strict=True))
     first, last = RADII[clip.start.size], RADII[clip.end.size]
-    centre, radius = ((column + 0.5) * cell, (row + 0.5) * cell), cell * (first + share * (last - first))
-    draw_shape(ImageDraw.Draw(picture), clip.start, centre, radius)
-    return picture.reduce(smooth)
+    return draw_shapes([(clip.start, (row, column), first + share * (last - first))], size)

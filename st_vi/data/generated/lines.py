@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from random import Random
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-try:
-    from PIL import Image as Picture
-    from PIL import ImageDraw, ImageFont
-except ImportError as error:
-    raise ImportError('Drawing text needs Pillow: pip install "st-vi[vision]"') from error
+from st_vi.data.generated.render import FACES, Face, font_of
 
-from st_vi.data.generated.render import FACES
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont
 
 CELL = 28
 """Pixels: the side of what Qwen2-VL makes one visual token of."""
 FONT_SIZES = (13, 21)
 """Pixels, from and to."""
-
-Face = tuple[str, str]
-"""A font package and a face of it, as in `FACES`; or "" and the path of a file."""
 
 TEST_FACES: tuple[Face, ...] = (FACES[3], FACES[5])
 """Faces that are kept for measuring: a slanted one and one with serifs."""
@@ -92,9 +85,11 @@ def draw_lines(
         >>> drawn.pixels.shape[0], drawn.coverage().shape[1]
         (28, 18)
     """
+    from PIL import Image, ImageDraw
+
     if not text.strip():
         raise ValueError("the text to draw is empty")
-    font = _font(random.choice(list(faces)), random.randint(*FONT_SIZES))
+    font = font_of(random.choice(list(faces)), random.randint(*FONT_SIZES))
     ascent, descent = font.getmetrics()
     high = ascent + descent
     lines = _lines(text, font, CELL * (columns or width) - 6)
@@ -111,7 +106,7 @@ def draw_lines(
         raise ValueError(f"the text does not fit into {tall} x {wide} cells")
     slack = CELL * wide - used[0], CELL * tall - used[1]
     x, y = (random.uniform(0, free) if free > 0 else free / 2 for free in slack)
-    mask = Picture.new("L", (CELL * wide, CELL * tall))
+    mask = Image.new("L", (CELL * wide, CELL * tall))
     pen = ImageDraw.Draw(mask)
     boxes = np.zeros((len(text), 4))
     for number, (start, end) in enumerate(lines):
@@ -127,7 +122,7 @@ def draw_lines(
     return DrawnText(_inked(shade, random, noise), boxes)
 
 
-def _lines(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[tuple[int, int]]:
+def _lines(text: str, font: FreeTypeFont, width: float) -> list[tuple[int, int]]:
     """Where lines start and end in the text."""
     lines: list[tuple[int, int]] = []
     start, end, place = 0, 0, 0
@@ -151,15 +146,3 @@ def _inked(mask: np.ndarray, random: Random, noise: float) -> np.ndarray:
         grain = np.random.default_rng(random.getrandbits(32)).standard_normal(mask.shape, dtype=np.float32)
         pixels = pixels + (255 * noise * random.random() * grain)[..., None]
     return pixels.clip(0, 255).astype(np.uint8)
-
-
-@cache
-def _font(face: Face, size: int) -> ImageFont.FreeTypeFont:
-    package, name = face
-    if not package:
-        return ImageFont.truetype(name, size, layout_engine=ImageFont.Layout.BASIC)
-    try:
-        path = files(package) / "files" / f"{name}.ttf"
-    except ModuleNotFoundError as error:
-        raise ImportError('The fonts are not installed: pip install "st-vi[vision]"') from error
-    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)

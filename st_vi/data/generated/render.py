@@ -6,15 +6,16 @@ import random
 import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import cache
-from hashlib import blake2b
 from importlib.resources import files
 from itertools import islice
 from math import ceil, radians, sin
 from typing import Any, Literal
 
 import numpy as np
-from datasets import Dataset, Features, Image, Value
+from datasets import Dataset
 
+from st_vi.data.columns import check_choice
+from st_vi.data.generated.shared import side_of, to_dataset
 from st_vi.data.sample_sets import Split
 from st_vi.text import mend
 
@@ -32,11 +33,11 @@ LAYOUTS: tuple[Layout, ...] = ("sign", "page", "columns", "title")
 MIN_FONT_SIZE = 12
 """Pixels. Smaller, the marks of ẫ, ẵ and ả look alike."""
 
-TEST_SHARE = 0.2
-"""Share of the phrases of `rendered_words` that belong to the test side."""
+Face = tuple[str, str]
+"""A font package and a face of it, as in `FACES`; or "" and the path of a file."""
 
 # Upright and slanted faces in which every Vietnamese letter has a glyph; other faces of the two packages lack some.
-FACES: tuple[tuple[str, str], ...] = (
+FACES: tuple[Face, ...] = (
     ("font_source_sans_pro", "SourceSansPro-Regular"),
     ("font_source_sans_pro", "SourceSansPro-Semibold"),
     ("font_source_sans_pro", "SourceSansPro-Bold"),
@@ -146,7 +147,7 @@ def ocr_rows(texts: Iterable[str], seed: int, **settings: Any) -> Dataset:
         >>> rows["positive"][1]
         'Số 12 phố Bình Minh'
     """
-    return _dataset(_rows(texts, seed, settings))
+    return to_dataset(_rows(texts, seed, settings))
 
 
 def rendered_words(split: Split, seed: int, **settings: Any) -> Iterator[dict[str, Any]]:
@@ -169,8 +170,7 @@ def rendered_words(split: Split, seed: int, **settings: Any) -> Iterator[dict[st
         >>> row["task"], row["anchor_image"].size
         ('ocr', (112, 112))
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    check_choice("split", split, Split)
     return _rows(_phrases(split, seed), seed, settings)
 
 
@@ -182,7 +182,7 @@ def word_rows(split: Split, count: int, seed: int, **settings: Any) -> Dataset:
         >>> len(word_rows("test", 3, seed=0))
         3
     """
-    return _dataset(islice(rendered_words(split, seed, **settings), count))
+    return to_dataset(islice(rendered_words(split, seed, **settings), count))
 
 
 # Settings and text
@@ -211,7 +211,7 @@ def _shorten(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:60]}…")
 
 
-def _faces(characters: str) -> list[tuple[str, str]]:
+def _faces(characters: str) -> list[Face]:
     """The faces that can draw every character."""
     missing = {face: [c for c in sorted(set(characters)) if not _has_glyph(face, c)] for face in FACES}
     faces = [face for face in FACES if not missing[face]]
@@ -223,31 +223,32 @@ def _faces(characters: str) -> list[tuple[str, str]]:
 
 
 @cache
-def _has_glyph(face: tuple[str, str], character: str) -> bool:
+def _has_glyph(face: Face, character: str) -> bool:
     # A mark that NFC leaves on its own would be drawn beside its letter, and a character without width not at all.
     if unicodedata.combining(character) or not character.isprintable():
         return False
-    font = _font(face, 32)
+    font = font_of(face, 32)
     absent, mask = font.getmask("\U0010ffff"), font.getmask(character)
     return (mask.size, bytes(mask)) != (absent.size, bytes(absent))
 
 
 @cache
-def _font(face: tuple[str, str], size: int) -> ImageFont.FreeTypeFont:
+def font_of(face: Face, size: int) -> ImageFont.FreeTypeFont:
+    """A face in a size in pixels."""
     package, name = face
     try:
-        path = files(package) / "files" / f"{name}.ttf"
+        path = str(files(package) / "files" / f"{name}.ttf") if package else name
     except ModuleNotFoundError as error:
         raise ImportError('The fonts are not installed: pip install "st-vi[vision]"') from error
     # NFC Vietnamese needs no shaping, and the basic engine draws the same with and without libraqm.
-    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
 
 # Setting lines
 
 
 def _fit(
-    paragraphs: list[list[str]], layout: Layout, face: tuple[str, str], box: tuple[float, float], size: int
+    paragraphs: list[list[str]], layout: Layout, face: Face, box: tuple[float, float], size: int
 ) -> list[_Line] | None:
     """Lines at the largest size up to `size` that fits the box; None if not even the smallest does."""
     for smaller in range(max(size, MIN_FONT_SIZE), MIN_FONT_SIZE - 1, -1):
@@ -257,14 +258,14 @@ def _fit(
 
 
 def _typeset(
-    paragraphs: list[list[str]], layout: Layout, face: tuple[str, str], box: tuple[float, float], size: int
+    paragraphs: list[list[str]], layout: Layout, face: Face, box: tuple[float, float], size: int
 ) -> list[_Line] | None:
     width, height = box
-    font, step, top = _font(face, size), _line_height(face, size), 0.0
+    font, step, top = font_of(face, size), _line_height(face, size), 0.0
     lines: list[_Line] = []
     if layout == "title":
         title, paragraphs = _split_title(paragraphs)
-        larger = _font(face, round(1.3 * size))
+        larger = font_of(face, round(1.3 * size))
         heading = _wrap([title], larger, width)
         if heading is None:
             return None
@@ -318,8 +319,8 @@ def _wrap(paragraphs: list[list[str]], font: ImageFont.FreeTypeFont, width: floa
     return lines
 
 
-def _line_height(face: tuple[str, str], size: int) -> int:
-    return sum(_font(face, size).getmetrics())
+def _line_height(face: Face, size: int) -> int:
+    return sum(font_of(face, size).getmetrics())
 
 
 # Colours and wear
@@ -363,28 +364,12 @@ def _rows(texts: Iterable[str], seed: int, settings: dict[str, Any]) -> Iterator
         yield {"anchor": rng.choice(QUESTIONS), "anchor_image": image, "positive": positive, "task": "ocr"}
 
 
-def _dataset(rows: Iterable[dict[str, Any]]) -> Dataset:
-    text = Value("string")
-    features = Features({"anchor": text, "anchor_image": Image(), "positive": text, "task": text})
-    rows = list(rows)
-    if not rows:
-        raise ValueError("no rows to draw")
-    return Dataset.from_list(rows, features=features)
-
-
 def _phrases(split: Split, seed: int) -> Iterator[str]:
     rng = random.Random(f"{split} {seed}")
     while True:
         phrase = _phrase(rng)
-        if _side(phrase) == split:
+        if side_of(phrase) == split:
             yield phrase
-
-
-def _side(phrase: str) -> Split:
-    return "test" if blake2b(phrase.encode(), digest_size=8).digest() < _TEST_BOUND else "train"
-
-
-_TEST_BOUND = int(TEST_SHARE * 2**64).to_bytes(8)
 
 
 def _phrase(rng: random.Random) -> str:

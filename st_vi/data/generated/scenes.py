@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from itertools import islice, permutations, product
 from math import cos, pi, sin
 from typing import Any, Literal
 
 import numpy as np
-from datasets import Dataset, Features, Image, Value
+from datasets import Dataset
 
+from st_vi.data.columns import check_choice
+from st_vi.data.generated.shared import side_of, to_dataset
 from st_vi.data.sample_sets import Split
 
 try:
@@ -54,11 +55,9 @@ PLACES: dict[tuple[int, int], str] = {
 NUMBERS: tuple[str, ...] = ("không", "một", "hai", "ba", "bốn", "năm", "sáu")
 MAX_SHAPES = len(NUMBERS) - 1
 TASKS: tuple[str, ...] = ("vqa_single", "vqa_multi", "instr")
-TEST_SHARE = 0.2
-"""Share of the compositions that belong to the test side."""
+DESCRIBE = ("Mô tả bức ảnh này.", "Trong ảnh có gì?", "Hãy tả lại bức ảnh.", "Viết một câu về bức ảnh.")
 
 _SIDES = ("bên trái", "bên phải", "phía trên", "phía dưới")
-_DESCRIBE = ("Mô tả bức ảnh này.", "Trong ảnh có gì?", "Hãy tả lại bức ảnh.", "Viết một câu về bức ảnh.")
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ def scene(split: Split, seed: int) -> Scene:
         >>> scene("train", 0) == scene("train", 0) != scene("test", 0)
         True
     """
-    _check_split(split)
+    check_choice("split", split, Split)
     rng = random.Random(f"{split} {seed}")
     while True:
         counts = [1, *rng.choices((1, 2, 3), weights=(3, 2, 1), k=rng.choice((1, 2, 2)))]
@@ -179,7 +178,7 @@ def scene(split: Split, seed: int) -> Scene:
         cells = rng.sample(sorted(PLACES), sum(counts)) if sum(counts) <= MAX_SHAPES else []
         each = [name for name, count in zip(names, counts, strict=True) for _ in range(count)]
         shapes = [Shape(*name, rng.choice(SIZES), cell) for name, cell in zip(each, cells, strict=False)]
-        if shapes and _side(found := Scene(tuple(shapes))) == split:
+        if shapes and side_of((found := Scene(tuple(shapes))).composition) == split:
             return found
 
 
@@ -194,16 +193,7 @@ def draw(scene: Scene, size: int = 112) -> Picture.Image:
         >>> draw(scene("train", 0), size=56).size
         (56, 56)
     """
-    if size < 48:
-        raise ValueError(f"size must be at least 48 pixels, got {size}")
-    smooth = 4
-    picture = Picture.new("RGB", (smooth * size, smooth * size), BACKGROUND)
-    pen = ImageDraw.Draw(picture)
-    cell = smooth * size / GRID
-    for shape in scene.shapes:
-        row, column = shape.position
-        draw_shape(pen, shape, ((column + 0.5) * cell, (row + 0.5) * cell), cell * RADII[shape.size])
-    return picture.reduce(smooth)
+    return draw_shapes([(shape, shape.position, RADII[shape.size]) for shape in scene.shapes], size)
 
 
 def shape_patches(scene: Scene, shape: Shape, rows: int, columns: int, size: int = 112) -> np.ndarray:
@@ -302,7 +292,7 @@ def scene_stream(
     Raises:
         ValueError: An unknown split, an unknown task or none, or `size` too small.
     """
-    _check_split(split)
+    check_choice("split", split, Split)
     if not tasks or not set(tasks) <= set(TASKS):
         raise ValueError(f"tasks must be some of {', '.join(TASKS)}, got {tasks!r}")
     return _stream(split, seed, tasks, size, options)
@@ -339,7 +329,7 @@ def scene_rows(
         >>> rows["task"][1], rows["anchor"][1].startswith("Hỏi: ")
         ('vqa_multi', True)
     """
-    return _dataset(islice(scene_stream(split, seed, tasks, size=size, options=options), _checked(count)))
+    return to_dataset(islice(scene_stream(split, seed, tasks, size=size, options=options), _checked(count)))
 
 
 def caption_rows(
@@ -376,7 +366,7 @@ def caption_rows(
     """
     if direction not in ("image_to_text", "text_to_image"):
         raise ValueError(f"direction must be 'image_to_text' or 'text_to_image', got {direction!r}")
-    _check_split(split)
+    check_choice("split", split, Split)
     rng = random.Random(f"captions {seed}")
     rows = []
     for _ in range(_checked(count)):
@@ -386,15 +376,7 @@ def caption_rows(
             rows.append({"anchor": "", "anchor_image": image, "positive": text, "task": task})
         else:
             rows.append({"anchor": text, "positive": "", "positive_image": image, "task": task})
-    return _dataset(rows)
-
-
-# Checks and splits
-
-
-def _check_split(split: str) -> None:
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    return to_dataset(rows)
 
 
 def _checked(count: int) -> int:
@@ -403,16 +385,22 @@ def _checked(count: int) -> int:
     return count
 
 
-def _side(scene: Scene) -> Split:
-    digest = int.from_bytes(blake2b(scene.composition.encode(), digest_size=8).digest())
-    return "test" if digest < TEST_SHARE * 2**64 else "train"
-
-
 # Shapes on paper
 
 
-def draw_shape(pen: ImageDraw.ImageDraw, shape: Shape, centre: tuple[float, float], radius: float) -> None:
-    """Draw a shape of any radius anywhere, in pixels of the pen; its size and position do not count."""
+def draw_shapes(shapes: Iterable[tuple[Shape, tuple[float, float], float]], size: int) -> Picture.Image:
+    """Shapes anywhere on paper of `size` x `size` pixels: each at a row and column, with a radius in cells."""
+    if size < 48:
+        raise ValueError(f"size must be at least 48 pixels, got {size}")
+    smooth = 4
+    picture = Picture.new("RGB", (smooth * size, smooth * size), BACKGROUND)
+    cell = smooth * size / GRID
+    for shape, (row, column), radius in shapes:
+        _draw_shape(ImageDraw.Draw(picture), shape, ((column + 0.5) * cell, (row + 0.5) * cell), cell * radius)
+    return picture.reduce(smooth)
+
+
+def _draw_shape(pen: ImageDraw.ImageDraw, shape: Shape, centre: tuple[float, float], radius: float) -> None:
     colour, (x, y) = COLOURS[shape.colour], centre
     if shape.kind == "hình tròn":
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
@@ -484,78 +472,52 @@ def _count(scene: Scene, kind: str, colour: str) -> Question:
 
 def _content(shape: Shape) -> Question:
     place = PLACES[shape.position]
-    options = tuple(_sentence(f"{place} có một {kind} {colour}") for kind, colour in product(KINDS, COLOURS))
-    return Question(
-        "content",
-        (_question(f"{place} có gì"), f"Có gì {place} của bức ảnh?", f"Hình nằm {place} là hình gì, màu gì?"),
-        _sentence(f"{place} có một {shape.name}"),
-        options,
-        shape,
-    )
+    options = {(kind, colour): _sentence(f"{place} có một {kind} {colour}") for kind, colour in product(KINDS, COLOURS)}
+    wordings = _question(f"{place} có gì"), f"Có gì {place} của bức ảnh?", f"Hình nằm {place} là hình gì, màu gì?"
+    return _about("content", shape, wordings, options, (shape.kind, shape.colour))
 
 
 def _kind(shape: Shape) -> Question:
     colour = shape.colour
-    options = tuple(f"Hình màu {colour} trong ảnh là {kind}." for kind in KINDS)
-    return Question(
-        "kind",
-        (f"Hình màu {colour} là hình gì?", f"Hình nào trong ảnh có màu {colour}?"),
-        options[KINDS.index(shape.kind)],
-        options,
-        shape,
-        "Nó là hình gì?",
-    )
+    options = {kind: f"Hình màu {colour} trong ảnh là {kind}." for kind in KINDS}
+    wordings = f"Hình màu {colour} là hình gì?", f"Hình nào trong ảnh có màu {colour}?"
+    return _about("kind", shape, wordings, options, shape.kind, "Nó là hình gì?")
 
 
 def _colour(shape: Shape) -> Question:
     options = {colour: _sentence(f"{shape.kind} trong ảnh màu {colour}") for colour in COLOURS}
-    return Question(
-        "colour",
-        (_question(f"{shape.kind} có màu gì"), f"Màu của {shape.kind} là gì?"),
-        options[shape.colour],
-        tuple(options.values()),
-        shape,
-        "Nó màu gì?",
-    )
+    wordings = _question(f"{shape.kind} có màu gì"), f"Màu của {shape.kind} là gì?"
+    return _about("colour", shape, wordings, options, shape.colour, "Nó màu gì?")
 
 
 def _place(shape: Shape) -> Question:
     options = {cell: _sentence(f"{shape.name} nằm {place}") for cell, place in PLACES.items()}
-    return Question(
-        "place",
-        (_question(f"{shape.name} nằm ở đâu"), f"Tìm vị trí của {shape.name}."),
-        options[shape.position],
-        tuple(options.values()),
-        shape,
-        "Nó nằm ở đâu?",
-    )
+    wordings = _question(f"{shape.name} nằm ở đâu"), f"Tìm vị trí của {shape.name}."
+    return _about("place", shape, wordings, options, shape.position, "Nó nằm ở đâu?")
 
 
 def _size(shape: Shape) -> Question:
     options = {size: _sentence(f"{shape.name} này {size}") for size in SIZES}
-    return Question(
-        "size",
-        (_question(f"{shape.name} to hay nhỏ"), _question(f"{shape.name} có kích thước thế nào")),
-        options[shape.size],
-        tuple(options.values()),
-        shape,
-        "Nó to hay nhỏ?",
-    )
+    wordings = _question(f"{shape.name} to hay nhỏ"), _question(f"{shape.name} có kích thước thế nào")
+    return _about("size", shape, wordings, options, shape.size, "Nó to hay nhỏ?")
 
 
 def _relation(shape: Shape, other: Shape) -> Question:
-    options: dict[str | None, str] = {side: _sentence(f"{shape.name} nằm {side} {other.name}") for side in _SIDES}
-    return Question(
-        "side",
-        (
-            _question(f"{shape.name} nằm phía nào của {other.name}"),
-            f"So với {other.name}, {shape.name} nằm ở phía nào?",
-        ),
-        options[_direction(shape, other)],
-        tuple(options.values()),
-        shape,
-        f"Nó nằm phía nào của {other.name}?",
-    )
+    asked = f"nằm phía nào của {other.name}"
+    options = {side: _sentence(f"{shape.name} nằm {side} {other.name}") for side in _SIDES}
+    wordings = _question(f"{shape.name} {asked}"), f"So với {other.name}, {shape.name} nằm ở phía nào?"
+    return _about("side", shape, wordings, options, _direction(shape, other), f"Nó {asked}?")
+
+
+def _about(
+    topic: str,
+    shape: Shape,
+    wordings: tuple[str, ...],
+    options: Mapping[Any, str],
+    right: Any,
+    follow_up: str | None = None,
+) -> Question:
+    return Question(topic, wordings, options[right], tuple(options.values()), shape, follow_up)
 
 
 def _question(text: str) -> str:
@@ -579,15 +541,15 @@ def _turns(scene: Scene, task: str, rng: random.Random) -> tuple[str, str, tuple
     """Anchor, positive and options of one row."""
     if task == "instr":
         text = caption(scene, rng.getrandbits(48))
-        return rng.choice(_DESCRIBE), text, (text,)
+        return rng.choice(DESCRIBE), text, (text,)
     if task == "vqa_multi":
         return _dialogue(scene, rng)
-    question = _draw_question(questions(scene), rng)
+    question = draw_question(questions(scene), rng)
     return rng.choice(question.wordings), question.answer, question.options
 
 
-def _draw_question(asked: list[Question], rng: random.Random) -> Question:
-    """Topics are equally likely, though some have many questions."""
+def draw_question(asked: Sequence[Question], rng: random.Random) -> Question:
+    """One question; topics are equally likely, though some have many questions."""
     topic = rng.choice(sorted({question.topic for question in asked}))
     return rng.choice([question for question in asked if question.topic == topic])
 
@@ -596,26 +558,24 @@ def _draw_question(asked: list[Question], rng: random.Random) -> Question:
 _TOLD = {"content": {"content", "place", "kind", "colour"}, "kind": {"kind", "colour"}, "colour": {"kind", "colour"}}
 
 
-def _dialogue(scene: Scene, rng: random.Random) -> tuple[str, str, tuple[str, ...]]:
-    """An opening question that finds a shape, perhaps a turn about it, and a last one."""
+def draw_opening(scene: Scene, rng: random.Random) -> tuple[Question, list[Question]]:
+    """A question that finds a shape, and those about the shape whose answers it does not tell."""
     asked = questions(scene)
     single = {shapes[0] for shapes in scene.groups.values() if len(shapes) == 1}
-    opening = _draw_question([q for q in asked if q.topic in _TOLD and q.subject in single], rng)
+    opening = draw_question([q for q in asked if q.topic in _TOLD and q.subject in single], rng)
     told = _TOLD[opening.topic]
-    left = [q for q in asked if q.subject == opening.subject and q.follow_up and q.topic not in told]
+    return opening, [q for q in asked if q.subject == opening.subject and q.follow_up and q.topic not in told]
+
+
+def _dialogue(scene: Scene, rng: random.Random) -> tuple[str, str, tuple[str, ...]]:
+    """An opening question, perhaps a turn about its shape, and a last one."""
+    opening, left = draw_opening(scene, rng)
     turns: list[tuple[str | None, str]] = [(rng.choice(opening.wordings), opening.answer)]
-    last = _draw_question(left, rng)
+    last = draw_question(left, rng)
     # A place tells sides, and a side narrows down the place: such a turn before the last would give it away.
     middle = [q for q in left if q.topic != last.topic and {q.topic, last.topic} != {"place", "side"}]
     if middle and rng.random() < 0.5:
-        between = _draw_question(middle, rng)
+        between = draw_question(middle, rng)
         turns.append((between.follow_up, between.answer))
     context = " ".join(f"Hỏi: {question} Đáp: {answer}" for question, answer in turns)
     return f"{context} Hỏi: {last.follow_up}", last.answer, last.options
-
-
-def _dataset(rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> Dataset:
-    rows = list(rows)
-    text = Value("string")
-    known = {"anchor_image": Image(), "positive_image": Image(), "options": [text]}
-    return Dataset.from_list(rows, features=Features({name: known.get(name, text) for name in rows[0]}))

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
-from st_vi.data.generated.lines import CELL, TRAIN_FACES, DrawnText, Face, draw_lines
+from st_vi.data.generated.lines import CELL, TRAIN_FACES, DrawnText, draw_lines
+from st_vi.data.generated.render import Face
 from st_vi.recipes.sight.pixels import Reader
 from st_vi.recipes.sight.tower import even_patches, merged, patch_places
 from st_vi.text.variants import vary

@@ -6,7 +6,6 @@ import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -17,8 +16,10 @@ import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from st_vi.data.generated.lines import TRAIN_FACES, Face, draw_lines
-from st_vi.data.generated.scenes import Question, Scene, caption, draw, questions, scene
+from st_vi.data.generated.lines import TRAIN_FACES, draw_lines
+from st_vi.data.generated.render import Face
+from st_vi.data.generated.scenes import DESCRIBE, Scene, caption, draw, draw_opening, draw_question, questions, scene
+from st_vi.data.generated.shared import side_of
 from st_vi.recipes.sight.base import Teacher
 from st_vi.recipes.sight.letters import cell_tokens, phrase, reading_losses
 from st_vi.recipes.sight.looks import fitted, look
@@ -69,13 +70,12 @@ ALIKE = 0.5
 """Of the batches of named images, those whose names are neighbours of one of them."""
 BOTH_WAYS = ("named", "lines")
 """Kinds whose images are looked for by their text: here the choice is trained from the text to the image too."""
-_DESCRIBE = ("Mô tả bức ảnh này.", "Trong ảnh có gì?", "Hãy tả lại bức ảnh.", "Viết một câu về bức ảnh.")
 _READ = ("Trong ảnh viết gì?", "Đọc chữ trong ảnh.", "Dòng chữ trong ảnh là gì?", "Ảnh này ghi nội dung gì?")
 
 
 def for_testing(name: str) -> bool:
     """Whether a fifth of all names, by a hash, has this one: what is called so is kept for measuring."""
-    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) < 0.2 * 2**64
+    return side_of(name) == "test"
 
 
 class Remembered:
@@ -211,7 +211,7 @@ class Seeing:
         """Scenes and their captions."""
         numbers = random.sample(range(self.scenes.count), min(size, self.scenes.count))
         texts = [caption(self.scenes.scene(number), random.randrange(2)) for number in numbers]
-        prefix, said = self._said("<instr>", _DESCRIBE, len(texts), random, 0.3)
+        prefix, said = self._said("<instr>", DESCRIBE, len(texts), random, 0.3)
         pictures = [self.scenes.pixels[number] for number in numbers]
         vectors, _ = picture_vectors(self.model, self.reader(pictures, said, prefix))
         return self._to_targets("captions", vectors, texts)
@@ -333,26 +333,14 @@ def _picture_of_text(logits: Tensor, texts: Tensor) -> Tensor:
     return F.cross_entropy(logits.masked_fill(same, -torch.inf), torch.arange(len(texts)))
 
 
-_TOLD = {"content": {"content", "place", "kind", "colour"}, "kind": {"kind", "colour"}, "colour": {"kind", "colour"}}
-
-
 def turns(found: Scene, random: Random, dialogue: bool, most: int = 8) -> tuple[str, str, tuple[str, ...]]:
     """A question or a short dialogue about a scene, its answer, and some of the other answers it could have."""
-    asked = questions(found)
-    if not dialogue:
-        last = _of_topic(asked, random)
-        said = random.choice(last.wordings)
-    else:
-        single = {shapes[0] for shapes in found.groups.values() if len(shapes) == 1}
-        opening = _of_topic([q for q in asked if q.topic in _TOLD and q.subject in single], random)
-        told = _TOLD[opening.topic]
-        left = [q for q in asked if q.subject == opening.subject and q.follow_up and q.topic not in told]
-        last = _of_topic(left, random)
+    if dialogue:
+        opening, left = draw_opening(found, random)
+        last = draw_question(left, random)
         said = f"Hỏi: {random.choice(opening.wordings)} Đáp: {opening.answer} Hỏi: {last.follow_up}"
+    else:
+        last = draw_question(questions(found), random)
+        said = random.choice(last.wordings)
     others = [option for option in last.options if option != last.answer]
     return said, last.answer, tuple(random.sample(others, min(most, len(others))))
-
-
-def _of_topic(asked: Sequence[Question], random: Random) -> Question:
-    topic = random.choice(sorted({question.topic for question in asked}))
-    return random.choice([question for question in asked if question.topic == topic])

@@ -13,6 +13,7 @@ pytest.importorskip("font_source_serif_pro")
 
 from st_vi.data.generated import render
 from st_vi.data.generated.render import FACES, LAYOUTS, ocr_rows, render_text, rendered_words, word_rows
+from st_vi.data.generated.shared import side_of
 
 MARKS = ("", "\u0300", "\u0301", "\u0309", "\u0303", "\u0323")
 LOWER = [unicodedata.normalize("NFC", vowel + mark) for vowel, mark in product("aăâeêioôơuưy", MARKS)] + ["đ"]
@@ -33,7 +34,7 @@ def ink(image):
 @pytest.mark.parametrize("face", FACES, ids=[name for _, name in FACES])
 def test_every_vietnamese_letter_has_a_glyph_of_its_own(face):
     assert len(LETTERS) == 134
-    font = render._font(face, 48)
+    font = render.font_of(face, 48)
     glyphs = {letter: bytes(font.getmask(letter)) for letter in [*LETTERS, *"aăâeêioôơuưyđd", "\U0010ffff"]}
     assert len(set(glyphs.values())) == len(glyphs)
     assert all(render._has_glyph(face, letter) for letter in LETTERS)
@@ -138,7 +139,7 @@ def test_what_cannot_be_drawn(text, settings, message):
 
 def test_missing_fonts_name_the_extra(monkeypatch):
     with pytest.raises(ImportError, match=r'pip install "st-vi\[vision\]"'):
-        render._font(("font_that_is_not_there", "Regular"), 32)
+        render.font_of(("font_that_is_not_there", "Regular"), 32)
 
 
 def test_rows():
@@ -164,7 +165,7 @@ def test_phrases_of_training_and_test_never_meet():
     assert len(set(test)) > 2000 and len(set(train)) > 8000
     assert {word for phrase in test for word in phrase.split()} <= {word for text in train for word in text.split()}
     pool = {render._phrase(render.random.Random(seed)) for seed in range(4000)}
-    share = sum(render._side(phrase) == "test" for phrase in pool) / len(pool)
+    share = sum(side_of(phrase) == "test" for phrase in pool) / len(pool)
     assert 0.17 < share < 0.23
     assert all(unicodedata.is_normalized("NFC", phrase) and phrase == " ".join(phrase.split()) for phrase in pool)
 
