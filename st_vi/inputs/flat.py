@@ -14,11 +14,6 @@ BOUNDARIES = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 """What attention is told about the inputs in a row; the names are those of transformers."""
 
 
-def is_flat(features: Mapping[str, Any]) -> bool:
-    """Whether the inputs are in one row, with boundaries in place of the attention mask."""
-    return "cu_seq_lens_q" in features and "attention_mask" not in features
-
-
 def flattened(features: Mapping[str, Any]) -> dict[str, Any]:
     """The same inputs in one row, as stock's preprocessing gives them for FlashAttention.
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils import logging
 
-from st_vi.inputs.flat import is_flat, padded
+from st_vi.inputs.flat import padded
 from st_vi.losses.inputs import PICTURE_KEYS
 
 logger = logging.get_logger(__name__)
@@ -59,7 +59,7 @@ def _text_hashes(features: Mapping[str, Any]) -> Tensor | None:
     tokens = features.get("input_ids")
     if tokens is None or tokens.ndim != 2:
         return None
-    if is_flat(features):
+    if "cu_seq_lens_q" in features:
         features = padded(features)
         tokens = features["input_ids"]
     if "attention_mask" not in features:

@@ -11,9 +11,9 @@ import torch
 from sentence_transformers.util import all_gather, get_rank, get_world_size
 from torch import Tensor, nn
 
-from st_vi.losses.inputs import Inputs, reads_flat
+from st_vi.losses.inputs import Inputs
 from st_vi.losses.lazy import LazyBatch
-from st_vi.stock.models import merging_disabled
+from st_vi.stock.models import merging_disabled, reads_flat
 
 # Cost of one more forward and backward pass, in tokens. Measured on one CPU thread with a 4-layer encoder: 11 ms per
 # forward and 0.19 ms per token; for a small Qwen2-VL, values from 32 to 256 hardly differ. An estimate for GPUs.

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 
-from st_vi.inputs.flat import flattened, is_flat, padded
+from st_vi.inputs.flat import flattened, padded
 
 _TOKEN_KEYS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids", "seq_idx"}
 PICTURE_KEYS = (
@@ -60,10 +59,10 @@ class Inputs:
 
         Args:
             columns: Padded, or in one row each, as stock preprocesses texts for FlashAttention.
-            flat: Whether the model reads padded columns in one row, too (`reads_flat`).
+            flat: Whether the model reads padded columns in one row, too (`st_vi.stock.models.reads_flat`).
         """
-        flat = flat or any(map(is_flat, columns))
-        columns = [padded(column) if is_flat(column) else column for column in columns]
+        flat = flat or any("cu_seq_lens_q" in column for column in columns)
+        columns = [padded(column) if "cu_seq_lens_q" in column else column for column in columns]
         metadata: list[Any] = [_metadata(column) for column in columns]
         tokens_of = [{k: v for k, v in column.items() if k in _TOKEN_KEYS and v is not None} for column in columns]
         if None in metadata or any(tokens.keys() != tokens_of[0].keys() for tokens in tokens_of):
@@ -113,13 +112,6 @@ class Inputs:
                 features[patches], features[grids] = map(torch.cat, zip(*filter(None, found), strict=True))
                 features[counts] = torch.tensor([len(one[1]) if one else 0 for one in found], device=index.device)
         return (flattened(features) if self.flat else features) | dict(self.metadata[numbers[0]])
-
-
-def reads_flat(model: Any) -> bool:
-    """Whether all backbones of a model read padded inputs in one row (`Qwen2VLTransformer.reads_flat`)."""
-    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
-    backbones = [module for module in modules if isinstance(module, Transformer)]
-    return bool(backbones) and all(getattr(backbone, "reads_flat", False) for backbone in backbones)
 
 
 def _metadata(column: Mapping[str, Any]) -> frozenset[tuple[str, Any]] | None:

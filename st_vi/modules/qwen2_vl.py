@@ -18,7 +18,7 @@ from transformers.utils import is_flash_attn_2_available, is_torchvision_availab
 from transformers.utils.versions import require_version
 
 from st_vi.inputs.content import Size, content_key, picture_sizes
-from st_vi.inputs.flat import is_flat, padded
+from st_vi.inputs.flat import padded
 from st_vi.inputs.kinds import read_input, without_marks
 from st_vi.modules.distinct_pictures import DistinctPictures
 from st_vi.modules.model_card import with_own_card
@@ -227,7 +227,7 @@ class Qwen2VLTransformer(OpenTransformer):
         Raises:
             ValueError: Inputs are in one row, and the model has no FlashAttention to keep them apart.
         """
-        if is_flat(features):
+        if "cu_seq_lens_q" in features:
             if not self.reads_flat:
                 raise ValueError("inputs in one row need FlashAttention, or they would attend to each other: pad them")
             features["position_ids"] = self._flat_positions(features)

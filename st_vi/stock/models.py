@@ -11,6 +11,7 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses import merged_forward
 from sentence_transformers.base.modules import Module, Transformer
+from torch import nn
 from transformers import PretrainedConfig
 
 
@@ -49,6 +50,13 @@ def merging_disabled() -> bool:
     values from call to call inside the columns; merged, they would get lost.
     """
     return merged_forward._MERGING_DISABLED.get()
+
+
+def reads_flat(model: Any) -> bool:
+    """Whether all backbones of a model read padded inputs in one row, too (`OpenTransformer.reads_flat`)."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    backbones = [module for module in modules if isinstance(module, Transformer)]
+    return bool(backbones) and all(getattr(backbone, "reads_flat", False) for backbone in backbones)
 
 
 class OpenTransformer(Transformer):

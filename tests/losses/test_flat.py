@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from st_vi.inputs.flat import flattened, is_flat, padded
+from st_vi.inputs.flat import flattened, padded
 from st_vi.losses import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss, embed
 from st_vi.losses.content import content_ids
 from st_vi.losses.embed import embed_distinct
 from st_vi.losses.grad_cache import _sorted_parts
-from st_vi.losses.inputs import Inputs, reads_flat
+from st_vi.losses.inputs import Inputs
+from st_vi.stock.models import reads_flat
 from tests.helpers.columns import PICTURES, TEXTS, assert_same, columns_of, loss_step, step
 from tests.helpers.flash import CALLS, use_flash_attention
 
@@ -31,7 +32,7 @@ def test_texts_that_stock_flattened(tiny_model, forwards, monkeypatch):
     expected = naive(tiny_model, TEXTS)
     with_flash(tiny_model, monkeypatch)
     columns, shapes = columns_of(tiny_model, TEXTS), forwards(tiny_model)
-    assert all(map(is_flat, columns)) and not reads_flat(tiny_model)
+    assert all("cu_seq_lens_q" in column for column in columns) and not reads_flat(tiny_model)
     assert_same(step(tiny_model, embed_distinct(tiny_model, columns, content_ids(columns))), expected, 1e-5)
     # Seven texts, and one of them once more as its row's own negative: one forward of their tokens.
     distinct = [
@@ -50,7 +51,7 @@ def test_texts_and_images_in_one_row(tiny_multimodal, forwards, monkeypatch, sid
     grouped = step(tiny_multimodal, embed_distinct(tiny_multimodal, features, content_ids(features)))
     with_flash(tiny_multimodal, monkeypatch)
     features, shapes = columns_of(tiny_multimodal, PICTURES, prompt=prompt), forwards(tiny_multimodal)
-    assert reads_flat(tiny_multimodal) and not any(map(is_flat, features))
+    assert reads_flat(tiny_multimodal) and not any("cu_seq_lens_q" in column for column in features)
     flat = step(tiny_multimodal, embed_distinct(tiny_multimodal, features, content_ids(features)))
     assert_same(flat, expected, 1e-5)
     assert_same(flat, grouped, 1e-5)
