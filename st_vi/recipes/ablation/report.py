@@ -44,14 +44,7 @@ class Summary:
 
 
 def summarise(results: Iterable[Mapping[str, Any]]) -> list[Summary]:
-    """Summarise the results of each variant, in the order of `VARIANTS`.
-
-    Args:
-        results: Results of `ablate`.
-
-    Raises:
-        ValueError: There are no results.
-    """
+    """Summarise the results of `ablate` by variant, in the order of `VARIANTS`."""
     by_variant: dict[str, dict[int, Mapping[str, Any]]] = {}
     for result in results:
         by_variant.setdefault(result["variant"], {})[result["seed"]] = result
@@ -175,11 +168,7 @@ def _shown(interval: Interval | None, form: str = ".1f") -> str:
 
 
 def plot(summaries: Sequence[Summary]) -> Figure:
-    """Plot the difference of each variant to the baseline with its interval.
-
-    Raises:
-        ImportError: plotly is not installed.
-    """
+    """Plot the difference of each variant to the baseline with its interval."""
     try:
         import plotly.graph_objects as go
     except ImportError as error:

@@ -29,16 +29,10 @@ def generated_study(
     nli: Dataset | None = None,
     base: str | Path | None = None,
 ) -> Study:
-    """A study on generated rows.
+    """A study on generated rows, so many of each kind for training and testing; see `study_of_rows`.
 
-    Args:
-        folder: Folder for the small models.
-        steps: Training steps per run.
-        rows: Training rows of each kind.
-        test_rows: Test rows of each kind, five times as many for text pairs.
-        nli: Rows (premise, hypothesis, label by name) for the text pairs, with a fifth of the premises held out; None
-            for the sample set.
-        base: As in `study_of_rows`.
+    Text pairs are those of the NLI rows (premise, hypothesis, label by name), with a fifth of the premises held out, or
+    else of the sample set; there are five times as many of them for testing.
     """
     train, test = generated_rows("train", rows, 0, KINDS), generated_rows("test", test_rows, 0, KINDS)
     if nli is not None:

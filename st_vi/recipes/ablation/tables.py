@@ -21,12 +21,6 @@ def over_seeds(values: Iterable[float], digits: int = 1) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table.
-
-    Example:
-        >>> from st_vi.recipes.ablation.tables import markdown
-        >>> markdown(["model", "MRR"], [["base", "60.8"]]).splitlines()
-        ['| model | MRR |', '| --- | --- |', '| base | 60.8 |']
-    """
+    """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

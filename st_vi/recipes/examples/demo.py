@@ -73,13 +73,7 @@ class DemoResult:
 def run_demo(output_dir: str | Path, epochs: int = 2, seed: int = 0) -> DemoResult:
     """Search and compare with the included encoder, then train ViCLSR from it on the sample rows.
 
-    Args:
-        output_dir: Output folder; the trained model is saved in its subfolder "model".
-        epochs: Passes over the training rows of `sample_nli`.
-        seed: Seed for the order of the rows.
-
-    Raises:
-        ValueError: See `demo_folder`.
+    The trained model is saved in the subfolder "model" of a `demo_folder`.
     """
     output_dir = demo_folder(output_dir)
     set_seed(seed)

@@ -77,13 +77,7 @@ _BITMAP = 109  # the one size that the font has, in pixels
 
 @dataclass(frozen=True)
 class Shown:
-    """An image of the demo.
-
-    Attributes:
-        kind: "scene", "text" or "emoji".
-        text: What it shows.
-        image: RGB.
-    """
+    """An image of the demo, of the kind "scene", "text" or "emoji", and what it shows."""
 
     kind: str
     text: str
@@ -92,14 +86,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Answer:
-    """A query, and the image that came first.
-
-    Attributes:
-        query: As typed.
-        found: What the first image shows.
-        score: Cosine.
-        right: Whether it is the one that was meant.
-    """
+    """A query, what the image that came first shows, its cosine, and whether it is the one that was meant."""
 
     query: str
     found: str
@@ -112,7 +99,6 @@ class PictureDemo:
     """What the demo shows.
 
     Attributes:
-        images: All of them.
         answers: To six queries, every second one without diacritics.
         found: Share of the images that come first for their own text, with diacritics and without, by kind.
         question: Of one image.
@@ -129,15 +115,9 @@ class PictureDemo:
 
 
 def run_picture_demo(model: SentenceTransformer | None = None, folder: Path | None = None) -> PictureDemo:
-    """Encode sixty images, and find them by what they show. Trains nothing.
+    """Encode sixty images with the included "poly-mini" and find them by what they show; trains nothing.
 
-    Args:
-        model: None is the included "poly-mini".
-        folder: Where the images are saved; None saves none.
-
-    Example:
-        >>> from st_vi.recipes.examples.demo_pictures import run_picture_demo
-        >>> run_picture_demo().answers[0].query  # doctest: +SKIP
+    The images are saved in the folder, if there is one.
     """
     model = load(MODEL, device="cpu") if model is None else model
     pictures = list(demo_pictures())

@@ -47,9 +47,8 @@ class VisionDemoResult:
 
     Attributes:
         figures: Recall@1 on unseen compositions before and after training, and at chance, by kind of rows, in [0, 1].
-        image: The image encoded by the reloaded model.
         texts: Texts to compare with; the first describes the image.
-        similarities: Cosines of the image with the texts, (3,).
+        similarities: Cosines of the image with the texts, (3,), by the reloaded model.
     """
 
     figures: dict[str, tuple[float, float, float]]
@@ -61,17 +60,9 @@ class VisionDemoResult:
 def run_vision_demo(
     output_dir: str | Path, steps: int = 400, rows: int = 2000, test_rows: int = 100, seed: int = 0
 ) -> VisionDemoResult:
-    """Train a small, randomly initialised Qwen2-VL, save it in `output_dir`, reload it and encode an image.
+    """Train a small, randomly initialised Qwen2-VL on so many rows of each kind, reload it and encode an image.
 
-    Args:
-        output_dir: Output folder for the base ("base"), the trained model ("model") and the image ("scene.png").
-        steps: Training steps.
-        rows: Training rows of each kind.
-        test_rows: Test rows of each kind.
-        seed: Seed for weights and rows.
-
-    Raises:
-        ValueError: See `demo_folder`.
+    The base ("base"), the trained model ("model") and the image ("scene.png") are saved in a `demo_folder`.
     """
     output_dir = demo_folder(output_dir)
     train, test = generated_rows("train", rows, seed, KINDS), generated_rows("test", test_rows, seed, KINDS)

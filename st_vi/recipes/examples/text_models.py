@@ -34,12 +34,7 @@ def cache_folder() -> Path:
 
 
 def kept(name: str, make: Callable[[Path], None]) -> SentenceTransformer:
-    """Load a model from the cache, and create it first if needed.
-
-    Args:
-        name: Name of the folder; the version of st_vi is appended.
-        make: Function that saves the model in a given folder. Partially written folders are not kept.
-    """
+    """Load a model from the cache, and create it first if needed; `make` saves it in a folder."""
     folder = cache_folder() / f"{name}-{__version__}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)

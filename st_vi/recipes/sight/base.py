@@ -33,14 +33,8 @@ def small_vipolyqwen(
     """A small viPolyQwen whose token embeddings are the teacher's vectors of the tokens, in fewer dimensions.
 
     A mean of such embeddings is already a usable vector of a text (model2vec, Tulkens & van Dongen 2024): the layers
-    begin with words that mean something. All other weights are random.
-
-    Args:
-        texts: What the tokenizer is trained on.
-        teacher: Its vectors are what the model will learn; their size is that of the embeddings.
-        folder: For the base model.
-        sizes: Sizes for `small_qwen2_vl`.
-        scale: Standard deviation of the token embeddings.
+    begin with words that mean something, with the standard deviation `scale`. All other weights are random. The
+    tokenizer is trained on the texts; the base model, a `small_qwen2_vl` of these sizes, is saved in the folder.
     """
     small_qwen2_vl(texts, folder, **sizes)
     dimension = teacher(["a"]).shape[1]

@@ -11,20 +11,13 @@ from sentence_transformers import SentenceTransformer
 
 @torch.no_grad()
 def add_layers(model: SentenceTransformer, count: int) -> list[str]:
-    """Give the language model `count` layers more; they are last, and begin as the identity.
+    """Give the language model `count` layers more, last and as the identity; returns their names, such as "layers.4.".
 
     A new layer is a copy of the last one whose two output projections are zero: nothing that the model gives changes
     until it is trained, and both projections have a gradient from the first step on.
 
     Source: growing without changing the function is Chen et al. 2016 (Net2Net, arXiv 1511.05641); zero projections as
     in Wu et al. 2024 (LLaMA Pro, arXiv 2401.02415).
-
-    Args:
-        model: A viPolyQwen.
-        count: Number of new layers.
-
-    Returns:
-        A part of the names of the parameters of each new layer, such as "layers.4.".
     """
     backbone: Any = model[0].model
     language: Any = backbone.language_model

@@ -19,16 +19,13 @@ Step = Callable[[Random], dict[str, Tensor]]
 
 
 class HalfPrecision:
-    """A model in bfloat16, and AdamW over a copy of its weights in fp32.
+    """A model, cast to bfloat16 in place, and AdamW over a copy of its weights in fp32.
 
     The stock trainer's autocast casts every weight at every step and keeps the sums in fp32: on processors with
     bfloat16 a model of this size trains two to three times as fast when it is itself in bfloat16.
 
-    Args:
-        model: Cast to bfloat16 in place.
-        learning_rate: Learning rate of all parameters, times their factor in `rates`.
-        rates: Name prefix → factor.
-        weight_decay: Weight decay of matrices; vectors have none.
+    The learning rate of a parameter is that of all, times the first factor in `rates` whose key is a part of its name.
+    Vectors have no weight decay.
     """
 
     def __init__(
@@ -106,19 +103,10 @@ def learn(
     log: Callable[[dict[str, Any]], None] = lambda _: None,
     lowest: float = 0.03,
 ) -> None:
-    """Train for `steps` steps: a linear warm-up, then a cosine to `lowest`; saves now and then, and goes on from there.
+    """Train until step `steps`, with a linear warm-up, then a cosine to the share `lowest` of the learning rate.
 
-    Args:
-        training: The model and its optimizer.
-        step: Gives the losses of one batch. Step n always draws the same random numbers.
-        steps: In all, those of an earlier call included.
-        folder: Folder for the state, ``state.pt``.
-        seed: Seed for the sampling in `step`.
-        warm_up: Warm-up steps.
-        save_seconds: Seconds between two saved states.
-        log_every: Steps between two records.
-        log: Gets the records: mean losses, steps a second.
-        lowest: Share of the learning rate at the end.
+    Saves in the folder every `save_seconds`, and goes on from there. Step n always draws the same random numbers.
+    Every `log_every` steps, `log` gets the mean losses and the steps a second.
     """
     file, done = folder / "state.pt", 0
     if file.exists():

@@ -120,12 +120,8 @@ def letters_step(
 ) -> Callable[[Random], dict[str, Tensor]]:
     """The losses of one batch of drawn phrases: the letters in a patch, and the tokens in a cell (`reading_losses`).
 
-    Args:
-        model: With `add_letters`.
-        texts: Where phrases come from.
-        size: In all, eight times as many cells.
-        faces: To draw with.
-        plain: Share of the batches in black on white, which are learned first.
+    The model has its layer for letters (`add_letters`). A batch has about eight times `size` cells, and the share
+    `plain` of the batches is black on white, which is learned first.
     """
     reader, known = Reader(model), alphabet(texts)
     first: Any = model[0]

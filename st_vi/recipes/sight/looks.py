@@ -12,15 +12,10 @@ if TYPE_CHECKING:
 
 
 def look(picture: Image, random: Random, size: int) -> np.ndarray:
-    """The image on a square of `size` pixels: (size, size, 3) of 8 bits.
+    """The image on paper of `size` x `size` pixels, which shows where it is transparent: (size, size, 3) of 8 bits.
 
     Paper, size (60 to 100 of 100), place, angle (up to 15 degrees to either side) and brightness are drawn from
     `random`.
-
-    Args:
-        picture: What is transparent shows the paper.
-        random: Decides.
-        size: Pixels.
     """
     from PIL import Image, ImageEnhance
 

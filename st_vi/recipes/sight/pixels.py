@@ -12,11 +12,7 @@ from torch import Tensor
 
 
 class Reader:
-    """What the model's own `preprocess` makes of images and texts, faster.
-
-    Args:
-        model: With a `Qwen2VLTransformer` first.
-    """
+    """What the own `preprocess` of a model with a `Qwen2VLTransformer` makes of images and texts, faster."""
 
     def __init__(self, model: SentenceTransformer) -> None:
         backbone: Any = model[0]

@@ -95,12 +95,7 @@ class Remembered:
 
 @dataclass(frozen=True)
 class Named:
-    """An image and what it is called.
-
-    Attributes:
-        image: A file.
-        names: The first is the name, others are words for it.
-    """
+    """An image file and what it is called: a name, and other words for it."""
 
     picture: Path
     names: tuple[str, ...]
@@ -108,7 +103,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question about an image, the right answer and other ones."""
+    """A question about an image file, the right answer and other ones."""
 
     picture: Path
     question: str
@@ -118,14 +113,7 @@ class Asked:
 
 @dataclass
 class Scenes:
-    """Training scenes, drawn once and kept in a file of pixels.
-
-    Args:
-        file: Made where there is none.
-        count: How many.
-        seed: Seed for the scenes.
-        size: Size of the images in pixels.
-    """
+    """Training scenes, images of `size` x `size` pixels that are drawn once and kept in a file."""
 
     file: Path
     count: int
@@ -153,14 +141,8 @@ class Scenes:
 class Seeing:
     """Batches of images, and the vectors that they shall have.
 
-    Args:
-        model: Trained on text and letters, with eager attention.
-        teacher: Teacher for texts.
-        known: Texts sorted by length, with their vectors.
-        scenes: Drawn scenes.
-        named: Such as emoji.
-        asked: Such as questions of the driving test.
-        faces: For text.
+    The model was trained on text and letters, and has eager attention. Named images are such as emoji, and questions
+    such as those of the driving test; text is drawn in the faces.
     """
 
     model: SentenceTransformer

@@ -33,12 +33,7 @@ _PAIRS = InfoNCE(temperature=0.05, symmetric=True)
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts sorted by length, with the vectors that they shall get.
-
-    Attributes:
-        texts: (N).
-        targets: Unit vectors (N, D) in half precision.
-    """
+    """Texts sorted by length, with the unit vectors (N, D) in half precision that they shall get."""
 
     texts: list[str]
     targets: Tensor

@@ -11,17 +11,10 @@ from torch import Tensor
 
 
 def even_cells(visual: Any, pixel_values: Tensor, grid: Tensor) -> Tensor:
-    """What ``visual(pixel_values, grid_thw)`` gives for images that are all of the size `grid`.
+    """What ``visual(pixel_values, grid_thw)`` gives for images of one size, (pictures, cells, D).
 
-    Stock attends in a loop over the images, which on a processor takes half of the time of a small tower.
-
-    Args:
-        visual: The vision tower of a Qwen2-VL, with eager attention.
-        pixel_values: (pictures × patches, values).
-        grid: (3,), frames (1), rows and columns of patches.
-
-    Returns:
-        (pictures, cells, D).
+    Stock attends in a loop over the images, which on a processor takes half of the time of a small tower. The pixel
+    values are (pictures × patches, values), the grid (3,): frames (1), rows and columns of patches.
     """
     return merged(visual, even_patches(visual, pixel_values, grid))
 
@@ -88,12 +81,7 @@ def patch_places(grid: Tensor, merge: int = 2) -> Tensor:
 
 
 def picture_vectors(model: SentenceTransformer, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Unit vectors (B, D), and the cells (B, cells, width), of inputs with one image of the same size each.
-
-    Args:
-        model: A viPolyQwen with eager attention.
-        features: Features from `Reader`.
-    """
+    """Unit vectors (B, D), and the cells (B, cells, width), of features from `Reader`, whose images have one size."""
     backbone: Any = model[0].model
     grids = features["image_grid_thw"]
     cells = even_cells(backbone.visual, features["pixel_values"], grids[0])

@@ -26,18 +26,7 @@ def common_arguments(output_dir: str | Path, **arguments: Any) -> SentenceTransf
 
 
 def check_arguments(arguments: SentenceTransformerTrainingArguments) -> None:
-    """Check, before anything is written, that training with these arguments has an effect.
-
-    Raises:
-        ValueError: The number of epochs, the batch size or all learning rates are 0; names the argument.
-
-    Example:
-        >>> from st_vi.recipes import viclsr_training_arguments
-        >>> from st_vi.recipes.training.arguments import check_arguments
-        >>> check_arguments(viclsr_training_arguments("outputs", num_train_epochs=0))
-        Traceback (most recent call last):
-        ValueError: num_train_epochs must be more than 0, got 0: nothing would be trained
-    """
+    """Check, before anything is written, that training with these arguments has an effect."""
     by_name = arguments.learning_rate_mapping
     rates = [arguments.learning_rate, *(by_name.values() if isinstance(by_name, dict) else ())]
     wrong = {

@@ -21,12 +21,6 @@ def judges_of(evaluators: BaseEvaluator | Sequence[BaseEvaluator] | None) -> lis
 
     The stock class uses the score of its last evaluator, and, if that has no primary metric, its first value, which may
     be anything. A `SequentialEvaluator` with its own main score function is kept as it is.
-
-    Example:
-        >>> from sentence_transformers.base.evaluation import SequentialEvaluator
-        >>> from st_vi.recipes.training.best_checkpoint import judges_of
-        >>> judges_of(SequentialEvaluator([]))
-        []
     """
     if evaluators is None:
         return []
@@ -74,11 +68,7 @@ def schedule(evaluators: Sequence[BaseEvaluator], arguments: Mapping[str, Any]) 
 
 
 class BestMetric(TrainerCallback):
-    """Sets the metric for the best checkpoint after the first evaluation.
-
-    Args:
-        evaluators: Evaluators of the trainer.
-    """
+    """Sets the metric for the best checkpoint after the first evaluation."""
 
     def __init__(self, evaluators: Sequence[BaseEvaluator]) -> None:
         self.evaluators = evaluators

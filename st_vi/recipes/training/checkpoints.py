@@ -18,26 +18,10 @@ logger = logging.get_logger(__name__)
 
 
 def last_complete_checkpoint(output_dir: str | Path, model: SentenceTransformer, states: bool = True) -> str | None:
-    """The last complete checkpoint in `output_dir`.
+    """The path of the last complete checkpoint in `output_dir`, or None; warns if there are only incomplete ones.
 
     The stock trainer takes the last checkpoint, and fails if it is incomplete after a kill or on a full disk. Here such
     a checkpoint is skipped with a warning that gives the reason; it is not deleted.
-
-    Args:
-        output_dir: Folder with checkpoints; need not exist.
-        model: The trained model.
-        states: As for `check_checkpoint`.
-
-    Returns:
-        Its path, or None if there is none; warns if there are checkpoints but none is complete.
-
-    Example:
-        >>> from sentence_transformers import SentenceTransformer
-        >>> from sentence_transformers.sentence_transformer.modules import BoW
-        >>> from st_vi.recipes.training.checkpoints import last_complete_checkpoint
-        >>> model = SentenceTransformer(modules=[BoW(["xin", "chào"])])
-        >>> last_complete_checkpoint("outputs/not_begun", model) is None
-        True
     """
     folders = {
         int(step): folder
@@ -62,14 +46,8 @@ def check_checkpoint(folder: Path, model: SentenceTransformer, states: bool = Tr
     The trainer writes `trainer_state.json` last, so a new checkpoint lacks it after a kill. In an overwritten folder,
     any file may be truncated. A file that opens is considered complete.
 
-    Args:
-        folder: The checkpoint.
-        model: The trained model.
-        states: Whether to check optimizer, schedule and random states too; they are missing with the stock argument
-            `save_only_model`, and stored elsewhere with DeepSpeed and FSDP.
-
-    Raises:
-        ValueError: A file is missing or does not open; it is named.
+    The `states` of optimizer, schedule and random numbers are missing with the stock argument `save_only_model`, and
+    stored elsewhere with DeepSpeed and FSDP.
     """
     needed = ["trainer_state.json", "modules.json"]
     if states:
@@ -85,15 +63,9 @@ def check_checkpoint(folder: Path, model: SentenceTransformer, states: bool = Tr
 
 
 def not_written(folder: Path, error: Exception, left: str | None) -> OSError:
-    """A helpful error for a folder that could not be written.
+    """The error for a folder that could not be written, with the last complete checkpoint that is `left`, if any.
 
-    Args:
-        folder: Folder of a checkpoint or of the trained model.
-        error: The original error; those of torch and safetensors do not name the file.
-        left: The last complete checkpoint, if any.
-
-    Returns:
-        An error that names the folder, the free space in MiB, the cause and the checkpoint.
+    The original errors of torch and safetensors do not name the file.
     """
     free = shutil.disk_usage(folder.parent).free // 2**20
     rest = f"{left} is complete: make room, and go on with resume=True" if left else "make room, and start again"

@@ -50,21 +50,10 @@ def describe(
     evaluators: Sequence[BaseEvaluator],
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything that determines a run, as plain JSON values by name.
+    """Everything that determines a run, as plain JSON values by name; of one with an "identity", only that is compared.
 
-    Rows and base model are identified by content, so a copy in another folder is the same. For speed, only some
-    thousand numbers of a weight, the name and size of an image file, and the columns of a stream are used.
-
-    Args:
-        model: The model before training.
-        rows: Training rows, one dataset or several by name.
-        arguments: Arguments of the trainer.
-        loss: A loss, losses by dataset, or a function that creates one.
-        evaluators: Evaluators that select the best checkpoint.
-        settings: Settings of the recipe.
-
-    Returns:
-        Values by name; if a value has an "identity", only that is compared.
+    Rows and the untrained model are identified by content, so a copy in another folder is the same. For speed, only
+    some thousand numbers of a weight, the name and size of an image file, and the columns of a stream are used.
     """
     found: dict[str, Any] = {}
     for name, part in (rows if isinstance(rows, Mapping) else {"": rows}).items():
@@ -92,13 +81,7 @@ def as_record(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_folder(folder: str | Path, run: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
-    """Check, before anything is written, that a run may use `folder`.
-
-    Args:
-        folder: Output folder; need not exist.
-        run: Result of `describe`.
-        resume: Continue the run in the folder.
-        overwrite: Replace the files of an earlier run.
+    """Check, before anything is written, that a run, as `describe` gives it, may use `folder`.
 
     Raises:
         ValueError: The folder has another run, or the same run and `resume` is not set, or other files that would be
@@ -156,13 +139,7 @@ def forgotten_if_it_fails(folder: str | Path) -> Iterator[None]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The differences between two runs, with names and both values.
-
-    Example:
-        >>> from st_vi.recipes.training.manifest import differences
-        >>> differences({"seed": 1, "bf16": False}, {"seed": 2, "bf16": False})
-        ['seed was 1, now is 2']
-    """
+    """The differences between two runs, with names and both values: "seed was 1, now is 2"."""
     return [
         f"{name} was {_shown(before.get(name))}, now is {_shown(now.get(name))}"
         for name in dict.fromkeys((*before, *now))
@@ -171,11 +148,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def check_same(folder: Path, run: Mapping[str, Any], left: Sequence[Path]) -> None:
-    """Check that the run recorded in `folder` is `run`, or that there is none.
-
-    Raises:
-        ValueError: It is another run, or there are files `left` of an unknown one.
-    """
+    """Check that the run recorded in `folder` is `run`, or that there is none; `left` are files of an unknown one."""
     if not (folder / MANIFEST).is_file():
         if left:
             raise ValueError(

@@ -64,23 +64,15 @@ def train(
     The first Ctrl-C saves a checkpoint after the current step and stops; the second stops immediately.
 
     Args:
-        model: The model to train.
-        train_dataset: Rows for the loss.
         output_dir: Folder for checkpoints, the trained model, and the record of the run, `training_run.json`.
         loss: A loss for this model, losses by dataset, or a function that creates a loss from a model, as in stock.
         training_arguments: Function of the recipe from output_dir and stock arguments to training arguments.
         arguments: Stock arguments that override those of the recipe and those derived from `evaluator`.
-        evaluator: One or more evaluators on held-out rows; the last one with a primary metric selects the best
-            checkpoint.
-        data_collator: A collator, if the stock one does not suffice.
+        evaluator: The last one with a primary metric selects the best checkpoint.
         resume: Continue from the last complete checkpoint in `output_dir`, if any; incomplete ones are skipped with a
             warning (`last_complete_checkpoint`). It must belong to the same run (`manifest`).
         overwrite: Delete the files of an earlier run in `output_dir`, and nothing else.
-        callbacks: Callbacks for the trainer.
         settings: Further settings that identify the run, such as those of the collator.
-
-    Returns:
-        The trainer, with its log in ``trainer.state.log_history``.
 
     Raises:
         ValueError: Before anything is written: the arguments would train nothing (`check_arguments`), `loss` is none or
@@ -148,11 +140,7 @@ def train(
 
 
 def check_model(model: Any) -> None:
-    """Check that it is a model, and not the name of one.
-
-    Raises:
-        ValueError: It is something else.
-    """
+    """Check that it is a model, and not the name of one."""
     if not isinstance(model, SentenceTransformer):
         raise ValueError(f"model must be a SentenceTransformer, such as st_vi.load gives, got {type(model).__name__}")
 
