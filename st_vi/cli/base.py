@@ -12,13 +12,7 @@ from st_vi.cli.options import refuse
 def trained_base(context: typer.Context, base: str, *options: str) -> Any:
     """Load `base` to continue its training if it has trained parts besides its encoder; otherwise return None.
 
-    Args:
-        context: Context of the command.
-        base: A folder or a repository.
-        *options: Parameters of the command that apply only to a new model.
-
-    Raises:
-        ValueError: One of the options was set, but the model is not new.
+    The options are those that apply only to a new model: it is an error to set one for another.
     """
     from st_vi.hub import load
     from st_vi.recipes.base_models import ADAPTER, trained_parts

@@ -45,16 +45,7 @@ Resume = Annotated[bool, typer.Option(help="continue from the last checkpoint in
 
 
 def refuse(context: typer.Context, why: str, *names: str) -> None:
-    """Reject options that were set but would have no effect.
-
-    Args:
-        context: Context of the command.
-        why: End of the message "--rows does nothing …".
-        names: Parameters of the command.
-
-    Raises:
-        ValueError: One of the options was set.
-    """
+    """Reject parameters of a command that were set but would have no effect, and say why."""
     options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
     for name in names:
         source = context.get_parameter_source(name)
@@ -63,11 +54,7 @@ def refuse(context: typer.Context, why: str, *names: str) -> None:
 
 
 def pairs(option: str, values: Iterable[str] | None) -> dict[str, str]:
-    """Parse repeated options of the form "a=b".
-
-    Raises:
-        ValueError: There is no "=", one side is empty, or a left side is repeated with another value.
-    """
+    """Parse repeated options of the form "a=b"."""
     found: dict[str, str] = {}
     for text in values or ():
         left, _, right = (part.strip() for part in text.partition("="))
@@ -79,11 +66,7 @@ def pairs(option: str, values: Iterable[str] | None) -> dict[str, str]:
 
 
 def roles(values: Iterable[str] | None, *allowed: Iterable[str]) -> list[dict[str, str]]:
-    """Parse --columns, and split it by the groups of roles.
-
-    Raises:
-        ValueError: A role is in none of the groups.
-    """
+    """Parse --columns, and split it by the groups of roles."""
     given = pairs("--columns", values)
     known = [role for group in allowed for role in group]
     if unknown := [role for role in given if role not in known]:
@@ -92,13 +75,9 @@ def roles(values: Iterable[str] | None, *allowed: Iterable[str]) -> list[dict[st
 
 
 def use_device(name: str | None) -> str | None:
-    """Check that a device exists. Call it before torch is imported: a GPU number hides all other GPUs.
+    """Check that a device exists, and return its name from then on: a GPU number hides all other GPUs.
 
-    Returns:
-        The name of the device to use from then on.
-
-    Raises:
-        ValueError: There is no such device.
+    Call it before torch is imported.
     """
     if name is None:
         return None

@@ -12,9 +12,6 @@ def one_bar(context: typer.Context) -> None:
     """Hide the progress bars of other libraries until the command ends. Warnings and downloads are still shown.
 
     Call it after checking the options, because it imports these libraries.
-
-    Args:
-        context: Context of the command.
     """
     context.with_resource(_without_bars_of_libraries())
 

@@ -198,17 +198,7 @@ def plan_batches(counts: Sequence[int], max_tokens: int) -> list[list[int]]:
     """Group inputs of similar length, the longest first, into batches of at most `max_tokens` tokens with padding.
 
     A batch also ends before an input less than half as long as its longest, so that no batch is more than half padding.
-    This adds only a few batches, at most one per halving of the length.
-
-    Args:
-        counts: Number of tokens of each input.
-        max_tokens: Maximum of batch size times longest input; a batch of one input may exceed it.
-
-    Returns:
-        Lists of indices; every index occurs once.
-
-    Raises:
-        ValueError: `max_tokens` is not positive.
+    This adds only a few batches, at most one per halving of the length. A longer input is a batch of its own.
 
     Example:
         >>> from st_vi.encoding.batches import plan_batches
@@ -235,14 +225,6 @@ def token_counts(model: SentenceTransformer, inputs: Any, prompt: str | None = N
     is read, and an image at a URL counts as the full pixel budget. The count for an image without text may be one or
     two tokens too high. Other kinds of input are preprocessed one by one. For a model without tokens, characters are
     counted.
-
-    Args:
-        model: Any `SentenceTransformer`.
-        inputs: As for `encode_by_tokens`.
-        prompt: Prompt that ``encode`` would prepend.
-
-    Returns:
-        One number per input; a list of one for a single input.
 
     Raises:
         ValueError: The model does not accept an input, or a text is not valid Unicode; names the input and its number.

@@ -411,11 +411,7 @@ class _Run:
 
 
 def embedding_array(embeddings: np.ndarray, precision: Precision = "float32") -> pa.FixedSizeListArray:
-    """Embeddings (rows, D) as an Arrow column; (rows, D / 8) for binary precisions.
-
-    Raises:
-        ValueError: A number is too large for float16.
-    """
+    """Embeddings (rows, D) as an Arrow column; (rows, D / 8) for binary precisions."""
     if precision.endswith("binary"):
         embeddings = quantize_embeddings(embeddings, precision)  # type: ignore[arg-type,assignment]
     if precision == "float16":
@@ -436,11 +432,7 @@ def check_arguments(
     bad_row: str,
     chunk: bool | int,
 ) -> None:
-    """Check the arguments of `encode_corpus`.
-
-    Raises:
-        ValueError: An argument is out of range.
-    """
+    """Check the arguments of `encode_corpus`."""
     ours = ["embedding", "start", "end"] if chunk else ["embedding"]
     if isinstance(keep, str) or set(ours) & set(keep):
         raise ValueError(f"keep must be a list of columns, {', '.join(map(repr, ours))} not among them, got {keep!r}")

@@ -60,15 +60,9 @@ def _full_count(model: SentenceTransformer, tokenizer: Any, text: str, prompt: s
 
 
 class Chunker:
-    """Splits texts at sentence boundaries into chunks that fit the maximum length of the model.
+    """Splits texts at sentence boundaries into chunks that fit the maximum length of the model, or fewer tokens.
 
-    Args:
-        model: Any `SentenceTransformer`.
-        tokens: Maximum tokens per chunk, including prompt and special tokens; None for the maximum of the model.
-        prompt: Prompt of each chunk.
-
-    Raises:
-        ValueError: `tokens` exceeds the maximum of the model or is too small, or there is no limit at all.
+    The tokens of a chunk include the prompt and special tokens.
     """
 
     def __init__(self, model: SentenceTransformer, tokens: int | None, prompt: str | None) -> None:

@@ -20,23 +20,14 @@ BadRow = Literal["error", "skip"]
 
 @dataclass
 class Problems:
-    """Bad rows by position: either raised at the first one, or collected.
-
-    Args:
-        bad_row: "error" or "skip".
-        name: Function that names a position, such as "row 12".
-    """
+    """Bad rows by position, either raised at the first one, or collected; `name` names a position, such as "row 12"."""
 
     bad_row: BadRow
     name: Callable[[int], str]
     found: dict[int, str] = field(default_factory=dict)
 
     def add(self, place: int, column: str, problem: str, cause: Exception | None = None) -> None:
-        """Record a bad row.
-
-        Raises:
-            ValueError: `bad_row` is "error".
-        """
+        """Record a bad row, or raise it."""
         if self.bad_row == "error":
             raise ValueError(f"column {column!r}, {self.name(place)}: {problem}") from cause
         self.found.setdefault(place, f"column {column!r}: {problem}")
@@ -69,19 +60,7 @@ class CountedRows:
 
 
 class RowEncoder:
-    """A model with the settings for encoding rows.
-
-    Args:
-        model: Any `SentenceTransformer`.
-        columns: Columns of the input.
-        prompt: Prompt of each input.
-        max_tokens: As for `encode_by_tokens`.
-        normalize: As for `encode_by_tokens`.
-        chunk: Whether to split long texts into chunks; a number sets the maximum tokens per chunk.
-
-    Raises:
-        ValueError: The columns have images but the model does not accept them, or chunks of this size are impossible.
-    """
+    """A model with the settings for encoding rows, as those of `encode_corpus`."""
 
     def __init__(
         self,

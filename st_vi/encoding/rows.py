@@ -70,10 +70,7 @@ class InputColumns:
         """Infer the settings from the first rows of a corpus.
 
         A column has images if it was named as such, if it is called "image" or "…_image", or if most of its strings
-        look like image paths.
-
-        Raises:
-            ValueError: The column holds videos, by its name.
+        look like image paths. One that is called "video" or "…_video" is rejected.
         """
         if image_column is not None:
             if column is None and any("text" in row for row in rows):
@@ -93,11 +90,7 @@ class InputColumns:
         return [name for name in (self.text, self.image) if name is not None]
 
     def check_model(self, modalities: Iterable[Any]) -> None:
-        """Reject image columns for a text-only model, which would encode their paths.
-
-        Raises:
-            ValueError: The model accepts only text.
-        """
+        """Reject image columns for a text-only model, which would encode their paths."""
         if (self.image or self.pictures) and not any("image" in kind for kind in modalities):
             raise ValueError(
                 f"column {self.image or self.text!r} holds images, and this model takes none. If these are texts "
@@ -105,11 +98,7 @@ class InputColumns:
             )
 
     def input(self, row: Mapping[str, Any], modalities: Sequence[Any]) -> Any:
-        """The input of a row; images stay paths or bytes until their batch is encoded.
-
-        Raises:
-            BadValue: There is nothing to encode, or a value has an unsupported type.
-        """
+        """The input of a row; images stay paths or bytes until their batch is encoded. Raises `BadValue`."""
         if isinstance(row, NoRow):
             raise BadValue(self.names[0], f"expected a dict of columns, got {shown(row.value)}")
         plain = not any("image" in kind for kind in modalities)  # for text-only models every string is text
@@ -194,13 +183,7 @@ class InputColumns:
 
 
 def looks_like_picture(text: str) -> bool:
-    """Whether a string looks like the path or URL of an image.
-
-    Example:
-        >>> from st_vi.encoding.rows import looks_like_picture
-        >>> looks_like_picture("ảnh/phở bò.JPG"), looks_like_picture("Một tô phở.")
-        (True, False)
-    """
+    """Whether a string looks like the path or URL of an image."""
     if text[:11].lower() == "data:image/":
         return True
     name = text.partition("?")[0] if text.startswith(("http://", "https://")) else text

@@ -65,11 +65,7 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def shard_notes(path: Path) -> Notes:
-    """Read the metadata of a shard.
-
-    Raises:
-        ValueError: The file has none, or is damaged.
-    """
+    """Read the metadata of a shard."""
     try:
         return Notes.of(pq.read_schema(path).metadata or {})
     except (KeyError, ValueError, pa.ArrowException) as error:
@@ -77,11 +73,7 @@ def shard_notes(path: Path) -> Notes:
 
 
 def check_rows(path: Path, stored: Sequence[bytes], now: Sequence[bytes], first: int) -> None:
-    """Check that the rows begin with those of the shard.
-
-    Raises:
-        ValueError: The shard was made of other rows; names the first one.
-    """
+    """Check that the rows begin with those of the shard; an error names the first that does not."""
     for place, (before, after) in enumerate(zip(stored, now, strict=False)):
         if before != after:
             problem = f"row {first + place} is not what it was"
@@ -97,11 +89,7 @@ def check_rows(path: Path, stored: Sequence[bytes], now: Sequence[bytes], first:
 
 
 def check_manifest(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Check that a folder was started with the same settings.
-
-    Raises:
-        ValueError: A setting differs; it is named.
-    """
+    """Check that a folder was started with the same settings; an error names those that differ."""
     manifest = folder / MANIFEST
     if not manifest.exists():
         if any(folder.glob("shard-*.parquet")):
@@ -126,8 +114,7 @@ def check_manifest(folder: Path, settings: Mapping[str, Any]) -> None:
 def begin(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings into a folder, of which the shards are no longer complete.
 
-    Raises:
-        ValueError: Another run has begun the folder with other settings in the meantime; they are named.
+    It is an error if another run has begun the folder with other settings in the meantime.
     """
     if not (folder / MANIFEST).exists():
         try:
@@ -140,11 +127,7 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def save_manifest(folder: Path, content: Mapping[str, Any], new: bool = False) -> None:
-    """Write the manifest atomically.
-
-    Raises:
-        FileExistsError: It is no `new` one: another run has written it.
-    """
+    """Write the manifest atomically; a FileExistsError says that another run has written what should be `new`."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
     try:
@@ -171,11 +154,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def save_shard(path: Path, table: pa.Table, notes: Notes, new: bool = False) -> None:
-    """Write a shard atomically.
-
-    Raises:
-        FileExistsError: It is no `new` one: another run has written it.
-    """
+    """Write a shard atomically; a FileExistsError says that another run has written what should be `new`."""
     table = table.replace_schema_metadata(notes.to_metadata())
     # No dictionary: one of floats would be built and then discarded as too large.
     words = [column.name for column in table.schema if column.name not in ("id", "start", "end", "embedding")]

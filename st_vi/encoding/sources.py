@@ -16,12 +16,7 @@ from st_vi.files.read import local_path, stream_rows
 def open_rows(
     rows: str | Path | Iterable[Mapping[str, Any]], columns: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterable[Any]:
-    """The rows to iterate over, with only the requested columns if that avoids reading the others.
-
-    Raises:
-        FileNotFoundError: `rows` is a file that does not exist.
-        ValueError: A column is missing or there twice, or `rows` is not several rows.
-    """
+    """The rows to iterate over, with only the requested columns if that avoids reading the others."""
     if isinstance(rows, (str, Path)):
         path = local_path(rows)
         stream = stream_rows(path) if path else None

@@ -25,16 +25,8 @@ def encode_distinct(
 ) -> list[np.ndarray]:
     """Encode every distinct input of the columns once; float32 arrays (len(column), D), one per column.
 
-    All texts go to the model in one call. Images are decoded one batch at a time.
-
-    Args:
-        model: The encoder.
-        columns: Texts, or any stock inputs; those with images are looked up when their batch comes.
-        batch_size: Inputs per batch.
-        show_progress_bar: Show the progress of encoding.
-        keys: The `content_key` of every input, where they are known already.
-        method: The method of the model that encodes.
-        **settings: Further arguments of that method, such as `prompt_name`.
+    All texts go to the model in one call. Images are looked up and decoded when their batch comes. `keys` has the
+    `content_key` of every input, where they are known already; further settings are those of the method that encodes.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer

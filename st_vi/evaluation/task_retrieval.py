@@ -167,9 +167,7 @@ class TaskRetrievalEvaluator(Evaluator):
 def ranks_of_right(scores: Tensor, right: Tensor) -> Tensor:
     """The rank of every row's best right candidate, (rows,) float, 1 is best; ties count against it, and so does NaN.
 
-    Args:
-        scores: (rows, candidates).
-        right: (rows, candidates) bool.
+    Scores and what is right, bool, are (rows, candidates).
     """
     best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
     return 1 + (~(scores < best) & ~right).sum(dim=1).float()

@@ -188,11 +188,7 @@ def _pool(
 
 
 def around_pooling(model: SentenceTransformer) -> tuple[nn.Sequential, AttentionPooling, nn.Sequential]:
-    """The modules before the attention pooling of a model, the pooling, and the modules after it.
-
-    Raises:
-        ValueError: The model does not have exactly one attention pooling.
-    """
+    """The modules before the attention pooling of a model, which has exactly one, the pooling, and those after it."""
     modules = list(model)
     places = [place for place, module in enumerate(modules) if isinstance(module, AttentionPooling)]
     if len(places) != 1:

@@ -58,9 +58,6 @@ def suspected_false_negatives(
             that no pooling can answer fills the list.
         limit: Maximum number of suspects to return.
 
-    Raises:
-        ValueError: There are no similarities.
-
     Example:
         >>> import torch
         >>> from st_vi.inspection.false_negatives import suspected_false_negatives, word_overlaps
@@ -93,10 +90,6 @@ def suspected_false_negatives(
 
 def word_overlaps(corpus: Sequence[str], relevant: Sequence[int]) -> np.ndarray:
     """Jaccard overlap of the words (case-insensitive syllables) of relevant documents with all documents, (Q, N).
-
-    Args:
-        corpus: N texts.
-        relevant: Q rows.
 
     Example:
         >>> from st_vi.inspection.false_negatives import word_overlaps

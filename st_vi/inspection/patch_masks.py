@@ -100,11 +100,7 @@ def mask_patches(
 
 
 def picture_grid(model: SentenceTransformer, features: dict[str, Any], number: int) -> Tensor:
-    """Where the tokens of the patches of one image stand in the input, (rows, columns).
-
-    Raises:
-        ValueError: `number` is out of range.
-    """
+    """Where the tokens of the patches of one image stand in the input, (rows, columns)."""
     backbone: Any = model[0]
     positions = backbone.patch_positions(features)[0]
     if not 0 <= number < len(positions):

@@ -41,13 +41,7 @@ class ReadText:
 
 
 def read_text(transformer: Transformer, text: str, prompt: str | None, ids: Sequence[int]) -> ReadText:
-    """Find the characters of every token.
-
-    Args:
-        transformer: First module of a model.
-        text: As passed to `encode`.
-        prompt: As resolved by `encode`.
-        ids: Token ids from `preprocess`, without padding.
+    """Find the characters of every token, given the text and the prompt of `encode`, and the ids of `preprocess`.
 
     Raises:
         ValueError: The tokenizer is not a fast one, or its tokens differ from those of `preprocess`.

@@ -53,13 +53,7 @@ class WordIndex:
 
 
 def syllables(text: str) -> list[str]:
-    """Lower-case syllables and numbers of a text, with tone marks in the newer placement.
-
-    Example:
-        >>> from st_vi.encoding.search.words import syllables
-        >>> syllables("Hoà giải, điều 12!") == syllables("hòa giải điều 12")
-        True
-    """
+    """Lower-case syllables and numbers of a text, with tone marks in the newer placement."""
     return _SYLLABLE.findall(comparison_key(text, casefold=True))
 
 

@@ -61,18 +61,7 @@ def neighbourhood_overlap(before: Tensor, after: Tensor, k: int = 10, chunk: int
 
 
 def shared_neighbours(before: Tensor, after: Tensor) -> Tensor:
-    """Share of the neighbours in each row of `before` that are also in that row of `after`, (N,) in [0, 1].
-
-    Args:
-        before: Lists of k different neighbours (N, k), such as from `nearest_neighbours`.
-        after: The lists for other vectors.
-
-    Example:
-        >>> import torch
-        >>> from st_vi.evaluation.geometry.neighbours import shared_neighbours
-        >>> shared_neighbours(torch.tensor([[1, 2], [0, 2]]), torch.tensor([[2, 1], [2, 3]]))
-        tensor([1.0000, 0.5000])
-    """
+    """Share of the different neighbours (N, k) of `before` that are also in the same row of `after`, (N,) in [0, 1]."""
     in_order = torch.cat([before, after.to(before.device)], 1).sort(dim=1).values  # shared ones come twice
     return (in_order[:, 1:] == in_order[:, :-1]).sum(dim=1) / before.shape[1]
 

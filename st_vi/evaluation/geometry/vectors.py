@@ -13,14 +13,7 @@ CHUNK = 2048
 
 
 def checked(x: Tensor) -> Tensor:
-    """The vectors in float32 or better, without a gradient.
-
-    Args:
-        x: (N, D), a tensor or an array.
-
-    Raises:
-        ValueError: Another shape, fewer than two vectors, NaN or infinite values.
-    """
+    """Vectors (N, D), a tensor or an array, in float32 or better and without a gradient; they must be finite."""
     x = torch.as_tensor(x).detach()
     if x.ndim != 2 or len(x) < 2:
         raise ValueError(f"there must be two vectors or more, (N, D), got the shape {tuple(x.shape)}")
