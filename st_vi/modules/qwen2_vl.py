@@ -20,14 +20,13 @@ from transformers.utils.versions import require_version
 from st_vi.inputs.content import Size, content_key, picture_sizes
 from st_vi.inputs.flat import padded
 from st_vi.inputs.kinds import read_input, without_marks
-from st_vi.modules.distinct_pictures import DistinctPictures
 from st_vi.modules.model_card import with_own_card
 from st_vi.modules.saved_module import declare_requirement
 from st_vi.modules.tokenizers import own_tokenizer
 from st_vi.modules.whole_backbone import whole_backbone
 from st_vi.stock.models import OpenTransformer
 from st_vi.stock.videos import place_moments, share_pixels
-from st_vi.stock.vision import speed_up
+from st_vi.stock.vision import DistinctPictures, speed_up
 from st_vi.tasks import PREFIXES
 from st_vi.text import is_blank, is_unicode
 
@@ -154,7 +153,7 @@ class Qwen2VLTransformer(OpenTransformer):
         self._set_pixel_budget()
         self._add_prefixes(prefixes)
         self.choose_prompts: Callable[[list[Any]], list[str]] | None = None  # set by a `TaskRouter`
-        self.distinct_pictures = DistinctPictures(self.model.visual)  # type: ignore[arg-type]
+        self.distinct_pictures = DistinctPictures(self.model.visual)
         place_moments(self.model)
         speed_up(self.model.visual)
         if "attn_implementation" not in (kwargs.get("model_kwargs") or {}):

@@ -1,7 +1,9 @@
-"""The vision tower of Qwen2-VL with fewer and larger operations."""
+"""The vision tower of Qwen2-VL: every distinct image once, in fewer and larger operations."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +13,79 @@ from transformers import AttentionInterface
 
 BY_SIZE = "sdpa_by_size"
 """The name of `attend_by_size` among the implementations of attention."""
+_OF_TEXTS = ("cu_seq_lens_", "max_length_")  # how the names begin of what attention is told about texts in one row
+
+
+class DistinctPictures:
+    """The ``forward`` of the vision tower of a Qwen2-VL, which computes equal images once.
+
+    Several questions about an image, or an image that is both query and candidate, cost one pass through the tower,
+    which is most of the work. The outputs are those for all images, and gradients sum over the copies. Images are equal
+    if all pixels are, videos if all frames are, in their order. There is no state, so threads may share a model.
+
+    Args:
+        tower: ``model.visual`` of a Qwen2-VL or Qwen2.5-VL.
+
+    Attributes:
+        enabled: Set to False to compute every image, as stock does.
+
+    Example:
+        >>> from st_vi.stock.vision import distinct
+        >>> import torch
+        >>> red, blue = torch.ones(4, 6), torch.zeros(4, 6)  # four patches each
+        >>> distinct([red, blue, red])
+        ([0, 1], [0, 1, 0])
+    """
+
+    def __init__(self, tower: Any) -> None:
+        self.enabled = True
+        self.tower = tower
+        tower.forward = self
+
+    def __call__(self, patches: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
+        """The output of stock's ``forward`` for all images (patches, values), with their grids (images, 3)."""
+        stock = partial(type(self.tower).forward, self.tower)
+        kwargs = {name: value for name, value in kwargs.items() if not name.startswith(_OF_TEXTS)}
+        if not self.enabled or kwargs:  # positions computed in advance cover all images
+            return stock(patches, grid_thw=grid_thw, **kwargs)
+        sizes = grid_thw.prod(dim=1)
+        pictures = patches.split(sizes.tolist())
+        chosen, places = distinct(pictures, grid_thw.tolist())
+        if len(chosen) == len(pictures):
+            return stock(patches, grid_thw=grid_thw)
+        output = stock(torch.cat([pictures[number] for number in chosen]), grid_thw=grid_thw[chosen])
+        cells = sizes // self.tower.spatial_merge_size**2
+        output.last_hidden_state = _repeated(output.last_hidden_state, sizes[chosen], places)
+        output.pooler_output = _repeated(output.pooler_output, cells[chosen], places)
+        return output
+
+
+def _repeated(rows: Any, sizes: Tensor, places: list[int]) -> Tensor:
+    of_picture = rows.split(sizes.tolist())
+    return torch.cat([of_picture[place] for place in places])
+
+
+def distinct(pictures: Sequence[Tensor], grids: list[list[int]] | None = None) -> tuple[list[int], list[int]]:
+    """The indices of the images to compute, and for each image its place among them.
+
+    Args:
+        pictures: Patches (patches, values) of each image.
+        grids: (time, rows, columns) of each image; images of different shapes differ, whatever their patches.
+    """
+    chosen: list[int] = []
+    # By sum and shape, to compare only images that may be equal.
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    places = []
+    sums = torch.stack([picture.sum(dtype=torch.float64) for picture in pictures]).tolist()
+    for number, picture in enumerate(pictures):
+        key = (sums[number], *(grids[number] if grids else picture.shape))
+        same = [place for place in alike.setdefault(key, []) if torch.equal(pictures[chosen[place]], picture)]
+        if not same:
+            same = [len(chosen)]
+            alike[key] += same
+            chosen.append(number)
+        places.append(same[0])
+    return chosen, places
 
 
 def speed_up(visual: Any) -> None:
