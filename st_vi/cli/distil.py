@@ -60,13 +60,13 @@ def distill(
     layers: Annotated[str, typer.Option(help="teacher layers to keep, from 0")] = "2,5,8,11",
     max_pieces: Annotated[int, typer.Option(min=1, help="vocabulary size of the student")] = 14_300,
     prompt: Annotated[str, typer.Option(help="prompt of the teacher")] = "query: ",
-    num_texts: Annotated[int, typer.Option(min=1, help="texts of the first stage")] = 250_000,
-    num_questions: Annotated[int, typer.Option(min=1, help="questions of the second stage")] = 13_000,
-    num_contradictions: Annotated[int, typer.Option(min=0, help="contradictions of the third stage")] = 2_500,
+    num_texts: Annotated[int, typer.Option(min=1, help="texts of a stage")] = 250_000,
+    num_questions: Annotated[int, typer.Option(min=1, help="questions of a stage")] = 13_000,
+    num_contradictions: Annotated[int, typer.Option(min=0, help="contradictions of a stage")] = 2_500,
     seed: int = 0,
     resume: Annotated[bool, typer.Option(help="continue an earlier run in --output")] = False,
 ) -> None:
-    """Distil a small encoder from a large one, in three stages: sentences, retrieval, NLI."""
+    """Distil a small encoder from a large one, in four stages: sentences, retrieval, NLI, and all three together."""
     if not nli:
         refuse(context, "without --nli", "label")
 
@@ -75,7 +75,7 @@ def distill(
 
     from st_vi.data import sample_nli
     from st_vi.data.sources import nli_rows
-    from st_vi.recipes.distil import distill_encoder, sample_questions
+    from st_vi.recipes.distil.encoder import distill_encoder, sample_questions
 
     try:
         numbers = [int(layer) for layer in layers.split(",")]

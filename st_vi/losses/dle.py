@@ -137,13 +137,12 @@ class DLELoss(Settings, nn.Module):
                 its vectors, column by column; and one more column for classes.
             ids: (B,) int for each column, equal if texts are equal (`content_ids`); None if all texts are distinct.
         """
-        alone = len(embeddings) == 1 and not any(task.needs_positive for task in self.tasks)
-        if len(embeddings) <= self.num_positives and not alone:
+        check_columns(embeddings, ids)
+        self._check_labels(labels, rows=len(embeddings[0]), columns=len(embeddings))
+        if len(embeddings) <= self.num_positives and not self._looks_at_anchors_alone(embeddings, labels):
             raise ValueError(
                 f"DLELoss needs an anchor and {self.num_positives} positive column(s), got {len(embeddings)} column(s)"
             )
-        check_columns(embeddings, ids)
-        self._check_labels(labels, rows=len(embeddings[0]), columns=len(embeddings))
         rows = len(labels)
         own = torch.arange(rows, device=labels.device)
         labels = labels.to(torch.promote_types(embeddings[0].dtype, torch.float32))
@@ -194,6 +193,10 @@ class DLELoss(Settings, nn.Module):
         if (penalty := balance.penalty(measured)) is not None:
             values = values + penalty.to(values)
         return {name: zero + value for name, value in zip(balance.components, values, strict=True)}
+
+    def _looks_at_anchors_alone(self, embeddings: Sequence[Tensor], labels: Tensor) -> bool:
+        present = labels[:, 0].long().unique().tolist()
+        return len(embeddings) == 1 and not any(self.tasks[index].needs_positive for index in present)
 
     def _check_labels(self, labels: Tensor | None, rows: int, columns: int) -> None:
         scored = 1 + columns

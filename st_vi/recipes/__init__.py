@@ -1,6 +1,6 @@
 """Model, training arguments, loss and evaluator of each system."""
 
-from st_vi.recipes.distil import distill_encoder
+from st_vi.recipes.distil.encoder import distill_encoder
 from st_vi.recipes.lora import lora_config, merge_lora
 from st_vi.recipes.merging import merge_models, search_merge
 from st_vi.recipes.router import train_router

@@ -9,7 +9,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from st_vi import VIPOLYQWEN_TASKS, DLELoss, SupConNLILoss, Task
 from st_vi.losses import DynamicWeightAverage
 from st_vi.losses.balance import BALANCES
-from st_vi.terms import CosineAlignment, InfoNCE, PairwiseRank, ScoreMSE, Term, pairs
+from st_vi.terms import CosineAlignment, InfoNCE, PairwiseRank, ScoreMSE, TeacherCosine, Term, pairs
 from tests.helpers.columns import LABELS, NAN
 from tests.helpers.processes import gloo, on_two
 
@@ -184,6 +184,21 @@ def test_bad_arguments(vectors):
     for task in (5.0, -1.0, 0.5, NAN):
         with pytest.raises(ValueError, match="tasks 0 to 4"):
             loss.compute_loss_from_embeddings([v[:1] for v in vectors], torch.tensor([[task, 1.0]]))
+
+
+def test_anchors_alone_are_enough_for_the_tasks_of_a_batch_that_need_no_more():
+    """A text with the teacher's vector has no positive, also where another task does."""
+    torch.manual_seed(0)
+    anchors, taught = torch.randn(2, 3, 4)
+    tasks = [Task("pair", "", (InfoNCE(),)), Task("text", "", (TeacherCosine(weight=2.0),))]
+    labels = torch.cat([torch.tensor([[1, NAN]] * 3), torch.full((3, 0), NAN), taught], dim=1)
+    loss = DLELoss(model=None, tasks=tasks).compute_loss_from_embeddings([anchors], labels)
+    expected = 2 * (1 - cosine_similarity(anchors, taught)).mean()
+    assert loss["pair_info_nce"] == 0
+    torch.testing.assert_close(loss["text_teacher_cosine"], expected)
+    labels[1, 0] = 0
+    with pytest.raises(ValueError, match=r"an anchor and 1 positive column\(s\), got 1"):
+        DLELoss(model=None, tasks=tasks).compute_loss_from_embeddings([anchors], labels)
 
 
 def test_scores_are_asked_for_where_they_are_needed():

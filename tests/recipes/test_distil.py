@@ -16,7 +16,10 @@ from typer.testing import CliRunner
 from st_vi import trim_vocabulary
 from st_vi.__main__ import app
 from st_vi.data import sample_nli, sample_retrieval
-from st_vi.recipes.distil import STAGES, Distilled, _varied, distill_encoder, small_student
+from st_vi.recipes.distil.encoder import _varied, distill_encoder
+from st_vi.recipes.distil.held_out import Distilled
+from st_vi.recipes.distil.stages import STAGES
+from st_vi.recipes.distil.student import small_student
 from st_vi.recipes.examples.small_models import small_encoder
 from st_vi.text import strip_diacritics
 from tests.conftest import SENTENCES
@@ -73,19 +76,29 @@ def test_the_folder_tells_the_story(run):
     model, output, said = run
     log = records(output)
     stages = [record["stage"] for record in log if record.get("finished")]
-    assert stages == ["sentences", "retrieval", "nli"] and log[0]["stage"] == "trim"
+    assert stages == ["sentences", "retrieval", "nli", "more"] and log[0]["stage"] == "trim"
     figures = [record for record in log if "recall" in record]
-    assert len(figures) == 4  # before, and after each stage
+    assert len(figures) == 5  # before, and after each stage
     assert {"teacher_cosine", "teacher_cosine_bare", "recall_bare", "triplet_accuracy", "nli_spearman"} <= set(
         figures[0]
     )
     assert "cutting the vocabulary" in said
-    for folder in (output, output / "stages" / "nli"):
+    for folder in (output, output / "stages" / "more"):
         again = SentenceTransformer(str(folder), device="cpu")  # stock modules only
         torch.testing.assert_close(again.encode(SENTENCES), model.encode(SENTENCES))
     assert len(model[0].model.encoder.layer) == 1
     vectors = {folder.name for folder in (output / "teacher").iterdir() if (folder / "manifest.json").exists()}
-    assert vectors == {"sentences-anchor", *(f"{s}-{c}" for s in ("retrieval", "nli") for c in ("anchor", "positive"))}
+    pairs = {f"{task}-{column}" for task in ("retrieval", "nli") for column in ("anchor", "positive")}
+    assert vectors == {name for task in ("sentences-anchor", *pairs) for name in (task, f"more-{task}")}
+
+
+def test_the_last_stage_draws_anew(run):
+    _, output, _ = run
+    first, last = (
+        Dataset.from_parquet(f"{output}/teacher/{name}-anchor/*.parquet", cache_dir=str(output))["embedding"][:]
+        for name in ("sentences", "more-sentences")
+    )
+    assert len(first) == len(last) and len({tuple(v) for v in first} & {tuple(v) for v in last}) < len(first) / 2
 
 
 def test_a_second_call_resumes_and_changes_nothing(run, teacher, documents):
@@ -95,7 +108,7 @@ def test_a_second_call_resumes_and_changes_nothing(run, teacher, documents):
         distill_encoder(teacher, documents, output, **options)
     said = []
     again = distill_encoder(teacher, documents, output, resume=True, progress=said.append, **options)
-    assert said[1:] == ["sentences: done before", "retrieval: done before", "nli: done before"]
+    assert said[1:] == [f"{stage}: done before" for stage in ("sentences", "retrieval", "nli", "more")]
     torch.testing.assert_close(again.encode(SENTENCES), model.encode(SENTENCES))
 
 
@@ -163,9 +176,8 @@ def test_the_student_begins_where_the_teacher_stands(teacher):
 
 def test_variants_of_a_row_are_the_same_each_time():
     row = {"anchor": SENTENCES[0], "positive": SENTENCES[1]}
-    retrieval = STAGES[1]
-    made = [_varied(row, number, stage=retrieval, seed=0) for number in range(400)]
-    assert made == [_varied(row, number, stage=retrieval, seed=0) for number in range(400)]
+    made, again = ([_varied(row, number, part=STAGES[1].parts[0], seed="0") for number in range(400)] for _ in "ab")
+    assert made == again
     bare = strip_diacritics(SENTENCES[0])
     share = sum(m["anchor"].lower() == bare.lower() for m in made) / 400
     assert 0.4 < share < 0.6 and set(made[0]) == {"anchor", "positive"}
@@ -222,7 +234,7 @@ def test_the_cut_teacher_keeps_its_vectors(teacher, documents):
 def test_the_command(monkeypatch, documents, tmp_path):
     """It hands on what it was given, beside the package's own rows."""
     given = {}
-    monkeypatch.setattr("st_vi.recipes.distil.distill_encoder", lambda *args, **kw: given.update(kw, args=args))
+    monkeypatch.setattr("st_vi.recipes.distil.encoder.distill_encoder", lambda *args, **kw: given.update(kw, args=args))
     documents.to_json(tmp_path / "documents.jsonl", force_ascii=False)
     rows = [{"premise": "Trời mưa to.", "hypothesis": h, "label": i} for i, h in enumerate(["Trời mưa.", "Trời nắng."])]
     Dataset.from_list(rows).to_json(tmp_path / "nli.jsonl")

@@ -1,0 +1,1 @@
+"""Distillation of a small encoder from a large one."""
