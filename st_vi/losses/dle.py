@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.losses.merged_forward import embed_columns
 from sentence_transformers.sentence_transformer.losses.matryoshka import ForwardDecorator
 from torch import Tensor, nn
 
@@ -15,10 +14,9 @@ from st_vi.losses.balance import Balance, BalanceName, balance_of
 from st_vi.losses.balance.base import Measured
 from st_vi.losses.balance.weighted import Batch, weighted_components
 from st_vi.losses.blocks import Observer, term_sums
+from st_vi.losses.columns import check_columns, gather_columns
 from st_vi.losses.components import Components
-from st_vi.losses.content import content_ids
-from st_vi.losses.embed import check_columns, embed_distinct, gather_columns
-from st_vi.losses.lazy import reject_lazy
+from st_vi.losses.embed import embedded
 from st_vi.losses.learned import with_own_parameters
 from st_vi.losses.settings import Settings
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
@@ -118,12 +116,9 @@ class DLELoss(Settings, nn.Module):
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
         """Embed the columns and return the components of the loss."""
-        columns = list(sentence_features)
-        reject_lazy(columns, self)
         if isinstance(self.model.forward, ForwardDecorator) and self.balance and [*self.balance.parameters()]:
             raise in_matryoshka(self.balance)
-        ids = content_ids(columns) if self.mask_duplicates or self.embed_once else None
-        embeddings = embed_distinct(self.model, columns, ids) if self.embed_once else embed_columns(self.model, columns)
+        embeddings, ids = embedded(self, sentence_features, compare=self.mask_duplicates)
         return Components(self.compute_loss_from_embeddings(embeddings, labels, ids if self.mask_duplicates else None))
 
     def compute_loss_from_embeddings(

@@ -1,25 +1,64 @@
-"""Embedding every distinct input once, and gathering the rows of all devices."""
+"""Embedding every distinct input of a batch once, in groups of similar length."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from sentence_transformers.util import all_gather, get_rank, get_world_size
+import torch.nn.functional as F
+from sentence_transformers.base.losses.merged_forward import embed_columns
+from sentence_transformers.util import get_world_size
 from torch import Tensor, nn
 
-from st_vi.losses.inputs import Inputs
+from st_vi.inputs.flat import flattened, padded
+from st_vi.inputs.lazy import LazyInputs
+from st_vi.losses.columns import PICTURE_KEYS, content_ids
 from st_vi.losses.lazy import LazyBatch
 from st_vi.stock.models import merging_disabled, reads_flat
 
+_TOKEN_KEYS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids", "seq_idx"}
 # Cost of one more forward and backward pass, in tokens. Measured on one CPU thread with a 4-layer encoder: 11 ms per
 # forward and 0.19 ms per token; for a small Qwen2-VL, values from 32 to 256 hardly differ. An estimate for GPUs.
 _CPU_OVERHEAD, _GPU_OVERHEAD = 64, 2048
 _MOST_TOKENS = 16384  # in one forward, to bound the memory for its activations
 _MOST_GROUPS = 16
+
+
+def embedded(
+    loss: Any, features: Iterable[dict[str, Any]], compare: bool = True
+) -> tuple[list[Tensor], list[Tensor] | None]:
+    """The columns embedded by the model of a loss, each distinct input once if it has `embed_once`; and `content_ids`.
+
+    Args:
+        loss: Has `model` and `embed_once`.
+        features: As for `embed_distinct`.
+        compare: Whether the ids are needed without `embed_once`, too.
+
+    Raises:
+        TypeError: See `reject_lazy`.
+    """
+    columns = list(features)
+    reject_lazy(columns, loss)
+    ids = content_ids(columns) if compare or loss.embed_once else None
+    if loss.embed_once:
+        return embed_distinct(loss.model, columns, ids), ids
+    return embed_columns(loss.model, columns), ids
+
+
+def reject_lazy(columns: Sequence[Mapping[str, Any]], loss: object) -> None:
+    """Raise an error if the batch has images that are not opened yet.
+
+    Raises:
+        TypeError: It has.
+    """
+    if any(isinstance(column.get("input_ids"), LazyInputs) for column in columns):
+        raise TypeError(
+            f"{type(loss).__name__} cannot open images: lazy_images=True of MixedTaskCollator needs CachedDLELoss"
+        )
 
 
 def embed_distinct(
@@ -53,7 +92,7 @@ def embed_distinct(
 
     Example:
         >>> import torch
-        >>> from st_vi.losses.content import content_ids
+        >>> from st_vi.losses.columns import content_ids
         >>> from st_vi.losses.embed import embed_distinct
         >>> passes = []
         >>> def model(features):
@@ -168,40 +207,130 @@ def cut(lengths: Sequence[int], overhead: float, count: int | None = None) -> li
     return cuts[::-1]
 
 
-def check_columns(embeddings: Sequence[Tensor], ids: Sequence[Tensor] | None) -> None:
-    """Check that columns and ids match, with a clearer error than that of a matrix product.
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The T inputs of all columns, numbered column after column.
 
-    Raises:
-        TypeError: Embeddings are not floating-point numbers.
-        ValueError: There are no rows, or shapes are not (B, D) for each column and (B,) for its ids.
+    Attributes:
+        tokens: (T, N) each, as wide as the widest column.
+        left: Whether padding is on the left.
+        pad: Padding token; None if nothing was padded.
+        lengths: Length of each input without padding.
+        pictures: Patches and grids of each input, by the name of the patches; empty for an input of text alone.
+        metadata: For each input, the values shared by its whole column.
+        sizes: Number of inputs of each column.
+        flat: Whether `features` puts the inputs in one row without padding.
 
     Example:
-        >>> from st_vi.losses.embed import check_columns
-        >>> check_columns([torch.eye(2), torch.eye(3)], None)
-        Traceback (most recent call last):
-        ValueError: embeddings must be (rows, dimensions), the same in every column, got (2, 2), (3, 3)
+        >>> import torch
+        >>> from st_vi.losses.embed import Inputs
+        >>> left = {"input_ids": torch.tensor([[5, 6, 7], [8, 0, 0]])}
+        >>> right = {"input_ids": torch.tensor([[9], [8]])}
+        >>> inputs = Inputs.read([c | {"attention_mask": (c["input_ids"] > 0).long()} for c in (left, right)])
+        >>> inputs.lengths, inputs.features([1, 2])["input_ids"].tolist()
+        ([3, 1, 1, 1], [[8], [9]])
     """
-    shapes = [tuple(column.shape) for column in embeddings]
-    if len(set(shapes)) > 1 or len(shapes[0]) != 2 or not shapes[0][0]:
-        got = ", ".join(map(str, shapes))
-        raise ValueError(f"embeddings must be (rows, dimensions), the same in every column, got {got}")
-    if wrong := [column.dtype for column in embeddings if not column.is_floating_point()]:
-        raise TypeError(f"embeddings must be floating-point numbers, got {wrong[0]}")
-    if ids and [tuple(column.shape) for column in ids] != [shapes[0][:1]] * len(shapes):
-        got = ", ".join(str(tuple(column.shape)) for column in ids)
-        raise ValueError(f"ids must be ({shapes[0][0]},) for each of {len(shapes)} columns, got {got}")
+
+    tokens: dict[str, Tensor]
+    left: bool
+    pad: int | None
+    lengths: list[int]
+    pictures: list[dict[str, tuple[Tensor, Tensor]]]
+    metadata: list[frozenset[tuple[str, Any]]]
+    sizes: list[int]
+    flat: bool = False
+
+    @classmethod
+    def read(cls, columns: Sequence[Mapping[str, Any]], flat: bool = False) -> Inputs | None:
+        """The inputs of these columns; None if one holds something that cannot be regrouped.
+
+        Args:
+            columns: Padded, or in one row each, as stock preprocesses texts for FlashAttention.
+            flat: Whether the model reads padded columns in one row, too (`st_vi.stock.models.reads_flat`).
+        """
+        in_one_row = ["cu_seq_lens_q" in column and "attention_mask" not in column for column in columns]
+        flat = flat or any(in_one_row)
+        columns = [padded(column) if one else column for column, one in zip(columns, in_one_row, strict=True)]
+        metadata: list[Any] = [_metadata(column) for column in columns]
+        tokens_of = [{k: v for k, v in column.items() if k in _TOKEN_KEYS and v is not None} for column in columns]
+        if None in metadata or any(tokens.keys() != tokens_of[0].keys() for tokens in tokens_of):
+            return None
+        if not {"input_ids", "attention_mask"} <= tokens_of[0].keys():
+            return None
+        if any(v.ndim != 2 or v.shape != tokens["input_ids"].shape for tokens in tokens_of for v in tokens.values()):
+            return None
+        pictures: list[Any] = [_pictures(column) for column in columns]
+        masks = [tokens["attention_mask"].bool().cpu() for tokens in tokens_of]
+        left = any(not mask[:, 0].all() for mask in masks)
+        if None in pictures or (left and any(not mask[:, -1].all() for mask in masks)):
+            return None
+
+        # The padding must be the tokenizer's own: XLM-R counts positions over all tokens with another id.
+        padding = [tokens["input_ids"].cpu()[~mask] for tokens, mask in zip(tokens_of, masks, strict=True)]
+        pad = next((int(tokens[0]) for tokens in padding if len(tokens)), None)
+        width = max(mask.shape[1] for mask in masks)
+        table = {
+            key: torch.cat(
+                [_widen(tokens[key], width, left, (pad or 0) * (key == "input_ids")) for tokens in tokens_of]
+            )
+            for key in tokens_of[0]
+        }
+        real = torch.cat([_widen(mask, width, left, 0) for mask in masks])
+        place = torch.arange(1, width + 1)  # from the side without padding
+        return cls(
+            tokens=table,
+            left=left,
+            pad=pad,
+            lengths=(real * (place.flip(0) if left else place)).amax(dim=1).clamp(min=1).tolist(),
+            pictures=[picture for column in pictures for picture in column],
+            metadata=[values for values, mask in zip(metadata, masks, strict=True) for _ in mask],
+            sizes=[len(mask) for mask in masks],
+            flat=flat,
+        )
+
+    def features(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """The features of these inputs, with no more padding than they need, or none."""
+        width = max(self.lengths[number] for number in numbers)
+        span = slice(-width, None) if self.left else slice(width)
+        index = torch.tensor(numbers, device=self.tokens["input_ids"].device)
+        features: dict[str, Any] = {key: values[:, span][index] for key, values in self.tokens.items()}
+        for patches, grids, counts in PICTURE_KEYS:
+            found = [self.pictures[number].get(patches) for number in numbers]
+            if any(found):
+                features[patches], features[grids] = map(torch.cat, zip(*filter(None, found), strict=True))
+                features[counts] = torch.tensor([len(one[1]) if one else 0 for one in found], device=index.device)
+        return (flattened(features) if self.flat else features) | dict(self.metadata[numbers[0]])
 
 
-def gather_columns(columns: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Gather the rows of all devices in each column, with gradients.
+def _metadata(column: Mapping[str, Any]) -> frozenset[tuple[str, Any]] | None:
+    """The values that the whole column has in common; None if it holds unknown tensors, or values such as lists."""
+    values = {key: value for key, value in column.items() if key not in _TOKEN_KEYS.union(*PICTURE_KEYS)}
+    if isinstance(values.get("prompt_length"), Tensor):  # a data loader gives it once, or once per row
+        values["prompt_length"] = int(values["prompt_length"].flatten()[0])
+    try:
+        return None if any(isinstance(value, Tensor) for value in values.values()) else frozenset(values.items())
+    except TypeError:
+        return None
 
-    Args:
-        columns: Tensors (B, …) with the same B on every device.
 
-    Returns:
-        Tensors (W, …) with W = B · devices, and the indices of the B rows of this device.
-    """
-    rows = len(columns[0])
-    start = get_rank() * rows
-    gathered = [all_gather(column, with_grad=column.is_floating_point()) for column in columns]
-    return gathered, torch.arange(start, start + rows, device=columns[0].device)
+def _pictures(column: Mapping[str, Any]) -> list[dict[str, tuple[Tensor, Tensor]]] | None:
+    """Patches (patches, values) and grids (pictures, 3) of each input; None if they are not in Qwen2-VL's format."""
+    found: list[dict[str, tuple[Tensor, Tensor]]] = [{} for _ in column["input_ids"]]
+    for keys in PICTURE_KEYS:
+        pixels, grids, counts = map(column.get, keys)
+        if pixels is None:
+            continue
+        if grids is None or counts is None or pixels.ndim != 2:
+            return None
+        counts = counts.tolist()
+        patches = [int(of_input.prod(dim=1).sum()) for of_input in grids.cpu().split(counts)]
+        parts = zip(pixels.split(patches), grids.split(counts), strict=True)
+        for of_input, part, count in zip(found, parts, counts, strict=True):
+            if count:
+                of_input[keys[0]] = part
+    return found
+
+
+def _widen(values: Tensor, width: int, left: bool, fill: int) -> Tensor:
+    gap = width - values.shape[1]
+    return F.pad(values, (gap, 0) if left else (0, gap), value=fill) if gap else values

@@ -18,9 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from st_vi.inputs.lazy import LazyInputs
-from st_vi.losses.content import content_ids
-from st_vi.losses.embed import representatives
-from st_vi.losses.inputs import Inputs
+from st_vi.losses.columns import content_ids
+from st_vi.losses.embed import Inputs, representatives
 from st_vi.losses.lazy import LazyBatch, LazyPart, lazy_columns
 from st_vi.stock.models import reads_flat
 from st_vi.stock.training import uncompiled

@@ -23,18 +23,6 @@ def lazy_columns(columns: Sequence[Mapping[str, Any]]) -> list[LazyInputs] | Non
     return lazy if len(lazy) == len(columns) else None
 
 
-def reject_lazy(columns: Sequence[Mapping[str, Any]], loss: object) -> None:
-    """Raise an error if the batch has images that are not opened yet.
-
-    Raises:
-        TypeError: It has.
-    """
-    if any(isinstance(column.get("input_ids"), LazyInputs) for column in columns):
-        raise TypeError(
-            f"{type(loss).__name__} cannot open images: lazy_images=True of MixedTaskCollator needs CachedDLELoss"
-        )
-
-
 class LazyBatch:
     """All inputs of the columns, numbered column after column, with the sizes and lengths that `Inputs` has.
 

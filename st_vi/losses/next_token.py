@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
-from st_vi.losses.embed import check_columns
+from st_vi.losses.columns import check_columns
+from st_vi.losses.embed import reject_lazy
 from st_vi.losses.grad_cache import GradCache
-from st_vi.losses.lazy import reject_lazy
 from st_vi.losses.settings import Settings
 from st_vi.stock.training import Read, uncompiled
 

@@ -8,9 +8,8 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
-from st_vi.losses.content import content_ids
-from st_vi.losses.embed import check_columns, embed_distinct
-from st_vi.losses.lazy import reject_lazy
+from st_vi.losses.columns import check_columns
+from st_vi.losses.embed import embedded
 from st_vi.losses.settings import Settings
 from st_vi.terms.ratings import rating_head, region_losses, regions_of
 
@@ -77,12 +76,7 @@ class RatingLoss(Settings, nn.Module):
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
         """Embed both columns and return the mean loss of the pairs of rows."""
-        columns = list(sentence_features)
-        reject_lazy(columns, self)
-        if self.embed_once:
-            embeddings = embed_distinct(self.model, columns, content_ids(columns))
-        else:
-            embeddings = [self.model(column)["sentence_embedding"] for column in columns]
+        embeddings, _ = embedded(self, sentence_features, compare=False)
         return self.compute_loss_from_embeddings(embeddings, labels)
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:

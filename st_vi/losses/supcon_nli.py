@@ -7,13 +7,11 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
 from st_vi.losses.blocks import term_sums
-from st_vi.losses.content import content_ids
-from st_vi.losses.embed import check_columns, embed_distinct, gather_columns
-from st_vi.losses.lazy import reject_lazy
+from st_vi.losses.columns import check_columns, gather_columns
+from st_vi.losses.embed import embedded
 from st_vi.losses.settings import Settings
 from st_vi.terms import InfoNCE, PairBatch
 from st_vi.terms.pairs import SameAnchor
@@ -83,10 +81,7 @@ class SupConNLILoss(Settings, nn.Module):
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         """Embed the columns and return the mean loss of the rows."""
-        columns = list(sentence_features)
-        reject_lazy(columns, self)
-        ids = content_ids(columns)
-        embeddings = embed_distinct(self.model, columns, ids) if self.embed_once else embed_columns(self.model, columns)
+        embeddings, ids = embedded(self, sentence_features)
         return self.compute_loss_from_embeddings(embeddings, labels, ids)
 
     def compute_loss_from_embeddings(

@@ -16,7 +16,7 @@ from st_vi import DLELoss, MixedTaskCollator, Task
 from st_vi.data import check_task_rows, sample_nli, sample_sts
 from st_vi.data.collator import model_input
 from st_vi.losses import DLEMonitor
-from st_vi.losses.content import content_ids
+from st_vi.losses.columns import content_ids
 from st_vi.terms import Term
 from tests.conftest import SENTENCES
 

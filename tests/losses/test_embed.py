@@ -15,9 +15,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch.nn.parallel import DistributedDataParallel
 
 from st_vi.losses import DLELoss, SupConNLILoss, embed
-from st_vi.losses.content import content_ids
-from st_vi.losses.embed import cut, embed_distinct
-from st_vi.losses.inputs import Inputs
+from st_vi.losses.columns import content_ids
+from st_vi.losses.embed import Inputs, cut, embed_distinct
 from tests.conftest import SENTENCES
 from tests.helpers.columns import BY_RANK, PICTURES, TEXTS, S, Summed, assert_same, columns_of, loss_step, step
 from tests.helpers.processes import gloo, on_two

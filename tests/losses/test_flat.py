@@ -7,10 +7,9 @@ import torch
 
 from st_vi.inputs.flat import flattened, padded
 from st_vi.losses import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss, embed
-from st_vi.losses.content import content_ids
-from st_vi.losses.embed import embed_distinct
+from st_vi.losses.columns import content_ids
+from st_vi.losses.embed import Inputs, embed_distinct
 from st_vi.losses.grad_cache import _sorted_parts
-from st_vi.losses.inputs import Inputs
 from st_vi.stock.models import reads_flat
 from tests.helpers.columns import PICTURES, TEXTS, assert_same, columns_of, loss_step, step
 from tests.helpers.flash import CALLS, use_flash_attention

@@ -7,7 +7,7 @@ import torch
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, MultipleNegativesRankingLoss
 
 from st_vi.losses import SupConNLILoss
-from st_vi.losses.content import content_ids
+from st_vi.losses.columns import content_ids
 from tests.conftest import SENTENCES
 from tests.helpers.naive import naive_direction, naive_masks
 from tests.helpers.processes import gloo, on_two

@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 
 from st_vi import CachedDLELoss, DLELoss, MixedTaskCollator
-from st_vi.losses.content import content_ids
-from st_vi.losses.embed import embed_distinct
-from st_vi.losses.inputs import Inputs
+from st_vi.losses.columns import content_ids
+from st_vi.losses.embed import Inputs, embed_distinct
 from st_vi.tasks import VIDEO_TASK, VIPOLYQWEN_TASKS
 from tests.helpers.columns import TALL, WIDE, assert_same, columns_of, features_of, picture
 

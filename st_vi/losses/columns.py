@@ -1,4 +1,4 @@
-"""Finding equal inputs in a batch."""
+"""Columns of a batch: which of their inputs are equal, their shapes, and the rows of all devices."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from sentence_transformers.util import all_gather, get_rank
 from torch import Tensor
 from transformers.utils import logging
 
 from st_vi.inputs.flat import padded
-from st_vi.losses.inputs import PICTURE_KEYS
+
+PICTURE_KEYS = (
+    ("pixel_values", "image_grid_thw", "num_images_per_sample"),
+    ("pixel_values_videos", "video_grid_thw", "num_videos_per_sample"),
+)
+"""Qwen2-VL's names for images and for videos: patches, grids, and how many of them an input has."""
 
 logger = logging.get_logger(__name__)
 
@@ -34,7 +40,7 @@ def content_ids(columns: Sequence[Mapping[str, Any]]) -> list[Tensor] | None:
 
     Example:
         >>> import torch
-        >>> from st_vi.losses.content import content_ids
+        >>> from st_vi.losses.columns import content_ids
         >>> left = {"input_ids": torch.tensor([[0, 5, 6]]), "attention_mask": torch.tensor([[0, 1, 1]])}
         >>> right = {"input_ids": torch.tensor([[5, 6, 0]]), "attention_mask": torch.tensor([[1, 1, 0]])}
         >>> first, second = content_ids([left, right])
@@ -55,15 +61,54 @@ def content_ids(columns: Sequence[Mapping[str, Any]]) -> list[Tensor] | None:
     return ids
 
 
+def check_columns(embeddings: Sequence[Tensor], ids: Sequence[Tensor] | None) -> None:
+    """Check that columns and ids match, with a clearer error than that of a matrix product.
+
+    Raises:
+        TypeError: Embeddings are not floating-point numbers.
+        ValueError: There are no rows, or shapes are not (B, D) for each column and (B,) for its ids.
+
+    Example:
+        >>> from st_vi.losses.columns import check_columns
+        >>> check_columns([torch.eye(2), torch.eye(3)], None)
+        Traceback (most recent call last):
+        ValueError: embeddings must be (rows, dimensions), the same in every column, got (2, 2), (3, 3)
+    """
+    shapes = [tuple(column.shape) for column in embeddings]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 2 or not shapes[0][0]:
+        got = ", ".join(map(str, shapes))
+        raise ValueError(f"embeddings must be (rows, dimensions), the same in every column, got {got}")
+    if wrong := [column.dtype for column in embeddings if not column.is_floating_point()]:
+        raise TypeError(f"embeddings must be floating-point numbers, got {wrong[0]}")
+    if ids and [tuple(column.shape) for column in ids] != [shapes[0][:1]] * len(shapes):
+        got = ", ".join(str(tuple(column.shape)) for column in ids)
+        raise ValueError(f"ids must be ({shapes[0][0]},) for each of {len(shapes)} columns, got {got}")
+
+
+def gather_columns(columns: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Gather the rows of all devices in each column, with gradients.
+
+    Args:
+        columns: Tensors (B, …) with the same B on every device.
+
+    Returns:
+        Tensors (W, …) with W = B · devices, and the indices of the B rows of this device.
+    """
+    rows = len(columns[0])
+    start = get_rank() * rows
+    gathered = [all_gather(column, with_grad=column.is_floating_point()) for column in columns]
+    return gathered, torch.arange(start, start + rows, device=columns[0].device)
+
+
 def _text_hashes(features: Mapping[str, Any]) -> Tensor | None:
     tokens = features.get("input_ids")
     if tokens is None or tokens.ndim != 2:
         return None
-    if "cu_seq_lens_q" in features:
+    if "attention_mask" not in features:
+        if "cu_seq_lens_q" not in features:
+            return None
         features = padded(features)
         tokens = features["input_ids"]
-    if "attention_mask" not in features:
-        return None
     mask = features["attention_mask"].long()
     position = mask.cumsum(dim=1) - 1
     return (_mix(tokens + _mix(position)) * mask).sum(dim=1)
