@@ -186,11 +186,6 @@ def included_or_same(path_or_repo: str | Path) -> str:
     Raises:
         FileNotFoundError: A path that is not there.
         ValueError: The name is empty, or no name.
-
-    Example:
-        >>> from st_vi.hub import included_or_same
-        >>> included_or_same("intfloat/multilingual-e5-small")
-        'intfloat/multilingual-e5-small'
     """
     if not isinstance(path_or_repo, (str, Path)):
         raise ValueError(f"expected a folder or a repository of a model, got {type(path_or_repo).__name__}")

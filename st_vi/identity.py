@@ -52,16 +52,7 @@ def model_identity(model: SentenceTransformer) -> str:
 
 
 def fingerprint(row: Any) -> bytes:
-    """A short hash of a row, in which images are hashed by content.
-
-    Args:
-        row: Nested dicts and lists; a `Path` is replaced by the content of its file.
-
-    Example:
-        >>> from st_vi.identity import fingerprint
-        >>> fingerprint(["Trời mưa.", 3]) == fingerprint(["Trời mưa.", 3]), len(fingerprint("Trời mưa."))
-        (True, 8)
-    """
+    """A short hash of a row of nested dicts and lists, in which images and files (`Path`) are hashed by content."""
     return hashlib.sha256(_json(_plain(row))).digest()[:FINGERPRINT_BYTES]
 
 

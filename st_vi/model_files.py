@@ -20,23 +20,10 @@ _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 def plain_weights(file: Path) -> dict[str, Tensor]:
     """All tensors of a file by name, memory-mapped.
 
-    Args:
-        file: A safetensors file, or a pickle of tensors and plain values, whose code is never run.
+    The file is one of safetensors, or a pickle of tensors and plain values, whose code is never run.
 
     Raises:
         ValueError: The file is damaged or would run code; it is named.
-
-    Example:
-        >>> import tempfile
-        >>> import torch
-        >>> from pathlib import Path
-        >>> from safetensors.torch import save_file
-        >>> from st_vi.model_files import plain_weights
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = Path(folder, "model.safetensors")
-        ...     save_file({"weight": torch.ones(2)}, file)
-        ...     plain_weights(file)
-        {'weight': tensor([1., 1.])}
     """
     try:
         return load_state_dict(str(file))  # older versions of transformers do not accept a Path
@@ -50,11 +37,7 @@ def plain_weights(file: Path) -> dict[str, Tensor]:
 
 
 def read_json(file: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        ValueError: The file is not JSON; it is named.
-    """
+    """The content of a JSON file, which an error names."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:  # of the text or of its encoding
@@ -91,9 +74,6 @@ def check_files(folder: Path) -> None:
     """Open all weight files and JSON files of the model saved in `folder`.
 
     This detects truncated files, but not flipped bits in a file of the right length.
-
-    Raises:
-        ValueError: A file does not open; the first one is named.
     """
     for file in _found(folder, "*.json"):
         read_json(file)
@@ -104,10 +84,7 @@ def check_files(folder: Path) -> None:
 def check_modules(name: str, own: Mapping[str, type[Module]], **hub: Any) -> None:
     """Check that all modules of a model, including those in a `Router`, are known and inside its folder.
 
-    Args:
-        name: A folder or a repository.
-        own: Allowed classes besides those of sentence-transformers, by the import path stored in saved models.
-        **hub: As for `load_file_path` of stock.
+    Known are `own` classes, by the import path stored in saved models, and those of sentence-transformers.
 
     Raises:
         ValueError: `modules.json` is damaged or missing, a class is unknown, a module or its weights are outside the

@@ -7,11 +7,5 @@ from pathlib import Path
 
 
 def cache_folder(name: str) -> Path:
-    """A folder in the user's cache, which may not exist yet: ``~/.cache/st_vi``, or ``ST_VI_CACHE`` if it is set.
-
-    Example:
-        >>> from st_vi.files.cache import cache_folder
-        >>> cache_folder("search").name
-        'search'
-    """
+    """A folder in the user's cache, which may not exist yet: ``~/.cache/st_vi``, or ``ST_VI_CACHE`` if it is set."""
     return Path(os.environ.get("ST_VI_CACHE") or Path.home() / ".cache" / "st_vi") / name

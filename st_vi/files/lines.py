@@ -27,11 +27,7 @@ def kind_of(path: Path) -> str:
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a UTF-8 file, compressed or not, with their ends and without a byte-order mark.
-
-    Raises:
-        ValueError: A line that is not UTF-8, or a compressed file that is damaged or cut short.
-    """
+    """Lines of a UTF-8 file, compressed or not, with their ends and without a byte-order mark."""
     opened = PACKED.get(path.suffix.lower(), open)
     try:
         with opened(path, "rb") as file:
@@ -55,11 +51,7 @@ def _decoded(line: bytes, number: int, path: Path) -> str:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Objects of a file with one on each line, or of one array; blank lines are skipped.
-
-    Raises:
-        ValueError: A line that is not JSON, or not an object; names the line.
-    """
+    """Objects of a file with one on each line, or of one array; blank lines are skipped."""
     lines = ((number, line) for number, line in lines_of(path) if line.strip())
     first = next(lines, None)
     if first is None:
@@ -123,11 +115,7 @@ def _object(row: Any, number: int, path: Path) -> dict[str, Any]:
 
 
 def text_lines(path: Path) -> Fields:
-    """Lines of a plain text file that are not blank, without their ends, under the name "text".
-
-    Raises:
-        ValueError: A carriage return within a line, as old Macs end them; names the line.
-    """
+    """Lines of a plain text file that are not blank, without their ends, under the name "text"."""
     yield 1, ["text"]
     for number, line in lines_of(path):
         if "\r" in (text := line.rstrip("\r\n")):
@@ -142,9 +130,6 @@ def table_lines(path: Path) -> Fields:
     A TSV has no quoting: a quotation mark is a character like any other. A CSV is split at the one of comma, semicolon
     and tab that its header has: spreadsheets save semicolons where the comma is the decimal point. A first line
     "sep=;", as they write it, says which.
-
-    Raises:
-        ValueError: Quotation marks that do not match, or a header with several of these separators; names the line.
     """
     csv.field_size_limit(2**31 - 1)  # of the whole process; a long document in a field is no mistake
     tabs = kind_of(path) == ".tsv"
@@ -194,11 +179,8 @@ def _reason(error: csv.Error, begins: int, ends: int) -> str:
 def checked_table(rows: Fields, path: Path) -> Fields:
     """Rows that all have as many fields as the header, and a header of different names.
 
-    A column without a name is named as in pandas, "Unnamed: 0" for the first.
-
-    Raises:
-        ValueError: A duplicate name, a row with more or fewer fields, or the header once more, as where files were
-            joined; names the line.
+    A column without a name is named as in pandas, "Unnamed: 0" for the first. The header once more, as where files were
+    joined, is an error.
     """
     names: Sequence[str] = ()
     header: Sequence[str] = ()

@@ -41,15 +41,8 @@ def on_graph(model: SentenceTransformer, dtype: GraphDtype = "auto") -> Sentence
     The graph is exported at the first call and kept in ``~/.cache/st_vi/onnx`` (``ST_VI_CACHE`` changes the folder), by
     a hash of the model's weights and settings. It uses as many threads as torch does at the time of the call.
 
-    Args:
-        model: A text model, as for `export_onnx`; it is not changed.
-        dtype: "int8" for 8-bit weights, "float32", or "auto": 8 bits where the CPU has instructions for them (VNNI) and
-            the vectors stay close (a cosine of 0.99 on sample texts), otherwise float32.
-
-    Raises:
-        ImportError: onnx, onnxscript or onnxruntime is not installed.
-        ValueError: The model cannot be exported; the dtype is unknown; or 8 bits are asked for and the vectors differ.
-        OSError: The cache cannot be written.
+    The dtype "auto" is 8 bits where the CPU has instructions for them (VNNI) and the vectors stay `CLOSE`, otherwise
+    float32.
     """
     if dtype not in get_args(GraphDtype):
         raise ValueError(f"a graph's dtype must be one of {get_args(GraphDtype)}, got {dtype!r}")

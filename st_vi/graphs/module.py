@@ -19,15 +19,7 @@ class OnnxGraph(InputModule):
     Everything that stock does with a model, such as ``encode``, prompts, ``truncate_dim`` and evaluators, stays
     available; token embeddings and training do not.
 
-    Args:
-        folder: Folder written by `export_onnx`.
-        file_name: Graph in the folder.
-        source: Identifies the exported model, such as its `model_identity`.
-        threads: Threads per batch.
-
-    Raises:
-        ImportError: onnxruntime is not installed, or pyvi is not and the model segments words.
-        FileNotFoundError: The folder has no such graph or no configuration.
+    `source` identifies the exported model, such as its `model_identity`; the rest is for an `OnnxEncoder`.
     """
 
     config_keys = ["file_name", "source"]  # noqa: RUF012
@@ -61,12 +53,7 @@ class OnnxGraph(InputModule):
         return self.encoder.embedding_dimension
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Token ids (B, N) and their mask.
-
-        Raises:
-            TypeError: An input is not a text.
-            ValueError: An input is not valid Unicode.
-        """
+        """Token ids (B, N) and their mask."""
         if kwargs.get("processing_kwargs"):
             raise ValueError("an ONNX graph takes no processing_kwargs: its tokenizer is that of the exported model")
         texts = [item["text"] if isinstance(item, Mapping) and item.keys() == {"text"} else item for item in inputs]
@@ -80,11 +67,7 @@ class OnnxGraph(InputModule):
         return {**features, "sentence_embedding": embeddings}
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refused: the exported model can be saved, or its graph with `export_onnx`.
-
-        Raises:
-            ValueError: Always.
-        """
+        """Refused: the exported model can be saved, or its graph with `export_onnx`."""
         raise ValueError(
             "a model on an ONNX graph cannot be saved: save the model it was exported from, or call "
             "st_vi.encoding.export_onnx on that"

@@ -27,16 +27,9 @@ _OLD_MODES = {  # as models saved before sentence-transformers 6 have them
 
 
 def trained_parts(base: str | Path, **hub: Any) -> list[str]:
-    """Trained parts of a saved model besides its encoder, which a new model would lose.
+    """Trained parts of a saved model besides its encoder, which a new model would lose, such as ["Dense"].
 
-    Args:
-        base: A folder or a repository.
-        **hub: As for `load_file_path` of stock, such as `revision`.
-
-    Example:
-        >>> from st_vi.recipes.base_models import trained_parts
-        >>> trained_parts("outputs/viclsr")  # doctest: +SKIP
-        ['Dense']
+    `hub` are further arguments of stock's `load_file_path`, such as `revision`.
     """
     name = str(base)
     parts = [ADAPTER] if load_file_path(name, "adapter_config.json", **hub) else []
@@ -51,17 +44,7 @@ def check_base(
 ) -> str | None:
     """Check that a new model from `base` would lose no trained parts, and warn if the pooling changes.
 
-    Args:
-        base: A folder or a repository.
-        builder: Name of the function that builds the new model.
-        pooling: Pooling of the new model; None for that of `base`.
-        transformer_kwargs: Arguments of the stock `Transformer`.
-
-    Returns:
-        The pooling of `base`; None if it has none.
-
-    Raises:
-        ValueError: `base` has trained parts besides its encoder, or several poolings, none of which is chosen.
+    Returns the pooling of `base`, if it has one. It is an error if it has several and none is chosen.
     """
     arguments = {**(transformer_kwargs.get("model_kwargs") or {})}
     hub = {name: arguments[name] for name in ("token", "revision", "local_files_only") if name in arguments}

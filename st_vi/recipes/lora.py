@@ -47,14 +47,7 @@ def lora_config(rank: int = 16, vision: bool = False) -> LoraConfig:
 def add_lora(backbone: Qwen2VLTransformer, config: LoraConfig, base_rows: int) -> None:
     """Freeze `backbone`, and add LoRA and trainable embeddings of its prefixes with the stock ``add_adapter``.
 
-    Args:
-        backbone: The backbone, changed in place.
-        config: LoRA config; it is copied, and the ids of the prefixes are filled in.
-        base_rows: Number of embeddings of the saved base model.
-
-    Raises:
-        ValueError: `config` sets ``trainable_token_indices``, or the saved base model has no spare embeddings for the
-            prefixes, so that the adapter could not be loaded again.
+    The saved base model must have spare embeddings for the prefixes among its `base_rows`.
     """
     if config.trainable_token_indices is not None:
         raise ValueError("do not set trainable_token_indices in the LoRA config: the prefixes' ids are filled in")

@@ -30,14 +30,7 @@ def checked_rows(
 ) -> Dataset | IterableDataset | DatasetDict:
     """Check the rows for training `model` with `losses`; rows of a stream are checked as they arrive.
 
-    Args:
-        dataset: One dataset, or several by name.
-        losses: Losses with the same tasks; if empty, the tasks of the paper are used.
-        model: The model to train.
-        bad_image: As for `check_task_rows`.
-
-    Raises:
-        ValueError: As for `train_vipolyqwen`; names the dataset of a `DatasetDict`.
+    All losses have the same tasks; without losses, they are those of the paper.
     """
     if isinstance(dataset, IterableDataset):
         return task_stream(dataset, tasks_of(losses), bad_image, partial(check_pictures, model))
@@ -53,11 +46,7 @@ def checked_rows(
 
 
 def tasks_of(losses: Sequence[DLELoss]) -> tuple[Task, ...]:
-    """The tasks of the losses, or those of the paper if there are no losses.
-
-    Raises:
-        ValueError: The losses have different tasks.
-    """
+    """The tasks of the losses, or those of the paper if there are no losses."""
     tasks = losses[0].tasks if losses else VIPOLYQWEN_TASKS
     if any(loss.tasks != tasks for loss in losses):
         raise ValueError("all losses must have the same tasks, because a row's label is the index of its task")
@@ -71,11 +60,7 @@ def num_positives(dataset: Dataset | IterableDataset | DatasetDict) -> int:
 
 
 def check_pictures(model: SentenceTransformer, sizes: Sequence[Size]) -> None:
-    """Check that the model can process the images and videos of an input, by their sizes.
-
-    Raises:
-        ValueError: The model does not accept images, or no videos, or there are too many.
-    """
+    """Check that the model can process the images and videos of an input, by their sizes."""
     if any(len(size) == 2 for size in sizes) and not model.supports("image"):
         raise ValueError("the model reads no images")
     if any(len(size) == 3 for size in sizes) and not model.supports("video"):
@@ -85,11 +70,7 @@ def check_pictures(model: SentenceTransformer, sizes: Sequence[Size]) -> None:
 
 
 def check_evaluator(model: SentenceTransformer, evaluator: Any) -> None:
-    """Check the images of an evaluator before training instead of after the first epoch.
-
-    Raises:
-        ValueError: The model cannot process them.
-    """
+    """Check the images of an evaluator before training instead of after the first epoch."""
     for judge in judges_of(evaluator):
         if isinstance(judge, TaskRetrievalEvaluator):
             for keys in (judge.anchor_keys, judge.positive_keys):

@@ -15,18 +15,8 @@ def chunk_spans(text: str, limit: int, count: Count) -> list[Span]:
     """Pieces of a text as (start, end), each as many whole sentences as fit.
 
     A sentence that does not fit begins a piece and is cut between words; a word that does not fit, between characters.
-
-    Args:
-        text: Any text.
-        limit: The highest `count` of a piece.
-        count: The cost of each of several texts, such as its number of tokens with special ones. The cost of an empty
-            text counts as part of each.
-
-    Returns:
-        Pairs in order, without overlap; everything between them is white space. None for a blank text.
-
-    Raises:
-        ValueError: `limit` leaves no room for a character beside the cost of an empty text.
+    Everything between two pieces is white space. A piece costs at most `limit`; `count` gives the costs of texts, such
+    as their numbers of tokens with special ones, and that of an empty text is part of each.
 
     Example:
         >>> from st_vi.text.chunks import chunk_spans

@@ -9,16 +9,9 @@ from st_vi.text.normal import mend
 
 
 def segment_words(text: str) -> str:
-    """Join the syllables of each Vietnamese word by underscores; the segmenter knows words in composed letters.
+    """Join the syllables of each Vietnamese word by underscores, and put a space between words and marks.
 
-    Args:
-        text: Any text; words that somebody has joined already stay joined.
-
-    Returns:
-        Words and marks with a space between them.
-
-    Raises:
-        ImportError: pyvi is not installed.
+    The segmenter, pyvi, knows words in composed letters. Words that are joined already stay joined.
 
     Example:
         >>> from st_vi.text.segmentation import segment_words

@@ -30,12 +30,6 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     article ("1. Phạm vi", "Điều 5. Phạm vi"). Numbers such as "1.200.000" have no space inside. A new line begins a
     sentence if it is blank, begins an item of a list ("a) …", "- …") or does not go on in small letters.
 
-    Args:
-        text: Any text; the numbers count its characters.
-
-    Returns:
-        Pairs in order, without overlap; everything between them is white space.
-
     Example:
         >>> from st_vi.text.sentences import sentence_spans
         >>> text = "Anh ở TP. HCM. Giá 1.200.000 đồng! Gồm:\\na) vé;\\nb) ăn trưa."

@@ -14,11 +14,7 @@ def whole_letters(text: str, span: Span) -> Span:
     """The span, widened so that no letter is cut from its diacritics.
 
     Tokenizers that compose letters (NFC) count a decomposed letter (NFD) as its first character, and a token of
-    byte-level BPE may be a part of a letter.
-
-    Args:
-        text: What the span is of.
-        span: First character, and the one after the last. An empty span stays empty.
+    byte-level BPE may be a part of a letter. An empty span stays empty.
 
     Example:
         >>> import unicodedata
@@ -42,18 +38,10 @@ def _is_mark(character: str) -> bool:
 
 
 def groups(text: str, spans: Sequence[Span], by: By = "syllable") -> list[list[int]]:
-    """Which tokens belong together: those of one syllable, or those that share a letter.
+    """Numbers of tokens that belong together, given the span of every token in the text, from left to right.
 
-    Args:
-        text: What the spans are of.
-        spans: The span of every token, from left to right.
-        by: "syllable" joins what is between two spaces; "token" joins only tokens that are parts of one letter.
-
-    Returns:
-        Numbers of tokens, one list a group. A token that spans several syllables joins them.
-
-    Raises:
-        ValueError: `by` is none of the two.
+    By "syllable", all between two spaces do, and a token that spans several syllables joins them; by "token", only
+    those that are parts of one letter.
 
     Example:
         >>> from st_vi.text.units import groups

@@ -19,11 +19,7 @@ _OTHER_FILES = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "v
 
 
 def tokenizer_spec(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """The content of `tokenizer.json`.
-
-    Raises:
-        ValueError: The tokenizer is not a fast one, or its model is not Unigram, BPE or WordPiece.
-    """
+    """The content of `tokenizer.json` of a fast tokenizer: Unigram, BPE or WordPiece."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ValueError(
