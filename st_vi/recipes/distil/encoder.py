@@ -136,7 +136,7 @@ def distill_encoder(
     }
     run = Run(Path(output), resume, seed, progress or (lambda _: None), arguments, as_record(settings))
     parts = [split_by_anchor(rows, held_out, anchor="title", seed=seed) for rows in sets]
-    drawn = _draw_texts([part["train"] for part in parts], texts, num_texts, shares, seed)
+    drawn = draw_texts([part["train"] for part in parts], texts, num_texts, shares, seed)
     check_vietnamese(drawn)
     large = load(str(teacher), device="cpu")
     check_layers(large, layers)
@@ -163,11 +163,11 @@ def distill_encoder(
     def rows_of(task: str, again: int) -> Dataset:
         """The rows of a task, drawn anew each time that a stage uses it again."""
         if task == "retrieval":
-            return _question_rows(train_sets, questions, num_questions, shares, seed + again)
+            return draw_questions(train_sets, questions, num_questions, shares, seed + again)
         if task == "nli":
             return _triplet_rows(nli_parts["train"], train_sets, num_contradictions, seed + again)
         return Dataset.from_dict(
-            {"anchor": _draw_texts(train_sets, texts, num_texts, shares, seed + again) if again else drawn}
+            {"anchor": draw_texts(train_sets, texts, num_texts, shares, seed + again) if again else drawn}
         )
 
     student = small_student(large, layers, prompt)
@@ -205,7 +205,7 @@ def _are_one(documents: Any) -> bool:
     return is_rows(documents) or isinstance(documents, (str, Path))  # these are refused as a whole
 
 
-def _draw_texts(
+def draw_texts(
     sets: Sequence[Dataset], texts: Sequence[str], count: int, shares: Sequence[float] | None, seed: int
 ) -> list[str]:
     """Sample texts from the sets by their shares, and a tenth from other texts, repeated if needed."""
@@ -223,9 +223,10 @@ def _draw_texts(
     return drawn
 
 
-def _question_rows(
+def draw_questions(
     sets: Sequence[Dataset], own: Dataset | None, count: int, shares: Sequence[float] | None, seed: int
 ) -> Dataset:
+    """Rows anchor, positive, document made of the sets by their shares, and those of one's own."""
     parts = list(shares or [1.0] * len(sets))
     made = [
         document_questions(rows, round(count * share / sum(parts)), seed)

@@ -19,13 +19,14 @@ from torch import Tensor
 
 from st_vi.data import split_by_anchor
 from st_vi.hub import load
+from st_vi.recipes.distil.encoder import draw_questions, draw_texts
 from st_vi.recipes.sight.base import MAX_PIXELS, SIZES, Teacher, small_vipolyqwen
 from st_vi.recipes.sight.deeper import add_layers
 from st_vi.recipes.sight.half import HalfPrecision, Step, learn, write_record
 from st_vi.recipes.sight.letters import add_letters, alphabet, letters_step, remove_letters
 from st_vi.recipes.sight.scenes import scene_texts
 from st_vi.recipes.sight.seeing import DEEPER, MORE_TEXT, READING, SEEING, Asked, Named, Scenes, Seeing
-from st_vi.recipes.sight.text import Pairs, Texts, draw_pairs, draw_paragraphs, draw_texts, kept_targets, text_step
+from st_vi.recipes.sight.text import Pairs, Texts, draw_paragraphs, kept_targets, text_step
 from st_vi.recipes.sight.tower import compile_layers
 from st_vi.recipes.vipolyqwen import build_vipolyqwen
 from st_vi.text.variants import vary
@@ -299,11 +300,11 @@ def _prepare(
         sets = documents()
         parts = [split_by_anchor(rows, 0.03, anchor="title", seed=seed)["train"] for rows in sets]
         each = [share / sum(shares or [1] * len(sets)) for share in shares or [1] * len(sets)]
-        drawn = draw_texts(parts, each, num_texts, seed) + draw_paragraphs(parts, each, num_paragraphs, seed)
+        drawn = draw_texts(parts, (), num_texts, shares, seed) + draw_paragraphs(parts, each, num_paragraphs, seed)
         drawn = list(dict.fromkeys([*drawn, *others, *pictured]))
         check_vietnamese(drawn)
         drawn.sort(key=len)
-        pairs = draw_pairs(parts, each, num_pairs, seed)
+        pairs = draw_questions(parts, None, num_pairs, shares, seed)
         torch.save({"texts": drawn, "questions": list(pairs["anchor"]), "paragraphs": list(pairs["positive"])}, file)
         log({"texts": len(drawn), "pairs": len(pairs)})
     kept = torch.load(file, weights_only=True)

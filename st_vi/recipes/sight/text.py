@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from st_vi.data.documents import document_questions, document_texts
 from st_vi.recipes.sight.base import Teacher
 from st_vi.terms import InfoNCE, PairBatch, TeacherCosine, TeacherSimilarities
 from st_vi.text import strip_diacritics
@@ -60,15 +59,6 @@ class Pairs:
         return sorted({start + i for start in starts for i in range(4)})
 
 
-def draw_texts(sets: Sequence[Dataset], shares: Sequence[float], count: int, seed: int) -> list[str]:
-    """Texts of documents, each set by its share, shuffled."""
-    drawn: list[str] = []
-    for rows, share in zip(sets, shares, strict=True):
-        drawn += document_texts(rows, round(count * share), seed)
-    Random(seed).shuffle(drawn)
-    return drawn
-
-
 def draw_paragraphs(
     sets: Sequence[Dataset], shares: Sequence[float], count: int, seed: int, lengths: tuple[int, int] = (560, 1250)
 ) -> list[str]:
@@ -78,12 +68,6 @@ def draw_paragraphs(
         found = sorted({text for text in rows["text"] if lengths[0] <= len(text) <= lengths[1]})
         drawn += Random(seed).sample(found, min(round(count * share), len(found)))
     return drawn
-
-
-def draw_pairs(sets: Sequence[Dataset], shares: Sequence[float], count: int, seed: int) -> Dataset:
-    """Rows anchor, positive of documents."""
-    made = [document_questions(rows, round(count * share), seed) for rows, share in zip(sets, shares, strict=True)]
-    return concatenate_datasets([rows.select_columns(["anchor", "positive"]) for rows in made if len(rows)])
 
 
 def kept_targets(file: Path, texts: Sequence[str], teacher: Teacher, log: Callable[[dict[str, Any]], None]) -> Tensor:
