@@ -181,7 +181,7 @@ class Qwen2VLTransformer(OpenTransformer):
         except Exception:  # from the formatter, torchvision or the tokenizer
             for number, item in enumerate(read):  # find the input that caused it
                 try:
-                    self._checked([item], prompts if isinstance(prompts, str) else prompts[number : number + 1], kwargs)
+                    self._checked([item], prompts[number : number + 1], kwargs)
                 except Exception as error:
                     reason = self._too_long(item) or str(error) or type(error).__name__
                     raise ValueError(f"{_name(number, inputs[number])}: {reason}") from error
@@ -209,10 +209,10 @@ class Qwen2VLTransformer(OpenTransformer):
         except Exception as error:  # from files or the web
             raise ValueError(f"{_name(number, item)}: {error or type(error).__name__}") from error
 
-    def _prompts(self, read: list[Any], prompt: str | None) -> str | list[str]:
-        """One prompt for all inputs, or one for each."""
+    def _prompts(self, read: list[Any], prompt: str | None) -> list[str]:
+        """The prompt of each input, "" for none."""
         if prompt is None or prompt.strip() != AUTO:
-            return prompt or ""
+            return [prompt or ""] * len(read)
         if self.choose_prompts is None:
             raise ValueError(
                 f"the prompt {AUTO!r} is chosen by a TaskRouter, which this model lacks: add one with "
@@ -243,8 +243,8 @@ class Qwen2VLTransformer(OpenTransformer):
             positions, _ = self.model.get_rope_index(**tokens, **grids)  # type: ignore[operator]
         return torch.cat([places[None], positions])[:, mask.bool()][:, None]
 
-    def _checked(self, inputs: Sequence[Any], prompts: str | list[str], kwargs: dict[str, Any]) -> dict[str, Any]:
-        # Stock hands the prompt to `_PromptBeforeText` as it is.
+    def _checked(self, inputs: Sequence[Any], prompts: list[str], kwargs: dict[str, Any]) -> dict[str, Any]:
+        # Stock makes messages of all inputs and hands them to `_PromptBeforeText`, with this list as it is.
         features = super().preprocess(inputs, prompt=prompts, **kwargs)  # type: ignore[arg-type]
         if not features["attention_mask"].any(dim=1).all():
             raise ValueError("nothing is left of it for the model to read")
@@ -298,13 +298,6 @@ class Qwen2VLTransformer(OpenTransformer):
 
         ids = self.preprocess([Image.new("RGB", (28, 28))])["input_ids"][0]
         return int((ids == self.processor.image_token_id).nonzero()[0]) - 1
-
-    def _prepare_messages(self, conversations: list[Any]) -> list[Any]:
-        """Lists of parts, as transformers 5.5 reads nothing else, with image tokens in texts broken.
-
-        Without an image, such a token fails the whole batch.
-        """
-        return [without_marks(self.input_formatter.normalize_messages(conversation)) for conversation in conversations]
 
     def _token_ids(self, text: str) -> list[int]:
         """Token ids of a text, without truncation or padding."""
@@ -405,7 +398,7 @@ class Qwen2VLTransformer(OpenTransformer):
 
 
 class _PromptBeforeText(InputFormatter):
-    """Stock's formatter, but with images first and no system message."""
+    """Stock's formatter, but with images first, prompts before texts in place of a system message, and no marks."""
 
     def to_message(self, typed_input: dict[Any, Any], role: str = "user") -> list[dict[str, Any]]:
         if "message" in typed_input:  # in a mixed batch, stock would drop the conversation
@@ -417,15 +410,22 @@ class _PromptBeforeText(InputFormatter):
     def prepend_prompt_to_messages(
         self, messages: list[list[dict[str, Any]]], prompt: str | Sequence[str]
     ) -> list[list[dict[str, Any]]]:
+        """Conversations as the template gets them, each with its prompt, and image tokens in texts broken.
+
+        Without an image, such a token fails the whole batch.
+        """
         prompts = [prompt] * len(messages) if isinstance(prompt, str) else prompt
         return [
-            _with_prompt(self.normalize_messages(conversation), own) if own else conversation
+            # Lists of parts, as transformers 5.5 reads nothing else.
+            without_marks(_with_prompt(self.normalize_messages(conversation), own))
             for conversation, own in zip(messages, prompts, strict=True)
         ]
 
 
 def _with_prompt(conversation: list[dict[str, Any]], prompt: str) -> list[dict[str, Any]]:
     """Put `prompt` before the first text of the last user message, or make it the text if there is none."""
+    if not prompt:
+        return conversation
     turns = [number for number, message in enumerate(conversation) if message["role"] == "user"]
     turn = turns[-1] if turns else len(conversation) - 1
     content = list(conversation[turn]["content"])  # do not change the caller's list

@@ -60,18 +60,16 @@ def reads_flat(model: Any) -> bool:
 
 
 class OpenTransformer(Transformer):
-    """The stock `Transformer`, with four private steps as methods to override, and one question.
+    """The stock `Transformer`, with three private steps as methods to override, and one question.
 
     - ``_load_config`` comes before the weights: a wrong model is rejected before gigabytes are downloaded.
     - ``_load_model`` reads the weights.
-    - ``_process_chat_messages`` gets all inputs as messages, whatever the caller passed.
     - ``_render_message_skeleton`` finds the tokens that the template puts after a text. Stock uses the tokenizer that
       also encodes, and changes its limit for a moment: texts in other threads would be truncated or padded wrongly.
 
     - ``_is_flash_attention_requested`` tells whether the model was built with some kind of FlashAttention.
 
-    If a name disappears, wrong models load and image tokens in texts count as images; `tests/modules/test_qwen2_vl.py`
-    fails.
+    If a name disappears, wrong models load; `tests/modules/test_qwen2_vl.py` fails.
     """
 
     @abstractmethod
@@ -81,10 +79,6 @@ class OpenTransformer(Transformer):
     @abstractmethod
     def _reading_weights(self) -> AbstractContextManager[None]:
         """What surrounds the reading of the weights."""
-
-    @abstractmethod
-    def _prepare_messages(self, conversations: list[Any]) -> list[Any]:
-        """The conversations of a batch as the template should get them."""
 
     @abstractmethod
     def _token_ids(self, text: str) -> list[int]:
@@ -103,9 +97,6 @@ class OpenTransformer(Transformer):
     def _load_model(self, *args: Any, **kwargs: Any) -> Any:
         with self._reading_weights():
             return super()._load_model(*args, **kwargs)
-
-    def _process_chat_messages(self, messages: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return super()._process_chat_messages(self._prepare_messages(messages), *args, **kwargs)
 
     def _render_message_skeleton(
         self, conversation: Any, filler: str, chat_template_kwargs: dict[str, Any], *args: Any
