@@ -35,14 +35,14 @@ def echo_metrics(metrics: dict[str, float]) -> None:
 
 def can_be_evaluated(rows: Any) -> bool:
     """Whether NLI rows have at least two of the three labels, which `nli_evaluator` compares."""
-    from st_vi.data.labels import OTHER
+    from st_vi.data.nli import OTHER
 
     return len(set(rows["label"]) - {OTHER}) > 1
 
 
 def nli_evaluator(rows: Any, show_progress_bar: bool = True) -> Any:
     """An evaluator over the rows whose label is one of the three."""
-    from st_vi.data.labels import OTHER
+    from st_vi.data.nli import OTHER
     from st_vi.evaluation import NLISimilarityEvaluator
 
     rows = rows.filter(lambda label: label != OTHER, input_columns="label")

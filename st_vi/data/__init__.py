@@ -1,6 +1,5 @@
 """Raw rows become the columns that the stock trainer expects."""
 
-from st_vi.data.adapt import fact_check_to_triplets, nli_to_triplets, reading_comprehension_to_triplets
 from st_vi.data.audit.leakage import leakage_report, without_leakage
 from st_vi.data.audit.noisy_labels import label_suspects, score_suspects
 from st_vi.data.audit.preferences import flip_rows, preference_strength
@@ -20,6 +19,8 @@ from st_vi.data.negatives.made import perturbed_negatives, same_document_negativ
 from st_vi.data.negatives.negation import swap_negation
 from st_vi.data.negatives.perturbations import change_order, swap_number
 from st_vi.data.negatives.sampling import ClusterBatchSampler, CurriculumBatchSampler, cluster_rows
+from st_vi.data.nli import fact_check_to_triplets, nli_to_triplets
+from st_vi.data.reading_comprehension import reading_comprehension_to_triplets
 from st_vi.data.sample_sets import sample_nli, sample_retrieval, sample_sts
 from st_vi.data.split import split_by_anchor, split_by_task
 from st_vi.data.task_rows import check_task_rows

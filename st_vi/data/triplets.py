@@ -23,6 +23,7 @@ from st_vi.data.columns import (
 from st_vi.text import comparison_key
 
 MissingNegative = Literal["pair", "skip"]
+Conflict = Literal["error", "skip"]
 
 _made: WeakSet[Dataset] = WeakSet()
 """Datasets of `Triplets.from_rows`: their texts need no second check, as a dataset does not change."""
@@ -143,10 +144,7 @@ def triplets_to_train_on(rows: TrainRows) -> Dataset | IterableDataset | Dataset
 
 def _checked(dataset: Dataset | DatasetDict) -> Dataset | DatasetDict:
     if not isinstance(dataset, Mapping):
-        rows = checked_rows(dataset)
-        texts, weight = _training_columns(dataset)
-        say_what_is_left_out(dataset.column_names, [*texts, weight])
-        return rows
+        return checked_rows(dataset, warn=True)
     if not dataset:
         raise ValueError("no usable pair: the dataset is empty")
     checked = {}
@@ -176,17 +174,21 @@ def _checked_stream(rows: IterableDataset) -> IterableDataset:
     return checked.rename_column("weight", "label") if weight == "weight" else checked
 
 
-def checked_rows(dataset: Dataset) -> Dataset:
-    """Like `check_triplets` for one dataset, without the warning about other columns."""
+def checked_rows(dataset: Dataset, warn: bool = False) -> Dataset:
+    """Like `check_triplets` for one dataset, with or without the warning about other columns."""
+    if is_made(dataset):  # as `Triplets.from_rows` put the columns
+        return _with_weights(dataset, "weight") if "weight" in dataset.column_names else dataset
     texts, weight = _training_columns(dataset)
     if not len(dataset):
         raise ValueError("no usable pair: the dataset is empty")
-    if not is_made(dataset):
-        for number, row in enumerate(zip(*(dataset[name] for name in texts), strict=True)):
-            _check_texts(dict(zip(texts, row, strict=True)), texts, number)
+    for number, row in enumerate(zip(*(dataset[name] for name in texts), strict=True)):
+        _check_texts(dict(zip(texts, row, strict=True)), texts, number)
     names = [*texts, *([weight] if weight else [])]
-    rows = dataset if dataset.column_names == names else dataset.select_columns(names)
-    return _with_weights(rows, weight) if weight else rows
+    if dataset.column_names != names:
+        if warn:
+            say_what_is_left_out(dataset.column_names, names)
+        dataset = dataset.select_columns(names)
+    return _with_weights(dataset, weight) if weight else dataset
 
 
 def is_made(dataset: Dataset) -> bool:

@@ -26,7 +26,7 @@ from transformers import set_seed
 
 from st_vi import AttentionPooling, MLPHead
 from st_vi.data import nli_to_triplets, read_rows, sample_nli, split_by_anchor
-from st_vi.data.labels import canonical_labels
+from st_vi.data.nli import canonical_labels
 from st_vi.inspection.attention import pool_texts, units
 from st_vi.inspection.faithfulness import cosine_drift, deletions
 from st_vi.recipes import train_viclsr

@@ -22,7 +22,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import set_seed
 
 from st_vi.data import nli_to_triplets, read_rows, sample_retrieval, sample_sts, split_by_anchor
-from st_vi.data.labels import canonical_labels
+from st_vi.data.nli import canonical_labels
 from st_vi.losses import DLELoss, SupConNLILoss
 from st_vi.recipes import merge_models, search_merge, train_viclsr, train_vipolyqwen
 from st_vi.recipes.ablation.tables import markdown, over_seeds

@@ -26,7 +26,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import set_seed
 
 from st_vi.data import nli_to_triplets, read_rows, split_by_anchor
-from st_vi.data.labels import canonical_labels
+from st_vi.data.nli import canonical_labels
 from st_vi.data.triplets import Triplets
 from st_vi.evaluation import NLISimilarityEvaluator, NLUBenchmark, NLUEvaluator
 from st_vi.losses import SupConNLILoss

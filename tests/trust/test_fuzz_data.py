@@ -36,7 +36,7 @@ from st_vi.data import (
 )
 from st_vi.data.audit.quality import information_from_similarities
 from st_vi.data.columns import candidate_columns, clean_text, find_columns
-from st_vi.data.labels import canonical_labels
+from st_vi.data.nli import canonical_labels
 from tests.helpers.fuzz import (
     INF,
     NAN,

@@ -1,25 +1,45 @@
-"""Turn Vietnamese NLI, fact-checking and reading-comprehension sets into contrastive training rows.
+"""NLI and fact-checking rows become contrastive training rows; and the many names of the three NLI labels.
 
 The ViCLSR paper (arXiv 2603.21084) gives no algorithm for this step; this one is the project's own.
 """
 
 from __future__ import annotations
 
+import logging
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from string import ascii_uppercase
 from typing import Any, Literal
 
+from datasets import ClassLabel, Dataset
+
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import bad_value, check_choice, clean_text, clean_texts, find_columns, is_missing, number_of
-from st_vi.data.labels import CONTRADICTION, ENTAILMENT, NEUTRAL, OTHER, canonical_labels
-from st_vi.data.triplets import MissingNegative, Report, Row, Triplets
-from st_vi.text import comparison_key
+from st_vi.data.columns import bad_value, check_choice, clean_texts, find_columns, shown
+from st_vi.data.triplets import Conflict, MissingNegative, Report, Row, Triplets
+from st_vi.text import comparison_key, normalise, strip_diacritics
+
+logger = logging.getLogger(__name__)
 
 Neutral = Literal["skip", "hard_negative", "weak_positive"]
-Conflict = Literal["error", "skip"]
 WEAK_POSITIVE_WEIGHT = 0.5
+ENTAILMENT, NEUTRAL, CONTRADICTION, OTHER = "entailment", "neutral", "contradiction", "other"
+_NAMES = {
+    ENTAILMENT: (
+        *("entailment", "entail", "entails", "entailed", "supported", "supports", "support", "yes"),
+        *("kéo theo", "hàm ý", "suy ra", "suy ra được", "ủng hộ", "được ủng hộ", "hỗ trợ", "xác nhận"),
+    ),
+    CONTRADICTION: (
+        *("contradiction", "contradictory", "contradict", "contradicts", "refuted", "refutes", "refute"),
+        *("mâu thuẫn", "trái ngược", "đối lập", "bác bỏ", "bị bác bỏ", "phản bác"),
+    ),
+    NEUTRAL: (
+        *("neutral", "nei", "not enough information", "not enough info"),
+        *("trung lập", "trung tính", "không xác định", "chưa xác định", "không rõ"),
+        *("không đủ thông tin", "chưa đủ thông tin", "thiếu thông tin"),
+    ),
+    OTHER: ("other", "khác"),
+}
 
 
 def nli_to_triplets(
@@ -115,7 +135,7 @@ def nli_to_triplets(
     if missing_negative == "skip":
         report["positives without a negative, skipped"] = sum(not row.negatives for row in rows)
         rows = [row for row in rows if row.negatives]
-    return Triplets.from_rows(rows, _without_zeros(report))
+    return Triplets.from_rows(rows, Report({name: number for name, number in report.items() if number}))
 
 
 def fact_check_to_triplets(
@@ -149,116 +169,6 @@ def fact_check_to_triplets(
     return nli_to_triplets(dataset, as_nli, labels, reverse, neutral, missing_negative, conflict, seed)
 
 
-def reading_comprehension_to_triplets(
-    dataset: Rows,
-    columns: Mapping[str, str] | None = None,
-    template: str = "{question} {passage}",
-    conflict: Conflict = "error",
-) -> Triplets:
-    """Question and passage become the anchor, the right option the positive, the wrong ones the negatives.
-
-    The number of options may vary from row to row. One row may also hold a passage with lists of questions,
-    options and answers (the layout of RACE).
-
-    Args:
-        dataset: Rows with a question, options, an answer, and perhaps a passage.
-        columns: Role ("passage", "question", "options", "answer") to column, for unusual names.
-        template: Makes the anchor. The question comes first because encoders truncate long texts at the end, and
-            without it all questions on a long passage would share one anchor.
-        conflict: A wrong option that equals the right one: an "error", or "skip" it.
-
-    Returns:
-        `Triplets`, with the keys "3_negatives" for four options, and so on.
-
-    Raises:
-        ValueError: Missing column, an answer that is no option, text that is empty or no string, conflicting
-            options, a bad template, or no usable row. Names column, row (from 0) and value.
-
-    Example:
-        >>> from datasets import Dataset
-        >>> from st_vi.data import reading_comprehension_to_triplets
-        >>> rows = reading_comprehension_to_triplets(Dataset.from_dict({
-        ...     "article": ["Lan nuôi một con mèo."], "question": ["Lan nuôi con gì?"],
-        ...     "options": [["chó", "mèo", "cá"]], "answer": ["B"],
-        ... }))
-        >>> rows["2_negatives"][0]["positive"]
-        'mèo'
-    """
-    dataset = as_dataset(dataset)
-    check_choice("conflict", conflict, Conflict)
-    roles = ("passage", "question", "options", "answer")
-    found = find_columns(dataset.column_names, roles, columns, optional=("passage",))
-    report, rows = (
-        Report({"rows read": len(dataset), "questions": 0, "duplicates skipped": 0, "conflicts skipped": 0}),
-        [],
-    )
-    _check_template(template)
-    for number, raw in enumerate(dataset.select_columns(list(found.values()))):
-        passage = (
-            ""
-            if is_missing(raw.get(found.get("passage")))
-            else clean_text(raw[found["passage"]], found["passage"], number)
-        )
-        for question, options, answer in _questions(raw, found, number):
-            report["questions"] += 1
-            right = options[_answer_index(answer, options, found["answer"], number)]
-            key = comparison_key(right)
-            wrong = list(options)
-            wrong.remove(right)
-            if twins := [option for option in wrong if comparison_key(option) == key]:
-                if conflict == "error":
-                    bad_value(
-                        found["options"],
-                        number,
-                        right,
-                        'a wrong option equals the right one (conflict="skip" leaves it out)',
-                    )
-                report["conflicts skipped"] += len(twins)
-                wrong = [option for option in wrong if option not in twins]
-            anchor = template.format(question=question, passage=passage).strip()
-            if not anchor:
-                bad_value(found.get("passage", "passage"), number, passage, f"the template {template!r} needs a text")
-            distinct: dict[str, str] = {}
-            for option in wrong:
-                distinct.setdefault(comparison_key(option), option)
-            rows.append(Row(anchor, right, tuple(distinct.values())))
-    unique = list(dict.fromkeys(rows))
-    report["duplicates skipped"] = len(rows) - len(unique)
-    return Triplets.from_rows(unique, _without_zeros(report))
-
-
-def _questions(raw: dict[str, Any], found: dict[str, str], row: int) -> Iterator[tuple[str, list[str], Any]]:
-    question, options, answer = (raw[found[role]] for role in ("question", "options", "answer"))
-    if not isinstance(question, list):
-        question, options, answer = [question], [options], [answer]
-    for role, values in (("options", options), ("answer", answer)):
-        if not isinstance(values, list) or len(values) != len(question):
-            bad_value(found[role], row, values, f"expected a list with one for each of {len(question)} questions")
-    for one_question, one_options, one_answer in zip(question, options, answer, strict=True):
-        if not isinstance(one_options, Sequence) or isinstance(one_options, str) or len(one_options) < 2:
-            bad_value(found["options"], row, one_options, "expected a list of two or more options")
-        texts = [clean_text(option, found["options"], row) for option in one_options]
-        yield clean_text(one_question, found["question"], row), texts, one_answer
-
-
-def _answer_index(answer: Any, options: list[str], column: str, row: int) -> int:
-    """An index, a letter from A, or the text of the option."""
-    if isinstance(answer, str):
-        text = clean_text(answer, column, row)
-        keys = [comparison_key(option) for option in options]
-        if comparison_key(text) in keys:
-            return options.index(text) if text in options else keys.index(comparison_key(text))
-        index = ascii_uppercase.find(text.upper()) if len(text) == 1 else -1
-        number = number_of(text)  # files without types have numbers as text
-    else:
-        index, number = -1, answer
-    if isinstance(number, (int, float)) and not isinstance(number, bool) and number % 1 == 0:
-        index = int(number)
-    if not 0 <= index < len(options):
-        bad_value(column, row, answer, f"expected one of {len(options)} options by index, letter or text")
-    return index
-
-
 def _pair_up(
     groups: Mapping[str, Mapping[str, list[str]]], positive: Mapping[str, float], negative: Sequence[str], seed: int
 ) -> Iterator[Row]:
@@ -285,12 +195,110 @@ def _conflicts(
     return found
 
 
-def _check_template(template: str) -> None:
-    try:
-        template.format(question="", passage="")
-    except (AttributeError, KeyError, IndexError, ValueError) as error:
-        raise ValueError(f"template may name {{question}} and {{passage}} only, got {template!r}") from error
+def _folded(text: str) -> str:
+    """Without case and diacritics, "_" and "-" as spaces: how names are looked up."""
+    return " ".join(re.split(r"[\s_-]+", strip_diacritics(normalise(text).casefold()))).strip()
 
 
-def _without_zeros(report: Report) -> Report:
-    return Report({name: number for name, number in report.items() if number})
+SYNONYMS: dict[str, str] = {_folded(name): label for label, names in _NAMES.items() for name in names}
+_VERDICTS = {_folded("đúng"): ENTAILMENT, _folded("sai"): CONTRADICTION}
+
+
+def canonical_labels(dataset: Dataset, column: str, given: Mapping[Any, str] | None = None) -> list[str]:
+    """Each row's label as "entailment", "neutral", "contradiction" or "other".
+
+    Names are recognised in English and Vietnamese, whatever their case, with diacritics or without, with spaces,
+    "_" or "-": "entailment", "SUPPORTS", "Kéo theo", "trung_lap", "mâu thuẫn", "không đủ thông tin", …. "Đúng" and
+    "sai" are verdicts of fact checks, and are known where the column has no other names than these and neutral ones:
+    beside "entailment" they may mean something else. Numbers mean nothing by themselves: they need `given`, or a
+    `ClassLabel` feature that names them.
+
+    Args:
+        dataset: The rows.
+        column: The label column.
+        given: Label value to label name, over the usual names. The key 0 stands for 0, 0.0 and "0", as a CSV file
+            has it. A key that no row has is named in a warning.
+
+    Raises:
+        ValueError: A value that is not known; names column, row and value, and lists what the column holds.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> canonical_labels(Dataset.from_dict({"label": ["0", "2"]}), "label", {0: "entailment", 2: "neutral"})
+        ['entailment', 'neutral']
+        >>> canonical_labels(Dataset.from_dict({"label": ["Kéo theo", "mau_thuan"]}), "label")
+        ['entailment', 'contradiction']
+    """
+    unused = unused_labels(dataset, column, given)
+    if unused:
+        logger.warning(f"labels: no row has the value {', '.join(unused)}; {_held(dataset, column)}")
+    return known_labels(dataset, column, given)
+
+
+def known_labels(dataset: Dataset, column: str, given: Mapping[Any, str] | None = None) -> list[str]:
+    """Like `canonical_labels`, without the warning about unused keys of `given`."""
+    mapped = _mapped(given)
+    feature, values = dataset.features[column], list(dataset[column])
+    names = feature.names if isinstance(feature, ClassLabel) else []
+    keys = list(map(repr, values))
+    found: dict[str, str | None] = {}
+    folded: dict[str, str] = {}
+    for key, value in dict(zip(keys, values, strict=True)).items():  # a column has millions of rows and three labels
+        name = names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+        folded[key] = _folded(str(name))
+        found[key] = SYNONYMS.get(folded[key]) if isinstance(name, str) else None
+        if mapped:
+            found[key] = next((mapped[one] for one in (*_keys(value), *_keys(name)) if one in mapped), found[key])
+    unknown = {key for key, label in found.items() if label is None}
+    if {folded[key] for key in unknown} <= set(_VERDICTS) and set(found.values()) <= {None, NEUTRAL, OTHER}:
+        found |= {key: _VERDICTS[folded[key]] for key in unknown}
+    for row, (key, value) in enumerate(zip(keys, values, strict=True)):
+        if found[key] is None:
+            bad_value(column, row, value, f"unknown label ({_held(dataset, column)}; map them with labels={{...}})")
+    return [label for key in keys if (label := found[key])]
+
+
+def unused_labels(dataset: Dataset, column: str, given: Mapping[Any, str] | None) -> list[str]:
+    """Keys of `given` that stand for no value of the column, as they are shown."""
+    if not given:
+        return []
+    _mapped(given)
+    feature = dataset.features[column]
+    names = feature.names if isinstance(feature, ClassLabel) else []
+    held = {key for value in _distinct(dataset, column) for key in _keys(value)}
+    held |= {key for name in names for key in _keys(name)}
+    return [shown(value) for value in given if not held & set(_keys(value))]
+
+
+def _distinct(dataset: Dataset, column: str) -> list[Any]:
+    return list({repr(value): value for value in dataset[column]}.values())
+
+
+def _held(dataset: Dataset, column: str) -> str:
+    return f"the column holds {', '.join(sorted(map(shown, _distinct(dataset, column)))[:20])}"
+
+
+def _mapped(given: Mapping[Any, str] | None) -> dict[str, str]:
+    if not isinstance(given, Mapping | None):
+        raise ValueError(f"labels must map values to names, such as {{0: 'entailment'}}, got {shown(given)}")
+    mapped: dict[str, str] = {}
+    for value, name in (given or {}).items():
+        if not isinstance(name, str) or _folded(name) not in SYNONYMS:
+            raise ValueError(f"labels: {value!r} is mapped to {name!r}; use one of {sorted(_NAMES)}")
+        label = SYNONYMS[_folded(name)]
+        for key in _keys(value):
+            if mapped.setdefault(key, label) != label:
+                raise ValueError(f"labels: {value!r} is there twice, as {mapped[key]!r} and as {label!r}")
+    return mapped
+
+
+def _keys(value: Any) -> tuple[str, ...]:
+    """What a value is looked up by in a given mapping: one spelling for 1, 1.0, "1", "1.0"; True is "true" and 1."""
+    if isinstance(value, str):
+        text = comparison_key(value, casefold=True)
+        return (text.split(".")[0] if re.fullmatch(r"-?\d+\.0+", text) else text,)
+    if isinstance(value, bool):
+        return (str(value).casefold(), str(int(value)))
+    if isinstance(value, (int, float)):
+        return (str(int(value)) if value == value // 1 else str(value),)
+    return ("None",) if value is None else ()

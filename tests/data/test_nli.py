@@ -1,14 +1,16 @@
-"""The adapters against brute-force definitions, on the shipped rows and on rows made to be awkward."""
+"""NLI rows against brute-force definitions, shipped ones and awkward ones; and label names as people write them."""
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 from collections import Counter
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from st_vi.data import fact_check_to_triplets, nli_to_triplets, reading_comprehension_to_triplets, sample_nli
+from st_vi.data import fact_check_to_triplets, nli_to_triplets, sample_nli
+from st_vi.data.nli import canonical_labels
 
 
 def nli(*rows, **features):
@@ -158,51 +160,70 @@ def test_fact_checking_columns():
     assert made["2_negatives"].to_list() == [expected]
 
 
-def comprehension(**columns):
-    rows = {"article": ["Bài."], "question": ["Hỏi?"], "options": [["a", "b", "c"]], "answer": ["C"]}
-    return reading_comprehension_to_triplets(Dataset.from_dict(rows | columns))
-
-
-@pytest.mark.parametrize("answer", ["C", "c", 2, 2.0, "2", "2.0"])
-def test_answers_by_letter_text_or_index(answer):
-    expected = {"anchor": "Hỏi? Bài.", "positive": "c", "negative_1": "a", "negative_2": "b"}
-    assert comprehension(answer=[answer])["2_negatives"].to_list() == [expected]
-
-
-def test_numbers_of_options_may_differ():
-    made = comprehension(
-        article=["Bài."] * 2, question=["Hỏi?", "Gì?"], options=[["a", "b"], ["a", "b", "c", "d"]], answer=["A", "D"]
-    )
-    assert {name: len(part) for name, part in made.items()} == {"triplets": 1, "3_negatives": 1}
-
-
-def test_race_layout_and_no_passage():
-    made = comprehension(
-        question=[["Hỏi?", "Gì?"]], options=[[["a", "b"], ["x", "y"]]], answer=[["A", "B"]]
-    )  # fmt: skip
-    assert made["triplets"]["positive"][:] == ["a", "y"]
-    rows = Dataset.from_dict({"question": ["Hỏi?"], "answers": [["a", "b"]], "correct": [1]})
-    made = reading_comprehension_to_triplets(rows, {"options": "answers", "answer": "correct"})
-    assert made["triplets"].to_list() == [{"anchor": "Hỏi?", "positive": "b", "negative": "a"}]
-
-
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"answer": ["D"]}, r"column 'answer', row 0: expected one of 3 options.*got 'D'"),
-        ({"answer": [3]}, r"column 'answer', row 0"),
-        ({"options": [["a"]]}, r"column 'options', row 0: expected a list of two"),
-        ({"options": [["a", "", "c"]]}, r"column 'options', row 0: expected non-empty text"),
-        ({"options": [["c", "b", "c"]]}, r"column 'options', row 0: a wrong option equals the right one"),
-        ({"question": [None]}, r"'question', row 0"),
-    ],
-)
-def test_bad_questions(columns, message):
-    with pytest.raises(ValueError, match=message):
-        comprehension(**columns)
-
-
 def test_report_prints_as_a_table():
     lines = str(nli_to_triplets(sample_nli()).report).splitlines()
     assert lines[0].split() == ["rows", "read", "3,660"]
     assert len({len(line) for line in lines}) == 1
+
+
+def labels(values, given=None, feature=None):
+    features = Features({"label": feature}) if feature else None
+    return canonical_labels(Dataset.from_dict({"label": values}, features=features), "label", given)
+
+
+@pytest.mark.parametrize(
+    ("label", "names"),
+    [
+        ("entailment", "kéo theo|Kéo Theo|KÉO THEO|keo theo|kéo_theo|kéo-theo|kéo  theo |hàm ý|Suy ra|ủng hộ|SUPPORTS"),
+        ("contradiction", "mâu thuẫn|Mâu thuẫn|mau_thuan|MÂU-THUẪN|bác bỏ|Bac bo|trái ngược|REFUTES"),
+        ("neutral", "trung lập|Trung tính|TRUNG_LAP|không xác định|không đủ thông tin|NOT ENOUGH INFO|nei"),
+        ("other", "khác|Other"),
+    ],
+)
+def test_names_in_both_languages(label, names):
+    names = names.split("|")
+    assert labels(names) == [label] * len(names)
+    assert labels(["ke\u0301o theo", "trung la\u0323\u0302p"]) == ["entailment", "neutral"]  # NFD
+
+
+def test_true_and_false_are_verdicts_and_nothing_else():
+    assert labels(["Đúng", "sai", "không xác định"]) == ["entailment", "contradiction", "neutral"]
+    assert labels(["DUNG", "Sai"]) == ["entailment", "contradiction"]
+    with pytest.raises(ValueError, match="row 1: unknown label"):
+        labels(["entailment", "sai"])
+    assert labels(["entailment", "sai"], {"sai": "neutral"}) == ["entailment", "neutral"]
+
+
+@pytest.mark.parametrize("key", [1, "1", 1.0, " 1 "])
+@pytest.mark.parametrize("value", [1, "1", 1.0, "1.0", " 1"])
+def test_a_number_is_the_same_however_it_is_written(key, value):
+    assert labels([value], {key: "mâu thuẫn"}) == ["contradiction"]
+
+
+def test_true_false_and_numbers_that_are_names():
+    assert labels([True, False], {True: "entailment", False: "refuted"}) == ["entailment", "contradiction"]
+    assert labels(["TRUE", "false"], {True: "entailment", False: "refuted"}) == ["entailment", "contradiction"]
+    assert labels([True, False], {"1": "entailment", 0: "refuted"}) == ["entailment", "contradiction"]
+    assert labels(["01", "1"], {"01": "entailment", 1: "neutral"}) == ["entailment", "neutral"]  # text stays text
+    assert labels([0, 1], feature=ClassLabel(names=["kéo theo", "mâu thuẫn"])) == ["entailment", "contradiction"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["entailment", "neutral"], r"labels must map values to names, such as \{0: 'entailment'\}, got \['entail"),
+        ("entailment", "labels must map values to names"),
+        ({0: "entailment", "0": "neutral"}, "labels: '0' is there twice, as 'entailment' and as 'neutral'"),
+        ({"entailment": 0}, "labels: 'entailment' is mapped to 0; use one of"),
+    ],
+)
+def test_what_maps_no_labels(given, message):
+    with pytest.raises(ValueError, match=message):
+        labels([0], given)
+
+
+def test_a_mapping_that_maps_nothing_is_said(caplog):
+    rows = Dataset.from_dict({"premise": ["a", "a"], "hypothesis": ["b", "c"], "label": ["yes", "refuted"]})
+    with caplog.at_level(logging.WARNING):
+        nli_to_triplets(rows, labels={"yess": "contradiction", "refuted": "contradiction"})
+    assert "labels: no row has the value 'yess'; the column holds 'refuted', 'yes'" in caplog.text
