@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from st_vi.data.columns import bad_value, is_missing, shown
-from st_vi.inputs.lazy import open_stored, stock_input
+from st_vi.inputs.kinds import open_stored, stock_input
 from st_vi.inputs.videos import StoredVideo
 from st_vi.text import is_unicode, mend
 

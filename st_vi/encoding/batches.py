@@ -16,10 +16,9 @@ from tqdm.auto import tqdm
 
 from st_vi.encoding.forward import KeptTokens, vectors_of
 from st_vi.inputs.as_list import as_list
-from st_vi.inputs.kinds import is_picture, shown
+from st_vi.inputs.kinds import is_picture, is_video_file, shown
 from st_vi.inputs.pictures import open_image
 from st_vi.inputs.prompts import prompt_of
-from st_vi.inputs.videos import is_video_file
 from st_vi.modules import Qwen2VLTransformer
 from st_vi.text import is_blank, is_unicode
 

@@ -8,9 +8,8 @@ from collections.abc import Hashable, Mapping
 from hashlib import blake2b
 from typing import Any
 
-from st_vi.inputs.kinds import picture_suffixes
+from st_vi.inputs.kinds import open_videos, picture_suffixes
 from st_vi.inputs.pictures import open_image
-from st_vi.inputs.videos import open_videos
 from st_vi.text import comparison_key
 
 Size = tuple[int, int] | tuple[int, int, int]

@@ -1,4 +1,4 @@
-"""Tell texts from images before stock has to guess.
+"""Tell texts, images and videos apart before stock has to guess, and open the images and videos.
 
 Stock treats a string as an image if it has one of seven file extensions and the file exists, and as text otherwise.
 After `read_input`, images are PIL images from `open_image`, and texts are ``{"text": …}``, which stock never treats as
@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 from urllib.parse import urlparse
@@ -18,8 +18,10 @@ from urllib.parse import urlparse
 from sentence_transformers.base.modality import is_message_dict, is_video_url_or_path
 
 from st_vi.inputs.pictures import WEB, open_image
-from st_vi.inputs.videos import VIDEO_SUFFIXES, is_video_file, open_video, open_videos
+from st_vi.inputs.videos import StoredVideo, open_video
 
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".wmv", ".flv", ".mkv")
+"""Extensions by which a text is the path of a video file, as in stock. Others are read, too, where it is known."""
 # Extensions by which a missing file counts as an image. Pillow knows more, such as ".ps", but words end in these too.
 _COMMON = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif"),
@@ -71,6 +73,58 @@ def read_input(item: Any) -> Any:
     return item
 
 
+def stock_input(text: str, opened: Sequence[Any]) -> Any:
+    """Text with opened images and videos as one stock input: a string, an image, or a dict of what there is.
+
+    Args:
+        text: "" for none.
+        opened: Images, and videos as lists of frames.
+
+    Example:
+        >>> from st_vi.inputs.kinds import stock_input
+        >>> stock_input("Trời mưa.", []), stock_input("anh/meo.png", [])
+        ('Trời mưa.', {'text': 'anh/meo.png'})
+    """
+    if not opened:  # a column of texts may hold addresses and paths, too
+        return {"text": text} if is_picture(text) or is_video_file(text) else text
+    videos = [one for one in opened if isinstance(one, list)]
+    images = [one for one in opened if not isinstance(one, list)]
+    if not videos and not text:
+        return images[0] if len(images) == 1 else images
+    found = {"image": images, "video": videos}
+    several = {kind: of_kind[0] if len(of_kind) == 1 else of_kind for kind, of_kind in found.items() if of_kind}
+    return {"text": text, **several} if text else several
+
+
+def open_stored(stored: Any) -> Any:
+    """An image, or the frames of a `StoredVideo`, a list.
+
+    Raises:
+        ValueError: As for `open_image` and `open_video`.
+    """
+    return open_video(stored.value) if isinstance(stored, StoredVideo) else open_image(stored)
+
+
+def open_videos(value: Any) -> Any:
+    """What stands for "video" in an input of the model: one video or a list of them, with frames that are opened.
+
+    Stock's ``{"array": …, "video_metadata": …}`` keeps its metadata. Anything else that stock knows, such as a decoder,
+    is left to it.
+
+    Raises:
+        ValueError: As for `open_video`.
+    """
+    if isinstance(value, Mapping) and "array" in value:
+        return {**value, "array": open_video(value["array"])}
+    if isinstance(value, (list, tuple)) and any(map(_is_whole_video, value)):
+        return [open_videos(one) for one in value]
+    if getattr(value, "ndim", 0) == 5:
+        return [open_video(one) for one in value]
+    if hasattr(value, "get_frames_in_range"):  # torchcodec's decoder
+        return value
+    return open_video(value, fetch=True)
+
+
 def is_picture(item: Any) -> bool:
     """Whether an input is an image. A string is one if it is the URL or path of an image.
 
@@ -94,6 +148,19 @@ def is_picture(item: Any) -> bool:
     if hasattr(item, "ndim"):
         return item.ndim == 3  # as in stock: fewer are audio, more a video
     return hasattr(item, "convert") and hasattr(item, "getbands")  # PIL, not imported for this
+
+
+def is_video_file(value: Any) -> bool:
+    """Whether a path or an address ends like a file that needs a video decoder.
+
+    Example:
+        >>> from st_vi.inputs.kinds import is_video_file
+        >>> is_video_file("phim/meo.MP4"), is_video_file("phim/meo.gif")
+        (True, False)
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        return False
+    return os.fspath(value).lower().partition("?")[0].endswith(VIDEO_SUFFIXES)
 
 
 def plain_text(text: str, marks: re.Pattern[str] = _MARKS) -> str:
@@ -209,6 +276,14 @@ def _part(kind: Any, value: Any) -> Any:
         if not all(isinstance(text, str) for text in texts):
             raise ValueError(f"expected text in 'text', got {value!r:.100}")
     return value
+
+
+def _is_whole_video(value: Any) -> bool:
+    """Whether an item of a list is a video, and not a frame of one."""
+    if isinstance(value, Mapping):
+        return "array" in value
+    of_frames = isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) == 4
+    return of_frames or hasattr(value, "get_frames_in_range") or is_video_file(value)
 
 
 def _message(message: Any) -> dict[str, Any]:

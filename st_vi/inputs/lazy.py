@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, TypeVar
 
 from st_vi.inputs.content import Size
-from st_vi.inputs.kinds import is_picture
-from st_vi.inputs.pictures import image_size, open_image, undecoded
-from st_vi.inputs.videos import StoredVideo, is_video_file, open_video, video_size
+from st_vi.inputs.kinds import open_stored, stock_input
+from st_vi.inputs.pictures import image_size, undecoded
+from st_vi.inputs.videos import StoredVideo, video_size
 
 T = TypeVar("T")
-
-
-def open_stored(stored: Any) -> Any:
-    """An image, or the frames of a `StoredVideo`, a list.
-
-    Raises:
-        ValueError: As for `open_image` and `open_video`.
-    """
-    return open_video(stored.value) if isinstance(stored, StoredVideo) else open_image(stored)
 
 
 def stored_size(stored: Any) -> Size:
@@ -32,29 +23,6 @@ def stored_size(stored: Any) -> Size:
         ValueError: As for `image_size` and `video_size`.
     """
     return video_size(stored.value) if isinstance(stored, StoredVideo) else image_size(stored)
-
-
-def stock_input(text: str, opened: Sequence[Any]) -> Any:
-    """Text with opened images and videos as one stock input: a string, an image, or a dict of what there is.
-
-    Args:
-        text: "" for none.
-        opened: Images, and videos as lists of frames.
-
-    Example:
-        >>> from st_vi.inputs.lazy import stock_input
-        >>> stock_input("Trời mưa.", []), stock_input("anh/meo.png", [])
-        ('Trời mưa.', {'text': 'anh/meo.png'})
-    """
-    if not opened:  # a column of texts may hold addresses and paths, too
-        return {"text": text} if is_picture(text) or is_video_file(text) else text
-    videos = [one for one in opened if isinstance(one, list)]
-    images = [one for one in opened if not isinstance(one, list)]
-    if not videos and not text:
-        return images[0] if len(images) == 1 else images
-    found = {"image": images, "video": videos}
-    several = {kind: of_kind[0] if len(of_kind) == 1 else of_kind for kind, of_kind in found.items() if of_kind}
-    return {"text": text, **several} if text else several
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,6 @@ from st_vi.stock import web
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".wmv", ".flv", ".mkv")
-"""Extensions by which a text is the path of a video file, as in stock. Others are read, too, where it is known."""
 MIN_FRAMES, MAX_FRAMES = 2, 768
 """Frames of a video; 768 is also the limit of Qwen2-VL's video processor."""
 FRAMES_PER_SECOND = 2
@@ -91,47 +89,6 @@ class StoredVideo:
     """
 
     value: Any
-
-
-def open_videos(value: Any) -> Any:
-    """What stands for "video" in an input of the model: one video or a list of them, with frames that are opened.
-
-    Stock's ``{"array": …, "video_metadata": …}`` keeps its metadata. Anything else that stock knows, such as a decoder,
-    is left to it.
-
-    Raises:
-        ValueError: As for `open_video`.
-    """
-    if isinstance(value, Mapping) and "array" in value:
-        return {**value, "array": open_video(value["array"])}
-    if isinstance(value, (list, tuple)) and any(map(_is_whole_video, value)):
-        return [open_videos(one) for one in value]
-    if getattr(value, "ndim", 0) == 5:
-        return [open_video(one) for one in value]
-    if hasattr(value, "get_frames_in_range"):  # torchcodec's decoder
-        return value
-    return open_video(value, fetch=True)
-
-
-def is_video_file(value: Any) -> bool:
-    """Whether a path or an address ends like a file that needs a video decoder.
-
-    Example:
-        >>> from st_vi.inputs.videos import is_video_file
-        >>> is_video_file("phim/meo.MP4"), is_video_file("phim/meo.gif")
-        (True, False)
-    """
-    if not isinstance(value, (str, os.PathLike)):
-        return False
-    return os.fspath(value).lower().partition("?")[0].endswith(VIDEO_SUFFIXES)
-
-
-def _is_whole_video(value: Any) -> bool:
-    """Whether an item of a list is a video, and not a frame of one."""
-    if isinstance(value, Mapping):
-        return "array" in value
-    of_frames = isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) == 4
-    return of_frames or hasattr(value, "get_frames_in_range") or is_video_file(value)
 
 
 def _check_count(count: int) -> None:

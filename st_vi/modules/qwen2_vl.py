@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -173,7 +173,7 @@ class Qwen2VLTransformer(OpenTransformer):
                 `encode` sorts inputs by length before it makes batches.
         """
         read = [self._read(number, item) for number, item in enumerate(inputs)]
-        if not _is_unicode(prompt):
+        if prompt is not None and not is_unicode(prompt):
             raise ValueError(f"the prompt {prompt!r:.100} is no Unicode text: it has half of a surrogate pair")
         prompts = self._prompts(read, prompt)
         try:
@@ -200,9 +200,9 @@ class Qwen2VLTransformer(OpenTransformer):
         if isinstance(item, str) and is_blank(item):
             # As in other models, a blank text is special tokens only; the plain template has none.
             return {"text": self.tokenizer.pad_token}  # type: ignore[union-attr]
-        if _is_empty(item):
+        if all(part is None or (isinstance(part, str) and is_blank(part)) for part in _parts(item)):
             raise ValueError(f"{_name(number, item)} is empty: give a text, an image or both")
-        if not _is_unicode(item):
+        if not all(is_unicode(part) for part in _parts(item) if isinstance(part, str)):
             raise ValueError(f"{_name(number, item)} is no Unicode text: it has half of a surrogate pair")
         try:
             return read_input(item)
@@ -451,22 +451,13 @@ def _check_prefixes(prefixes: Sequence[str]) -> None:
         raise ValueError(f"prefixes must be a sequence of distinct strings that are not empty, got {prefixes!r}")
 
 
-def _is_empty(value: Any) -> bool:
-    """Whether an input, or a part of one, holds nothing but blanks."""
-    if isinstance(value, str):
-        return is_blank(value)
+def _parts(value: Any) -> Iterator[Any]:
+    """The texts and whatever else an input is made of."""
     if isinstance(value, (dict, list, tuple)):
-        return all(_is_empty(part) for part in (value.values() if isinstance(value, dict) else value))
-    return value is None
-
-
-def _is_unicode(value: Any) -> bool:
-    """Whether all texts of an input, or of a part of one, are valid Unicode."""
-    if isinstance(value, str):
-        return is_unicode(value)
-    if isinstance(value, (dict, list, tuple)):
-        return all(map(_is_unicode, value.values() if isinstance(value, dict) else value))
-    return True
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _parts(part)
+    else:
+        yield value
 
 
 def _name(number: int, item: Any) -> str:

@@ -100,8 +100,8 @@ def test_each_picture_is_opened_once_a_pass(tiny_multimodal, monkeypatch, size):
         for word in ("Một", "Hai hai hai hai", "Ba")
         for i in range(4)
     ]
-    opened, open_image = [], lazy.open_image
-    monkeypatch.setattr(lazy, "open_image", lambda value: opened.append(image_key(value)) or open_image(value))
+    opened, open_stored = [], lazy.open_stored
+    monkeypatch.setattr(lazy, "open_stored", lambda value: opened.append(image_key(value)) or open_stored(value))
     step(tiny_multimodal, CachedDLELoss(tiny_multimodal, mini_batch_size=size), rows, lazy_images=True)
     assert sorted(opened) == sorted([image_key(value) for value in stored] * 2)
 
@@ -122,14 +122,14 @@ def test_one_mini_batch_ahead_and_no_more(tiny_multimodal, monkeypatch):
             made.append(weakref.ref(features["pixel_values"]))
             return features
 
-    opened, read = [], lazy.open_image
+    opened, read = [], lazy.open_stored
 
-    def open_image(value):
+    def open_stored(value):
         image = read(value)
         opened.append(weakref.ref(image))
         return image
 
-    monkeypatch.setattr(lazy, "open_image", open_image)
+    monkeypatch.setattr(lazy, "open_stored", open_stored)
     batch.model = Model()
     mini_batches = LazyPart(batch, range(6)).mini_batches([(i, i + 1) for i in range(6)])
     for number, features in enumerate(mini_batches):
