@@ -8,13 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from st_vi.cli.common import interruptible
-from st_vi.cli.options import (
-    BF16,
-    Device,
-    loading_options,
-    refuse,
-    use_device,
-)
+from st_vi.cli.options import BF16, Device, loading_options, refuse, use_device
 from st_vi.cli.quiet import one_bar
 
 

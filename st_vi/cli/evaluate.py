@@ -8,17 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from st_vi.cli.common import NLI_ROLES, echo_metrics, interruptible, nli_evaluator, task_roles
-from st_vi.cli.options import (
-    BF16,
-    Columns,
-    Device,
-    Labels,
-    loading_options,
-    pairs,
-    refuse,
-    roles,
-    use_device,
-)
+from st_vi.cli.options import BF16, Columns, Device, Labels, loading_options, pairs, refuse, roles, use_device
 from st_vi.cli.quiet import one_bar
 
 

@@ -9,13 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from st_vi.evaluation.geometry import (
-    alignment,
-    gradient_shares,
-    relative_penalty,
-    tolerance,
-    uniformity,
-)
+from st_vi.evaluation.geometry import alignment, gradient_shares, relative_penalty, tolerance, uniformity
 from st_vi.evaluation.geometry.gradients import GradientShare
 from st_vi.losses.dle import DLELoss
 from st_vi.tasks import Task

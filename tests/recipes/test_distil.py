@@ -20,9 +20,9 @@ from st_vi.recipes.distil.encoder import _varied, distill_encoder
 from st_vi.recipes.distil.held_out import Distilled
 from st_vi.recipes.distil.stages import STAGES
 from st_vi.recipes.distil.student import small_student
-from st_vi.recipes.examples.small_models import small_encoder
 from st_vi.text import strip_diacritics
 from tests.conftest import SENTENCES
+from tests.helpers.small_encoder import small_encoder
 
 
 @pytest.fixture(scope="module")

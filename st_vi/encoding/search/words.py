@@ -23,7 +23,6 @@ class WordIndex:
 
     Args:
         texts: Texts to search.
-        show_progress_bar: Whether to show a progress bar.
 
     Raises:
         ImportError: bm25s is not installed.
@@ -35,13 +34,13 @@ class WordIndex:
         (0, 1)
     """
 
-    def __init__(self, texts: Sequence[str], show_progress_bar: bool = False) -> None:
+    def __init__(self, texts: Sequence[str]) -> None:
         self._count = len(texts)
         # One string for each distinct syllable: a large corpus has thousands of copies of most.
         written = [[intern(word) for word in syllables(text)] for text in texts]
-        self._written = _bm25(written, show_progress_bar)
+        self._written = _bm25(written)
         bare = {word: strip_diacritics(word) for word in set(chain.from_iterable(written))}
-        self._stripped = _bm25([[bare[word] for word in words] for words in written], show_progress_bar)
+        self._stripped = _bm25([[bare[word] for word in words] for words in written])
 
     def scores(self, query: str) -> np.ndarray:
         """BM25 score of each text, (N,); 0 for texts without a syllable of the query."""
@@ -57,12 +56,12 @@ def syllables(text: str) -> list[str]:
     return _SYLLABLE.findall(comparison_key(text, casefold=True))
 
 
-def _bm25(corpus: list[list[str]], show_progress_bar: bool) -> Any:
+def _bm25(corpus: list[list[str]]) -> Any:
     try:
         import bm25s
     except ImportError as error:
         raise ImportError('search by words needs bm25s: pip install "st-vi[search]"') from error
     index = bm25s.BM25()
     # Texts without syllables are not indexed; a corpus of only such texts has no vocabulary.
-    index.index([words or [""] for words in corpus], show_progress=show_progress_bar)
+    index.index([words or [""] for words in corpus], show_progress=False)
     return index

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 
-def over_seeds(values: Iterable[float], digits: int = 1) -> str:
+def over_seeds(values: Iterable[float]) -> str:
     """Mean ± standard deviation over seeds (n − 1), or the single value.
 
     Example:
@@ -16,8 +16,8 @@ def over_seeds(values: Iterable[float], digits: int = 1) -> str:
         ('66.5 ± 0.7', '66.0')
     """
     values = list(values)
-    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{deviation}"
+    deviation = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{deviation}"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 from st_vi import load
 from st_vi.__main__ import app
 from st_vi.data import sample_nli
-from st_vi.recipes.examples.small_models import small_encoder
 from st_vi.recipes.sight import distil
 from st_vi.recipes.sight.distil import STAGES, Centred, distill_vipolyqwen
 from st_vi.recipes.sight.half import HalfPrecision
 from st_vi.recipes.sight.seeing import DEEPER, Asked, Named, Seeing, for_testing
 from tests.conftest import SENTENCES
+from tests.helpers.small_encoder import small_encoder
 from tests.helpers.tiny_qwen2_vl import TINY, save_tiny_qwen2_vl
 
 QUICK = {
