@@ -124,10 +124,10 @@ def nli_to_triplets(
         bad_value(found[roles[1]], row, text, problem)
     report["conflicts skipped"] = sum((anchor, text) in conflicts for anchor, text, _ in used)
 
-    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[str, dict[str, list[str]]] = {}
     for anchor, text, label in used:
         if (anchor, text) not in conflicts:
-            groups[anchor][label].append(text)
+            groups.setdefault(anchor, {}).setdefault(label, []).append(text)
     report["anchors"] = len(groups)
 
     rows = list(_pair_up(groups, positive_labels, negative_labels, seed))
@@ -175,8 +175,8 @@ def _pair_up(
     """Give each positive of an anchor one text of every negative label of that anchor."""
     for anchor, texts in groups.items():
         generator = random.Random(f"{seed} {anchor}")  # of this anchor alone, so that other rows change nothing
-        positives = [(text, weight) for label, weight in positive.items() for text in texts[label]]
-        pools = [generator.sample(texts[label], len(texts[label])) for label in negative if texts[label]]
+        positives = [(text, weight) for label, weight in positive.items() for text in texts.get(label, [])]
+        pools = [generator.sample(texts[label], len(texts[label])) for label in negative if label in texts]
         for number, (text, weight) in enumerate(positives):
             yield Row(anchor, text, tuple(pool[number % len(pool)] for pool in pools), weight)
 

@@ -85,8 +85,10 @@ class Triplets(DatasetDict):
         groups: dict[int, list[dict[str, str | float]]] = defaultdict(list)
         for row in rows:
             columns = {"anchor": row.anchor, "positive": row.positive}
-            columns |= dict(zip(_negative_columns(len(row.negatives)), row.negatives, strict=True))
-            groups[len(row.negatives)].append(columns | ({"weight": row.weight} if weighted else {}))
+            count = len(row.negatives)
+            numbered = ["negative"] if count == 1 else [f"negative_{i + 1}" for i in range(count)]
+            columns |= dict(zip(numbered, row.negatives, strict=True))
+            groups[count].append(columns | ({"weight": row.weight} if weighted else {}))
         names = {0: "pairs", 1: "triplets"}
         # The largest group first: the model card shows the first dataset first.
         order = sorted(groups, key=lambda count: -len(groups[count]))
@@ -97,10 +99,6 @@ class Triplets(DatasetDict):
             counts = ", ".join(f"{count:,} {name}" for name, count in report.items())
             raise ValueError(f"no usable pair in this dataset ({counts})")
         return result
-
-
-def _negative_columns(count: int) -> list[str]:
-    return ["negative"] if count == 1 else [f"negative_{i + 1}" for i in range(count)]
 
 
 def check_triplets(dataset: TrainRows) -> Dataset | DatasetDict:
@@ -133,16 +131,7 @@ def check_triplets(dataset: TrainRows) -> Dataset | DatasetDict:
         Traceback (most recent call last):
         ValueError: column 'negative', row 0: the negative equals the positive, got 'b'
     """
-    return _checked(as_datasets(dataset))
-
-
-def triplets_to_train_on(rows: TrainRows) -> Dataset | IterableDataset | DatasetDict:
-    """The same, but of a stream (`IterableDataset`), a stream whose rows are checked as they come."""
-    rows = as_train_rows(rows)
-    return _checked_stream(rows) if isinstance(rows, IterableDataset) else _checked(rows)
-
-
-def _checked(dataset: Dataset | DatasetDict) -> Dataset | DatasetDict:
+    dataset = as_datasets(dataset)
     if not isinstance(dataset, Mapping):
         return checked_rows(dataset, warn=True)
     if not dataset:
@@ -150,11 +139,17 @@ def _checked(dataset: Dataset | DatasetDict) -> Dataset | DatasetDict:
     checked = {}
     for name, part in dataset.items():
         try:
-            checked[name] = _checked(part)
+            checked[name] = check_triplets(part)
         except ValueError as error:
             raise ValueError(f"dataset {name!r}: {error}") from error
     same = all(checked[name] is part for name, part in dataset.items())
     return dataset if same else DatasetDict(checked)
+
+
+def triplets_to_train_on(rows: TrainRows) -> Dataset | IterableDataset | DatasetDict:
+    """The same, but of a stream (`IterableDataset`), a stream whose rows are checked as they come."""
+    rows = as_train_rows(rows)
+    return _checked_stream(rows) if isinstance(rows, IterableDataset) else check_triplets(rows)
 
 
 def _checked_stream(rows: IterableDataset) -> IterableDataset:

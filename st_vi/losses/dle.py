@@ -147,7 +147,7 @@ class DLELoss(Settings, nn.Module):
             (*embeddings, labels), own = gather_columns([*embeddings, labels])
             ids = ids and gather_columns(ids)[0]
 
-        if torch.is_grad_enabled():
+        if self.learned and torch.is_grad_enabled():
             self.learned.check_ready()
         batches = self._batches(embeddings, labels, ids, own)
         if self.balance is not None and torch.is_grad_enabled():

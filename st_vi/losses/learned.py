@@ -36,7 +36,7 @@ class LearnedParameters(nn.ParameterDict):
         Raises:
             ValueError: `start` was not called.
         """
-        if len(self) and not self.started:
+        if not self.started:
             raise ValueError(
                 f"{next(iter(self))} has parameters to train: give the trainer callbacks=[LossKeeper(loss)]; in a loop "
                 "of your own, give the optimizer loss.parameters() and call loss.learned.start() before it"
