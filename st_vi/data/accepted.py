@@ -19,7 +19,7 @@ from datasets import (
 )
 from datasets.table import InMemoryTable
 
-from st_vi.data.columns import bad_value, shown
+from st_vi.data.values import bad_value, shown
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]

@@ -13,15 +13,8 @@ import torch
 from sentence_transformers.base.data_collator import BaseDataCollator
 from transformers.utils import logging
 
-from st_vi.data.columns import candidate_columns, check_choice, shown
-from st_vi.data.row_values import (
-    class_of,
-    model_input,
-    score_of,
-    teacher_scores_of,
-    teacher_vector_of,
-    unopened_input,
-)
+from st_vi.data.columns import candidate_columns, check_choice
+from st_vi.data.values import class_of, model_input, scores_of, shown, teacher_vector_of, unopened_input
 from st_vi.inputs.lazy import LazyInputs
 from st_vi.inputs.videos import StoredVideo
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
@@ -103,7 +96,7 @@ class MixedTaskCollator(BaseDataCollator):
             batch["dataset_name"] = features[0]["dataset_name"]
         by_name = {task.name: task for task in self.tasks}
         prefixes = [self._prefix(row, by_name[row["task"]]) for row in features]
-        for column in ("anchor", *candidate_columns(features[0])):
+        for column in _columns(features):
             has_prefix = self.prefix_side == "both" or self.prefix_side == column
             read: Callable[..., Any] = unopened_input if self.lazy_images else model_input
             inputs = []
@@ -128,19 +121,17 @@ class MixedTaskCollator(BaseDataCollator):
         if unknown := {shown(name) for name in names if not isinstance(name, str) or name not in index}:
             raise ValueError(f"unknown task(s) {sorted(unknown)} in column 'task'; the tasks are {list(index)}")
         tasks = [index[name] for name in names]
-        candidates = candidate_columns(features[0])
+        columns = _columns(features)
+        candidates = columns[1:]
         if "positive" not in candidates and (candidates or any(self.tasks[task].needs_positive for task in tasks)):
             raise ValueError(f"missing column 'positive'; the columns are {list(features[0])}")
-        taught = any("teacher_scores" in row for row in features)
-        labels = []
-        for number, (task, row) in enumerate(zip(tasks, features, strict=True)):
-            at, scores = f"{number} of the batch", [nan] * len(candidates) if taught else []
-            labels.append([task, score_of(row, at), *(teacher_scores_of(row, candidates, at) or scores)])
-        columns, parts = ("anchor", *candidates), [torch.tensor(labels)]
+        numbered = enumerate(zip(tasks, features, strict=True))
+        labels = [[task, *scores_of(row, candidates, f"{number} of the batch")] for number, (task, row) in numbered]
+        has_scores = any("teacher_scores" in row for row in features)
         has_vectors = any(f"{column}_teacher" in row for row in features for column in columns)
         has_classes = any(task.needs_class for task in self.tasks)
-        if (has_vectors or has_classes) and not taught:
-            parts.append(torch.full((len(features), len(candidates)), nan))
+        width = 2 + len(candidates) if has_scores or has_vectors or has_classes else 2
+        parts = [torch.tensor(labels)[:, :width]]
         if has_vectors:
             parts.append(_teacher_vectors(features, columns))
         if has_classes:
@@ -174,6 +165,11 @@ class ScoreCollator(MixedTaskCollator):
         batch = super().__call__(features)
         scores = batch.pop("label")[:, 1]
         return batch if scores.isnan().any() else {"label": scores, **batch}
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The anchor's column, then those of its candidates; all rows of a batch have the same."""
+    return ["anchor", *candidate_columns(rows[0])]
 
 
 def _lazy(column: str, inputs: Sequence[tuple[str, list[Any]]]) -> LazyInputs:

@@ -1,13 +1,13 @@
-"""Columns of a dataset by their role, and errors that say exactly where a value is wrong."""
+"""Columns of a dataset by their role, and their texts."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
+from st_vi.data.values import bad_value, shown
 from st_vi.text import is_blank, normalise
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,6 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "text": ("text", "transcription", "answer"),
     "turns": ("turns", "conversations", "dialogue"),
 }
-
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
 def find_columns(
@@ -157,39 +155,3 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
     """Refuse an argument that is none of the values of a `Literal`."""
     if value not in get_args(choices):
         raise ValueError(f"{name} must be one of {get_args(choices)}, got {value!r}")
-
-
-def number_of(value: Any) -> Any:
-    """The number in a text, as files without types store it, or in a decimal; any other value unchanged.
-
-    Example:
-        >>> [number_of(value) for value in ("0.5", " 4 ", 3, "4,5", "")]
-        [0.5, 4.0, 3, '4,5', '']
-    """
-    is_number = isinstance(value, Decimal) or (isinstance(value, str) and _NUMBER.fullmatch(value.strip()))
-    return float(value) if is_number else value
-
-
-def bad_value(column: str, row: int | str, value: Any, problem: str) -> NoReturn:
-    """Raise the ValueError that names column, row and value."""
-    if problem.startswith("expected") and isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+,\d+\s*", value):
-        problem += ", with a point for the decimals"
-    raise ValueError(f"column {column!r}, row {row}: {problem}, got {shown(value)}")
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a value is missing: None, NaN, or a blank text, as files without types store it.
-
-    Example:
-        >>> [is_missing(value) for value in (None, float("nan"), " ", 0.0, "a")]
-        [True, True, True, False, False]
-    """
-    if isinstance(value, str):
-        return is_blank(value)
-    return value is None or (isinstance(value, float) and value != value)
-
-
-def shown(value: Any) -> str:
-    """A value in a message: its `repr`, cut off after 200 characters."""
-    text = repr(value).replace("\n", " ")
-    return text if len(text) < 200 else text[:200] + "…"

@@ -15,7 +15,8 @@ import pyarrow as pa
 from datasets import Dataset, Features, Image, LargeList, List, Value, concatenate_datasets
 
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import bad_value, candidate_columns, clean_text, find_columns, is_missing, number_of
+from st_vi.data.columns import candidate_columns, clean_text, find_columns
+from st_vi.data.values import bad_value, is_missing, number_of
 
 logger = logging.getLogger(__name__)
 

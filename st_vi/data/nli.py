@@ -15,8 +15,9 @@ from typing import Any, Literal
 from datasets import ClassLabel, Dataset
 
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import bad_value, check_choice, clean_texts, find_columns, shown
+from st_vi.data.columns import check_choice, clean_texts, find_columns
 from st_vi.data.triplets import Conflict, MissingNegative, Report, Row, Triplets
+from st_vi.data.values import bad_value, shown
 from st_vi.text import comparison_key, normalise, strip_diacritics
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,9 @@ from hashlib import blake2b
 from datasets import Dataset, DatasetDict
 
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import bad_value, check_text, find_columns
+from st_vi.data.columns import check_text, find_columns
 from st_vi.data.task_rows import ModelInputs
+from st_vi.data.values import bad_value
 from st_vi.inputs.content import content_key
 from st_vi.text import comparison_key
 

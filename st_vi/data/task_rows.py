@@ -12,28 +12,23 @@ from weakref import WeakKeyDictionary
 from datasets import Dataset, DatasetDict, Image, IterableDataset, LargeList, List, Value
 
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import (
-    bad_value,
-    candidate_columns,
-    check_choice,
-    is_missing,
-    refuse_near_misses,
-    say_what_is_left_out,
-    shown,
-)
+from st_vi.data.columns import candidate_columns, check_choice, refuse_near_misses, say_what_is_left_out
 from st_vi.data.formats import combine_rows
-from st_vi.data.row_values import (
+from st_vi.data.triplets import Report
+from st_vi.data.values import (
     BadImageError,
+    bad_value,
     class_of,
     images_of,
+    is_missing,
     model_input,
     score_of,
+    shown,
     stored_images,
     teacher_scores_of,
     teacher_vector_of,
     text_of,
 )
-from st_vi.data.triplets import Report
 from st_vi.inputs.content import Size
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 

@@ -12,14 +12,8 @@ from weakref import WeakSet
 from datasets import Dataset, DatasetDict, IterableDataset, Value
 
 from st_vi.data.accepted import TrainRows, as_datasets, as_train_rows
-from st_vi.data.columns import (
-    bad_value,
-    candidate_columns,
-    check_text,
-    number_of,
-    refuse_near_misses,
-    say_what_is_left_out,
-)
+from st_vi.data.columns import candidate_columns, check_text, refuse_near_misses, say_what_is_left_out
+from st_vi.data.values import bad_value, number_of
 from st_vi.text import comparison_key
 
 MissingNegative = Literal["pair", "skip"]

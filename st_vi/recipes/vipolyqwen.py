@@ -21,8 +21,8 @@ from transformers import AutoConfig, TrainerCallback
 from st_vi.data import MixedTaskCollator, split_by_task
 from st_vi.data.accepted import TrainRows, as_datasets, as_train_rows
 from st_vi.data.collator import PrefixSide, ScoreCollator
-from st_vi.data.row_values import score_of
 from st_vi.data.task_rows import ModelInputs, undecoded
+from st_vi.data.values import score_of
 from st_vi.evaluation import TaskRetrievalEvaluator
 from st_vi.hub import included_or_same
 from st_vi.losses import Balance, CachedDLELoss, DLELoss, DLEMonitor, InfoNCEWarmUp, LossKeeper

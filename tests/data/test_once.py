@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from st_vi.data import check_task_rows, check_triplets, nli_to_triplets, row_values
+from st_vi.data import check_task_rows, check_triplets, nli_to_triplets, values
 from st_vi.data.sources import task_rows
 from st_vi.data.task_rows import combined
 from st_vi.tasks import Task
@@ -69,7 +69,7 @@ def test_what_is_changed_is_checked_again():
 
 
 def test_a_picture_is_opened_once(file, count):
-    calls = count(row_values, "open_stored")
+    calls = count(values, "open_stored")
     rows, report = task_rows([file("a.jsonl", "red", "blue"), file("b.jsonl", "green")])
     seen = []
     checked, again = check_task_rows(rows, fits=seen.append)
@@ -79,7 +79,7 @@ def test_a_picture_is_opened_once(file, count):
 
 def test_other_tasks_are_another_check(file, count):
     rows, _ = task_rows([file("a.jsonl", "red")])
-    calls = count(row_values, "open_stored")
+    calls = count(values, "open_stored")
     with pytest.raises(ValueError, match=r"column 'task', row 0: expected one of \['text_pair'\]"):
         check_task_rows(rows, [Task("text_pair", "", (TeacherCosine(),))])
     check_task_rows(rows.select([0]))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from st_vi.data.row_values import images_of
+from st_vi.data.values import images_of
 from st_vi.inputs.pictures import MAX_ASPECT_RATIO, open_image
 from tests.helpers.fuzz import ODD_VALUES, REFUSED, SURROGATES, files, fuzz, outcome
 

@@ -18,7 +18,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import bad_value, check_choice, clean_texts, find_columns, is_missing, number_of
+from st_vi.data.columns import check_choice, clean_texts, find_columns
+from st_vi.data.values import bad_value, is_missing, number_of
 from st_vi.evaluation.distinct import encode_distinct
 from st_vi.text import comparison_key
 

@@ -17,10 +17,11 @@ from typing import Any, Literal, get_args
 from datasets import Dataset
 
 from st_vi.data.accepted import Rows, TrainRows, as_dataset, as_datasets
-from st_vi.data.columns import bad_value, candidate_columns, check_choice, clean_texts, is_missing
+from st_vi.data.columns import candidate_columns, check_choice, clean_texts
 from st_vi.data.negatives.negation import swap_negation
 from st_vi.data.negatives.perturbations import Order, Unit, change_order, swap_number
 from st_vi.data.triplets import MissingNegative, Report, Row, Triplets, check_triplets, checked_rows, is_made
+from st_vi.data.values import bad_value, is_missing
 from st_vi.text import comparison_key, strip_diacritics
 
 Kind = Literal["order", "negation", "number", "diacritics"]

@@ -1,20 +1,58 @@
-"""The values of a row of mixed tasks, read in the same way by checks, collators and evaluators."""
+"""The values of rows, read in one way by adapters, checks, collators and evaluators; errors say exactly where."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from math import inf, nan
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
-from st_vi.data.columns import bad_value, is_missing, shown
 from st_vi.inputs.kinds import open_stored, stock_input
 from st_vi.inputs.videos import StoredVideo
-from st_vi.text import is_unicode, mend
+from st_vi.text import is_blank, is_unicode, mend
 
 PICTURE_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
 """Tokens that stand for an image in Qwen2-VL; in a text without an image, they stop the batch."""
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+
+
+def shown(value: Any) -> str:
+    """A value in a message: its `repr`, cut off after 200 characters."""
+    text = repr(value).replace("\n", " ")
+    return text if len(text) < 200 else text[:200] + "…"
+
+
+def bad_value(column: str, row: int | str, value: Any, problem: str) -> NoReturn:
+    """Raise the ValueError that names column, row and value."""
+    if problem.startswith("expected") and isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+,\d+\s*", value):
+        problem += ", with a point for the decimals"
+    raise ValueError(f"column {column!r}, row {row}: {problem}, got {shown(value)}")
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value is missing: None, NaN, or a blank text, as files without types store it.
+
+    Example:
+        >>> [is_missing(value) for value in (None, float("nan"), " ", 0.0, "a")]
+        [True, True, True, False, False]
+    """
+    if isinstance(value, str):
+        return is_blank(value)
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def number_of(value: Any) -> Any:
+    """The number in a text, as files without types store it, or in a decimal; any other value unchanged.
+
+    Example:
+        >>> [number_of(value) for value in ("0.5", " 4 ", 3, "4,5", "")]
+        [0.5, 4.0, 3, '4,5', '']
+    """
+    is_number = isinstance(value, Decimal) or (isinstance(value, str) and _NUMBER.fullmatch(value.strip()))
+    return float(value) if is_number else value
 
 
 def text_of(row: Mapping[str, Any], column: str) -> str:
@@ -78,6 +116,15 @@ def teacher_scores_of(row: Mapping[str, Any], candidates: Sequence[str], at: int
     return [_number(score, "teacher_scores", at) for score in scores]  # type: ignore[union-attr]
 
 
+def scores_of(row: Mapping[str, Any], candidates: Sequence[str], at: int | str) -> list[float]:
+    """The score of a row, then a teacher's of each candidate, NaN where there is none.
+
+    Raises:
+        ValueError: As for `score_of` and `teacher_scores_of`.
+    """
+    return [score_of(row, at), *(teacher_scores_of(row, candidates, at) or [nan] * len(candidates))]
+
+
 def teacher_vector_of(
     row: Mapping[str, Any], column: str, at: int | str, size: int | None = None
 ) -> torch.Tensor | None:
@@ -123,10 +170,11 @@ def model_input(row: Mapping[str, Any], column: str, prefix: str = "") -> Any:
 
     Raises:
         ValueError: There is neither text nor image nor video, the text is not one that can be trained on (`text_of`),
-            or an image or video cannot be read (`BadImageError`).
+            or an image or video cannot be read.
+        ImportError: A video file needs a decoder, and none is installed.
     """
     text, stored = unopened_input(row, column, prefix)
-    return stock_input(text, _opened(stored, column))
+    return stock_input(text, [open_stored(one) for one in stored])
 
 
 def unopened_input(row: Mapping[str, Any], column: str, prefix: str = "") -> tuple[str, list[Any]]:
@@ -148,12 +196,8 @@ def images_of(row: Mapping[str, Any], column: str) -> list[Any]:
         BadImageError: One cannot be read. Its `column` is where it is stored.
         ImportError: A video file needs a decoder, and none is installed.
     """
-    return _opened(stored_in(row, column), column)
-
-
-def _opened(stored: Sequence[Any], column: str) -> list[Any]:
     opened = []
-    for one in stored:
+    for one in stored_in(row, column):
         try:
             opened.append(open_stored(one))
         except ValueError as error:
@@ -172,7 +216,7 @@ def stored_video(value: Any) -> Any:
     """The video of one field, as it is stored; None for None, NaN, "", and a list or mapping of nothing.
 
     Example:
-        >>> from st_vi.data.row_values import stored_video
+        >>> from st_vi.data.values import stored_video
         >>> stored_video("a.gif"), stored_video(["1.png", "2.png"]), stored_video(""), stored_video([])
         ('a.gif', ['1.png', '2.png'], None, None)
     """
@@ -185,7 +229,7 @@ def stored_images(value: Any) -> list[Any]:
     """All images of one field, as they are stored. None, NaN and "" are no image, also in a list.
 
     Example:
-        >>> from st_vi.data.row_values import stored_images
+        >>> from st_vi.data.values import stored_images
         >>> stored_images("a.png"), stored_images(["a.png", ""]), stored_images({"bytes": None, "path": None})
         (['a.png'], ['a.png'], [])
     """
