@@ -18,19 +18,22 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Normalize
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from st_vi import load, pretrained
-from st_vi.data import read_rows, sample_nli, sample_retrieval
+from st_vi.data import read_rows, sample_nli, sample_retrieval, sample_sts
 from st_vi.encoding.search.words import WordIndex
-from st_vi.evaluation import NLISimilarityEvaluator
+from st_vi.evaluation import NLISimilarityEvaluator, NLUBenchmark, NLUEvaluator
 from st_vi.inspection.rankings import relevant_ranks
 from st_vi.recipes.ablation.tables import markdown
 from st_vi.text import strip_diacritics
 from tests.benchmarks.tables import update_docs
+from tests.benchmarks.viclsr import BASE
 
 DATA = Path(os.environ.get("ST_VI_DATA", "../shared/data"))
 TEACHER = Path(os.environ.get("ST_VI_TEACHER", "../shared/models/e5-small-vi"))
@@ -39,11 +42,16 @@ FIGURES = {
     "megabytes": "MB",
     "speed": "sentences a second",
     "xnli": "XNLI triplets",
+    "xnli_spearman": "XNLI Spearman",
     "xquad": "XQuAD recall@1",
     "xquad_bare": "without diacritics",
     "own": "own questions",
     "own_bare": "without diacritics",
+    "pairs": "own pairs, Spearman",
+    "sib200": "SIB-200 probe",
 }
+WHOLE = ("megabytes", "speed")
+SHARES = ("xnli_spearman", "pairs")
 Scores = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 """Queries (Q) and texts (N) to scores (Q, N)."""
 
@@ -74,12 +82,44 @@ def bm25(queries: Sequence[str], texts: Sequence[str]) -> np.ndarray:
     return np.stack([index.scores(query) for query in queries])
 
 
+def one_vector(model: SentenceTransformer) -> Scores:
+    """Cosines."""
+
+    def scores(queries: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+        vectors = [model.encode(list(side), convert_to_tensor=True).float() for side in (queries, texts)]
+        return (F.normalize(vectors[0], dim=1) @ F.normalize(vectors[1], dim=1).T).numpy()
+
+    return scores
+
+
+def added(*sides: Scores) -> Scores:
+    """Sum of scores that are standardised over the texts of each query."""
+
+    def scores(queries: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+        every = [side(queries, texts) for side in sides]
+        return sum((one - one.mean(1, keepdims=True)) / one.std(1, keepdims=True) for one in every)  # type: ignore[return-value]
+
+    return scores
+
+
+def small_base() -> SentenceTransformer:
+    """vi-mini-base with mean pooling."""
+    transformer = Transformer(str(BASE))
+    pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+    return SentenceTransformer(modules=[transformer, pooling, Normalize()], device="cpu")
+
+
 MODELS: dict[str, Callable[[], SentenceTransformer]] = {
+    "vi-mini-base": small_base,
     "teacher": teacher,
     "vi-mini": lambda: load("vi-mini"),
     "static table of vi-mini": static,
 }
-WORDS: dict[str, Scores] = {"TF-IDF": tfidf, "BM25, a bare query against bare texts": bm25}
+WORDS: dict[str, Callable[[], Scores]] = {
+    "TF-IDF": lambda: tfidf,
+    "BM25, a bare query against bare texts": lambda: bm25,
+    "vi-mini and BM25": lambda: added(one_vector(load("vi-mini").bfloat16()), bm25),
+}
 
 
 def found_first(scores: Scores, queries: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
@@ -116,17 +156,26 @@ def measure_model(model: SentenceTransformer, runs: int = 5) -> dict[str, float]
     if not isinstance(model[0], StaticEmbedding):
         model = model.bfloat16()
 
-    def cosines(queries: Sequence[str], texts: Sequence[str]) -> np.ndarray:
-        one, other = (
-            model.encode(list(side), convert_to_tensor=True, normalize_embeddings=True).float()
-            for side in (queries, texts)
-        )
-        product: np.ndarray = (one @ other.T).numpy()
-        return product
-
     nli = read_rows(DATA / "nli" / "xnli_vi.jsonl")
     judged = NLISimilarityEvaluator(nli["premise"], nli["hypothesis"], nli["label"])(model)
-    return {**figures, "xnli": 100 * judged["triplet_accuracy"], **measure(cosines)}
+    pairs = sample_sts()
+    similar = EmbeddingSimilarityEvaluator(pairs["sentence1"][:], pairs["sentence2"][:], pairs["score"][:])
+    topics = {split: read_rows(DATA / "classification" / f"sib200_vi_{split}.jsonl") for split in ("train", "test")}
+    sib200 = NLUBenchmark("SIB-200", "single", {"text1": "text", "label": "label"}, None, "accuracy")
+    probe = NLUEvaluator(sib200, topics["train"], topics["test"], batch_size=64)(model)
+    return {
+        **figures,
+        "xnli": 100 * judged["triplet_accuracy"],
+        "xnli_spearman": judged["nli_spearman"],
+        "pairs": similar(model)["spearman_cosine"],
+        "sib200": 100 * probe["SIB-200_probe_accuracy"],
+        **measure(one_vector(model)),
+    }
+
+
+def shown(key: str, figures: dict[str, float]) -> str:
+    """A figure with the digits that it has, or nothing."""
+    return f"{figures[key]:.{0 if key in WHOLE else 2 if key in SHARES else 1}f}" if key in figures else ""
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
@@ -136,11 +185,7 @@ def table(results: dict[str, dict[str, float]]) -> str:
         if name in results:
             of = results[name]
             size = f"{of['weights'] / 1e6:.1f} M" if "weights" in of else ""
-            rest = [
-                f"{of[key]:.{0 if key in ('megabytes', 'speed') else 1}f}" if key in of else ""
-                for key in list(FIGURES)[1:]
-            ]
-            rows.append([name, size, *rest])
+            rows.append([name, size, *(shown(key, of) for key in list(FIGURES)[1:])])
     return markdown(["model", *FIGURES.values()], rows)
 
 
@@ -155,7 +200,7 @@ def main() -> None:
     results: dict[str, Any] = json.loads(options.results.read_text()) if options.results.exists() else {}
     for name in [] if options.table_only else [*WORDS, *reversed(MODELS)]:
         if name not in results:
-            results[name] = measure(WORDS[name]) if name in WORDS else measure_model(MODELS[name]())
+            results[name] = measure(WORDS[name]()) if name in WORDS else measure_model(MODELS[name]())
             options.results.write_text(json.dumps(results, indent=1))
             print(name, results[name], flush=True)
     print(table(results))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from st_vi.hub import load
 from st_vi.recipes.ablation.tables import markdown
-from tests.benchmarks.encoders import Scores, bm25, measure, teacher, tfidf
+from tests.benchmarks.encoders import Scores, added, bm25, measure, one_vector, teacher, tfidf
 
 
 def tokens(model: SentenceTransformer, texts: Sequence[str]) -> list[Tensor]:
@@ -40,26 +40,6 @@ def max_sim(model: SentenceTransformer) -> Scores:
             most = torch.full((len(query), len(texts)), -1.0)
             rows.append(most.scatter_reduce(1, owner.expand_as(cosines), cosines, "amax").mean(0))
         return torch.stack(rows).numpy()
-
-    return scores
-
-
-def one_vector(model: SentenceTransformer) -> Scores:
-    """Cosines."""
-
-    def scores(queries: Sequence[str], texts: Sequence[str]) -> np.ndarray:
-        vectors = [model.encode(list(side), convert_to_tensor=True).float() for side in (queries, texts)]
-        return (F.normalize(vectors[0], dim=1) @ F.normalize(vectors[1], dim=1).T).numpy()
-
-    return scores
-
-
-def added(*sides: Scores) -> Scores:
-    """Sum of standardised scores."""
-
-    def scores(queries: Sequence[str], texts: Sequence[str]) -> np.ndarray:
-        every = [side(queries, texts) for side in sides]
-        return sum((one - one.mean(1, keepdims=True)) / one.std(1, keepdims=True) for one in every)  # type: ignore[return-value]
 
     return scores
 
