@@ -161,7 +161,9 @@ def plan_training(
     """Plan a training of ViCLSR (an encoder of text) or viPolyQwen (Qwen2-VL) without loading a model.
 
     Memory is counted for inputs of full length, without equal inputs, with fused attention and AdamW; time from the
-    matrix products of all layers. `docs/scale.md` compares it with measured runs.
+    matrix products of all layers. In a batch with padding, each layer also keeps a mask, a number for every pair of
+    tokens of an input, and in Qwen2-VL the keys and values of every head: 6 % more activations for Qwen2-VL-2B with 768
+    tokens. `docs/scale.md` says what else is not counted.
 
     Args:
         base: As for `read_shape`, or a shape.
