@@ -207,22 +207,17 @@ def images_of(row: Mapping[str, Any], column: str) -> list[Any]:
 
 
 def stored_in(row: Mapping[str, Any], column: str) -> list[Any]:
-    """The images that belong to a column as they are stored, and its video as `StoredVideo`."""
-    video = stored_video(row.get(f"{column}_video"))
-    return [*stored_images(row.get(f"{column}_image")), *([] if video is None else [StoredVideo(video)])]
-
-
-def stored_video(value: Any) -> Any:
-    """The video of one field, as it is stored; None for None, NaN, "", and a list or mapping of nothing.
+    """The images that belong to a column as they are stored, and its video as `StoredVideo`, unless it has no frames.
 
     Example:
-        >>> from st_vi.data.values import stored_video
-        >>> stored_video("a.gif"), stored_video(["1.png", "2.png"]), stored_video(""), stored_video([])
-        ('a.gif', ['1.png', '2.png'], None, None)
+        >>> from st_vi.data.values import stored_in
+        >>> stored_in({"anchor_image": ["a.png", ""], "anchor_video": []}, "anchor")
+        ['a.png']
     """
-    if isinstance(value, (list, tuple)) or hasattr(value, "ndim"):
-        return value if len(value) else None
-    return next(iter(stored_images(value)), None)
+    video: Any = row.get(f"{column}_video")
+    is_frames = isinstance(video, (list, tuple)) or hasattr(video, "ndim")
+    has_video = len(video) if is_frames else stored_images(video)
+    return [*stored_images(row.get(f"{column}_image")), *([StoredVideo(video)] if has_video else [])]
 
 
 def stored_images(value: Any) -> list[Any]:
