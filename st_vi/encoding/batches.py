@@ -256,7 +256,8 @@ def count_each(
         try:
             text, visual = _parts(model, item)
             if text is None:
-                visual = _preprocessed(model, [opened(item)], prompt)[0]
+                preprocessed = [opened(item)]
+                (visual,) = _lengths(model.preprocess(preprocessed, prompt=prompt), preprocessed)
             elif not is_unicode(text):
                 raise ValueError("this is no Unicode text: it has half of a surrogate pair")
         except _OURS:
@@ -308,12 +309,8 @@ def as_texts(model: SentenceTransformer, texts: Sequence[str]) -> list[Any]:
     return [text if is_blank(text) else {"text": text} for text in texts]
 
 
-def _preprocessed(model: SentenceTransformer, inputs: list[Any], prompt: str | None) -> list[int]:
-    """Tokens of each input according to the preprocessing of the model."""
-    return _lengths(model.preprocess(inputs, prompt=prompt), inputs)
-
-
 def _lengths(features: Mapping[str, Any], inputs: Sequence[Any]) -> list[int]:
+    """Tokens of each input according to the preprocessing of the model."""
     if "attention_mask" in features:
         return features["attention_mask"].sum(dim=1).tolist()
     if "cu_seq_lens_q" in features:  # flattened for FlashAttention: boundaries instead of padding

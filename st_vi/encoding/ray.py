@@ -106,21 +106,12 @@ def encode_with_ray(
         rows: Parquet files (one or more paths or URIs), a `datasets.Dataset` or a Ray dataset, with a column ``id``
             that identifies rows; a `datasets.Dataset` without one gets row numbers.
         output: Folder or URI visible to every machine.
-        column: As for `encode_corpus`. Image paths are relative to the folder of the Parquet files, or to the working
-            directory, and must be visible to every machine.
-        image_column: As for `encode_corpus`.
-        text_only: As for `encode_corpus`.
+        column: As for `encode_corpus`, like all arguments that are not listed here. Image paths are relative to the
+            folder of the Parquet files, or to the working directory, and must be visible to every machine.
         keep: Columns to copy, besides ``id``.
         concurrency: Number of workers, each with its own model.
         batch_size: Rows per batch of a worker.
         num_gpus: GPUs per worker; may be a fraction.
-        max_tokens: As for `encode_by_tokens`.
-        prompt_name: As for ``encode``.
-        prompt: As for ``encode``.
-        precision: As for `encode_corpus`.
-        normalize: As for `encode_corpus`.
-        chunk: As for `encode_corpus`.
-        bad_row: As for `encode_corpus`.
 
     Returns:
         Id of each skipped row to the reason.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
@@ -85,6 +86,11 @@ def check_lengths(**columns: Sequence[Any]) -> None:
     if len(set(lengths)) > 1:
         *names, last = columns
         raise ValueError(f"{', '.join(names)} and {last} differ in length: {', '.join(map(str, lengths))}")
+
+
+def spearman(values: np.ndarray, scores: np.ndarray) -> float:
+    """Rank correlation; NaN, without a warning, if all of either are equal."""
+    return float("nan") if np.ptp(values) == 0 or np.ptp(scores) == 0 else float(spearmanr(values, scores).statistic)
 
 
 def in_words(metrics: Mapping[str, float]) -> str:

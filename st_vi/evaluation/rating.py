@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
-from torch import Tensor
 
-from st_vi.evaluation.base import Evaluator, by_place
+from st_vi.evaluation.base import Evaluator, by_place, spearman
 from st_vi.terms.ratings import rating_head
 
 
@@ -83,17 +81,10 @@ class RatingEvaluator(Evaluator):
         self.expected = head.expected(self.probabilities)
         off = (head.levels_of(self.expected) - levels).abs()
         metrics = {
-            "spearman": _spearman(self.expected, self.scores),
-            "cosine_spearman": _spearman(torch.cosine_similarity(u, v).cpu(), self.scores),
+            "spearman": spearman(self.expected.numpy(), self.scores.numpy()),
+            "cosine_spearman": spearman(torch.cosine_similarity(u, v).cpu().numpy(), self.scores.numpy()),
             "accuracy": (off == 0).double().mean().item(),
             "within_one": (off <= 1).double().mean().item(),
             "log_likelihood": log_p.cpu().double().gather(1, levels[:, None]).mean().item(),
         }
         return metrics, f"{len(levels)} pairs"
-
-
-def _spearman(values: Tensor, scores: Tensor) -> float:
-    """NaN if all of either are equal."""
-    if (values == values[0]).all() or (scores == scores[0]).all():
-        return float("nan")
-    return float(spearmanr(values.numpy(), scores.numpy()).statistic)

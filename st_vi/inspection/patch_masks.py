@@ -57,14 +57,12 @@ def mask_patches(
     Attention weights show what was pooled; masking shows how much the embedding depends on the patches. Random patches
     are the baseline, because any mask moves an embedding.
 
+    Model, images, text and prompt are those of `view_patches`.
+
     Args:
-        model: As for `view_patches`.
-        pictures: As for `view_patches`.
         patches: Patches to mask; may be empty.
         query: An embedding, (D,).
-        text: As for `view_patches`.
         number: Index of the image to mask.
-        prompt_name: As for `view_patches`.
         draws: Number of random masks with the same number of patches, at least 1.
         seed: Seed of the random masks.
 

@@ -51,13 +51,11 @@ def query_map(
 ) -> QueryMap:
     """Measure how much each patch of an image supports a query.
 
+    Model, images, text and prompt are those of `view_patches`.
+
     Args:
-        model: As for `view_patches`.
-        pictures: As for `view_patches`.
         query: An embedding, (D,).
-        text: As for `view_patches`.
         number: Index of the image to look at.
-        prompt_name: As for `view_patches`.
         batch_size: Number of painted copies encoded together, at least 1.
 
     Raises:

@@ -186,15 +186,11 @@ def recall_difference(
     """Recall@k of pooling A minus that of B on the same queries, with a paired bootstrap interval.
 
     The difference may be significant even if the intervals of the two recalls overlap, because both find the same easy
-    queries.
+    queries. The other arguments are those of `recall_at_k`.
 
     Args:
         a: Ranks (Q,) under A.
         b: Ranks (Q,) under B, for the same queries.
-        k: As for `recall_at_k`.
-        confidence: As for `recall_at_k`.
-        resamples: As for `recall_at_k`.
-        seed: As for `recall_at_k`.
 
     Raises:
         ValueError: Lengths differ, or there are no queries.

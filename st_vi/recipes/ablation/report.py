@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import bootstrap, spearmanr
+from scipy.stats import bootstrap
 
+from st_vi.evaluation.base import spearman
 from st_vi.recipes.ablation.run import BASELINE, VARIANTS
 from st_vi.recipes.ablation.tables import markdown, over_seeds
 
@@ -111,7 +112,7 @@ def _hits(run: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _spearman(run: Mapping[str, Any]) -> float:
     pairs = [(run["cosines"][kind], run["scores"][kind]) for kind in run["scores"]]
-    return 100 * float(np.mean([spearmanr(cosines, scores).statistic for cosines, scores in pairs]))
+    return 100 * float(np.mean([spearman(np.array(cosines), np.array(scores)) for cosines, scores in pairs]))
 
 
 def _resampled_spearmans(runs: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -123,17 +124,10 @@ def _resampled_spearmans(runs: Sequence[Mapping[str, Any]]) -> np.ndarray:
         for kind, scores in runs[0]["scores"].items():
             rows = rng.integers(len(scores), size=len(scores))  # the same for all seeds
             for run in runs:
-                values.append(_correlation(np.array(run["cosines"][kind])[rows], np.array(scores)[rows]))
+                values.append(spearman(np.array(run["cosines"][kind])[rows], np.array(scores)[rows]))
         return 100 * float(np.mean(values))
 
     return np.array([resampled() for _ in range(500)])
-
-
-def _correlation(cosines: np.ndarray, scores: np.ndarray) -> float:
-    """Spearman correlation; NaN without a warning if all scores of a sample are equal."""
-    if np.ptp(cosines) == 0 or np.ptp(scores) == 0:
-        return float("nan")
-    return float(spearmanr(cosines, scores).statistic)
 
 
 def _ends(samples: np.ndarray) -> Interval:

@@ -62,7 +62,7 @@ def schedule(evaluators: Sequence[BaseEvaluator], arguments: Mapping[str, Any]) 
         return result
     return result | {
         "load_best_model_at_end": True,
-        "metric_for_best_model": _known_metric(evaluators) or _NOT_YET_KNOWN,
+        "metric_for_best_model": _metric(evaluators[-1]) or _NOT_YET_KNOWN,
         "greater_is_better": getattr(_judge(evaluators), "greater_is_better", True),
     }
 
@@ -94,12 +94,8 @@ def _judge(evaluators: Sequence[BaseEvaluator]) -> BaseEvaluator:
     return next((e for e in reversed(evaluators) if _metric(e) is not None), evaluators[-1])
 
 
-def _known_metric(evaluators: Sequence[BaseEvaluator]) -> str | None:
-    """The metric, if it is known before the first call."""
-    return _metric(evaluators[-1])
-
-
 def _metric(evaluator: BaseEvaluator) -> str | None:
+    """The metric, if it is known."""
     if isinstance(evaluator, SequentialEvaluator):  # known only after its first call
         return "eval_sequential_score"
     name = getattr(evaluator, "primary_metric", None)
