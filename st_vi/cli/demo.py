@@ -18,20 +18,16 @@ def demo(
     system: Annotated[Literal["viclsr", "vipolyqwen"], typer.Option(help="text, or text and images")] = "viclsr",
     output: Annotated[Path, typer.Option(help="folder for the trained model", file_okay=False)] = Path("outputs/demo"),
     epochs: Annotated[int, typer.Option(min=1, help="training epochs of viclsr")] = 2,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="of vipolyqwen: instead, train a small model for this many steps")
-    ] = None,
 ) -> None:
     """Demonstrate an included model; viclsr also trains. Downloads nothing."""
-    refuse(context, f"with --system {system}", "steps" if system == "viclsr" else "epochs")
+    if system == "vipolyqwen":
+        refuse(context, "with --system vipolyqwen", "epochs")
     one_bar(context)
     with interruptible(lambda: "run the same command to start again"):
         if system == "viclsr":
             _demo_viclsr(output, epochs)
-        elif steps is None:
-            _demo_pictures(output)
         else:
-            _demo_vipolyqwen(output, steps)
+            _demo_pictures(output)
 
 
 def _demo_viclsr(output: Path, epochs: int) -> None:
@@ -76,16 +72,3 @@ def _demo_pictures(output: Path) -> None:
     typer.echo(f"\nA question about one image: {result.question}")
     for text, score in result.options[:5]:
         typer.echo(f"  {'✓' if text == result.answer else ' '} {score:5.2f}  {text}")
-
-
-def _demo_vipolyqwen(output: Path, steps: int) -> None:
-    from st_vi.recipes.examples.demo_vipolyqwen import run_vision_demo
-
-    typer.echo("Training a small Qwen2-VL, randomly initialised, on images of coloured shapes …", err=True)
-    result = run_vision_demo(output, steps)
-    typer.echo(f"\n{'recall@1 on unseen scenes':<28}{'chance':>8}{'before':>8}{'after':>8}")
-    for name, (before, after, chance) in result.figures.items():
-        typer.echo(f"{name:<28}{100 * chance:>8.1f}{100 * before:>8.1f}{100 * after:>8.1f}")
-    typer.echo(f"\nReloaded from {output / 'model'}; cosine of the image {output / 'scene.png'} with:")
-    for text, value in zip(result.texts, result.similarities.tolist(), strict=True):
-        typer.echo(f"  {value:5.2f}   {text}")

@@ -14,11 +14,20 @@ from st_vi.data.generated.rows import first_rows, generated_rows, nli_text_pairs
 from st_vi.hub import included_or_same, load
 from st_vi.recipes.ablation.run import Study
 from st_vi.recipes.base_models import trained_parts
-from st_vi.recipes.examples.demo_vipolyqwen import SMALL_MODEL, SMALL_PIXELS, SMALL_TRAINING
 from st_vi.recipes.examples.small_models import small_qwen2_vl
 
 KINDS = ("questions", "dialogues", "image_to_text", "text_pairs")
 """All tasks except ocr, because a small model takes long to learn to read."""
+SMALL_MODEL: dict[str, Any] = {"vocab_size": 2000, "width": 96, "layers": 2, "vision_width": 96, "vision_layers": 2}
+SMALL_TRAINING: dict[str, Any] = {
+    "per_device_train_batch_size": 48,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 1.5e-3,
+    "learning_rate_mapping": {},  # nothing is pretrained, so all parts have the same learning rate
+    "save_strategy": "no",
+}
+SMALL_PIXELS = 56 * 56
+"""Four visual tokens are enough for a scene, and fastest to learn for a small model."""
 
 
 def generated_study(
@@ -89,7 +98,7 @@ def _small_base(texts: list[str], folder: Path) -> Callable[[int], Path]:
     def save(seed: int) -> Path:
         path = folder / f"base-{seed}-{known}"
         if not path.exists():
-            small_qwen2_vl(texts, path, seed=seed, **SMALL_MODEL | {"vocab_size": 2000})
+            small_qwen2_vl(texts, path, seed=seed, **SMALL_MODEL)
         return path
 
     return save

@@ -117,9 +117,8 @@ def demo_folder(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     mark = folder / ".demo"
-    for name in ("model", "base"):
-        if (folder / name).exists() and not mark.exists():
-            raise ValueError(f"{folder / name} was not made by a demo, which would replace it: use another folder")
+    if (folder / "model").exists() and not mark.exists():
+        raise ValueError(f"{folder / 'model'} was not made by a demo, which would replace it: use another folder")
     folder.mkdir(parents=True, exist_ok=True)
     mark.touch()
     return folder
