@@ -256,8 +256,8 @@ def count_each(
         try:
             text, visual = _parts(model, item)
             if text is None:
-                preprocessed = [opened(item)]
-                (visual,) = _lengths(model.preprocess(preprocessed, prompt=prompt), preprocessed)
+                alone = [opened(item)]
+                (visual,) = _lengths(model.preprocess(alone, prompt=prompt), alone)
             elif not is_unicode(text):
                 raise ValueError("this is no Unicode text: it has half of a surrogate pair")
         except _OURS:

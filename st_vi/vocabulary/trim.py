@@ -164,7 +164,7 @@ def _unknown(tokenizer: Any, texts: Sequence[str]) -> set[int]:
 
 
 def check_vietnamese(texts: Sequence[str]) -> None:
-    """Check that a tenth of the first texts are Vietnamese, by letters that French, English, Indonesian do not have."""
+    """Check that a tenth of the first texts are Vietnamese, by letters that French, English and Indonesian lack."""
     if not texts:
         raise ValueError("there are no texts to count pieces in")
     first = texts[:1000]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Reader:
-    """What the own `preprocess` of a model with a `Qwen2VLTransformer` makes of images and texts, faster."""
+    """Makes of images and texts what the `preprocess` of a `Qwen2VLTransformer` makes of them, faster."""
 
     def __init__(self, model: SentenceTransformer) -> None:
         backbone: Any = model[0]

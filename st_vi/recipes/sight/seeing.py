@@ -141,8 +141,8 @@ class Scenes:
 class Seeing:
     """Batches of images, and the vectors that they shall have.
 
-    The model was trained on text and letters, and has eager attention. Named images are such as emoji, and questions
-    such as those of the driving test; text is drawn in the faces.
+    The model was trained on text and letters, and has eager attention. Named are emoji and the like, and asked are
+    questions such as those of a driving test; text is drawn in the faces.
     """
 
     model: SentenceTransformer

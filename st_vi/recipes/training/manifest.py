@@ -50,7 +50,7 @@ def describe(
     evaluators: Sequence[BaseEvaluator],
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything that determines a run, as plain JSON values by name; of one with an "identity", only that is compared.
+    """Everything that determines a run, as plain JSON values by name; of a value with an "identity", that is compared.
 
     Rows and the untrained model are identified by content, so a copy in another folder is the same. For speed, only
     some thousand numbers of a weight, the name and size of an image file, and the columns of a stream are used.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil, floor, isfinite, log10
 from typing import Any
 
 import numpy as np
 
-Values = Sequence[Any]
 MOST_TICKS = 7
 
 
