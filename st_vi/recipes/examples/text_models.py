@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
+from zlib import crc32
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize
@@ -15,7 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import set_seed
 
 from st_vi.data import nli_to_triplets, sample_nli
-from st_vi.hub import load
+from st_vi.hub import load, pretrained
 from st_vi.modules import AttentionPooling
 from st_vi.recipes.training.progress import Bar
 from st_vi.recipes.viclsr import train_viclsr
@@ -34,8 +35,12 @@ def cache_folder() -> Path:
 
 
 def kept(name: str, make: Callable[[Path], None]) -> SentenceTransformer:
-    """Load a model from the cache, and create it first if needed; `make` saves it in a folder."""
-    folder = cache_folder() / f"{name}-{__version__}"
+    """Load a model from the cache, and create it first if needed; `make` saves it in a folder.
+
+    A model of another version of this package, or made from other weights of vi-mini, is not taken for it.
+    """
+    begun_from = crc32(Path(pretrained(MODEL), "model.safetensors").read_bytes())
+    folder = cache_folder() / f"{name}-{__version__}-{begun_from:08x}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         logger.info(f"training an example model once, for {folder}")
