@@ -26,7 +26,13 @@ def common_arguments(output_dir: str | Path, **arguments: Any) -> SentenceTransf
 
 
 def check_arguments(arguments: SentenceTransformerTrainingArguments) -> None:
-    """Check, before anything is written, that training with these arguments has an effect."""
+    """Check, before anything is written, that training with these arguments has an effect.
+
+    Example:
+        >>> check_arguments(common_arguments("outputs", num_train_epochs=0))
+        Traceback (most recent call last):
+        ValueError: num_train_epochs must be more than 0, got 0: nothing would be trained
+    """
     by_name = arguments.learning_rate_mapping
     rates = [arguments.learning_rate, *(by_name.values() if isinstance(by_name, dict) else ())]
     wrong = {
