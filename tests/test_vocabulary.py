@@ -213,12 +213,16 @@ def test_output_embeddings_go_with_the_input_ones(tied):
     assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
 
 
-def test_qwen2_vl_keeps_its_special_tokens(tmp_path):
-    """Byte-level BPE: every text and image still goes in, and its ids stand where the configuration says."""
+@pytest.mark.parametrize("marks", [{}, {"image_token_ids": ["<|image_pad|>"], "audio_token_ids": [None]}])
+def test_qwen2_vl_keeps_its_special_tokens(tmp_path, marks):
+    """Byte-level BPE: every text and image still goes in, and its ids stand where configuration and processor say."""
     from PIL import Image
 
     save_tiny_qwen2_vl(tmp_path / "base")
     model = SentenceTransformer(modules=[Qwen2VLTransformer(str(tmp_path / "base")), Pooling(64, "mean")], device="cpu")
+    for name, tokens in marks.items():
+        ids = [token and model.tokenizer.convert_tokens_to_ids(token) for token in tokens]
+        setattr(model[0].processor, name, ids)
     picture = Image.new("RGB", (56, 56), "red")
     inputs = [*SENTENCES[:3], {"text": SENTENCES[0], "image": picture}, picture]
     before, size = vectors(model, inputs), len(model.tokenizer)

@@ -292,3 +292,5 @@ def _put_tokenizer(transformer: Transformer, tokenizer: Any, kept: Sequence[int]
     for name, value in list(vars(transformer.processor).items()):
         if name.endswith("_token_id") and isinstance(value, int):
             setattr(transformer.processor, name, number[value])
+        elif name.endswith("_ids") and isinstance(value, list):  # kept by transformers 5.5
+            setattr(transformer.processor, name, [number.get(old) for old in value])

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,8 @@ def test_a_model_does_not_decide_how_it_is_unpickled(saved, exploit, key):
 def test_a_model_does_not_decide_where_it_is_written(saved, tmp_path):
     offload = {"device_map": {"": "disk"}, "offload_folder": str(tmp_path / "offload")}
     edit(saved / "sentence_bert_config.json", model_kwargs=offload)
-    load(saved, local_files_only=True)
+    with suppress(NotImplementedError):  # transformers 5.5 leaves the weights on the disk, and none can be moved
+        load(saved, local_files_only=True)
     assert not (tmp_path / "offload").exists()
 
 
