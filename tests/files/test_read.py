@@ -273,7 +273,7 @@ def test_parquet(tmp_path):
 
 
 def test_excel(write, caplog):
-    import openpyxl
+    openpyxl = pytest.importorskip("openpyxl", reason='needs pip install "st-vi[excel]"')
 
     book = openpyxl.Workbook()
     rows = [
@@ -299,7 +299,7 @@ def test_excel(write, caplog):
 
 
 def test_excel_cells_and_sheets_that_are_no_text(write):
-    import openpyxl
+    openpyxl = pytest.importorskip("openpyxl", reason='needs pip install "st-vi[excel]"')
 
     book = openpyxl.Workbook()
     for row in (["a", None, "b"], ["x", None, 1], ["y", None, "#REF!"]):
