@@ -51,8 +51,9 @@ def _demo_viclsr(output: Path, epochs: int) -> None:
     for name, (before, after) in result.figures.items():
         typer.echo(f"  {name:<28}{100 * before:>8.1f}{100 * after:>8.1f}")
     typer.echo(
-        "\nThe sample rows cannot be solved by word overlap: training improves this model only a little on the rows\n"
-        "it has seen, and not at all on the others. On other datasets training helps, see docs/benchmarks.md."
+        "\nThe sample rows cannot be solved by word overlap: the model remembers the rows that it has seen, most of\n"
+        "them from its own training, and hardly passes chance (50 %) on the others. On other datasets training\n"
+        "helps, see docs/benchmarks.md."
     )
     typer.echo(f"\nThe trained model is in {result.trained}: st_vi.load({str(result.trained)!r})")
 

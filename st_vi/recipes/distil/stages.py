@@ -86,6 +86,7 @@ STAGES: tuple[Stage, ...] = (
         learning_rate=3e-4,
         batch_size=96,
         max_length=200,
+        keep=0.25,
     ),
 )
 """Sentences; queries and paragraphs; ViCLSR; then all three together. All include the teacher as a loss term."""

@@ -17,6 +17,7 @@ from transformers import set_seed
 from st_vi.data import nli_to_triplets, sample_nli, sample_retrieval
 from st_vi.evaluation import NLISimilarityEvaluator
 from st_vi.hub import load
+from st_vi.losses import SupConNLILoss
 from st_vi.recipes.training.progress import Bar
 from st_vi.recipes.viclsr import train_viclsr
 from st_vi.text import strip_diacritics
@@ -31,8 +32,8 @@ QUESTIONS = (
     ("Đang bơi ở hồ mà trời gầm thì phải làm gì?", "pools_gyms-01"),
     ("Học thâu đêm ở thư viện, mệt quá thì chợp mắt ở đâu?", "libraries-02"),
     ("Thú cưng lỡ cắn hàng xóm thì người nuôi chịu trách nhiệm gì?", "notices-02"),
-    ("khach ca phe hien dem coc cua minh theo co loi gi", "money_services-07"),
-    ("trong xen cay gi de chong sau duc ngon cho ca", "plants-04"),
+    ("o ca phe hien uong bao nhieu ly thi duoc mot ly khong ton tien", "money_services-07"),
+    ("uong thuoc ho may ngay khong bot thi phai di bac si", "medicine_leaflets-01"),
     ("App hỗ trợ trồng trọt", "app_help-04"),
 )
 """Questions with the passage of `sample_retrieval` that answers each; all passages are held out. The fourth and fifth
@@ -95,6 +96,8 @@ def run_demo(output_dir: str | Path, epochs: int = 2, seed: int = 0) -> DemoResu
         model,
         nli_to_triplets(seen),
         output_dir / "model",
+        # The weight that was best on real rows, see docs/benchmarks.md.
+        loss=SupConNLILoss(model, hard_negative_weight=3.0),
         num_train_epochs=epochs,
         per_device_train_batch_size=64,
         learning_rate=5e-5,
