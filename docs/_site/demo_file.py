@@ -100,10 +100,10 @@ def _made() -> tuple[bytes, dict[str, list[tuple[str, float]]]]:
     from st_vi import load
 
     model, texts = load(str(MODEL)), sentences()
-    vectors = model.encode(texts, convert_to_tensor=True).cpu()
     tensors = _tensors(load_file(MODEL / "model.safetensors"))
-    tensors["sentences"] = vectors.bfloat16()
-    cosines = model.encode(list(QUERIES), convert_to_tensor=True).cpu() @ vectors.T
+    tensors["sentences"] = model.encode(texts, convert_to_tensor=True).cpu().bfloat16()
+    # Of the rounded vectors, as on the page: sentences that are nearly as near keep their order.
+    cosines = model.encode(list(QUERIES), convert_to_tensor=True).cpu() @ tensors["sentences"].float().T
     nearest = [row.topk(NEAREST) for row in cosines]
     recorded = {
         query: [(texts[index], cosine) for cosine, index in zip(*(part.tolist() for part in best), strict=True)]

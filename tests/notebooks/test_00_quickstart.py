@@ -9,8 +9,8 @@ assert bool((after == model.encode(sentences)).all())
 assert len(sentences) == 9 and set(triplets["triplets"]["anchor"]).isdisjoint(rows["test"]["premise"])
 
 # What it says above its figures.
-assert figures["after"]["triplet_accuracy"] > figures["before"]["triplet_accuracy"] + 0.01
-assert figures["after"]["nli_spearman"] > figures["before"]["nli_spearman"]
+assert abs(figures["after"]["triplet_accuracy"] - figures["before"]["triplet_accuracy"]) < 2 * error
+assert abs(figures["after"]["triplet_accuracy"] - 0.5) < 2 * error
 assert partners["after"] - strangers["after"] > partners["before"] - strangers["before"] + 0.1
 assert strangers["after"] < strangers["before"]
 
