@@ -311,10 +311,10 @@ def as_texts(model: SentenceTransformer, texts: Sequence[str]) -> list[Any]:
 
 def _lengths(features: Mapping[str, Any], inputs: Sequence[Any]) -> list[int]:
     """Tokens of each input according to the preprocessing of the model."""
-    if "attention_mask" in features:
-        return features["attention_mask"].sum(dim=1).tolist()
     if "cu_seq_lens_q" in features:  # flattened for FlashAttention: boundaries instead of padding
         return features["cu_seq_lens_q"].diff().tolist()
+    if "attention_mask" in features:
+        return features["attention_mask"].sum(dim=1).tolist()
     texts = [item.get("text") if isinstance(item, Mapping) else item for item in inputs]
     return [max(1, len(text)) if isinstance(text, str) else 1 for text in texts]
 

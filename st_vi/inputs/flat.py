@@ -1,4 +1,8 @@
-"""Inputs in one row without padding, as FlashAttention reads them, and back."""
+"""Inputs in one row without padding, as FlashAttention reads them, and back.
+
+Inputs are in one row if, and only if, there is ``cu_seq_lens_q``, as in stock's pooling. An ``attention_mask`` beside
+it changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +51,13 @@ def padded(features: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         features: Values of tokens (1, total), and ``cu_seq_lens_q`` (B+1,).
+
+    Raises:
+        ValueError: The tokens are not in one row that ends where the last input does.
     """
+    total, shape = int(features["cu_seq_lens_q"][-1]), tuple(features["input_ids"].shape)
+    if shape != (1, total):
+        raise ValueError(f"cu_seq_lens_q says that inputs are in one row of {total} tokens, and input_ids are {shape}")
     lengths = features["cu_seq_lens_q"].diff()
     mask = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
 

@@ -104,11 +104,11 @@ def _text_hashes(features: Mapping[str, Any]) -> Tensor | None:
     tokens = features.get("input_ids")
     if tokens is None or tokens.ndim != 2:
         return None
-    if "attention_mask" not in features:
-        if "cu_seq_lens_q" not in features:
-            return None
+    if "cu_seq_lens_q" in features:
         features = padded(features)
-        tokens = features["input_ids"]
+    if "attention_mask" not in features:
+        return None
+    tokens = features["input_ids"]
     mask = features["attention_mask"].long()
     position = mask.cumsum(dim=1) - 1
     return (_mix(tokens + _mix(position)) * mask).sum(dim=1)

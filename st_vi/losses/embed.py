@@ -248,7 +248,7 @@ class Inputs:
             columns: Padded, or in one row each, as stock preprocesses texts for FlashAttention.
             flat: Whether the model reads padded columns in one row, too (`st_vi.stock.models.reads_flat`).
         """
-        in_one_row = ["cu_seq_lens_q" in column and "attention_mask" not in column for column in columns]
+        in_one_row = ["cu_seq_lens_q" in column for column in columns]
         flat = flat or any(in_one_row)
         columns = [padded(column) if one else column for column, one in zip(columns, in_one_row, strict=True)]
         metadata: list[Any] = [_metadata(column) for column in columns]

@@ -145,7 +145,6 @@ def test_what_it_cannot_regroup_is_embedded_by_column(tiny_model, forwards):
         {"input_ids": torch.ones(5), "offsets": torch.zeros(2)},
         text | {"token_type_ids": torch.zeros_like(text["input_ids"])},
         both_sides,
-        text | {"cu_seq_lens_q": torch.tensor([0, 3])},
     ]
     for column in strange:
         assert Inputs.read([text, column]) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from st_vi.encoding.batches import _lengths
 from st_vi.inputs.flat import flattened, padded
 from st_vi.losses import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss, embed
 from st_vi.losses.columns import content_ids
@@ -105,6 +106,32 @@ def test_there_and_back(tiny_multimodal):
     again = flattened(back)
     assert all(torch.equal(again[name], row[name]) for name in row if isinstance(row[name], torch.Tensor))
     assert torch.equal(content_ids([row])[0], content_ids([features])[0])
+
+
+def test_boundaries_tell_that_inputs_are_in_one_row(tiny_multimodal, monkeypatch):
+    """Whatever mask is there, too: for the backbone, the pooling, the losses and the counting of tokens."""
+    features = tiny_multimodal.preprocess(PICTURES[1])
+    row, lengths = flattened(features), features["attention_mask"].sum(dim=1).tolist()
+    both = row | {"attention_mask": torch.ones_like(row["input_ids"])}
+    assert torch.equal(content_ids([both])[0], content_ids([features])[0])
+    assert _lengths(both, PICTURES[1]) == Inputs.read([both]).lengths == lengths and Inputs.read([both]).flat
+    expected = tiny_multimodal(features)["sentence_embedding"]
+    with pytest.raises(ValueError, match="need FlashAttention"):
+        tiny_multimodal(dict(both))
+    with_flash(tiny_multimodal, monkeypatch)
+    for found in (tiny_multimodal(dict(both))["sentence_embedding"], *embed_distinct(tiny_multimodal, [both])):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_boundaries_of_other_tokens(tiny_multimodal, monkeypatch):
+    features = tiny_multimodal.preprocess(PICTURES[1])
+    row = flattened(features)
+    with_flash(tiny_multimodal, monkeypatch)
+    total = row["input_ids"].shape[1]
+    for strange in (features | {"cu_seq_lens_q": row["cu_seq_lens_q"]}, row | {"cu_seq_lens_q": torch.tensor([0, 3])}):
+        for read in (tiny_multimodal, lambda one: Inputs.read([one]), lambda one: content_ids([one])):
+            with pytest.raises(ValueError, match=rf"one row of ({total}|3) tokens, and input_ids are \("):
+                read(dict(strange))
 
 
 def test_without_flash_attention_rows_stay_apart(tiny_multimodal):
