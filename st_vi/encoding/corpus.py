@@ -18,11 +18,12 @@ from sentence_transformers.util import quantize_embeddings
 from tqdm.auto import tqdm
 
 from st_vi.encoding.batches import MAX_TOKENS
-from st_vi.encoding.limits import Cut, token_limit
+from st_vi.encoding.limits import token_limit
 from st_vi.encoding.row_encoder import BadRow, CountedRows, EncodedRows, Problems, RowEncoder
 from st_vi.encoding.rows import InputColumns, NoRow
 from st_vi.encoding.shards import (
     LAYOUT,
+    Cut,
     Notes,
     begin,
     check_manifest,

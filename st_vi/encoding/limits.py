@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
 from st_vi.encoding.batches import as_texts, token_counts
+from st_vi.encoding.shards import Cut
 from st_vi.modules import WordSegmentedTransformer
 from st_vi.modules.tokenizers import own_tokenizer
 from st_vi.text.chunks import chunk_spans
 from st_vi.text.segmentation import segment_words
 
 _NO_LIMIT = 10**9  # transformers writes "none" as 10³⁰
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Truncated texts: their number, their tokens, and how many of these the model read."""
-
-    texts: int = 0
-    read: int = 0
-    tokens: int = 0
-
-    def __add__(self, other: Cut) -> Cut:
-        return Cut(self.texts + other.texts, self.read + other.read, self.tokens + other.tokens)
 
 
 def token_limit(model: SentenceTransformer) -> int | None:

@@ -12,8 +12,9 @@ from sentence_transformers import SentenceTransformer
 
 from st_vi.encoding.batches import MAX_TOKENS, count_each, encode_each, reason
 from st_vi.encoding.forward import KeptTokens
-from st_vi.encoding.limits import Chunker, Cut, count_cut
+from st_vi.encoding.limits import Chunker, count_cut
 from st_vi.encoding.rows import BadValue, InputColumns
+from st_vi.encoding.shards import Cut
 
 BadRow = Literal["error", "skip"]
 

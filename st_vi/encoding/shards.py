@@ -15,12 +15,23 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from st_vi.encoding.limits import Cut
 from st_vi.identity import FINGERPRINT_BYTES
 
 MANIFEST = "manifest.json"
 LAYOUT = 2
 """Version of the folder layout; increased when older shards can no longer be resumed."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Truncated texts: their number, their tokens, and how many of these the model read."""
+
+    texts: int = 0
+    read: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: Cut) -> Cut:
+        return Cut(self.texts + other.texts, self.read + other.read, self.tokens + other.tokens)
 
 
 @dataclass(frozen=True)

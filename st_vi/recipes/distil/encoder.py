@@ -79,9 +79,9 @@ def distill_encoder(
         output: Output folder.
         nli: Rows with premise, hypothesis, label; None for the training part of the sample set. A tenth of the premises
             is held out.
-        questions: Rows for the second stage in addition to those generated from `documents`: anchor, positive,
+        questions: Rows of the task "retrieval" in addition to those generated from `documents`: anchor, positive,
             document, such as `sample_questions`.
-        texts: Further texts for the first stage, such as everyday language; they make up a tenth of it, repeated if
+        texts: Further texts, such as everyday language; they make up a tenth of the texts of a stage, repeated if
             needed.
         layers: Teacher layers to keep, from 0.
         max_pieces: Vocabulary size of the student.
