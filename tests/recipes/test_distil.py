@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from st_vi import trim_vocabulary
 from st_vi.__main__ import app
 from st_vi.data import sample_nli, sample_retrieval
+from st_vi.data.negatives.sampling import ClusterBatchSampler
 from st_vi.recipes.distil.encoder import _varied, distill_encoder
 from st_vi.recipes.distil.held_out import Distilled
 from st_vi.recipes.distil.stages import STAGES
@@ -59,13 +60,35 @@ QUICK = {
 
 
 @pytest.fixture(scope="module")
-def run(teacher, documents, tmp_path_factory):
+def batches() -> list[tuple[list[str], int, int]]:
+    """Of each part of the run's stages: its tasks, its rows, and the number of clusters that its batches come from."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def run(teacher, documents, batches, tmp_path_factory):
     output = tmp_path_factory.mktemp("run") / "small"
     said = []
-    model = distill_encoder(
-        teacher, documents, output, nli=sample_nli("train").select(range(90)), progress=said.append, **QUICK
-    )
+
+    def sampler(rows, *args, clusters, **settings):
+        batches.append((sorted(set(rows.with_format(None)["task"])), len(rows), len(set(clusters.tolist()))))
+        return ClusterBatchSampler(rows, *args, clusters=clusters, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("st_vi.recipes.distil.encoder.ClusterBatchSampler", sampler)
+        model = distill_encoder(
+            teacher, documents, output, nli=sample_nli("train").select(range(90)), progress=said.append, **QUICK
+        )
     return model, output, said
+
+
+def test_batches_have_one_task_and_questions_share_documents(run, batches):
+    tasks = ["sentences", "retrieval", "nli"]
+    assert [names for names, _, _ in batches] == [[task] for task in [*tasks, *tasks]]
+    for task, first, again in zip(tasks, batches[:3], batches[3:], strict=True):
+        assert again[1] == first[1] * (1 if task == "sentences" else 2)  # repeated in the last stage
+        for _, _, clusters in (first, again):
+            assert clusters > 5 if task == "retrieval" else clusters == 1
 
 
 def records(output):
@@ -92,13 +115,25 @@ def test_the_folder_tells_the_story(run):
     assert vectors == {name for task in ("sentences-anchor", *pairs) for name in (task, f"more-{task}")}
 
 
-def test_the_last_stage_draws_anew(run):
+@pytest.mark.parametrize("task", ["sentences", "retrieval", "nli"])
+def test_the_last_stage_draws_anew(run, task):
     _, output, _ = run
     first, last = (
         Dataset.from_parquet(f"{output}/teacher/{name}-anchor/*.parquet", cache_dir=str(output))["embedding"][:]
-        for name in ("sentences", "more-sentences")
+        for name in (task, f"more-{task}")
     )
-    assert len(first) == len(last) and len({tuple(v) for v in first} & {tuple(v) for v in last}) < len(first) / 2
+    assert len(first) == len(last) and {tuple(vector) for vector in first} != {tuple(vector) for vector in last}
+
+
+def test_a_stage_is_averaged_with_the_student_before_it(teacher, documents, tmp_path):
+    """Of weight 1, it changes nothing."""
+    stage = replace(STAGES[0], keep=1.0, batch_size=16, learning_rate=2e-3)
+    model = distill_encoder(teacher, documents, tmp_path / "out", stages=[stage], **QUICK | {"num_texts": 60})
+    start, end = (record for record in records(tmp_path / "out") if "teacher_cosine" in record)
+    assert {name: end[name] for name in start if name not in ("stage", "seconds")} == {
+        name: value for name, value in start.items() if name not in ("stage", "seconds")
+    }
+    assert len(model[0].model.encoder.layer) == 1
 
 
 def test_a_second_call_resumes_and_changes_nothing(run, teacher, documents):

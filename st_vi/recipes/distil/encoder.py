@@ -267,7 +267,7 @@ def _train_stage(student: SentenceTransformer, stage: Stage, taught: Mapping[str
     student.max_seq_length = min(length or stage.max_length, stage.max_length)
     trainer = train(
         student,
-        DatasetDict(rows) if len(rows) > 1 else next(iter(rows.values())),
+        DatasetDict(rows),  # each batch comes from one of them
         run.folder(stage.name),
         DLELoss(student, tasks),
         partial(_arguments, stage),
