@@ -39,8 +39,9 @@ from st_vi.recipes.ablation.tables import markdown
 from st_vi.text import strip_diacritics
 from tests.benchmarks.viclsr import BASE, DATA
 
-# Asked before any search was run; with the title of the article that answers. The last one replaces a question whose
-# article is not among the first 20,000; it is on the first article of a random draw that is not about a law as a whole.
+# Written before any search was run; with the title of the article that answers. The last one came later: it replaces a
+# question whose article is not among the first 20,000, and is on the first article of a random draw that is not about a
+# law as a whole.
 QUESTIONS = {
     "Nam nữ bao nhiêu tuổi thì được đăng ký kết hôn?": "Điều kiện kết hôn",
     "Những nơi nào cấm hút thuốc lá hoàn toàn?": "Địa điểm cấm hút thuốc lá hoàn toàn",
@@ -57,7 +58,8 @@ QUESTIONS = {
         "Trình tự thu hồi giấy phép lao động"
     ),
 }
-# What an article must say to answer: consolidated laws and decrees repeat one another. Also written before any search.
+# What an article must say to answer: consolidated laws and decrees repeat one another. Written after searches with
+# other weights, and before the one whose figures are in the docs.
 ANSWERS = (
     "đủ 20 tuổi trở lên, nữ từ đủ 18 tuổi",
     "địa điểm cấm hút thuốc lá hoàn toàn",
