@@ -73,7 +73,8 @@ def term_sums(
     for block in blocks(replace(pairs, **leaves), size):
         sums.append(_sums(terms, block, next(weights), observer))
         if sums[-1].requires_grad:
-            sums[-1].sum().backward()
+            with torch.autocast(row_weights.device.type, enabled=False):  # as the trainer's own backward pass
+                sums[-1].sum().backward()
             sums[-1] = sums[-1].detach()
         if pairs.anchors.is_cpu and len(sums) % RELEASED_AFTER == 0:
             release_freed_memory()
@@ -196,7 +197,8 @@ class Shared:
         while self._cuts:
             used = [(value, end.grad) for value, end in self._cuts.pop() if end.grad is not None]
             if used:
-                torch.autograd.backward([value for value, _ in used], [gradient for _, gradient in used])
+                with torch.autocast(used[0][0].device.type, enabled=False):
+                    torch.autograd.backward([value for value, _ in used], [gradient for _, gradient in used])
 
     def _detached(self, value: Any) -> Any:
         parts = value if isinstance(value, tuple) else (value,)
@@ -223,9 +225,8 @@ class _BlockProducts(torch.autograd.Function):
         for value in (queries, candidates):
             if value.grad is None:
                 value.grad = torch.zeros_like(value)
-        with torch.autocast(gradient.device.type, enabled=False):
-            queries.grad.index_add_(0, rows, gradient @ candidates.detach())
-            candidates.grad.addmm_(gradient.T, queries.detach()[rows])
+        queries.grad.index_add_(0, rows, gradient @ candidates.detach())
+        candidates.grad.addmm_(gradient.T, queries.detach()[rows])
         return None, None, None
 
 

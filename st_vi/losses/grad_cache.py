@@ -129,7 +129,8 @@ class GradCache:
         if with_backward:
             # Parameters of the loss get their gradient in the caller's backward pass instead, with the caller's scale.
             inputs = [*embeddings, *self._learned()]
-            gradients: list[Tensor | None] = list(torch.autograd.grad(values.sum(), inputs, allow_unused=True))
+            with torch.autocast(values.device.type, enabled=False):
+                gradients: list[Tensor | None] = list(torch.autograd.grad(values.sum(), inputs, allow_unused=True))
             values, count = values.detach(), len(embeddings)
             del embeddings, inputs  # as large as their gradients, which need the space now
             self._learned_gradients.append(gradients[count:])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import BoW
 
 from st_vi.evaluation import RatingEvaluator
+from st_vi.evaluation.base import spearman
 from st_vi.modules import RatingHead
 
 FIRST = ["a", "a b", "a c", "b", "b c", "c"]
@@ -70,3 +73,9 @@ def test_what_it_refuses(model):
 
 def test_one_score_has_no_order(model):
     assert math.isnan(RatingEvaluator(["a", "b"], ["b", "c"], [1.0, 1.0])(model)["spearman"])
+
+
+def test_what_is_all_equal_has_no_rank_correlation_and_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert all(math.isnan(spearman(*pair)) for pair in permutations([np.ones(3), np.arange(3.0)]))

@@ -109,6 +109,37 @@ def test_no_tensor_has_all_rows_and_all_candidates(name):
     assert 0 < largest < rows * rows / 2
 
 
+def test_no_block_makes_a_gradient_of_all_candidates():
+    """It is added to in place: only the products of the block itself are new."""
+    vectors = [torch.randn(64, 8, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in "ab"]
+    made = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            if function is torch.ops.aten.mm.default:
+                made.append(out.numel())
+            return out
+
+    with Watch():
+        term_sums({"term": InfoNCE()}, PairBatch(*vectors), torch.ones(64), 4 * 64 * 4)
+    assert max(made) == 4 * 64 < vectors[0].numel()  # four rows at a time
+
+
+@pytest.mark.parametrize("name", ["InfoNCE", "CosineAlignment", "TeacherSimilarities"])
+def test_autocast_ends_before_the_backward_pass_of_a_block(name):
+    """The gradients are those of all rows at once, whose backward pass is the trainer's, after its autocast."""
+    generator, gradients = torch.Generator().manual_seed(0), []
+    vectors = [torch.randn(9, 8, generator=generator).requires_grad_() for _ in "ab"]
+    taught = {"teacher_vectors": torch.randn(1, 9, 8, generator=generator)}
+    for limit in (None, 150, 10**6):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = term_sums({"term": ALL[name]}, PairBatch(*vectors, **taught), torch.ones(9), limit).sum()
+        gradients.append(torch.autograd.grad(loss, vectors, allow_unused=True, materialize_grads=True))
+    for found in gradients[1:]:
+        torch.testing.assert_close(found, gradients[0], atol=1e-5, rtol=1e-4)
+
+
 def test_blocks_have_the_size_of_the_budget():
     pairs = PairBatch(torch.ones(10, 4), torch.ones(10, 4), torch.ones(2, 10, 4))
     assert [rows_at_once([InfoNCE()], pairs, limit) for limit in (1, 239, 240, 1000)] == [1, 1, 2, 8]

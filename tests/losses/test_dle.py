@@ -191,11 +191,13 @@ def test_anchors_alone_are_enough_for_the_tasks_of_a_batch_that_need_no_more():
     torch.manual_seed(0)
     anchors, taught = torch.randn(2, 3, 4)
     tasks = [Task("pair", "", (InfoNCE(),)), Task("text", "", (TeacherCosine(weight=2.0),))]
-    labels = torch.cat([torch.tensor([[1, NAN]] * 3), torch.full((3, 0), NAN), taught], dim=1)
+    labels = torch.cat([torch.tensor([[1, NAN]] * 3), taught], dim=1)
     loss = DLELoss(model=None, tasks=tasks).compute_loss_from_embeddings([anchors], labels)
     expected = 2 * (1 - cosine_similarity(anchors, taught)).mean()
     assert loss["pair_info_nce"] == 0
     torch.testing.assert_close(loss["text_teacher_cosine"], expected)
+    with pytest.raises(ValueError, match=r"an anchor and 2 positive column\(s\), got 2"):
+        DLELoss(None, tasks, num_positives=2).compute_loss_from_embeddings([anchors, anchors], labels[:, :2])
     labels[1, 0] = 0
     with pytest.raises(ValueError, match=r"an anchor and 1 positive column\(s\), got 1"):
         DLELoss(model=None, tasks=tasks).compute_loss_from_embeddings([anchors], labels)

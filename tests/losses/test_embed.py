@@ -15,7 +15,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch.nn.parallel import DistributedDataParallel
 
 from st_vi.losses import DLELoss, SupConNLILoss, embed
-from st_vi.losses.columns import content_ids
+from st_vi.losses.columns import check_columns, content_ids
 from st_vi.losses.embed import Inputs, cut, embed_distinct
 from tests.conftest import SENTENCES
 from tests.helpers.columns import BY_RANK, PICTURES, TEXTS, S, Summed, assert_same, columns_of, loss_step, step
@@ -131,6 +131,22 @@ def test_nothing_is_padded_with_a_token_nobody_knows(tiny_model, side, forwards)
     ours, naive = embed_both(tiny_model, columns)
     assert len(shapes[:3]) == len({width for _, width in shapes[:3]}) == 3 and len(shapes) == 6
     assert_same(ours, naive, 1e-10)
+
+
+def test_narrow_columns_get_the_padding_of_the_wide_one():
+    rows = [torch.tensor([[5, 6, 7], [8, 1, 1]]), torch.tensor([[9], [8]])]
+    inputs = Inputs.read([{"input_ids": ids, "attention_mask": (ids != 1).long()} for ids in rows])
+    features = inputs.features([0, 2])
+    assert features["input_ids"].tolist() == [[5, 6, 7], [9, 1, 1]]
+    assert features["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_columns_that_do_not_fit_are_named():
+    assert content_ids([{"input_ids": torch.ones(2, 3)}]) is None  # neither a mask nor lengths
+    with pytest.raises(ValueError, match=r"embeddings must be \(rows, dimensions\).* got \(0, 4\)"):
+        check_columns([torch.ones(0, 4)], None)
+    with pytest.raises(ValueError, match=r"ids must be \(3,\) for each of 2 columns, got \(3,\)"):
+        check_columns([torch.ones(3, 4)] * 2, [torch.arange(3)])
 
 
 def test_what_it_cannot_regroup_is_embedded_by_column(tiny_model, forwards):

@@ -55,6 +55,11 @@ def test_own_rows_are_some_of_all_rows():
             assert torch.equal(getattr(own, name), getattr(whole, name)[[2, 4, 5]])
 
 
+def test_unit_vectors_are_computed_once():
+    pairs = several()
+    assert pairs.unit_anchors is pairs.unit_anchors and pairs.unit_candidates is pairs.unit_candidates
+
+
 def test_views_and_candidates_come_in_the_order_of_the_columns():
     pairs = several()
     views = [pairs.anchors, pairs.positives, *pairs.more_positives]

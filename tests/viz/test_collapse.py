@@ -40,6 +40,7 @@ def test_the_slider_shows_each_run(runs):
             assert list(shown) == pytest.approx(blocks, abs=1e-3)
     assert list(figure.data[1].y) == list(figure.layout.sliders[0].steps[0].args[0]["y"][0])  # the control
     assert list(figure.data[0].y) == list(figure.layout.sliders[0].steps[1].args[0]["y"][0])
+    assert figure.layout.sliders[0].active == 1 and collapse_figure(runs, 0.0).layout.sliders[0].active == 0
     assert figure.layout.shapes[0].y0 == pytest.approx(log(BATCH))
     with pytest.raises(ValueError, match="no run with weight 3"):
         collapse_figure(runs, weight=3)

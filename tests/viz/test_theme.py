@@ -7,7 +7,7 @@ import json
 import plotly.graph_objects as go
 import plotly.io as pio
 
-from st_vi.viz.theme import COLOURS, TEMPLATE, styled
+from st_vi.viz.theme import COLOURS, TEMPLATE, slider, styled
 
 
 def test_the_template_has_the_look():
@@ -26,3 +26,12 @@ def test_it_is_small_for_it_travels_with_every_figure():
 def test_what_a_figure_says_itself_comes_first():
     figure = styled(go.Figure()).update_layout(legend={"y": 1}, margin_l=8)
     assert figure.layout.legend.y == 1 and figure.layout.margin.l == 8
+
+
+def test_a_slider_says_what_it_moves_and_has_room():
+    states = {"low": {"opacity": [0]}, "high": {"opacity": [1]}}
+    figure = go.Figure(layout={"sliders": [slider("level ", states, [0], active=1, space=30)]})
+    (made,) = figure.layout.sliders
+    assert made.currentvalue.prefix == "level " and made.pad.t == 30 and made.active == 1
+    assert [(step.label, step.method) for step in made.steps] == [("low", "restyle"), ("high", "restyle")]
+    assert made.steps[1].args == ({"opacity": [1]}, (0,))

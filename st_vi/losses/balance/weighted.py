@@ -156,9 +156,10 @@ def term_gradients(
         for number, (name, value) in enumerate(zip(group, values, strict=True), 1):
             wanted = [*leaves, own[name]] if name in own else leaves
             if value.requires_grad:
-                parts = torch.autograd.grad(
-                    value, wanted, retain_graph=number < len(values), allow_unused=True, materialize_grads=True
-                )
+                with torch.autocast(value.device.type, enabled=False):
+                    parts = torch.autograd.grad(
+                        value, wanted, retain_graph=number < len(values), allow_unused=True, materialize_grads=True
+                    )
             else:  # a term that is a constant
                 parts = tuple(map(torch.zeros_like, wanted))
             if name in own:

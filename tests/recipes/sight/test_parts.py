@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from random import Random
 
 import numpy as np
@@ -147,13 +148,19 @@ def test_phrases_are_of_the_text():
 
 @pytest.mark.parametrize("dialogue", [False, True])
 def test_turns_ask_what_the_scene_answers(dialogue):
-    random = Random(2)
+    random, topics = Random(2), set()
     for seed in range(40):
         found = scene("train", seed)
         said, answer, others = turns(found, random, dialogue)
         assert said.startswith("Hỏi: ") == dialogue
         assert any(question.answer == answer for question in questions(found))
         assert answer not in others and 1 <= len(others) <= 8
+        if dialogue:  # its first part is true, and the second is about the same shape
+            _, asked, told, last = re.fullmatch("(Hỏi: )(.*) Đáp: (.*) Hỏi: (.*)", said).groups()
+            first = {q.subject for q in questions(found) if asked in q.wordings and q.answer == told}
+            assert first & {q.subject for q in questions(found) if q.follow_up == last and q.answer == answer}
+        topics |= {q.topic for q in questions(found) if q.answer == answer and (dialogue or said in q.wordings)}
+    assert len(topics) > 2
 
 
 def test_a_look_keeps_the_picture_and_changes_the_paper():
