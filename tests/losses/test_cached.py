@@ -268,6 +268,18 @@ def test_autocast_holds_for_the_second_pass(tiny_model, kind):
     assert_same(*results, 0.02)
 
 
+@pytest.mark.parametrize("limit", [None, 10**6])
+def test_gradients_of_the_embeddings_are_not_rounded_under_autocast(limit):
+    results = []
+    for enabled in (False, True):
+        generator = torch.Generator().manual_seed(0)
+        reps = [[torch.randn(6, 8, generator=generator).requires_grad_()] for _ in "ab"]
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            CachedSupConNLILoss(None, max_matrix_bytes=limit).calculate_loss(reps, with_backward=True)
+        results.append([column.grad for (column,) in reps])
+    torch.testing.assert_close(*results, atol=1e-6, rtol=1e-5)
+
+
 def test_components_are_those_of_the_uncached_loss(tiny_model):
     columns = columns_of(tiny_model, TEXTS[:2])
     ours, plain = (loss(tiny_model)(columns, LABELS) for loss in (CachedDLELoss, DLELoss))

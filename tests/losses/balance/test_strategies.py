@@ -221,6 +221,24 @@ def test_blocks_give_the_same(name, negatives):
             torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("name", BALANCES)
+def test_under_autocast_gradients_are_not_rounded(name):
+    """They are measured before the autocast of the trainer ends."""
+    columns = [torch.randn(7, 6, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    results = []
+    for enabled in (False, True):
+        loss = DLELoss(None, TASKS, balance=name)
+        loss.balance.start()
+        labels = torch.tensor([[0, 0.1], [1, NAN], [0, 0.8], [1, NAN], [0, 0.3], [1, NAN], [1, NAN]])
+        own = [column.clone().requires_grad_() for column in columns]
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            values = loss.compute_loss_from_embeddings(own, labels)
+        sum(values.values()).backward()
+        results.append([column.grad for column in own])
+    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-4)
+
+
 def test_the_first_batch_is_that_of_the_constants_and_so_is_an_evaluation():
     generator = torch.Generator().manual_seed(0)
     columns = [torch.randn(11, 5, generator=generator) for _ in range(2)]

@@ -283,6 +283,9 @@ def test_scenes_are_drawn_once(model, tmp_path):
     again = Scenes(tmp_path / "s.npy", 3, size=84)
     assert (tmp_path / "s.npy").stat().st_mtime_ns == before
     np.testing.assert_array_equal(first.pixels, again.pixels)
+    assert first.scene(2) == scene("train", 2) != scene("test", 2)
+    again.seed = 1
+    assert again.scene(2) == scene("train", 1_000_005)
 
 
 def test_training_goes_on_where_it_stopped(tmp_path):
@@ -316,6 +319,40 @@ def test_training_goes_on_where_it_stopped(tmp_path):
     assert drawn == numbers
     torch.testing.assert_close(whole.weight, parts.weight, rtol=0, atol=0)
     assert whole.weight.dtype == torch.float32
+
+
+def test_a_step_against_what_is_said_of_it():
+    """Rates by a part of the name, no decay of vectors, a gradient of length 1 at most."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    training = HalfPrecision(model, 0.1, {"weight": 0.5, "": 1.0})
+    groups = {id(one): group for group in training.optimizer.param_groups for one in group["params"]}
+    of = {name: groups[id(master)] for name, master in zip(training.names, training.masters, strict=True)}
+    assert [(name, group["rate"], group["weight_decay"]) for name, group in of.items()] == [
+        ("0.weight", 0.05, 0.01),
+        ("0.bias", 0.1, 0.0),
+    ]
+    model[0].weight.grad = torch.full((2, 2), 4.0, dtype=torch.bfloat16)
+    before = model[0].bias.clone()
+    assert training.step(0.25) == pytest.approx(8.0)
+    assert training.masters[0].grad.norm().item() == pytest.approx(1.0, rel=1e-4)
+    assert of["0.weight"]["lr"] == 0.25 * 0.05 and torch.equal(model[0].bias, before)
+
+
+def test_the_rate_rises_and_falls_along_a_cosine(tmp_path):
+    layer, shares = torch.nn.Linear(2, 2), []
+    training = HalfPrecision(layer, 0.01)
+    plain = training.step
+    training.step = lambda share: shares.append(share) or plain(share)
+    learn(
+        training,
+        lambda _: {"x": layer(torch.ones(1, 2, dtype=torch.bfloat16)).sum()},
+        4,
+        tmp_path,
+        warm_up=2,
+        lowest=0.1,
+    )
+    cosine = [0.1 + 0.9 * (1 + np.cos(np.pi * number / 4)) / 2 for number in range(4)]
+    assert shares == pytest.approx([cosine[0] / 2, *cosine[1:]])
 
 
 def test_letters_teach_the_tower_alone(model, tmp_path):
