@@ -57,8 +57,12 @@ def question(sentence: str, random: Random, title: str | None = None) -> str | N
 
     A date, number, place, name or reason gives way to its question word (a cloze; Lewis et al. 2019, arXiv
     1906.04980, need a translation model to make a question of it, and Vietnamese does not). By chance only the clause
-    that asks is kept, so that fewer words of the sentence are left. The title of the article replaces a pronoun at the
-    beginning.
+    that asks is kept, so that fewer words of the sentence are left.
+
+    Args:
+        sentence: A sentence of a paragraph.
+        random: Decides what to ask for.
+        title: Title of the article; replaces a pronoun at the beginning.
 
     Example:
         >>> from random import Random

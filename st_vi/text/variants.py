@@ -52,6 +52,10 @@ def vary(text: str, random: Random) -> str:
     - 10: tones placed the other way (`move_tones`);
     - 10: a typo in every eighth word (`slip`).
 
+    Args:
+        text: A text in NFC.
+        random: The source of chance; the same state gives the same variant.
+
     Example:
         >>> from random import Random
         >>> from st_vi.text.variants import vary
