@@ -10,7 +10,7 @@ from transformers import Qwen2VLConfig, Qwen2VLModel
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
-from st_vi.stock.vision import BY_SIZE, PatchProjection, speed_up
+from st_vi.stock.vision import BY_SIZE, DistinctPictures, PatchProjection, speed_up
 
 # A clip of two moments, and images of three sizes, two of them twice.
 GRIDS = torch.tensor([[1, 4, 4], [2, 4, 4], [1, 4, 8], [1, 2, 2], [1, 4, 8]])
@@ -85,3 +85,18 @@ def test_other_attention_is_left_as_it_is(when):
     pixels = torch.randn(int(GRIDS.prod(dim=1).sum()), 3 * 2 * 14 * 14, dtype=torch.float64)
     assert visual.config._attn_implementation == "eager" and type(visual.patch_embed.proj) is PatchProjection
     torch.testing.assert_close(visual(pixels, grid_thw=GRIDS).pooler_output, tower("2")(pixels, grid_thw=GRIDS)[1])
+
+
+def test_all_outputs_of_repeated_images_are_those_of_stock():
+    """Also the states before cells are merged, beside what a row of texts says of itself, and with given positions."""
+    visual, pixels = tower("2"), torch.randn(16, 3 * 2 * 14 * 14, dtype=torch.float64)
+    grids = torch.tensor([[1, 4, 4]]).repeat(3, 1)
+    patches = torch.cat([pixels, pixels + 1, pixels])
+    expected, calls = visual(patches, grid_thw=grids), []
+    DistinctPictures(visual)
+    visual.patch_embed.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+    for found in (visual(patches, grid_thw=grids), visual(patches, grid_thw=grids, cu_seq_lens_q=torch.tensor([0, 9]))):
+        for name in ("last_hidden_state", "pooler_output"):
+            torch.testing.assert_close(found[name], expected[name])
+    visual(patches, grid_thw=grids, output_hidden_states=False)
+    assert calls == [32, 32, 48]
