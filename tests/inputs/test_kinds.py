@@ -16,7 +16,7 @@ from st_vi import MixedTaskCollator, build_vipolyqwen
 from st_vi.encoding import encode_by_tokens
 from st_vi.encoding.batches import token_counts
 from st_vi.inputs.content import content_key
-from st_vi.inputs.kinds import is_picture, picture_suffixes
+from st_vi.inputs.kinds import is_picture, is_video_file, open_videos, picture_suffixes
 from st_vi.inputs.pictures import open_image
 from st_vi.inspection.read_text import read_text
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
@@ -239,3 +239,15 @@ def test_texts_need_no_pillow(monkeypatch):
         assert ".png" in picture_suffixes()
     finally:
         picture_suffixes.cache_clear()
+
+
+def test_arrays_of_several_videos_and_decoders_of_stock():
+    clips = np.zeros((2, 3, 8, 8, 3), dtype=np.uint8)
+    assert [len(frames) for frames in open_videos(clips)] == [3, 3]
+
+    class Decoder:
+        def get_frames_in_range(self): ...
+
+    decoder = Decoder()
+    assert open_videos(decoder) is decoder
+    assert is_video_file("https://a.vn/phim.mp4?c=1") and not is_video_file("https://a.vn/phim.gif?c=1.mp4x")

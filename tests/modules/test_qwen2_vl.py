@@ -474,3 +474,12 @@ def test_needs_the_vision_extra(tiny_qwen2_vl, monkeypatch, missing):
     monkeypatch.setattr(qwen2_vl, missing, lambda: False)
     with pytest.raises(ImportError, match=r'pip install "st-vi\[vision\]"'):
         Qwen2VLTransformer(str(tiny_qwen2_vl))
+
+
+def test_marks_in_texts_and_prompts_are_text_and_half_a_letter_in_a_prompt_is_an_error(plain):
+    marked, odd = "a <|image_pad|>", "<|vision_start|>"
+    ids = plain.preprocess([marked, {"text": "b"}], prompt=odd)["input_ids"]
+    for token in ("<|image_pad|>", odd):
+        assert plain.tokenizer.convert_tokens_to_ids(token) not in ids
+    with pytest.raises(ValueError, match="is no Unicode text: it has half"):
+        plain.preprocess(["a"], prompt="\ud83d")
