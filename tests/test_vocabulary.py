@@ -26,6 +26,7 @@ from st_vi import Qwen2VLTransformer, load, trim_vocabulary
 from st_vi.__main__ import app
 from st_vi.cli.common import InterruptedRun
 from st_vi.hub import export_stock
+from st_vi.vocabulary import trim
 from st_vi.vocabulary.pieces import always_kept, count_pieces, pieces_of, tokenizer_spec, with_parts
 from st_vi.vocabulary.trim import _cut_embeddings, unwritable
 from tests.conftest import SENTENCES
@@ -277,3 +278,12 @@ def test_the_command(tiny_base, tmp_path, monkeypatch):
     assert isinstance(result.exception, ValueError) and "is not an empty folder" in str(result.exception)
     result = CliRunner().invoke(app, ["trim", str(tmp_path / "model"), str(file), "--output", "x", "--column", "line"])
     assert isinstance(result.exception, ValueError) and "missing column 'line'" in str(result.exception)
+
+
+def test_texts_and_those_held_out_of_them(monkeypatch):
+    monkeypatch.setattr(trim, "_MEASURED", 2)
+    texts = [f"sấm {number}" for number in range(100)]
+    counted, measured = trim._texts(texts, None, True)
+    assert measured == [texts[19], texts[39]] and counted == [text for text in texts if text not in measured]
+    with pytest.raises(ValueError, match="there are no texts"):
+        trim._texts(["  "], None, False)

@@ -103,3 +103,10 @@ def test_the_seed_reaches_fact_checks():
     rows = Dataset.from_dict({"evidence": ["e"] * 12, "claim": texts, "label": labels})
     drawn = [fact_check_to_triplets(rows, seed=seed)["triplets"]["negative"][:] for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2] and sorted(drawn[0]) == sorted(drawn[2]) == sorted(texts[6:])
+
+
+def test_the_largest_set_comes_first_and_anchors_are_counted_once():
+    labels = ["entailment", "entailment", "contradiction", "entailment", "contradiction", "contradiction"]
+    rows = {"premise": [*"aaabcd"], "hypothesis": [*"uvwxyz"], "label": labels}
+    made = nli_to_triplets(Dataset.from_dict(rows))
+    assert list(made) == ["triplets", "pairs"] and made.report["anchors without a positive"] == 2

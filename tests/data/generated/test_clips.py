@@ -133,3 +133,10 @@ def test_changes_come_in_turn_and_can_be_chosen():
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_shape_grows_from_frame_to_frame():
+    small, large = (Shape("hình tròn", "đỏ", size, (1, 1)) for size in ("nhỏ", "to"))
+    frames = [np.asarray(frame).astype(int) for frame in draw_clip(Clip(small, large))]
+    areas = [int((np.abs(frame - frame[0, 0]).sum(axis=-1) > 0).sum()) for frame in frames]
+    assert areas == sorted(areas) and len(set(areas)) == len(areas) and areas[-1] > 2 * areas[0]
