@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from st_vi import modules
 from st_vi.graphs.kept import GraphDtype, on_graph
-from st_vi.model_files import check_files, check_modules, plain_weights
+from st_vi.model_files import base_of_adapter, check_files, check_modules, plain_weights
 from st_vi.modules import MLPHead
 from st_vi.modules.model_card import TAGS, ModelCard, with_own_card
 from st_vi.modules.positions import usable_positions
@@ -221,7 +221,8 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
             `model_kwargs`.
 
     Raises:
-        FileNotFoundError: There is no such folder, and the Hub has no such repository or is not reached.
+        FileNotFoundError: There is no such folder, and the Hub has no such repository or is not reached; or that is so
+            of the model to which an adapter belongs.
         ImportError: A package of the extra `onnx` is missing.
         ValueError: The model names another class or a path outside its folder; a file is damaged, truncated or would
             run code; weights of the backbone are missing or left over; a folder has an adapter and a whole model, of
@@ -257,6 +258,12 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
             why = str(error).partition("\n")[0]
             raise FileNotFoundError(
                 f"no model {name!r}: there is no such folder, and none on the Hub ({why})"
+            ) from error
+        if isinstance(error, OSError) and (base := base_of_adapter(name, **hub)) and not Path(base).exists():
+            why = str(error).partition("\n")[0]
+            raise FileNotFoundError(
+                f"{name} is an adapter of {base!r}, and no such model is found ({why}): put it back, or write its "
+                "place into adapter_config.json"
             ) from error
         if file := load_file_path(name, "modules.json", **hub) or load_file_path(name, "config.json", **hub):
             check_files(Path(file).parent)

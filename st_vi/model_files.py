@@ -81,6 +81,12 @@ def check_files(folder: Path) -> None:
         plain_weights(file)
 
 
+def base_of_adapter(name: str, **hub: Any) -> str:
+    """The model to which a saved adapter belongs, as its configuration names it; "" if the model is no adapter."""
+    file = load_file_path(name, *_ADAPTER, **hub)
+    return str(read_json(Path(file)).get("base_model_name_or_path") or "") if file else ""
+
+
 def check_modules(name: str, own: Mapping[str, type[Module]], **hub: Any) -> None:
     """Check that all modules of a model, including those in a `Router`, are known and inside its folder.
 

@@ -28,6 +28,8 @@ MAX_TOKENS = 4096
 Fail = Callable[[int, Exception], None]
 """Handler for an input that cannot be encoded; raises, or records the input."""
 
+_PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+
 _COUNTED_AT_ONCE = 256  # texts tokenized at a time, to bound memory
 
 # Not caused by an input: retrying row by row would hide it.
@@ -68,6 +70,7 @@ def encode_by_tokens(
         An array (len(inputs), D) in the order of the inputs, or (D,) for a single input.
 
     Raises:
+        TypeError: `prompt` is no text.
         ValueError: `max_tokens` is not positive; `inputs` is a table or a set; an input (which is named), a prompt or a
             precision is invalid; or a vector is not finite.
 
@@ -81,6 +84,8 @@ def encode_by_tokens(
         >>> encode_by_tokens(model, "xin chào").tolist()
         [1.0, 1.0]
     """
+    if precision not in _PRECISIONS:  # stock says so after encoding
+        raise ValueError(f"precision must be one of {_PRECISIONS}, got {precision!r}")
     prompt = prompt_of(model, prompt, prompt_name)
     inputs, single = as_list(inputs)
 

@@ -22,6 +22,8 @@ from st_vi.modules import WordSegmentedTransformer
 INT8_FILE = "model_int8.onnx"
 
 _ONE_FILE = 2**30  # bytes of weights; protobuf allows twice that, larger weights are stored beside the graph
+# Says that onnxruntime's preparation (shapes, constants) is done, as it is by the exporter; else quantizing warns.
+_PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}
 _SAMPLES = [
     "Xin chào!",
     "Hà Nội là thủ đô của Việt Nam.",
@@ -161,17 +163,17 @@ def _export_graph(model: SentenceTransformer, file: Path) -> None:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.filterwarnings("ignore", "# The axis name")  # both inputs have the same axes
-            torch.onnx.export(
+            graph = torch.onnx.export(
                 pipeline,
                 kwargs=inputs,
-                f=file,
                 dynamo=True,
                 input_names=list(inputs),
                 output_names=["sentence_embedding"],
                 dynamic_shapes=dict.fromkeys(inputs, axes),
-                external_data=size > _ONE_FILE,
                 verbose=False,
             )
+            graph.model.metadata_props.update(_PREPARED)  # type: ignore[union-attr]
+            graph.save(file, external_data=size > _ONE_FILE)  # type: ignore[union-attr]
     except Exception as error:
         # The error of the exporter is pages long and wraps the useful one.
         cause: BaseException | None = error

@@ -22,6 +22,8 @@ MAX_ASPECT_RATIO = 200  # Qwen2-VL's image processor refuses longer strips
 WEB = ("http://", "https://")
 SECONDS = 60
 """Timeout for a file on the web."""
+_WHITE = 1.1
+"""Floats up to here count as 0 to 1: rounding and bicubic interpolation exceed 1, and up to 255 this would be black."""
 _loading = threading.Lock()
 _UNKNOWN = "Pillow knows no such format, or it is damaged; save it as PNG or JPEG (for HEIC there is pillow-heif)"
 
@@ -31,7 +33,7 @@ def open_image(value: Any, *, fetch: bool = False) -> Image:
 
     - **Upright**: rotated as given in its EXIF data.
     - **8 bits**: the upper eight bits of 16. 32-bit integers and floats count as 8 bits if no value exceeds 255, else
-      as 16 bits; floats between 0 and 1 are scaled up.
+      as 16 bits; floats between 0 and 1, or 1.1 where interpolation overshoots, are scaled up.
 
     Args:
         value: A PIL image; a path; the bytes of a file, or an open file; base64 with or without
@@ -229,11 +231,13 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
         return (values >> 8).astype(np.uint8)
     if values.dtype.kind not in "iuf":
         raise TypeError(f"expected numbers, got {values.dtype}")
+    if values.dtype == np.float16:  # has no 65536
+        values = values.astype(np.float32)
     low, high = values.min(), values.max()
     if not (low >= 0 and high < 2**16):  # also of NaN
         raise ValueError(f"its values go from {low} to {high}: scale them to 0 … 255 first")
-    if values.dtype.kind == "f" and high <= 1:
-        values = values * 255
+    if values.dtype.kind == "f" and high <= _WHITE:
+        values = np.minimum(values, 1) * 255
     if high > 255:
         values = values // 256
     return np.round(values).astype(np.uint8)

@@ -20,6 +20,7 @@ def prompt_of(model: Any, prompt: str | None = None, prompt_name: str | None = N
         None where the model has no default.
 
     Raises:
+        TypeError: `prompt` is no text, such as a list of prompts.
         ValueError: There is no prompt of that name.
 
     Example:
@@ -30,6 +31,8 @@ def prompt_of(model: Any, prompt: str | None = None, prompt_name: str | None = N
         '<ocr> '
     """
     if prompt is not None:
+        if not isinstance(prompt, str):
+            raise TypeError(f"the prompt is not a text but {type(prompt).__name__}: {prompt!r:.100}")
         if prompt_name is not None:
             logger.warning(f"both a prompt and a prompt_name are given: {prompt_name!r} is ignored")
         return prompt

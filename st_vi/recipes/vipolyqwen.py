@@ -77,7 +77,7 @@ def build_vipolyqwen(
     Raises:
         ValueError: `pooling` or `head` is unknown; the base model is not a Qwen2-VL, is a trained viPolyQwen, whose
             pooling vector, head or prefixes would be lost (load it to continue training), or has no spare embeddings
-            for the prefixes and `lora` is set.
+            for the prefixes and `lora` is set; or `lora` is a DoRA, which transformers could not load again.
         FileNotFoundError: `base_model` is a path that is not there.
         ImportError: The extra "vision" is not installed, or "lora" for LoRA.
 

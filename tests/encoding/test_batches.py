@@ -121,12 +121,16 @@ def test_precision_takes_its_ranges_from_all(tiny_model):
     )
 
 
-def test_bad_arguments(tiny_model):
+def test_bad_arguments(tiny_model, monkeypatch):
     with pytest.raises(ValueError, match="max_tokens must be positive, got 0"):
         encode_by_tokens(tiny_model, TEXTS, max_tokens=0)
     with pytest.raises(ValueError, match="no prompt 'ocr'"):
         encode_by_tokens(tiny_model, TEXTS, prompt_name="ocr")
-    assert encode_by_tokens(tiny_model, []).shape == (0, 32)
+    monkeypatch.setattr(tiny_model, "encode", None)  # it is known before anything is encoded
+    with pytest.raises(ValueError, match=r"precision must be one of .*'ubinary'.*, got 'float16'"):
+        encode_by_tokens(tiny_model, TEXTS, precision="float16")
+    for nothing in ([], np.array([])):
+        assert encode_by_tokens(tiny_model, nothing).shape == (0, 32)
 
 
 def test_one_input_gives_one_vector(vipolyqwen, mixed):

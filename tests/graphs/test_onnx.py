@@ -117,8 +117,9 @@ def test_similarity_is_the_models(model, encoder, monkeypatch):
 
 
 @needs_onnx
-def test_eight_bits_are_close_and_small(model, folder):
+def test_eight_bits_are_close_and_small(model, folder, caplog):
     file = quantize_onnx(folder)
+    assert not caplog.records
     result = OnnxEncoder(folder, file.name, threads=1).encode(TEXTS)
     assert (result * model.encode(TEXTS)).sum(axis=1).min() > 0.99
     assert file.stat().st_size < (folder / "model.onnx").stat().st_size

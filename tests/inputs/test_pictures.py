@@ -89,6 +89,16 @@ def test_more_than_eight_bits(values):
         assert np.asarray(open_image(way))[0, :, 0].tolist() == LEVELS
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_that_rounding_or_interpolation_took_above_one(dtype, recwarn):
+    values = np.array([[0, 0.5, 1, 1.05]], dtype)
+    for way in (values, torch.as_tensor(values), values * np.array(255 / 1.05, dtype)):
+        *_, white, over = np.asarray(open_image(way))[0, :, 0].tolist()
+        assert over == 255 and white >= 242
+    assert np.asarray(open_image(np.array([[0, 1.2, 100]], dtype)))[0, :, 0].tolist() == [0, 1, 100]
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("values", [[-1.0, 3.0], [0.0, float("nan")], [0.0, float("inf")], [0.0, 1e6]])
 def test_values_that_are_no_brightness(values):
     with pytest.raises(ValueError, match=r"its values go from .* scale them"):

@@ -29,3 +29,10 @@ def test_an_unknown_name():
     model = SentenceTransformer(modules=[BoW(["mưa"])], prompts={"query": "Hỏi: "})
     with pytest.raises(ValueError, match=r"no prompt 'hỏi'; the model's prompts are \['document', 'query'\]"):
         prompt_of(model, None, "hỏi")
+
+
+@pytest.mark.parametrize("prompt", [3, ["Câu: ", "Hỏi: "], b"x"])
+def test_what_is_no_text(prompt):
+    model = SentenceTransformer(modules=[BoW(["mưa"])])
+    with pytest.raises(TypeError, match="the prompt is not a text but"):
+        prompt_of(model, prompt)

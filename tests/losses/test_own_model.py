@@ -33,6 +33,18 @@ def test_training_refuses_it(tiny_model, tmp_path, name):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+def test_training_refuses_what_a_function_makes_with_another(tiny_model, tmp_path, by_name):
+    other = copy.deepcopy(tiny_model)
+
+    def made(model):
+        return SupConNLILoss(other)
+
+    with pytest.raises(ValueError, match="was made with another model than the one to train"):
+        train_viclsr(tiny_model, {"a": ROWS} if by_name else ROWS, tmp_path, loss={"a": made} if by_name else made)
+    assert not list(tmp_path.iterdir())
+
+
 def test_training_of_tasks_refuses_it_and_a_loss_without_a_model(tiny_model, tmp_path):
     rows = ROWS.add_column("task", ["instr", "instr"])
     for loss, message in ((DLELoss(copy.deepcopy(tiny_model)), "with another model"), (DLELoss(None), "without a")):

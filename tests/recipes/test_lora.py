@@ -277,6 +277,22 @@ def test_disabled_adapters_are_not_merged(adapter):
         merge_lora(model)
 
 
+def test_an_adapter_whose_base_is_gone_names_it(tmp_path):
+    base = save_tiny_qwen2_vl(tmp_path / "base")
+    built(base).save_pretrained(str(tmp_path / "adapter"))
+    base.rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError, match=rf"adapter is an adapter of '{base}', .* adapter_config.json"):
+        load(tmp_path / "adapter")
+
+
+def test_an_adapter_that_could_not_be_loaded_again_is_refused(tiny_qwen):
+    """transformers saves DoRA's magnitudes under other names than it reads."""
+    config = lora_config()
+    config.use_dora = True
+    with pytest.raises(ValueError, match="use_dora"):
+        built(tiny_qwen, config)
+
+
 def test_a_base_without_rows_for_the_prefixes_is_refused(tmp_path):
     save_tiny_qwen2_vl(tmp_path, spare_rows=4)
     with pytest.raises(ValueError, match="none to spare"):

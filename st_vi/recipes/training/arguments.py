@@ -33,6 +33,8 @@ def check_arguments(arguments: SentenceTransformerTrainingArguments) -> None:
         Traceback (most recent call last):
         ValueError: num_train_epochs must be more than 0, got 0: nothing would be trained
     """
+    if arguments.resume_from_checkpoint is not None:  # the trainer does not read it, it is for scripts
+        raise ValueError("resume_from_checkpoint has no effect: resume=True continues from the last checkpoint")
     by_name = arguments.learning_rate_mapping
     rates = [arguments.learning_rate, *(by_name.values() if isinstance(by_name, dict) else ())]
     wrong = {
@@ -44,3 +46,19 @@ def check_arguments(arguments: SentenceTransformerTrainingArguments) -> None:
     for name, is_wrong in wrong.items():
         if is_wrong:
             raise ValueError(f"{name} must be more than 0, got {getattr(arguments, name)}: nothing would be trained")
+
+
+def count_steps(arguments: SentenceTransformerTrainingArguments, max_steps: int) -> None:
+    """Replace fractions of the run, such as ``logging_steps=0.05``, by the steps that they stand for, in place.
+
+    The trainer counts the same, but compares a checkpoint's steps with the fractions, and warns that they differ.
+
+    Example:
+        >>> arguments = common_arguments("outputs", logging_steps=0.05)
+        >>> count_steps(arguments, max_steps=50)
+        >>> arguments.logging_steps
+        3
+    """
+    for name in ("logging_steps", "eval_steps", "save_steps"):
+        if 0 < (getattr(arguments, name) or 0) < 1:
+            setattr(arguments, name, math.ceil(max_steps * getattr(arguments, name)))

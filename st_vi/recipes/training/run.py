@@ -16,14 +16,14 @@ from sentence_transformers import (
 from sentence_transformers.base.data_collator import BaseDataCollator
 from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvaluator
 from torch import nn
-from transformers import PrinterCallback, TrainerCallback
-from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+from transformers import PrinterCallback, TrainerCallback, TrainerState
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from st_vi.losses.own_model import check_own_model
 from st_vi.modules.model_card import with_own_card
-from st_vi.recipes.training.arguments import check_arguments
+from st_vi.recipes.training.arguments import check_arguments, count_steps
 from st_vi.recipes.training.best_checkpoint import BestMetric, judges_of, schedule
 from st_vi.recipes.training.checkpoints import last_complete_checkpoint, not_written
 from st_vi.recipes.training.interruption import Interruption
@@ -108,6 +108,7 @@ def train(
         data_collator=data_collator,  # type: ignore[arg-type]
         callbacks=[BestMetric(judges), *others, interruption],
     )
+    check_own_model(trainer.loss, model)  # also those that a function made
     divide_once(trainer)
     if bars:  # in place of the stock one, which prints the log as well
         trainer.pop_callback(PrinterCallback if args.disable_tqdm else DEFAULT_PROGRESS_CALLBACK)
@@ -124,6 +125,8 @@ def train(
             f"{output_dir} has no checkpoint, and the model has been trained: build it again to start from scratch"
         )
     _begun_with(model)[place] = run["base"]
+    if checkpoint is not None:
+        count_steps(args, TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).max_steps)
     try:
         with forgotten_if_it_fails(output_dir), interruption.listening(alone=trainer.args.world_size == 1):
             trainer.train(resume_from_checkpoint=checkpoint)

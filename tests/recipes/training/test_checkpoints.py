@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+import transformers
 
 from st_vi import build_viclsr, train_viclsr
 from st_vi.data import nli_to_triplets, sample_nli
@@ -112,6 +113,19 @@ def test_a_resumed_training_ends_with_the_same_weights(tiny_base, triplets, trai
     for name, value in trained[0].state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
     assert last_complete_checkpoint(copied, model) == str(copied / "checkpoint-8")  # it is whole again
+
+
+def test_a_resumed_training_warns_of_nothing(tiny_base, triplets, copied, monkeypatch):
+    """transformers compares ``logging_steps=0.05`` with the steps that it counted when the run began."""
+    told = []
+    monkeypatch.setattr(transformers.trainer_utils.logger, "warning_once", told.append)
+    trainer = train_viclsr(built(tiny_base), triplets, copied, resume=True, **SETTINGS)
+    assert trainer.args.logging_steps == trainer.state.logging_steps == 1 and not told
+
+
+def test_an_argument_of_stock_that_does_nothing_here_is_refused(tiny_base, triplets, tmp_path, copied):
+    with pytest.raises(ValueError, match="resume=True"):
+        train_viclsr(built(tiny_base), triplets, tmp_path / "new", resume_from_checkpoint=str(copied), **SETTINGS)
 
 
 def test_an_error_of_the_training_stays_what_it_is(tiny_base, triplets, tmp_path, monkeypatch):
