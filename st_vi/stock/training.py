@@ -54,6 +54,22 @@ def divide_once(trainer: Trainer) -> None:
         trainer.accelerator.gradient_accumulation_steps = 1
 
 
+def stop_after_last_step(trainer: Trainer) -> None:
+    """Keep the trainer from one step more when it resumes from the last one within an epoch.
+
+    It compares the steps with `max_steps` only after a step. Here it gets no batches then, and stops.
+    """
+    batches = trainer.get_batch_samples
+
+    def batches_or_none(*arguments: Any) -> Any:
+        if trainer.state.global_step < trainer.state.max_steps:
+            return batches(*arguments)
+        trainer.control.should_training_stop = True
+        return [], None
+
+    trainer.get_batch_samples = batches_or_none  # type: ignore[method-assign]
+
+
 def saving_when_raised(error: BaseException) -> Literal["checkpoint", "model"] | None:
     """What was being saved when an error was raised, going by the functions in its traceback.
 

@@ -29,7 +29,7 @@ from st_vi.recipes.training.checkpoints import last_complete_checkpoint, not_wri
 from st_vi.recipes.training.interruption import Interruption
 from st_vi.recipes.training.manifest import begin, check_folder, describe, forgotten_if_it_fails
 from st_vi.recipes.training.progress import Bar
-from st_vi.stock.training import divide_once, saving_when_raised
+from st_vi.stock.training import divide_once, saving_when_raised, stop_after_last_step
 
 logger = logging.get_logger(__name__)
 
@@ -110,6 +110,7 @@ def train(
     )
     check_own_model(trainer.loss, model)  # also those that a function made
     divide_once(trainer)
+    stop_after_last_step(trainer)
     if bars:  # in place of the stock one, which prints the log as well
         trainer.pop_callback(PrinterCallback if args.disable_tqdm else DEFAULT_PROGRESS_CALLBACK)
     if bars and not args.disable_tqdm:

@@ -128,6 +128,19 @@ def test_an_argument_of_stock_that_does_nothing_here_is_refused(tiny_base, tripl
         train_viclsr(built(tiny_base), triplets, tmp_path / "new", resume_from_checkpoint=str(copied), **SETTINGS)
 
 
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+def test_a_finished_run_that_is_resumed_takes_no_further_step(tiny_base, triplets, tmp_path, strategy):
+    # Within an epoch, and at a rate that does not end at 0: one more step would change the weights.
+    settings = SETTINGS | {"max_steps": 3, "save_strategy": strategy, "lr_scheduler_type": "constant"}
+    model, again = built(tiny_base), built(tiny_base)
+    train_viclsr(model, triplets, tmp_path, **settings)
+    trainer = train_viclsr(again, triplets, tmp_path, resume=True, **settings)
+    assert trainer.state.global_step == 3
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
 def test_an_error_of_the_training_stays_what_it_is(tiny_base, triplets, tmp_path, monkeypatch):
     model = built(tiny_base)
     monkeypatch.setattr(model[1], "forward", lambda features: (_ for _ in ()).throw(RuntimeError("no room")))
