@@ -13,9 +13,18 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
+from unicodedata import normalize
 
 PACKED: dict[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 Fields = Iterator[tuple[int, list[str]]]
+_FIRST_BYTES = {
+    b"\x1f\x8b": ".gz",
+    b"BZh": ".bz2",
+    b"\xfd7zXZ": ".xz",
+    b"PK\x03\x04": ".xlsx, .xlsm or .zip",
+    b"PAR1": ".parquet",
+    b"\xd0\xcf\x11\xe0": ".xls, or a workbook with a password",
+}
 
 
 def kind_of(path: Path) -> str:
@@ -26,6 +35,14 @@ def kind_of(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
+def kind_by_bytes(path: Path) -> str | None:
+    """What a file is by its first bytes, for a message, if it is none of text; None if it is what its name says."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    kind = next((kind for mark, kind in _FIRST_BYTES.items() if start.startswith(mark)), None)
+    return None if kind and path.suffix.lower() in kind else kind
+
+
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """Lines of a UTF-8 file, compressed or not, with their ends and without a byte-order mark."""
     opened = PACKED.get(path.suffix.lower(), open)
@@ -34,7 +51,8 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(file, 1):
                 yield number, _decoded(line, number, path)
     except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise ValueError(f"{path}: damaged or cut short ({error})") from error
+        kind = kind_by_bytes(path)
+        raise ValueError(f"{path}: damaged or cut short ({error})" + (f"; it is {kind}" if kind else "")) from error
 
 
 def _decoded(line: bytes, number: int, path: Path) -> str:
@@ -43,11 +61,14 @@ def _decoded(line: bytes, number: int, path: Path) -> str:
         raise ValueError(f"{where} but UTF-16; {todo}")
     try:
         text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        if "\0" not in text:
+            return text
+        problem = f"{path}, line {number}: a NUL character, which no text has; if it is UTF-16, {todo}"
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where} ({error.reason} at byte {error.start}); {todo}") from error
-    if "\0" in text:
-        raise ValueError(f"{path}, line {number}: a NUL character, which no text has; is it another kind of file?")
-    return text
+        problem = f"{where} ({error.reason} at byte {error.start}); {todo}"
+    if kind := kind_by_bytes(path):
+        problem = f"{path}: no text but {kind}, by its first bytes: give it the right ending"
+    raise ValueError(problem)
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -101,9 +122,9 @@ def _json_array(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _with_distinct_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
+    made = {normalize("NFC", name): value for name, value in pairs}
     if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
+        names = [normalize("NFC", name) for name, _ in pairs]
         raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} is in the object twice")
     return made
 
@@ -179,15 +200,15 @@ def _reason(error: csv.Error, begins: int, ends: int) -> str:
 def checked_table(rows: Fields, path: Path) -> Fields:
     """Rows that all have as many fields as the header, and a header of different names.
 
-    A column without a name is named as in pandas, "Unnamed: 0" for the first. The header once more, as where files were
-    joined, is an error.
+    A column without a name is named as in pandas, "Unnamed: 0" for the first. Names have composed letters (NFC), as
+    they are typed. The header once more, as where files were joined, is an error.
     """
     names: Sequence[str] = ()
     header: Sequence[str] = ()
     for number, fields in rows:
         if not names:
             header = _stripped(fields)
-            names = [name or f"Unnamed: {place}" for place, name in enumerate(header)]
+            names = [normalize("NFC", name) or f"Unnamed: {place}" for place, name in enumerate(header)]
             if twice := [name for name in names if names.count(name) > 1]:
                 raise ValueError(f"{path}, line {number}: two columns have the name {twice[0]!r}")
             yield number, list(names)

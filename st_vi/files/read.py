@@ -22,7 +22,17 @@ from datasets import Dataset, config, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from datasets.table import InMemoryTable
 
-from st_vi.files.lines import PACKED, Fields, checked_table, json_lines, kind_of, table_lines, text_lines
+from st_vi.files.lines import (
+    PACKED,
+    Fields,
+    checked_table,
+    json_lines,
+    kind_by_bytes,
+    kind_of,
+    table_lines,
+    text_lines,
+)
+from st_vi.text import is_unicode
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +43,10 @@ _KINDS = (*_JSON, *_TABLES, ".txt", *_EXCEL, *_PARQUET)
 _OTHER_FILES = (".zip", ".zst", ".tar", ".7z", ".xls", ".ods", ".doc", ".docx", ".pdf", ".arrow", ".pkl", ".npy")
 _OF_PARSERS = (DatasetGenerationError, ValueError, OSError, KeyError, AttributeError, TypeError)
 _BATCH = 10_000  # rows that are Python objects at a time
+_FIRST = 1_000  # rows of a stream that warnings are of
+_LOST = r"\x{FFFD}|\p{Ll}\?\p{Ll}|á[»º][^\s.,;!?]|Æ°|Ä[\x{91}\x{2018}]"
+_VNI = "[aeuyôöAEUYÔÖ][ùøõÙØÕ]|[oO][øõØÕ]|[ôöÔÖ][ûïÛÏ]|[aeoAEO][åÅ]|[eoEO][âÂ]"
+_TCVN3_OR_1258 = r"\p{Ll}[À-ÖØ-Þ]|\p{Ll}[¶¸¹¼½¾®§©ª«¬]\p{Ll}|®[\p{Ll}\x{AD}]"  # read as Windows-1252
 
 
 def read_rows(source: str | Path, split: str = "train") -> Dataset:
@@ -78,7 +92,7 @@ def read_rows(source: str | Path, split: str = "train") -> Dataset:
     table = _objects(json_lines(path), path) if kind in _JSON else _table(_fields(path), path)
     if not table.num_rows:
         raise ValueError(f"{path}: there are no rows in it" + (", only a header" if table.column_names else ""))
-    _warn_of_lost_letters(table, path)
+    _warn(table, path)
     # A fingerprint of its own: to hash the content, it would be pickled, all of it at once.
     return Dataset(InMemoryTable(table), fingerprint=uuid4().hex)
 
@@ -86,12 +100,37 @@ def read_rows(source: str | Path, split: str = "train") -> Dataset:
 def stream_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]] | None:
     """Rows of a local file with their line numbers, one in memory at a time; None if it is no file of lines.
 
-    Errors are those of `read_rows`, raised when the row is reached; but a column may have mixed types.
+    Errors and warnings are those of `read_rows`, raised when the row is reached, and given of the first rows; but a
+    column may have mixed types.
     """
     kind = kind_of(path)
     if kind in _JSON:
-        return json_lines(path)
-    return _dicts(_fields(path)) if kind in (*_TABLES, ".txt") else None
+        return _warned(json_lines(path), path)
+    return _warned(_dicts(_fields(path)), path) if kind in (*_TABLES, ".txt") else None
+
+
+def _warned(rows: Iterator[tuple[int, dict[str, Any]]], path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows; warnings come once the first of them have been passed on, which an error behind must not keep back."""
+    first: list[dict[str, Any]] | None = []
+    for number, row in rows:
+        yield number, row
+        if first is not None:
+            first.append(row)
+            if len(first) == _FIRST:
+                _warn(_texts(first), path)
+                first = None
+    if first:
+        _warn(_texts(first), path)
+
+
+def _texts(rows: list[dict[str, Any]]) -> pa.Table:
+    """The columns, with None in place of all that is no text."""
+
+    def text(value: Any) -> str | None:
+        return value if isinstance(value, str) and is_unicode(value) else None
+
+    names = dict.fromkeys(name for row in rows for name in row if is_unicode(name))
+    return pa.table({name: pa.array([text(row.get(name)) for row in rows], pa.string()) for name in names})
 
 
 def local_path(source: str | Path) -> Path | None:
@@ -121,11 +160,12 @@ def local_path(source: str | Path) -> Path | None:
 
 
 def _as_written(path: Path) -> Path:
-    """The path with its name as it is on the disk, where Macs write "ố" in three characters."""
-    if path.exists() or not path.parent.is_dir():
+    """The path with its names as they are on the disk, where Macs write "ố" in three characters."""
+    if path.exists() or path.parent == path:
         return path
-    name = normalize("NFC", path.name)
-    return next((other for other in path.parent.iterdir() if normalize("NFC", other.name) == name), path)
+    folder, name = _as_written(path.parent), normalize("NFC", path.name)
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return next((other for other in inside if normalize("NFC", other.name) == name), path)
 
 
 def _names_a_file(source: str | Path) -> bool:
@@ -147,6 +187,10 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except (*_OF_PARSERS, BadZipFile, pa.ArrowException) as error:
+        if isinstance(error, BadZipFile):
+            kind = kind_by_bytes(path)
+            problem = f"no Excel file but {kind}" if kind else "damaged, or no Excel file"
+            raise ValueError(f"{path}: {problem} ({error})") from error
         cause = error.__cause__ or error
         if isinstance(cause, OSError) and cause.errno:
             raise
@@ -216,10 +260,13 @@ def _table(rows: Fields, path: Path) -> pa.Table:
     for some in _batched(rows, _BATCH):
         columns = zip(*(fields for _, fields in some), strict=True)
         batches.append(pa.record_batch([pa.array(column, pa.string()) for column in columns], schema=schema))
-    table = pa.Table.from_batches(batches, schema)
+    return pa.Table.from_batches(batches, schema)
+
+
+def _warn(table: pa.Table, path: Path) -> None:
     if kind_of(path) in _TABLES:
         _warn_of_quotes(table, path)
-    return table
+    _warn_of_lost_letters(table, path)
 
 
 def _warn_of_quotes(table: pa.Table, path: Path) -> None:
@@ -231,17 +278,27 @@ def _warn_of_quotes(table: pa.Table, path: Path) -> None:
 
 
 def _warn_of_lost_letters(table: pa.Table, path: Path) -> None:
-    """Warn of Vietnamese that went through an encoding without its letters: "Tr?i m?a", "Trá»\x9di mÆ°a"."""
-    pattern = r"\x{FFFD}|\p{Ll}\?\p{Ll}|á[»º][^\s.,;!?]|Æ°|Ä[\x{91}\x{2018}]"
+    """Warn of Vietnamese that went through an encoding without its letters, "Tr?i m?a", "Trá»\x9di mÆ°a", or is not
+    in Unicode: "Trôøi möa" (VNI), "Trêi m­a" (TCVN3), "TrõÌi mýa" (Windows-1258).
+    """
     for name in table.column_names:
         if not pa.types.is_string(table.schema.field(name).type):
             continue
-        found = table.filter(pc.match_substring_regex(table[name], pattern))[name]
-        if len(found) > table.num_rows / 10:
-            logger.warning(
-                f"{path}: column {name!r} seems to have lost Vietnamese letters in {len(found)} of {table.num_rows} "
-                f"rows, such as {found[0].as_py()[:60]!r}: save the file again, as UTF-8 (in Excel: CSV UTF-8)"
-            )
+        for pattern, problem, todo in (
+            (_LOST, "have lost Vietnamese letters", "save the file again, as UTF-8 (in Excel: CSV UTF-8)"),
+            (
+                f"{_VNI}|{_TCVN3_OR_1258}",
+                "be Vietnamese in VNI, TCVN3 or Windows-1258",
+                "convert it to Unicode (UTF-8)",
+            ),
+        ):
+            found = table.filter(pc.match_substring_regex(table[name], pattern))[name]
+            if len(found) > table.num_rows / 10:
+                logger.warning(
+                    f"{path}: column {name!r} seems to {problem} in {len(found)} of {table.num_rows} rows, such as "
+                    f"{found[0].as_py()[:60]!r}: {todo}"
+                )
+                break
 
 
 def _objects(rows: Iterable[tuple[int, dict[str, Any]]], path: Path) -> pa.Table:

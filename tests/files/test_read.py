@@ -14,6 +14,7 @@ import sys
 import tracemalloc
 from unicodedata import normalize
 
+import pandas as pd
 import pytest
 from datasets import Dataset
 
@@ -115,6 +116,82 @@ def test_letters_that_an_encoding_lost_are_said(write, caplog, name, texts, lost
     with caplog.at_level(logging.WARNING):
         assert columns(write(name, content))["text"] == texts
     assert ("column 'text' seems to have lost Vietnamese letters in" in caplog.text) == lost
+
+
+@pytest.mark.parametrize(
+    ("texts", "old"),
+    [
+        (["Trôøi möa raát to hoâm nay.", "Ñöôøng phoá ngaäp nöôùc."], True),  # VNI
+        (["Trêi m\xada rÊt to.", "Tr\xadêng häc ®ãng cöa n¨m ngµy."], True),  # TCVN3, as of ABC fonts
+        (["TrõÌi mýa rất to.", "Hôm nay nãìng."], True),  # Windows-1258 read as 1252
+        (["Trời mưa rất to hôm nay.", "Ông ÁI ở Ấp Đông, giá 5½ đồng®."], False),
+        (["Où est le goût de l'août ? Naïf, égoïste, jeûne, aéré.", "Größe, Übermut, più, señor, leão."], False),
+    ],
+)
+@pytest.mark.parametrize("read", [columns, lambda path: list(stream_rows(path))])
+def test_vietnamese_that_is_not_unicode_is_said(write, caplog, texts, old, read):
+    with caplog.at_level(logging.WARNING):
+        read(write("rows.csv", "\n".join(["text", *(f'"{text}"' for text in texts)])))
+    assert ("column 'text' seems to be Vietnamese in VNI, TCVN3 or Windows-1258" in caplog.text) == old
+    assert "lost" not in caplog.text
+
+
+def test_warnings_of_a_stream_come_once_and_keep_no_error_back(write, caplog):
+    path = write("rows.jsonl", '{"text": "Tr?i m?a", "n": 1}\n' * 2500 + "{")
+    stream = stream_rows(path)
+    assert len([next(stream) for _ in range(2500)]) == 2500
+    with pytest.raises(ValueError, match="line 2501: not JSON"):
+        next(stream)
+    assert caplog.text.count("have lost Vietnamese letters in 1000 of 1000 rows") == 1
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.jsonl", "rows.xlsx"])
+def test_names_of_columns_have_composed_letters(write, name):
+    typed = normalize("NFD", "văn bản")
+    if name.endswith("xlsx"):
+        pd.DataFrame({typed: ["Mưa."]}).to_excel(path := write(name, b""), index=False)
+    else:
+        path = write(name, json.dumps({typed: "Mưa."}) if name.endswith("jsonl") else f"{typed}\nMưa.\n")
+    assert columns(path) == {"văn bản": ["Mưa."]}
+
+
+def test_names_of_columns_that_look_alike_are_one(write):
+    with pytest.raises(ValueError, match="line 1: two columns have the name 'nhãn'"):
+        read_rows(write("a.csv", f"nhãn,{normalize('NFD', 'nhãn')}\n0,1\n"))
+    with pytest.raises(ValueError, match="line 1: the name 'nhãn' is in the object twice"):
+        read_rows(write("a.jsonl", json.dumps({"nhãn": 0, normalize("NFD", "nhãn"): 1})))
+
+
+CONTENT = b"a,b\nx,1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", gzip.compress(CONTENT), "no text but .gz, by its first bytes: give it the right ending"),
+        ("a.jsonl", bz2.compress(b"{}"), "no text but .bz2"),
+        ("a.txt", lzma.compress(CONTENT), "no text but .xz"),
+        ("a.csv.gz", bz2.compress(CONTENT), "damaged or cut short (Not a gzipped file (b'BZ')); it is .bz2"),
+        ("a.csv.gz", gzip.compress(gzip.compress(CONTENT)), "line 1: not UTF-8"),
+        ("a.csv", b"PAR1,PAR2\n\xff\n", "no text but .parquet"),
+        ("a.xlsx", CONTENT, "damaged, or no Excel file"),
+        ("a.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" * 99, "no Excel file but .xls, or a workbook with a password"),
+        (
+            "a.csv",
+            "a,b\nx,1\n".encode("utf-16-le"),
+            "line 1: a NUL character, which no text has; if it is UTF-16, save",
+        ),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
+def test_a_file_of_another_kind_than_its_name_says(write, name, content, message):
+    path = write(name, content)
+    with pytest.raises(ValueError, match=re.escape(str(path)) + "[:,] " + re.escape(message)):
+        read_rows(path)
+
+
+def test_first_bytes_of_a_text_may_be_those_of_another_kind(write):
+    assert columns(write("a.csv", "PAR1,BZh\nx,1\n")) == {"PAR1": ["x"], "BZh": ["1"]}
 
 
 @pytest.mark.parametrize(
@@ -233,6 +310,9 @@ def test_a_path_that_is_not_there_is_not_looked_up(source):
 def test_a_name_in_the_letters_of_another_system(write):
     path = write(normalize("NFD", "số liệu.csv"), "a\nx\n")
     assert columns(path.with_name(normalize("NFC", path.name))) == {"a": ["x"]}
+    (folder := path.with_name(normalize("NFD", "thư mục"))).mkdir()
+    path.rename(folder / path.name)
+    assert columns(folder.with_name("thư mục") / "số liệu.csv") == {"a": ["x"]}
 
 
 @pytest.mark.parametrize("source", [None, 5, ["a.csv", "b.csv"], {"train": "a.csv"}, Dataset.from_dict({"a": [1]})])
