@@ -267,6 +267,8 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
             ) from error
         if file := load_file_path(name, "modules.json", **hub) or load_file_path(name, "config.json", **hub):
             check_files(Path(file).parent)
+        elif Path(name).is_dir():
+            raise ValueError(f"{name} has no model: neither modules.json nor config.json is in it") from error
         raise
     _check_vocabulary(model, name)
     with_own_card(model)

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from unicodedata import normalize
 
 import datasets
 import pytest
@@ -165,6 +166,33 @@ def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, li
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and message in error and "\n" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_bad_rows_of_several_files_are_named_with_their_file(monkeypatch, capsys, tmp_path):
+    good, bad, neutral = (tmp_path / name for name in ("tốt.csv", "lỗi.csv", "trung lập.csv"))
+    head, of = "premise,hypothesis,label\n", "Trời mưa ngày {0}.,Có mưa.,{1}\nTrời mưa ngày {0}.,Nắng.,{2}\n"
+    good.write_text(head + "".join(of.format(day, "Đúng", "Sai") for day in range(40)), encoding="utf-8")
+    bad.write_text(head + "Gió.,Lạnh.,Đúng\n" + of.format(8, "Sai", "Không rõ"), encoding="utf-8")
+    neutral.write_text(head + "Gió.,Lạnh.,Không rõ\n", encoding="utf-8")
+    train = ("train", "viclsr", "--base", "vi-mini", "--output", tmp_path / "out", "--train", good)
+    assert run_main(monkeypatch, *train, "--train", bad, "--eval-size", 0.2) == 2
+    error = capsys.readouterr().err
+    assert f"column 'hypothesis', row 1 of {bad}: positive and negative are equal" in error
+    assert "--skip-conflicts" in error
+    for arguments in ((*train, "--eval", neutral), ("evaluate", "vi-mini", "--nli", neutral)):
+        assert run_main(monkeypatch, *arguments) == 2
+        assert f"error: {neutral}: Nothing to compare" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_column_may_be_named_in_the_letters_of_another_system(tmp_path):
+    rows, named = tmp_path / "rows.csv", normalize("NFD", "văn bản")
+    rows.write_text(f"{named},số\nTrời mưa.,1\n", encoding="utf-8")
+    for name in (named, "văn bản"):
+        result = st_vi("encode", "vi-mini", rows, tmp_path / str(len(name)), "--column", name, "--keep", "số")
+        assert result.exit_code == 0, result.output
+        result = st_vi("search", rows, "mưa", "--no-dense", "--column", name)
+        assert result.exit_code == 0 and "Trời mưa." in result.stdout, result.output
 
 
 def run_main(monkeypatch, *arguments):

@@ -497,6 +497,11 @@ def test_load_names_a_model_that_is_not_there(name):
         load(name)
 
 
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(ValueError, match=f"{tmp_path} has no model: neither modules.json nor config.json is in it"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,15 +40,18 @@ def can_be_evaluated(rows: Any) -> bool:
     return len(set(rows["label"]) - {OTHER}) > 1
 
 
-def nli_evaluator(rows: Any, show_progress_bar: bool = True) -> Any:
-    """An evaluator over the rows whose label is one of the three."""
+def nli_evaluator(rows: Any, sources: Sequence[str], show_progress_bar: bool = True) -> Any:
+    """An evaluator over the rows of these sources whose label is one of the three."""
     from st_vi.data.nli import OTHER
     from st_vi.evaluation import NLISimilarityEvaluator
 
     rows = rows.filter(lambda label: label != OTHER, input_columns="label")
-    return NLISimilarityEvaluator(
-        rows["premise"], rows["hypothesis"], rows["label"], show_progress_bar=show_progress_bar
-    )
+    try:
+        return NLISimilarityEvaluator(
+            rows["premise"], rows["hypothesis"], rows["label"], show_progress_bar=show_progress_bar
+        )
+    except ValueError as error:
+        raise ValueError(f"{', '.join(sources)}: {error}") from error
 
 
 def task_roles() -> tuple[str, ...]:

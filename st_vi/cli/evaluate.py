@@ -49,7 +49,7 @@ def evaluate(
     config = NLU_BENCHMARKS[benchmark] if benchmark else None
     readers = (NLI_ROLES if nli else (), task_roles() if rows else (), config.columns if config else ())
     of_nli, of_rows, of_benchmark = roles(columns, *readers)
-    evaluators = [nli_evaluator(nli_rows(nli, columns=of_nli, labels=names)[0])] if nli else []
+    evaluators = [nli_evaluator(nli_rows(nli, columns=of_nli, labels=names)[0], nli)] if nli else []
     if rows:
         evaluators.append(vipolyqwen_evaluator(task_rows(rows, of_rows)[0], show_progress_bar=True))
     if config:

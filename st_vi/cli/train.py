@@ -85,7 +85,8 @@ def viclsr(
     one_bar(context)
     from transformers import set_seed
 
-    from st_vi.data import nli_to_triplets, split_by_anchor
+    from st_vi.data import split_by_anchor
+    from st_vi.data.nli import triplets_of_nli
     from st_vi.data.sources import nli_rows
     from st_vi.hub import included_or_same
     from st_vi.losses import SupConNLILoss
@@ -93,7 +94,7 @@ def viclsr(
     from st_vi.recipes.training.progress import Bar
 
     groups = [train, evaluation] if evaluation else [train]
-    rows, held_out = (*nli_rows(*groups, columns=found, labels=names), None)[:2]
+    rows, held_out = (*nli_rows(*groups, columns=found, labels=names, places=True), None)[:2]
     if eval_size and not evaluation:
         sides = split_by_anchor(rows, eval_size, anchor="premise", seed=seed)
         if can_be_evaluated(sides["test"]):
@@ -101,7 +102,13 @@ def viclsr(
         else:
             typer.echo(f"--eval-size {eval_size} holds out too few of {len(rows)} rows: no evaluation", err=True)
     arguments = training_options(max_steps, save_steps, bf16, device, bool(held_out))
-    triplets = nli_to_triplets(rows, neutral=neutral, conflict="skip" if skip_conflicts else "error", seed=seed)
+    triplets = triplets_of_nli(
+        rows,
+        neutral=neutral,
+        conflict="skip" if skip_conflicts else "error",
+        seed=seed,
+        place=lambda row: rows["place"][row],
+    )
     typer.echo(triplets.report)
 
     set_seed(seed)  # for the head
@@ -114,7 +121,7 @@ def viclsr(
             model,
             triplets,
             output,
-            evaluator=nli_evaluator(held_out, show_progress_bar=False) if held_out else None,
+            evaluator=nli_evaluator(held_out, evaluation or train, show_progress_bar=False) if held_out else None,
             loss=loss,
             resume=resume,
             overwrite=overwrite,

@@ -26,6 +26,7 @@ def nli_rows(
     *groups: Sequence[str | Path],
     columns: Mapping[str, str] | None = None,
     labels: Mapping[Any, str] | None = None,
+    places: bool = False,
 ) -> list[Dataset]:
     """NLI rows as premise, hypothesis and label ("entailment", …), with texts normalised: one dataset a group.
 
@@ -33,6 +34,7 @@ def nli_rows(
         groups: Files or Hub ids, as for `read_rows`; those for training, say, and those that are held out.
         columns: Role ("premise", "hypothesis", "label") to column, for columns with unusual names.
         labels: See `canonical_labels`.
+        places: Add a column "place", such as "3 of rows.csv", for messages about rows of several files.
 
     Raises:
         ValueError: See `nli_to_triplets`; the message begins with the source. Or a key of `labels` is in no source.
@@ -60,7 +62,8 @@ def nli_rows(
                 raise ValueError(f"{source}: {error}") from error
             here = unused_labels(rows, found["label"], labels)
             unused = here if unused is None else [value for value in unused if value in here]
-            parts.append(Dataset.from_dict(texts | {"label": names}))
+            where = {"place": [f"{number} of {source}" for number in range(len(rows))]} if places else {}
+            parts.append(Dataset.from_dict(texts | {"label": names} | where))
         made.append(concatenate_datasets(parts))
     if unused:
         raise ValueError(f"labels: no row of {', '.join(str(s) for group in groups for s in group)} has {unused[0]}")

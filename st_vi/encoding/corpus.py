@@ -28,6 +28,7 @@ from st_vi.encoding.shards import (
     begin,
     check_manifest,
     check_rows,
+    check_writable,
     read_shard,
     remove_all,
     remove_unfinished,
@@ -214,6 +215,7 @@ def encode_corpus(
     }
     output = Path(output)
     check_manifest(output, settings)
+    check_writable(output)
     run = _Run(encoder, output, settings, list(keep), precision, bad_row, _named(rows))
     total = row_count(source, rows) if show_progress_bar else None
     with (

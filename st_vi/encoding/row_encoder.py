@@ -100,7 +100,7 @@ class RowEncoder:
         counts = count_each(self.model, items, self.prompt, self._fail(places, items, problems), tokens)
         spans: list[tuple[int, int] | None] = [None] * len(items)
         if self.chunker:
-            places, items, spans = self._chunks(places, items, counts)
+            places, items, spans = self._chunks(places, items, counts, self._fail(places, items, problems))
             tokens = KeptTokens(self.model)
             counts = count_each(self.model, items, self.prompt, self._fail(places, items, problems), tokens)
         cut = count_cut(self.model, items, counts, self.prompt)
@@ -140,7 +140,7 @@ class RowEncoder:
         return fail
 
     def _chunks(
-        self, places: list[int], items: list[Any], counts: Mapping[int, int]
+        self, places: list[int], items: list[Any], counts: Mapping[int, int], fail: Callable[[int, Exception], None]
     ) -> tuple[list[int], list[Any], list[tuple[int, int] | None]]:
         """The chunks of all texts in row order; other inputs are not split."""
         assert self.chunker is not None and self.chunker.limit is not None
@@ -153,7 +153,12 @@ class RowEncoder:
             elif counts[number] <= self.chunker.limit:
                 pieces.append((place, item, (0, len(text))))
             else:
-                for start, end in self.chunker.spans(text):
+                try:
+                    found = self.chunker.spans(text)
+                except ValueError as error:  # no room for some character
+                    fail(number, error)
+                    continue
+                for start, end in found:
                     piece = text[start:end]
                     pieces.append((place, piece if item is text else {"text": piece}, (start, end)))
         return [p for p, _, _ in pieces], [i for _, i, _ in pieces], [s for _, _, s in pieces]

@@ -122,6 +122,13 @@ def check_manifest(folder: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
+def check_writable(folder: Path) -> None:
+    """Check that files can be written into a folder that may not be there yet, before a model has worked for it."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f"{folder} cannot be written: no permission in {there}")
+
+
 def begin(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings into a folder, of which the shards are no longer complete.
 

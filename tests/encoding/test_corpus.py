@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import resource
 import shutil
@@ -431,6 +432,21 @@ def test_bad_input_is_named(tiny_model, tmp_path):
     with pytest.raises(FileNotFoundError):
         encode_corpus(tiny_model, tmp_path / "no.jsonl", out)
     assert not out.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_model_works(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    monkeypatch.setattr(tiny_model, "forward", lambda *args, **kwargs: pytest.fail("the model works"))
+    with pytest.raises(PermissionError, match=f"run cannot be written: no permission in {tmp_path}$"):
+        encode_corpus(tiny_model, ROWS, tmp_path / "a" / "run")
+
+
+def test_a_text_without_room_in_a_chunk_is_a_bad_row(tiny_model, tmp_path):
+    rows = [{"text": "mưa"}, {"text": "mưa 𝌆"}]
+    with pytest.raises(ValueError, match="column 'text', row 1: pieces of 3 have no room for the character '𝌆'"):
+        encode_corpus(tiny_model, rows, tmp_path / "bad", chunk=3)
+    result = encode_corpus(tiny_model, rows, tmp_path / "run", chunk=3, bad_row="skip")
+    assert (result.rows, list(result.skipped_rows)) == (1, [1])
 
 
 def test_skipped_rows_are_counted_and_leave_their_numbers_free(tiny_model, tmp_path):
