@@ -44,6 +44,7 @@ _OTHER_FILES = (".zip", ".zst", ".tar", ".7z", ".xls", ".ods", ".doc", ".docx", 
 _OF_PARSERS = (DatasetGenerationError, ValueError, OSError, KeyError, AttributeError, TypeError)
 _BATCH = 10_000  # rows that are Python objects at a time
 _FIRST = 1_000  # rows of a stream that warnings are of
+# Vietnamese as it is after a wrong encoding, "Tr?i m?a", or in one before Unicode: "Trôøi möa", "n¾ng", "TrõÌi mýa".
 _LOST = r"\x{FFFD}|\p{Ll}\?\p{Ll}|á[»º][^\s.,;!?]|Æ°|Ä[\x{91}\x{2018}]"
 _VNI = "[aeuyôöAEUYÔÖ][ùøõÙØÕ]|[oO][øõØÕ]|[ôöÔÖ][ûïÛÏ]|[aeoAEO][åÅ]|[eoEO][âÂ]"
 _TCVN3_OR_1258 = r"\p{Ll}[À-ÖØ-Þ]|\p{Ll}[¶¸¹¼½¾®§©ª«¬]\p{Ll}|®[\p{Ll}\x{AD}]"  # read as Windows-1252
@@ -277,21 +278,18 @@ def _warn_of_quotes(table: pa.Table, path: Path) -> None:
             logger.warning(f"{path}: column {name!r} keeps the quotation marks around {count} texts as part of them")
 
 
+_LETTERS = (
+    (_LOST, "have lost Vietnamese letters", "save the file again, as UTF-8 (in Excel: CSV UTF-8)"),
+    (f"{_VNI}|{_TCVN3_OR_1258}", "be Vietnamese in VNI, TCVN3 or Windows-1258", "convert it to Unicode (UTF-8)"),
+)
+
+
 def _warn_of_lost_letters(table: pa.Table, path: Path) -> None:
-    """Warn of Vietnamese that went through an encoding without its letters, "Tr?i m?a", "Trá»\x9di mÆ°a", or is not
-    in Unicode: "Trôøi möa" (VNI), "Trêi m­a" (TCVN3), "TrõÌi mýa" (Windows-1258).
-    """
+    """Warn of Vietnamese that an encoding without its letters has spoilt ("Tr?i m?a"), or that is not in Unicode."""
     for name in table.column_names:
         if not pa.types.is_string(table.schema.field(name).type):
             continue
-        for pattern, problem, todo in (
-            (_LOST, "have lost Vietnamese letters", "save the file again, as UTF-8 (in Excel: CSV UTF-8)"),
-            (
-                f"{_VNI}|{_TCVN3_OR_1258}",
-                "be Vietnamese in VNI, TCVN3 or Windows-1258",
-                "convert it to Unicode (UTF-8)",
-            ),
-        ):
+        for pattern, problem, todo in _LETTERS:
             found = table.filter(pc.match_substring_regex(table[name], pattern))[name]
             if len(found) > table.num_rows / 10:
                 logger.warning(
