@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,6 +21,7 @@ from datasets import (
 from datasets.table import InMemoryTable
 
 from st_vi.data.values import bad_value, shown
+from st_vi.inputs.pictures import open_image
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -147,6 +149,9 @@ def _table(rows: Sequence[Mapping[str, Any]], features: Any) -> Dataset:
 
 
 def _columns(columns: Mapping[str, list[Any]], features: Any = None) -> Dataset:
+    columns = {
+        name: [_storable(value, name, row) for row, value in enumerate(values)] for name, values in columns.items()
+    }
     try:
         return Dataset.from_dict(dict(columns), features=features)
     except Exception as error:  # of pyarrow, of many kinds
@@ -157,6 +162,22 @@ def _columns(columns: Mapping[str, list[Any]], features: Any = None) -> Dataset:
                 kinds = sorted({type(value).__name__ for value in values})
                 raise ValueError(f"column {name!r} cannot be a column of a dataset, it holds {kinds}") from cause
         raise ValueError(f"the columns make no dataset: {error}") from error
+
+
+def _storable(value: Any, name: str, row: int) -> Any:
+    """Paths as texts and arrays of pixels as images, as everywhere; Arrow has neither."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if getattr(value, "ndim", 0) == 3:
+        try:
+            return open_image(value)
+        except ValueError as error:
+            raise ValueError(f"column {name!r}, row {row}: {error}") from error
+    if isinstance(value, (list, tuple)) and any(
+        isinstance(v, os.PathLike) or getattr(v, "ndim", 0) == 3 for v in value
+    ):
+        return [_storable(part, name, row) for part in value]
+    return value
 
 
 def _unformatted(rows: Dataset) -> Dataset:

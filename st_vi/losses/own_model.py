@@ -25,6 +25,20 @@ def own_losses(loss: Any, kind: type[L]) -> list[L]:
     return [part for part in loss.modules() if isinstance(part, kind)] if isinstance(loss, nn.Module) else []
 
 
+def made_with(loss: Any, model: SentenceTransformer) -> Any:
+    """The `loss` argument of the stock trainer, with losses in place of functions that create one, as stock does.
+
+    Example:
+        >>> from st_vi import SupConNLILoss
+        >>> from st_vi.losses.own_model import made_with
+        >>> made_with({"nli": SupConNLILoss}, None)["nli"].temperature
+        0.05
+    """
+    if isinstance(loss, Mapping):
+        return {name: made_with(part, model) for name, part in loss.items()}
+    return loss(model) if callable(loss) and not isinstance(loss, nn.Module) else loss
+
+
 def check_own_model(loss: Any, model: SentenceTransformer) -> None:
     """Check that `loss`, including nested losses, was created with `model`.
 
@@ -32,8 +46,8 @@ def check_own_model(loss: Any, model: SentenceTransformer) -> None:
     nothing is trained.
 
     Args:
-        loss: As for the stock trainer: a loss, losses by dataset, or a function that creates one from a model.
-            Additional models of a loss, such as a guide, may differ.
+        loss: A loss, or losses by dataset; functions are not called (`made_with`). Additional models of a loss, such as
+            a guide, may differ.
         model: The model to train.
 
     Raises:

@@ -28,7 +28,7 @@ from st_vi.hub import included_or_same
 from st_vi.losses import Balance, CachedDLELoss, DLELoss, DLEMonitor, InfoNCEWarmUp, LossKeeper
 from st_vi.losses.balance import BalanceName
 from st_vi.losses.keeper import RATE, own_parameters
-from st_vi.losses.own_model import own_losses
+from st_vi.losses.own_model import made_with, own_losses
 from st_vi.modules import AttentionPooling, MLPHead, Qwen2VLTransformer
 from st_vi.modules.model_card import TAGS, ModelCard
 from st_vi.recipes.base_models import check_base
@@ -210,7 +210,7 @@ def train_vipolyqwen(
     rows = as_train_rows(train_dataset)
     if loss and balance:
         raise ValueError(f"balance={balance!r} is for the default loss: pass it to your own, DLELoss(model, balance=…)")
-    loss = loss or _default_loss(model, rows, balance)
+    loss = made_with(loss, model) if loss else _default_loss(model, rows, balance)
     own = own_losses(loss, DLELoss)
     if lazy_images and not (own and all(isinstance(part, CachedDLELoss) for part in own)):
         raise ValueError("lazy_images=True needs loss=CachedDLELoss(model, …)")

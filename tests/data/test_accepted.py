@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Value
 from PIL import Image
 
@@ -62,6 +63,18 @@ def test_every_form_gives_the_same_rows(form):
     triplets = nli_to_triplets(FORMS[form](ROWS))
     expected = nli_to_triplets(Dataset.from_list(ROWS))
     assert {name: rows.to_list() for name, rows in triplets.items()} == {n: r.to_list() for n, r in expected.items()}
+
+
+@pytest.mark.parametrize("form", [list, pd.DataFrame, lambda rows: {name: [r[name] for r in rows] for name in rows[0]}])
+def test_paths_and_arrays_are_pictures(form, tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    rows = as_dataset(form([{"a": tmp_path / "mèo.png", "b": array}, {"a": None, "b": torch.tensor(array)}]))
+    assert rows["a"][0] == str(tmp_path / "mèo.png")
+    assert [np.asarray(image).tolist() for image in rows["b"]] == [array.tolist()] * 2
+    several = as_dataset([{"a": [tmp_path / "1.png", "2.png"], "b": [array, array]}])
+    assert several["a"][0] == [str(tmp_path / "1.png"), "2.png"] and len(several["b"][0]) == 2
+    with pytest.raises(ValueError, match=r"column 'b', row 1: .*an array \(5, 6, 7\)"):
+        as_dataset(form([{"b": array}, {"b": np.zeros((5, 6, 7))}]))
 
 
 def frame(**columns):

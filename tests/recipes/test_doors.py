@@ -14,7 +14,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvalu
 from sentence_transformers.sentence_transformer import losses as stock
 from sentence_transformers.sentence_transformer.evaluation import TripletEvaluator
 
-from st_vi import CachedDLELoss, build_viclsr, train_viclsr, train_vipolyqwen
+from st_vi import CachedDLELoss, DLELoss, build_viclsr, train_viclsr, train_vipolyqwen
 from st_vi.data import sample_nli
 from st_vi.evaluation import GeometryEvaluator, NLISimilarityEvaluator
 from tests.conftest import SENTENCES
@@ -207,6 +207,14 @@ def test_stock_losses_train(tiny_base, tmp_path):
         assert math.isfinite(trainer.state.log_history[0]["loss"]) and abs(model.encode(SENTENCES) - before).max() > 0
     losses = {"a": stock.MultipleNegativesRankingLoss(model), "b": stock.TripletLoss(model)}
     train_viclsr(model, {"a": ROWS[:8], "b": ROWS[8:]}, tmp_path / "several", loss=losses, **SETTINGS)
+
+
+def test_a_function_makes_the_loss_of_tasks(tiny_base, tmp_path, vectors):
+    for loss in (DLELoss, lambda model: DLELoss(model)):
+        found = trained(train_vipolyqwen, tiny_base, Dataset.from_list(TASKS), tmp_path / repr(loss)[:9], loss=loss)
+        assert (found == vectors[train_vipolyqwen]).all()
+    with pytest.raises(ValueError, match="loss must be a loss"):
+        train_viclsr(built(tiny_base), ROWS, tmp_path / "none", loss=lambda model: None, **SETTINGS)
 
 
 def test_stock_losses_of_mixed_tasks_get_scores_or_no_labels(tiny_base, tmp_path):

@@ -21,7 +21,7 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from st_vi.losses.own_model import check_own_model
+from st_vi.losses.own_model import check_own_model, made_with
 from st_vi.modules.model_card import with_own_card
 from st_vi.recipes.training.arguments import check_arguments, count_steps
 from st_vi.recipes.training.best_checkpoint import BestMetric, judges_of, schedule
@@ -82,7 +82,8 @@ def train(
             checkpoint to resume from.
         KeyboardInterrupt: On Ctrl-C; use `resume` to continue.
     """
-    if not isinstance(loss, Mapping) and not callable(loss):
+    loss = made_with(loss, model)
+    if not isinstance(loss, (Mapping, nn.Module)):
         raise ValueError(f"loss must be a loss, losses by dataset or a function that makes one, got {loss!r}")
     check_own_model(loss, model)
     if _has_frozen_adapter(model):
@@ -108,7 +109,6 @@ def train(
         data_collator=data_collator,  # type: ignore[arg-type]
         callbacks=[BestMetric(judges), *others, interruption],
     )
-    check_own_model(trainer.loss, model)  # also those that a function made
     divide_once(trainer)
     stop_after_last_step(trainer)
     if bars:  # in place of the stock one, which prints the log as well
