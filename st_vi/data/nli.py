@@ -267,8 +267,8 @@ def known_labels(dataset: Dataset, column: str, given: Mapping[Any, str] | None 
         if mapped:
             found[key] = next((mapped[one] for one in (*_keys(value), *_keys(name)) if one in mapped), found[key])
     unknown = {key for key, label in found.items() if label is None}
-    if {folded[key] for key in unknown} <= set(_VERDICTS) and set(found.values()) <= {None, NEUTRAL, OTHER}:
-        found |= {key: _VERDICTS[folded[key]] for key in unknown}
+    if set(found.values()) <= {None, NEUTRAL, OTHER}:  # a value that is none of these is still an error, its own
+        found |= {key: _VERDICTS[folded[key]] for key in unknown if folded[key] in _VERDICTS}
     for row, (key, value) in enumerate(zip(keys, values, strict=True)):
         if found[key] is None:
             bad_value(column, row, value, f"unknown label ({_held(dataset, column)}; map them with labels={{...}})")

@@ -32,7 +32,8 @@ def open_rows(
     if hasattr(source, "itertuples"):  # pandas
         names = [str(name) for name in source.columns]
         _check(names, columns)
-        return (dict(zip(names, values, strict=True)) for values in source.itertuples(index=False, name=None))
+        rows_of_frame = source.itertuples(index=False, name=None)
+        return (dict(zip(names, map(_or_none, values), strict=True)) for values in rows_of_frame)
     names = list(getattr(source, "column_names", None) or [])
     if not names:
         return source
@@ -57,6 +58,11 @@ def row_count(source: Any, rows: Any) -> int | None:
         with Path(rows).expanduser().open("rb") as file:
             return sum(1 for line in file if line.strip())
     return None
+
+
+def _or_none(value: Any) -> Any:
+    """None for the missing values of pandas (not imported for this), of which Arrow makes no column."""
+    return None if type(value).__name__ in ("NAType", "NaTType") else value
 
 
 def _check_kind(source: Any) -> None:

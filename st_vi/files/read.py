@@ -32,7 +32,6 @@ from st_vi.files.lines import (
     table_lines,
     text_lines,
 )
-from st_vi.text import is_unicode
 
 logger = logging.getLogger(__name__)
 
@@ -126,12 +125,13 @@ def _warned(rows: Iterator[tuple[int, dict[str, Any]]], path: Path) -> Iterator[
 
 def _texts(rows: list[dict[str, Any]]) -> pa.Table:
     """The columns, with None in place of all that is no text."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({_storable(name): [_storable(row.get(name)) for row in rows] for name in names})
 
-    def text(value: Any) -> str | None:
-        return value if isinstance(value, str) and is_unicode(value) else None
 
-    names = dict.fromkeys(name for row in rows for name in row if is_unicode(name))
-    return pa.table({name: pa.array([text(row.get(name)) for row in rows], pa.string()) for name in names})
+def _storable(value: Any) -> str | None:
+    """A text that Arrow can hold: "?" for half of a surrogate pair."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else None
 
 
 def local_path(source: str | Path) -> Path | None:

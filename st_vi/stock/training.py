@@ -67,7 +67,7 @@ def stop_after_last_step(trainer: Trainer) -> None:
         trainer.control.should_training_stop = True
         return [], None
 
-    trainer.get_batch_samples = batches_or_none  # type: ignore[method-assign]
+    trainer.get_batch_samples = batches_or_none  # type: ignore[method-assign,assignment]
 
 
 def saving_when_raised(error: BaseException) -> Literal["checkpoint", "model"] | None:

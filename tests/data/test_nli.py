@@ -194,6 +194,12 @@ def test_true_and_false_are_verdicts_and_nothing_else():
     assert labels(["entailment", "sai"], {"sai": "neutral"}) == ["entailment", "neutral"]
 
 
+@pytest.mark.parametrize("missing", [None, "", "sia"])
+def test_beside_verdicts_the_value_that_is_none_is_named(missing):
+    with pytest.raises(ValueError, match=f"column 'label', row 2: unknown label .*got {missing!r}$"):
+        labels(["Đúng", "Sai", missing])
+
+
 @pytest.mark.parametrize("key", [1, "1", 1.0, " 1 "])
 @pytest.mark.parametrize("value", [1, "1", 1.0, "1.0", " 1"])
 def test_a_number_is_the_same_however_it_is_written(key, value):

@@ -137,7 +137,7 @@ def test_vietnamese_that_is_not_unicode_is_said(write, caplog, texts, old, read)
 
 
 def test_warnings_of_a_stream_come_once_and_keep_no_error_back(write, caplog):
-    path = write("rows.jsonl", '{"text": "Tr?i m?a", "n": 1}\n' * 2500 + "{")
+    path = write("rows.jsonl", '{"text": "Tr?i m?a", "n\\ud83d": "\\ud83d"}\n' * 2500 + "{")
     stream = stream_rows(path)
     assert len([next(stream) for _ in range(2500)]) == 2500
     with pytest.raises(ValueError, match="line 2501: not JSON"):
