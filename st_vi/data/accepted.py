@@ -37,7 +37,8 @@ def as_dataset(rows: Rows) -> Dataset:
     """One `Dataset`, from a `Dataset`, a stream, a list of dicts, a dict of columns, or a table of pandas or Arrow.
 
     Args:
-        rows: A stream is read to its end. A key missing from some dicts becomes None.
+        rows: A stream is read to its end. A key missing from some dicts becomes None. In lists and
+            tables of pandas, a path becomes text, and an array (H, W, C) or (C, H, W) an image.
 
     Raises:
         ValueError: None of these, several datasets by name, a column with values of several types, one that is no list,

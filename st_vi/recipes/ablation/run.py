@@ -15,6 +15,7 @@ from transformers import set_seed
 from st_vi.losses import DLELoss
 from st_vi.recipes.ablation.manifest import keep_manifest
 from st_vi.recipes.row_checks import num_positives
+from st_vi.recipes.training.progress import Bar
 from st_vi.recipes.vipolyqwen import build_vipolyqwen, train_vipolyqwen, vipolyqwen_evaluator
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task, keep_terms
 from st_vi.terms import CosineAlignment, HardestNegativeMargin, InfoNCE, PairwiseRank, ScoreMSE
@@ -139,6 +140,7 @@ class Study:
                 folder,
                 loss=DLELoss(model, variant.tasks, num_positives=num_positives(self.train_rows) or 1),
                 info_nce_warm_up=self.warm_up if variant.warm_up else 0.0,
+                callbacks=[Bar()],
                 **variant.train,
                 **{**self.arguments, "seed": seed, "learning_rate_mapping": self._rates(variant)},
             )

@@ -289,6 +289,7 @@ def test_command(tmp_path):
     options = ["--output", str(tmp_path), "--seeds", "1", "--steps", "1", "--rows", "4", "--test-rows", "3"]
     result = CliRunner().invoke(app, ["ablate", "vipolyqwen", *options, "--variant", "linear head"])
     assert result.exit_code == 0, result.output
+    assert "linear head, seed 0: recall@1" in result.output and "'loss'" not in result.output
     assert "| linear head | 1 |" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "plot.html").stat().st_size > 1000
     assert [json.loads(line)["variant"] for line in (tmp_path / "results.jsonl").open()] == [BASELINE, "linear head"]
