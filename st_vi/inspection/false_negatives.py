@@ -58,6 +58,9 @@ def suspected_false_negatives(
             that no pooling can answer fills the list.
         limit: Maximum number of suspects to return.
 
+    Raises:
+        ValueError: There is no pooling.
+
     Example:
         >>> import torch
         >>> from st_vi.inspection.false_negatives import suspected_false_negatives, word_overlaps

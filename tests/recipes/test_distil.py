@@ -17,10 +17,12 @@ from st_vi import trim_vocabulary
 from st_vi.__main__ import app
 from st_vi.data import sample_nli, sample_retrieval
 from st_vi.data.negatives.sampling import ClusterBatchSampler
+from st_vi.recipes.distil.draw import draw_questions, draw_texts
 from st_vi.recipes.distil.encoder import _varied, distill_encoder
 from st_vi.recipes.distil.held_out import Distilled
 from st_vi.recipes.distil.stages import STAGES
 from st_vi.recipes.distil.student import small_student
+from st_vi.recipes.sight.text import draw_paragraphs
 from st_vi.text import strip_diacritics
 from tests.conftest import SENTENCES
 from tests.helpers.small_encoder import small_encoder
@@ -284,3 +286,25 @@ def test_the_command(monkeypatch, documents, tmp_path):
     assert len(given["questions"]) == len(sample_retrieval("train"))
     result = CliRunner().invoke(app, ["distill", "encoder", *arguments, "--layers", "two"])
     assert isinstance(result.exception, ValueError) and "--layers must be numbers" in str(result.exception)
+
+
+def test_sets_of_documents_by_their_shares():
+    def paragraph(name: str, number: int) -> str:
+        return f"Làng {name} số {number} họp chợ bên bờ sông từ năm {1900 + number}, người bán đến từ mười hai xã. " * 3
+
+    sets = [
+        Dataset.from_list([{"title": f"{name} {n}", "text": paragraph(name, n)} for n in range(60)])
+        for name in ("Đông", "Tây")
+    ]
+    for shares, expected in (([3, 1], (30, 10)), (None, (20, 20)), ([0, 2], (0, 40))):
+        questions = draw_questions(sets, None, 40, shares, 0)
+        found = [sum(name in text for text in questions["positive"]) for name in ("Làng Đông", "Làng Tây")]
+        assert tuple(found) == expected
+        whole = draw_paragraphs(sets, shares, 40, 0, lengths=(200, 400))
+        assert tuple(sum(name in text for text in whole) for name in ("Làng Đông", "Làng Tây")) == expected
+    own = Dataset.from_list([{"anchor": "Ai?", "positive": "Bà Năm.", "document": "Chợ", "more": 1}])
+    assert draw_questions(sets, own, 40, None, 0)[-1] == {"anchor": "Ai?", "positive": "Bà Năm.", "document": "Chợ"}
+    texts = draw_texts(sets, ["một", "hai"], 40, [1, 0], 0)
+    assert [text for text in texts if text in ("một", "hai")].count("một") == 2  # a tenth, repeated
+    assert not any("Tây" in text for text in texts) and any("Đông" in text for text in texts)
+    assert draw_texts(sets, [], 40, None, 1) != draw_texts(sets, [], 40, None, 2)

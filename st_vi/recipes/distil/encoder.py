@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from math import inf
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,10 +15,11 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraini
 
 from st_vi.data import MixedTaskCollator, nli_to_triplets, sample_nli, sample_retrieval, split_by_anchor
 from st_vi.data.accepted import Rows, as_dataset, is_rows
-from st_vi.data.documents import document_contradictions, document_questions, document_texts
+from st_vi.data.documents import document_contradictions
 from st_vi.data.negatives.sampling import ClusterBatchSampler
 from st_vi.hub import load
 from st_vi.losses import DLELoss
+from st_vi.recipes.distil.draw import draw_questions, draw_texts
 from st_vi.recipes.distil.held_out import Distilled, vectors_of
 from st_vi.recipes.distil.run import Run
 from st_vi.recipes.distil.stages import STAGES, Part, Stage
@@ -203,39 +203,6 @@ def sample_questions() -> Dataset:
 
 def _are_one(documents: Any) -> bool:
     return is_rows(documents) or isinstance(documents, (str, Path))  # these are refused as a whole
-
-
-def draw_texts(
-    sets: Sequence[Dataset], texts: Sequence[str], count: int, shares: Sequence[float] | None, seed: int
-) -> list[str]:
-    """Sample texts from the sets by their shares, and a tenth from other texts, repeated if needed."""
-    parts = list(shares or [1.0] * len(sets))
-    if len(parts) != len(sets):
-        raise ValueError(f"there are {len(sets)} sets of documents and {len(parts)} shares")
-    if not all(0 <= share < inf for share in parts) or not sum(parts):
-        raise ValueError(f"shares must be numbers of 0 or more, and not all 0, got {parts}")
-    other = count // 10 if texts else 0
-    drawn = []
-    for rows, share in zip(sets, parts, strict=True):
-        drawn += document_texts(rows, round((count - other) * share / sum(parts)), seed)
-    drawn += [texts[number % len(texts)] for number in range(other)]
-    Random(seed).shuffle(drawn)
-    return drawn
-
-
-def draw_questions(
-    sets: Sequence[Dataset], own: Dataset | None, count: int, shares: Sequence[float] | None, seed: int
-) -> Dataset:
-    """Rows anchor, positive, document made of the sets by their shares, and those of one's own."""
-    parts = list(shares or [1.0] * len(sets))
-    made = [
-        document_questions(rows, round(count * share / sum(parts)), seed)
-        for rows, share in zip(sets, parts, strict=True)
-    ]
-    columns = ["anchor", "positive", "document"]
-    if own is not None:
-        made.append(own)
-    return concatenate_datasets([rows.select_columns(columns) for rows in made if len(rows)])
 
 
 def _triplet_rows(nli: Dataset, sets: Sequence[Dataset], count: int, seed: int) -> Dataset:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from st_vi.data import split_by_anchor
 from st_vi.hub import load
-from st_vi.recipes.distil.encoder import draw_questions, draw_texts
+from st_vi.recipes.distil.draw import draw_questions, draw_texts
 from st_vi.recipes.sight.base import MAX_PIXELS, SIZES, Teacher, small_vipolyqwen
 from st_vi.recipes.sight.deeper import add_layers
 from st_vi.recipes.sight.half import HalfPrecision, Step, learn, write_record
@@ -299,8 +299,7 @@ def _prepare(
     if not file.exists():
         sets = documents()
         parts = [split_by_anchor(rows, 0.03, anchor="title", seed=seed)["train"] for rows in sets]
-        each = [share / sum(shares or [1] * len(sets)) for share in shares or [1] * len(sets)]
-        drawn = draw_texts(parts, (), num_texts, shares, seed) + draw_paragraphs(parts, each, num_paragraphs, seed)
+        drawn = draw_texts(parts, (), num_texts, shares, seed) + draw_paragraphs(parts, shares, num_paragraphs, seed)
         drawn = list(dict.fromkeys([*drawn, *others, *pictured]))
         check_vietnamese(drawn)
         drawn.sort(key=len)

@@ -14,6 +14,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from st_vi.recipes.distil.draw import split_by_share
 from st_vi.recipes.sight.base import Teacher
 from st_vi.terms import InfoNCE, PairBatch, TeacherCosine, TeacherSimilarities
 from st_vi.text import strip_diacritics
@@ -60,13 +61,17 @@ class Pairs:
 
 
 def draw_paragraphs(
-    sets: Sequence[Dataset], shares: Sequence[float], count: int, seed: int, lengths: tuple[int, int] = (560, 1250)
+    sets: Sequence[Dataset],
+    shares: Sequence[float] | None,
+    count: int,
+    seed: int,
+    lengths: tuple[int, int] = (560, 1250),
 ) -> list[str]:
     """Whole paragraphs with so many characters: what a question is asked of is longer than a sentence."""
     drawn: list[str] = []
-    for rows, share in zip(sets, shares, strict=True):
+    for rows, part in zip(sets, split_by_share(count, len(sets), shares), strict=True):
         found = sorted({text for text in rows["text"] if lengths[0] <= len(text) <= lengths[1]})
-        drawn += Random(seed).sample(found, min(round(count * share), len(found)))
+        drawn += Random(seed).sample(found, min(part, len(found)))
     return drawn
 
 
