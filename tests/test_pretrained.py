@@ -14,6 +14,7 @@ from st_vi import load, pretrained
 from st_vi.data import sample_sts
 from st_vi.hub import included_or_same
 from st_vi.text import strip_diacritics
+from tests.helpers import cards
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,13 @@ def test_the_folder_is_stock_and_small():
         tensors = [weights.get_tensor(name) for name in weights.keys()]  # noqa: SIM118
     assert {tensor.dtype for tensor in tensors} == {torch.bfloat16}
     assert sum(tensor.numel() for tensor in tensors) <= 13e6
+
+
+def test_the_code_of_the_cards():
+    assert cards.run_code(Path(pretrained("vi-mini")))[0]["vectors"].shape == (2, 384)
+    names = cards.run_code(Path(pretrained("poly-mini")))[0]
+    scores = names["model"].similarity(names["images"], names["texts"])  # a red circle, also as part of a question
+    assert (scores[:, 0] > scores[:, 1] + 0.05).all()
 
 
 def test_what_it_says_first(model):
