@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from st_vi.evaluation.distinct import encode_distinct
+from st_vi.inputs.kinds import shown
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +76,23 @@ class Evaluator(BaseEvaluator, ABC):
         return encode_distinct(model, *columns, **options | settings)
 
 
-def by_place(values: Sequence[Any]) -> Sequence[Any]:
-    """The same values, counted by their place; a pandas Series is otherwise counted by its index."""
-    series: Any = values
-    return series.tolist() if hasattr(series, "iloc") else values
+def by_place(values: Iterable[Any]) -> Sequence[Any]:
+    """The same values, counted by their place; sequences that make their values on access stay as they are.
+
+    A pandas Series is otherwise counted by its index, an iterator can be read only once, and values in arrays and
+    tensors are not those of Python.
+
+    Raises:
+        ValueError: One text in place of several.
+    """
+    given: Any = values
+    if isinstance(given, (str, bytes)):
+        raise ValueError(f"expected a list of inputs, got the text {shown(given)}")
+    if getattr(given, "ndim", 1) == 1:  # an array of more dimensions is one of images
+        for method in ("tolist", "to_pylist", "to_list"):  # pandas, numpy, torch; Arrow; polars
+            if hasattr(given, method):
+                return list(getattr(given, method)())
+    return given if hasattr(given, "__getitem__") and hasattr(given, "__len__") else list(given)
 
 
 def check_lengths(**columns: Sequence[Any]) -> None:
@@ -86,6 +101,57 @@ def check_lengths(**columns: Sequence[Any]) -> None:
     if len(set(lengths)) > 1:
         *names, last = columns
         raise ValueError(f"{', '.join(names)} and {last} differ in length: {', '.join(map(str, lengths))}")
+
+
+def check_inputs(**columns: Sequence[Any]) -> None:
+    """Refuse missing values and numbers by the name of their column and their row."""
+    for name, column in columns.items():
+        for row, value in enumerate(column):
+            check_input(value, row, name)
+
+
+def check_input(value: Any, row: int, name: str) -> None:
+    """Refuse one value; see `check_inputs`."""
+    if is_missing(value) or isinstance(value, (int, float)):
+        raise ValueError(f"Row {row} of {name}: expected an input of the model, got {shown(value)}")
+
+
+def check_labels(labels: Sequence[Any]) -> None:
+    """Refuse a missing label, which would be a class of its own, and one that cannot be compared; its row is named."""
+    for row, label in enumerate(labels):
+        if is_missing(label) or not isinstance(label, Hashable):
+            raise ValueError(f"Row {row} of labels: expected a label, got {shown(label)}")
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value is None, NaN or a missing value of pandas, which is not imported for this."""
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    )
+
+
+def numbers(values: Iterable[Any], name: str, missing: bool = False) -> list[float]:
+    """Finite numbers; with `missing`, None and NaN are NaN.
+
+    Raises:
+        ValueError: Another value; its row is named.
+    """
+    found = []
+    for row, value in enumerate(by_place(values)):
+        number = _number(value)
+        if number is None or not (math.isfinite(number) or (missing and math.isnan(number))):
+            raise ValueError(f"Row {row} of {name}: expected a number, got {shown(value)}")
+        found.append(number)
+    return found
+
+
+def _number(value: Any) -> float | None:
+    if is_missing(value):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def spearman(values: np.ndarray, scores: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from st_vi.evaluation.base import Evaluator, check_lengths
+from st_vi.evaluation.base import Evaluator, by_place, check_inputs, check_lengths
 from st_vi.evaluation.order_sensitivity import TIE
 
 
@@ -61,8 +61,10 @@ class CompositionEvaluator(Evaluator):
         write_csv: bool = True,
     ) -> None:
         super().__init__("composition", "composition_accuracy", name, batch_size, show_progress_bar, write_csv)
-        self.anchors, self.positives, self.negatives = list(anchors), list(positives), list(negatives)
-        self.kinds = None if kinds is None else list(kinds)
+        self.anchors, self.positives, self.negatives = (
+            list(by_place(each)) for each in (anchors, positives, negatives)
+        )
+        self.kinds = None if kinds is None else list(by_place(kinds))
         self._check()
 
     def _measure(self, model: SentenceTransformer) -> tuple[dict[str, float], str]:
@@ -77,6 +79,7 @@ class CompositionEvaluator(Evaluator):
     def _check(self) -> None:
         kinds = {} if self.kinds is None else {"kinds": self.kinds}
         check_lengths(anchors=self.anchors, positives=self.positives, negatives=self.negatives, **kinds)
+        check_inputs(anchors=self.anchors, positives=self.positives, negatives=self.negatives)
         if not self.anchors:
             raise ValueError("there are no probes")
         for row, kind in enumerate(self.kinds or []):

@@ -6,11 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import pairwise_cos_sim
 
-from st_vi.evaluation.base import Evaluator, check_lengths
+from st_vi.evaluation.base import Evaluator, by_place, check_inputs, check_lengths, spearman
 from st_vi.text import comparison_key
 
 _DEGREE = {"contradiction": 0.0, "neutral": 0.5, "entailment": 1.0}
@@ -41,8 +40,8 @@ class NLISimilarityEvaluator(Evaluator):
         write_csv: Add a line to a CSV file when an output path is given.
 
     Raises:
-        ValueError: Unequal lengths; an unknown label (row and value are named; rows count from 0); fewer than
-            two different labels, which leave nothing to compare.
+        ValueError: Unequal lengths; a missing text, or an unknown label (row and value are named; rows count
+            from 0); fewer than two different labels, which leave nothing to compare.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -66,7 +65,7 @@ class NLISimilarityEvaluator(Evaluator):
         show_progress_bar: bool = False,
         write_csv: bool = True,
     ) -> None:
-        self.premises, self.hypotheses, self.labels = list(premises), list(hypotheses), list(labels)
+        self.premises, self.hypotheses, self.labels = (list(by_place(each)) for each in (premises, hypotheses, labels))
         self._check()
         self.triplets = _triplets(self.premises, self.labels)
         metric = "triplet_accuracy" if len(self.triplets) else "nli_spearman"
@@ -78,7 +77,7 @@ class NLISimilarityEvaluator(Evaluator):
         if len(self.triplets):
             entailment, contradiction = self.triplets.T
             metrics["triplet_accuracy"] = float(np.mean(cosines[entailment] > cosines[contradiction]))
-        metrics["nli_spearman"] = float(spearmanr(cosines, [_DEGREE[label] for label in self.labels]).statistic)
+        metrics["nli_spearman"] = spearman(cosines, np.array([_DEGREE[label] for label in self.labels]))
         return metrics, f"{len(self.labels)} rows, {len(self.triplets)} triplets"
 
     @property
@@ -88,8 +87,9 @@ class NLISimilarityEvaluator(Evaluator):
 
     def _check(self) -> None:
         check_lengths(premises=self.premises, hypotheses=self.hypotheses, labels=self.labels)
+        check_inputs(premises=self.premises, hypotheses=self.hypotheses)
         for row, label in enumerate(self.labels):
-            if label not in _DEGREE:
+            if not isinstance(label, str) or label not in _DEGREE:
                 raise ValueError(f"Row {row} has the label {label!r}; known labels are {list(_DEGREE)}")
         if len(set(self.labels)) < 2:
             raise ValueError(f"Nothing to compare: there is no label but {self.labels[:1]} in {len(self.labels)} rows")

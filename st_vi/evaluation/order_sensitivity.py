@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from st_vi.evaluation.base import Evaluator, by_place, check_lengths
+from st_vi.evaluation.base import Evaluator, by_place, check_inputs, check_lengths
+from st_vi.inputs.kinds import shown
 
 TIE = 1e-6
 """Similarities this close count as equal: float32 sums depend on their order, which would let a bag of words win."""
@@ -63,10 +65,11 @@ class OrderSensitivityEvaluator(Evaluator):
     ) -> None:
         super().__init__("order_sensitivity", "order_accuracy", name, batch_size, show_progress_bar, write_csv)
         anchors, positives, perturbations = map(by_place, (anchors, positives, perturbations))
+        perturbations = [_texts_of(row, changed) for row, changed in enumerate(perturbations)]
         _check(anchors, positives, perturbations)
         kept = [row for row, changed in enumerate(perturbations) if len(changed)]
         self.anchors, self.positives = [anchors[row] for row in kept], [positives[row] for row in kept]
-        self.perturbations = [list(perturbations[row]) for row in kept]
+        self.perturbations = [perturbations[row] for row in kept]
         self.num_items, self.num_left_out = len(kept), len(anchors) - len(kept)
 
     def _measure(self, model: SentenceTransformer) -> tuple[dict[str, float], str]:
@@ -91,11 +94,18 @@ class OrderSensitivityEvaluator(Evaluator):
         return of_positives - np.maximum.reduceat(of_changed, np.cumsum([0, *counts[:-1]]))
 
 
+def _texts_of(row: int, changed: Any) -> list[str]:
+    if isinstance(changed, str) or not isinstance(changed, Iterable):
+        of_what = "the text " if isinstance(changed, str) else ""
+        raise ValueError(f"Row {row}: perturbations must be a list of texts, got {of_what}{shown(changed)}")
+    check_inputs(**{f"row {row}'s perturbations": (texts := list(changed))})
+    return texts
+
+
 def _check(anchors: Sequence[str], positives: Sequence[str], perturbations: Sequence[Sequence[str]]) -> None:
     check_lengths(anchors=anchors, positives=positives, perturbations=perturbations)
+    check_inputs(anchors=anchors, positives=positives)
     for row, (positive, changed) in enumerate(zip(positives, perturbations, strict=True)):
-        if isinstance(changed, str):
-            raise ValueError(f"Row {row}: perturbations must be a list of texts, got the text {changed!r}")
         if positive in changed:
             raise ValueError(f"Row {row}: a perturbation equals the positive, {positive!r}")
     if not any(len(changed) for changed in perturbations):

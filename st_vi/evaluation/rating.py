@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 
-from st_vi.evaluation.base import Evaluator, by_place, spearman
+from st_vi.evaluation.base import Evaluator, by_place, numbers, spearman
 from st_vi.terms.ratings import rating_head
 
 
@@ -36,7 +36,8 @@ class RatingEvaluator(Evaluator):
         probabilities: After a call, the probability of every level, (N, K).
 
     Raises:
-        ValueError: Unequal lengths, no rows, the model has no `RatingHead`, or a score is not on its scale.
+        ValueError: Unequal lengths, no rows, a score that is no number (its row is named), or, in a call, the model
+            has no `RatingHead`, or a score is not on its scale.
 
     Example:
         >>> from st_vi import load
@@ -62,12 +63,13 @@ class RatingEvaluator(Evaluator):
         write_csv: bool = True,
     ) -> None:
         super().__init__("rating", "spearman", name, batch_size, show_progress_bar, write_csv)
+        first, second, scores = map(by_place, (first, second, scores))
         if not len(first) == len(second) == len(scores) > 0:
             raise ValueError(
                 f"first, second and scores need one length above 0, got {len(first)}, {len(second)}, {len(scores)}"
             )
-        self.first, self.second = by_place(first), by_place(second)
-        self.scores = torch.tensor([float(score) for score in by_place(scores)], dtype=torch.float64)
+        self.first, self.second = first, second
+        self.scores = torch.tensor(numbers(scores, "scores"), dtype=torch.float64)
         self.expected = self.probabilities = torch.empty(0)
 
     @torch.no_grad()

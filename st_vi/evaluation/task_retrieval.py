@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from st_vi.evaluation.base import Evaluator, by_place, in_words, logger
+from st_vi.evaluation.base import Evaluator, by_place, check_input, in_words, is_missing, logger, numbers, spearman
 from st_vi.inputs.content import content_key, reader_key
+from st_vi.inputs.kinds import shown
 
 
 class TaskRetrievalEvaluator(Evaluator):
@@ -53,7 +53,8 @@ class TaskRetrievalEvaluator(Evaluator):
         cosines: After a call, for each task the cosine of every row's anchor and positive, (rows,).
 
     Raises:
-        ValueError: Unequal lengths, no rows, or an image that cannot be read.
+        ValueError: Unequal lengths, no rows, an image that cannot be read, or a value that is no input, task, score or
+            list of options (its row is named; rows count from 0).
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -80,17 +81,21 @@ class TaskRetrievalEvaluator(Evaluator):
         write_csv: bool = True,
     ) -> None:
         super().__init__("task_retrieval", "mean_recall@1", name, batch_size, show_progress_bar, write_csv)
-        columns = (anchors, positives, tasks, scores, options)
+        given = (anchors, positives, tasks, scores, options)
+        columns = [None if column is None else by_place(column) for column in given]  # type: ignore[arg-type]
         lengths = {len(column) for column in columns if column is not None}
+        anchors, positives, tasks, scores, options = columns  # type: ignore[assignment]
         if len(lengths) != 1 or not len(tasks):
             raise ValueError(f"anchors, positives, tasks, scores and options must have one length, got {lengths}")
-        anchors, positives = by_place(anchors), by_place(positives)
         self.anchors, self.positives, self.tasks = anchors, positives, list(tasks)
-        self.anchor_keys = [content_key(anchors[row]) for row in range(len(anchors))]
-        self.positive_keys = [content_key(positives[row]) for row in range(len(positives))]
-        known = scores if scores is not None else [None] * len(tasks)
-        self.scores = [float("nan") if score is None else float(score) for score in known]
-        self.options = list(options) if options is not None else [None] * len(tasks)
+        self.anchor_keys = [_key(anchors[row], row, "anchors") for row in range(len(anchors))]
+        self.positive_keys = [_key(positives[row], row, "positives") for row in range(len(positives))]
+        none = [None] * len(tasks)
+        self.scores = numbers(none if scores is None else scores, "scores", missing=True)
+        self.options = [_options(value, row) for row, value in enumerate(none if options is None else options)]
+        for row, task in enumerate(self.tasks):
+            if not isinstance(task, str) or not task:
+                raise ValueError(f"Row {row} of tasks: expected the name of a task, got {shown(task)}")
         self.prompt_names = dict(prompt_names or {})
         self.ranks: dict[str, Tensor] = {}
         self.cosines: dict[str, Tensor] = {}
@@ -146,7 +151,7 @@ class TaskRetrievalEvaluator(Evaluator):
         scores = np.array([self.scores[row] for row in rows])
         known = ~np.isnan(scores)
         if len(np.unique(scores[known])) > 1:  # one score alone has no order
-            figures["spearman"] = float(spearmanr(own.numpy()[known], scores[known]).statistic)
+            figures["spearman"] = spearman(own.numpy()[known], scores[known])
         return figures
 
     def _wrong_options(
@@ -177,6 +182,19 @@ def rank_figures(ranks: Tensor) -> dict[str, float]:
     """``recall@1``, ``recall@5``, ``recall@10`` and ``mrr`` of ranks."""
     figures = {f"recall@{k}": (ranks <= k).float().mean().item() for k in (1, 5, 10)}
     return figures | {"mrr": (1 / ranks).mean().item()}
+
+
+def _key(value: Any, row: int, name: str) -> Hashable:
+    check_input(value, row, name)
+    return content_key(value)
+
+
+def _options(value: Any, row: int) -> list[Any] | None:
+    if is_missing(value):
+        return None
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError(f"Row {row}: options must be a list of texts, got {shown(value)}")
+    return list(value)
 
 
 class _Rows(Sequence[Any]):

@@ -75,3 +75,55 @@ def test_the_primary_metric_is_one_of_the_figures(model, kind, name):
 def test_nlu_says_what_it_takes():
     with pytest.raises(ValueError, match=r"expected a Dataset, got DataFrame; .*from_pandas"):
         NLUEvaluator(NLU_BENCHMARKS["ViFactCheck"], train=pd.DataFrame({"a": [1]}), test=pd.DataFrame({"a": [1]}))
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_columns_that_are_read_once(model, kind):
+    expected = MADE[kind](list, "")(model)
+    assert MADE[kind](lambda values: (value for value in values), "")(model) == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("bad", [None, float("nan"), 3, pd.NA])
+@pytest.mark.parametrize("kind", [k for k in MADE if k is not GeometryEvaluator])
+def test_a_missing_input_is_named_by_its_row(kind, bad):
+    with pytest.raises(ValueError, match=r"^Row 1 of \w+: expected an input of the model, got "):
+        MADE[kind](lambda values: [values[0], bad, *values[2:]] if values is TEXTS else values, "")
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_a_text_in_place_of_a_column(kind):
+    with pytest.raises(ValueError, match="expected a list of inputs, got the text 'abcd'"):
+        MADE[kind](lambda values: "abcd" if values is TEXTS else values, "")
+
+
+@pytest.mark.parametrize("bad", [None, float("nan"), ["a"]])
+@pytest.mark.parametrize("kind", [GeometryEvaluator, ToleranceByClassEvaluator])
+def test_a_missing_label_is_no_class(kind, bad):
+    with pytest.raises(ValueError, match="Row 1 of labels: expected a label, got "):
+        kind(TEXTS, labels=[1, bad, bad, 1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tasks": ["a", None]}, "Row 1 of tasks: expected the name of a task, got None"),
+        ({"scores": [0.1, "x"]}, "Row 1 of scores: expected a number, got 'x'"),
+        ({"scores": [0.1, float("inf")]}, "Row 1 of scores: expected a number, got inf"),
+        ({"options": ["abc", None]}, "Row 0: options must be a list of texts, got 'abc'"),
+    ],
+)
+def test_task_retrieval_names_the_bad_row(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TaskRetrievalEvaluator(TEXTS[:2], OTHERS[:2], **({"tasks": ["a", "a"]} | settings))
+
+
+def test_options_in_an_array_and_scores_that_pandas_misses(model):
+    texts = (TEXTS[:2], OTHERS[:2], ["a", "a"])
+    expected = TaskRetrievalEvaluator(*texts, [None, 0.5], [["mèo", "chó"], ["nắng", "mưa"]])(model)
+    options = np.array([["mèo", "chó"], ["nắng", "mưa"]])
+    assert TaskRetrievalEvaluator(*texts, pd.Series([pd.NA, 0.5]), options)(model) == expected
+
+
+def test_ties_alone_are_no_warning(model, recwarn):
+    assert np.isnan(NLISimilarityEvaluator(["a"] * 2, ["b"] * 2, ["neutral", "entailment"])(model)["nli_spearman"])
+    assert not recwarn.list

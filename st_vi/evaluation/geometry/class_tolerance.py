@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from st_vi.evaluation.base import Evaluator, by_place, check_lengths
+from st_vi.evaluation.base import Evaluator, by_place, check_inputs, check_labels, check_lengths
 from st_vi.evaluation.geometry.measures import tolerance
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,8 @@ class ToleranceByClassEvaluator(Evaluator):
         super().__init__("class_tolerance", None, name, batch_size, show_progress_bar, write_csv)
         texts, labels = by_place(texts), by_place(labels)
         check_lengths(texts=texts, labels=labels)
+        check_inputs(texts=texts)
+        check_labels(labels)
         counts = Counter(str(label) for label in labels)
         self.classes = [label for label, count in counts.items() if count > 1]
         if not self.classes:

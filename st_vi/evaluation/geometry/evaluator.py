@@ -8,7 +8,7 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from st_vi.evaluation.base import Evaluator
+from st_vi.evaluation.base import Evaluator, by_place, check_labels
 from st_vi.evaluation.geometry.measures import (
     alignment,
     effective_rank,
@@ -40,7 +40,7 @@ class GeometryEvaluator(Evaluator):
         write_csv: Add a line to a CSV file when an output path is given.
 
     Raises:
-        ValueError: Unequal lengths, fewer than two inputs, or no two labels that are the same.
+        ValueError: Unequal lengths, fewer than two inputs, a missing label, or no two that are the same.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -64,9 +64,12 @@ class GeometryEvaluator(Evaluator):
         write_csv: bool = True,
     ) -> None:
         super().__init__("geometry", None, name, batch_size, show_progress_bar, write_csv)
+        x, y, labels = (None if column is None else by_place(column) for column in (x, y, labels))  # type: ignore[assignment]
         lengths = {len(column) for column in (x, y, labels) if column is not None}
         if len(lengths) != 1 or len(x) < 2:
             raise ValueError(f"x, y and labels must have one length, 2 or more, got {sorted(lengths)}")
+        if labels is not None:
+            check_labels(labels)
         if labels is not None and len(set(labels)) == len(labels):
             raise ValueError("labels are for tolerance, which needs two inputs of the same class; all labels differ")
         self.x, self.y, self.labels = x, y, labels

@@ -88,7 +88,7 @@ def tolerance(x: Tensor, labels: Sequence[Any] | np.ndarray | Tensor, chunk: int
         >>> tolerance(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]), ["mưa", "mưa", "nắng"])
         tensor(1., dtype=torch.float64)
     """
-    x = checked(x)
+    x, labels = checked(x), list(labels)
     if len(labels) != len(x):
         raise ValueError(f"there must be one label for each vector, got {len(labels)} labels for {len(x)} vectors")
     names, numbers = np.unique(np.asarray(labels), return_inverse=True)
