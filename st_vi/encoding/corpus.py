@@ -436,6 +436,9 @@ def check_arguments(
     chunk: bool | int,
 ) -> None:
     """Check the arguments of `encode_corpus`."""
+    for name, value in (("column", column), ("image_column", image_column)):
+        if value is not None and (not isinstance(value, str) or not value):
+            raise ValueError(f"{name} must be the name of a column, such as {str(value or 0)!r}, got {value!r}")
     ours = ["embedding", "start", "end"] if chunk else ["embedding"]
     if isinstance(keep, str) or set(ours) & set(keep):
         raise ValueError(f"keep must be a list of columns, {', '.join(map(repr, ours))} not among them, got {keep!r}")

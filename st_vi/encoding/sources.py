@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import datasets
 import pyarrow as pa
@@ -16,29 +17,36 @@ from st_vi.files.read import local_path, stream_rows
 def open_rows(
     rows: str | Path | Iterable[Mapping[str, Any]], columns: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterable[Any]:
-    """The rows to iterate over, with only the requested columns if that avoids reading the others."""
+    """The rows to iterate over, with only the requested columns if that avoids reading the others.
+
+    A column whose name is a requested one in other letters of Unicode, composed or not, gets the requested name.
+    """
+    asked = [*columns, *optional]
     if isinstance(rows, (str, Path)):
         path = local_path(rows)
         stream = stream_rows(path) if path else None
         if stream:
-            return (row for _, row in stream)  # `read_rows` would load all of them
+            return (_as_asked(row, asked) for _, row in stream)  # `read_rows` would load all of them
     source: Any = read_rows(rows) if isinstance(rows, (str, Path)) else rows  # memory-mapped Arrow
     if hasattr(source, "to_arrow"):  # polars
         source = source.to_arrow()
     if isinstance(source, (pa.Table, pa.RecordBatch)):
-        _check(source.schema.names, columns)
+        source = source.rename_columns(names := _names(source.schema.names, asked))
+        _check(names, columns)
         return (row for batch in _batches(source) for row in batch.to_pylist())
     _check_kind(source)
     if hasattr(source, "itertuples"):  # pandas
-        names = [str(name) for name in source.columns]
+        names = _names([str(name) for name in source.columns], asked)
         _check(names, columns)
         rows_of_frame = source.itertuples(index=False, name=None)
         return (dict(zip(names, map(_or_none, values), strict=True)) for values in rows_of_frame)
     names = list(getattr(source, "column_names", None) or [])
     if not names:
-        return source
+        return (_as_asked(row, asked) for row in source)
+    if renamed := {old: new for old, new in zip(names, _names(names, asked), strict=True) if old != new}:
+        source, names = source.rename_columns(renamed), _names(names, asked)
     _check(names, columns)
-    selected = [name for name in dict.fromkeys([*columns, *optional]) if name in names]
+    selected = [name for name in dict.fromkeys(asked) if name in names]
     return _undecoded(source.select_columns(selected)) if hasattr(source, "select_columns") else source
 
 
@@ -58,6 +66,19 @@ def row_count(source: Any, rows: Any) -> int | None:
         with Path(rows).expanduser().open("rb") as file:
             return sum(1 for line in file if line.strip())
     return None
+
+
+def _names(present: Iterable[Any], asked: Sequence[str]) -> list[Any]:
+    """The names, as they are asked for where only the composition of their letters differs."""
+    present = list(present)
+    wanted = {normalize("NFC", name): name for name in asked if name not in present}
+    return [wanted.get(normalize("NFC", name), name) if isinstance(name, str) else name for name in present]
+
+
+def _as_asked(row: Any, asked: Sequence[str]) -> Any:
+    if not isinstance(row, Mapping) or all(name in row for name in asked):
+        return row
+    return dict(zip(_names(row, asked), row.values(), strict=True))
 
 
 def _or_none(value: Any) -> Any:

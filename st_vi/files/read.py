@@ -203,7 +203,9 @@ def _parquet(path: Path) -> Dataset:
         if not pq.ParquetFile(path).metadata.num_rows:
             raise ValueError("there are no rows in it")
         # Mapped to a file, not in memory. The cache knows a file by name and time, which other rows may share.
-        return Dataset.from_parquet(str(path), cache_dir=str(Path(config.HF_DATASETS_CACHE, _end_of(path))))
+        rows = Dataset.from_parquet(str(path), cache_dir=str(Path(config.HF_DATASETS_CACHE, _end_of(path))))
+        composed = [normalize("NFC", name) for name in rows.column_names]
+        return rows.rename_columns(dict(zip(rows.column_names, composed, strict=True)))
 
 
 def _end_of(path: Path) -> str:

@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import time
+import unicodedata
 from contextlib import nullcontext
 from datetime import date, datetime
 from pathlib import Path
@@ -610,3 +611,35 @@ def test_a_manifest_that_an_equal_run_has_finished_stands(tmp_path, monkeypatch)
     save_manifest(tmp_path, {"settings": "the same"})
     assert json.loads((tmp_path / "manifest.json").read_text()) == {"rows": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize("form", ["frame", "table", "dataset", "dicts", "parquet", "jsonl"])
+@pytest.mark.parametrize(("written", "asked"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_names_of_columns_in_other_letters_of_unicode(tiny_model, tmp_path, form, written, asked):
+    name, wanted, kept = (
+        unicodedata.normalize(*pair) for pair in ((written, "văn bản"), (asked, "văn bản"), (asked, "số"))
+    )
+    columns = {name: ["Trời mưa.", "Mèo ngủ."], unicodedata.normalize(written, "số"): [1, 2]}
+    table = pa.table(columns)
+    table.to_pandas().to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    pq.write_table(table, tmp_path / "a.parquet")
+    rows = {
+        "frame": table.to_pandas,
+        "table": lambda: table,
+        "dataset": lambda: Dataset(table),
+        "dicts": table.to_pylist,
+        "parquet": lambda: tmp_path / "a.parquet",
+        "jsonl": lambda: tmp_path / "a.jsonl",
+    }[form]()
+    encode_corpus(tiny_model, rows, tmp_path / "out", wanted, keep=[kept])
+    made = pq.read_table(tmp_path / "out" / "shard-00000.parquet")
+    assert made[kept].to_pylist() == [1, 2]
+    np.testing.assert_allclose(made["embedding"].to_pylist(), tiny_model.encode(columns[name]), atol=1e-5)
+
+
+@pytest.mark.parametrize("argument", ["column", "image_column"])
+@pytest.mark.parametrize("value", [0, "", ["text"]])
+def test_a_column_is_a_name(tiny_model, tmp_path, argument, value):
+    with pytest.raises(ValueError, match=f"{argument} must be the name of a column"):
+        encode_corpus(tiny_model, [{"text": "a"}], tmp_path / "out", **{argument: value})
+    assert not (tmp_path / "out").exists()
