@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ import typer
 
 
 def one_bar(context: typer.Context) -> None:
-    """Hide the progress bars of other libraries until the command ends. Warnings and downloads are still shown.
+    """Hide the progress bars of other libraries until the command ends. Downloads are shown, and warnings in one line.
 
     Call it after checking the options, because it imports these libraries.
     """
@@ -26,12 +27,15 @@ def _without_bars_of_libraries() -> Iterator[None]:
     of_datasets, of_transformers = datasets.are_progress_bars_disabled(), not logging.is_progress_bar_enabled()
     of_downloads = hub.are_progress_bars_disabled()  # type: ignore[attr-defined]  # transformers switches these too
     restore_downloads = hub.disable_progress_bars if of_downloads else hub.enable_progress_bars  # type: ignore[attr-defined]
+    format_warning = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
     restore_downloads()
     try:
         yield
     finally:
+        warnings.formatwarning = format_warning
         if not of_datasets:
             datasets.enable_progress_bars()
         if not of_transformers:

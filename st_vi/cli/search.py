@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,7 +84,7 @@ def search(
         query_prompt_name=prompt_name,
         show_progress_bar=True,
     )
-    typer.echo(f"{len(found.passages):,} passages", err=True)
+    typer.echo(f"{len(found.passages):,} passage{'s' * (len(found.passages) > 1)}", err=True)
     _answer(_asked(found, top, "both" if dense and words else "vectors" if dense else "words", as_json), query)
 
 
@@ -92,8 +92,8 @@ def _answer(ask: Callable[[str], None], query: str | None) -> None:
     if query is not None:
         ask(query)
         return
-    while line := _question():
-        ask(line)
+    for question in _questions():
+        ask(question)
 
 
 def _pictures(
@@ -103,7 +103,7 @@ def _pictures(
     from st_vi.encoding.search import PictureIndex
 
     found = PictureIndex(folder, model, kept_in=index or _beside(folder), show_progress_bar=True)
-    typer.echo(f"{len(found.files):,} images", err=True)
+    typer.echo(f"{len(found.files):,} image{'s' * (len(found.files) > 1)}", err=True)
 
     def ask(query: str) -> None:
         results = found.search(query, top, prompt_name)
@@ -138,14 +138,20 @@ def _shown(number: int, found: Found) -> str:
     return f"{number}. {title}{text}\n   {passage.file}, {passage.place}; found by {', '.join(why)}"
 
 
-def _question() -> str:
-    """The next question typed by the user; empty at the end of input."""
-    if sys.stdin.isatty():
-        typer.echo("? ", nl=False, err=True)
-    try:
-        return sys.stdin.readline().strip()
-    except KeyboardInterrupt:
-        return ""
+def _questions() -> Iterator[str]:
+    """The lines of the input that are not blank. Where they are typed, a blank one is the end."""
+    typed = sys.stdin.isatty()
+    while True:
+        if typed:
+            typer.echo("? ", nl=False, err=True)
+        try:
+            line = sys.stdin.readline()
+        except KeyboardInterrupt:
+            return
+        if not line or (typed and is_blank(line)):
+            return
+        if not is_blank(line):
+            yield line.strip()
 
 
 def _beside(source: Path) -> Path:

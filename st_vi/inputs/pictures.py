@@ -278,7 +278,7 @@ def _shown(value: Any) -> str:
         return repr(bytes(value[:16])) + "…"
     if _is_array(value):
         return f"of an array {tuple(value.shape)}"
-    text = repr(value)
+    text = repr(str(value) if isinstance(value, os.PathLike) else value)
     return text if len(text) < 200 else text[:200] + "…"
 
 

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import BoW
+from typer.testing import CliRunner
 
+from st_vi.__main__ import app
 from st_vi.encoding.search import Passage, SearchIndex, read_passages
 from st_vi.encoding.search.vectors import KEY_BYTES, VectorStore
 from st_vi.encoding.search.words import WordIndex
@@ -224,6 +226,27 @@ def test_every_kind_of_file_in_a_folder(tmp_path):
         ("deep/d.MD.gz", "line 3", "Bốn", "Nén lại"),
     ]
     assert read_passages(tmp_path / "a.jsonl", count)[0].searched == f"Ly hôn\n{TEXTS[0]}"
+
+
+def test_what_a_folder_has_besides(tmp_path):
+    (tmp_path / "a.ndjson").write_text(json.dumps({"text": TEXTS[0]}), encoding="utf-8")
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "b.pdf").write_bytes(b"%PDF")
+    (tmp_path / "c.docx").write_bytes(b"PK")
+    with pytest.warns(UserWarning, match=r"b\.pdf and 1 more are not searched: convert to \.txt or \.md"):
+        assert [p.file for p in read_passages(tmp_path, count)] == ["a.ndjson"]
+    with pytest.raises(ValueError, match=r"b\.pdf: this kind of file is not searched, but .*\.md.*: convert"):
+        read_passages(tmp_path / "b.pdf", count)
+
+
+@pytest.mark.usefixtures("with_words")
+def test_every_question_of_a_file_is_answered(tmp_path):
+    (tmp_path / "a.txt").write_text("Ly hôn.\n\nThuế đất.", encoding="utf-8")
+    result = CliRunner().invoke(app, ["search", str(tmp_path), "--no-dense"], input="ly hôn\n\n\u200b\n?!\nthuế\n")
+    assert result.exit_code == 0, result.output
+    assert [line for line in result.stdout.splitlines() if "found by" not in line] == [
+        *("1. Ly hôn.", "nothing found", "1. Thuế đất.")
+    ]
 
 
 def test_long_texts_are_cut_where_sentences_end(tmp_path):

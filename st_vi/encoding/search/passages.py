@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,11 @@ from st_vi.text.chunks import chunk_spans
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 
-TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
+TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx", ".xlsm")
 PROSE = (".txt", ".md", ".markdown")
 
+# Documents that are not read; another kind of file in a folder is not meant to be searched.
+_DOCUMENTS = (".pdf", ".docx", ".doc", ".odt", ".rtf", ".html", ".htm", ".epub", ".pptx", ".ppt", ".xls", ".ods")
 _AT_ONCE = 1000  # texts that are counted together
 _HEADING = re.compile(r"#{1,6}\s+(.*?)\s*#*\s*\Z")
 
@@ -68,7 +71,7 @@ def read_passages(
 
     Args:
         source: A file, or a folder, which is searched recursively for tables (.jsonl, .json, .csv, .tsv, .xlsx,
-            .parquet), .txt and .md; text files also .gz. Names that begin with a dot are ignored.
+            .parquet), .txt and .md; text files also .gz. Names that begin with a dot and empty files are ignored.
         count_tokens: Function that counts the tokens of each text, such as `token_counts` of a model.
         most_tokens: Maximum tokens per passage.
         column: Column of tables to search; None for "text", or the column with the longest texts. A column "title" is
@@ -77,6 +80,9 @@ def read_passages(
 
     Returns:
         Passages in the order of files and rows.
+
+    Warns:
+        UserWarning: A folder has documents that are not read, such as .pdf and .docx; names one.
 
     Raises:
         FileNotFoundError: The file or folder does not exist.
@@ -114,15 +120,23 @@ def _spans(texts: Sequence[str], most_tokens: int, count_tokens: CountTokens) ->
 
 
 def _files(source: Path) -> list[Path]:
+    kinds = ", ".join((*TABLES, *PROSE))
     if source.is_file():
+        if kind_of(source) not in (*TABLES, *PROSE):
+            raise ValueError(f"{source}: this kind of file is not searched, but {kinds}: convert it to .txt or .md")
         return [source]
     if not source.is_dir():
         raise FileNotFoundError(f"no such file or folder: {source}")
     inside = sorted(source.rglob("*"))
     hidden = {path for path in inside if any(part.startswith(".") for part in path.relative_to(source).parts)}
-    found = [path for path in inside if path not in hidden and path.is_file() and kind_of(path) in (*TABLES, *PROSE)]
+    files = [path for path in inside if path not in hidden and path.is_file()]
+    found = [path for path in files if kind_of(path) in (*TABLES, *PROSE) and path.stat().st_size]
+    if others := [path for path in files if kind_of(path) in _DOCUMENTS]:
+        first = others[0].relative_to(source)
+        what = f"{first} is" if len(others) == 1 else f"{first} and {len(others) - 1} more are"
+        warnings.warn(f"{source}: {what} not searched: convert to .txt or .md", stacklevel=3)
     if not found:
-        raise ValueError(f"{source} has no file to search: {', '.join((*TABLES, *PROSE))}, text files also .gz")
+        raise ValueError(f"{source} has no file to search: {kinds}, text files also .gz")
     return found
 
 

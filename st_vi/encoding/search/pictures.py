@@ -70,12 +70,15 @@ class PictureIndex:
         keys = {file: _content(file) for file in _pictures(self.folder)}
         if not keys:
             raise ValueError(f"there is no image in {folder}")
+        if not model.supports("image"):
+            raise ValueError("the model encodes no images: take one that does, such as poly-mini")
         store = VectorStore(kept_in, model) if kept_in is not None else None
         known = store.read() if store else {}
         new = list({key: file for file, key in keys.items() if key not in known}.values())
+        left_out: list[str] = []
         with tqdm(total=len(new), desc="Pictures", disable=not (show_progress_bar and new)) as progress:
             for start in range(0, len(new), batch_size):
-                part = _opened(new[start : start + batch_size])
+                part = _opened(new[start : start + batch_size], left_out)
                 if part:
                     vectors: Any = model.encode(list(part.values()), batch_size=batch_size, normalize_embeddings=True)
                     found = dict(zip((keys[file] for file in part), vectors.astype(np.float16), strict=True))
@@ -83,6 +86,8 @@ class PictureIndex:
                     if store:
                         store.write(found)
                 progress.update(min(batch_size, len(new) - start))
+        for problem in left_out:  # at the end, not in the middle of the bar
+            warnings.warn(problem, stacklevel=2)
         readable = [file for file, key in keys.items() if key in known]
         if not readable:
             raise ValueError(f"there is no image in {folder} that can be read")
@@ -121,11 +126,11 @@ def _content(file: Path) -> bytes:
     return sha256(file.read_bytes()).digest()[:KEY_BYTES]
 
 
-def _opened(files: list[Path]) -> dict[Path, Any]:
+def _opened(files: list[Path], left_out: list[str]) -> dict[Path, Any]:
     pictures = {}
     for file in files:
         try:
             pictures[file] = open_image(file)
         except ValueError as error:
-            warnings.warn(f"{file} is left out: {error}", stacklevel=3)
+            left_out.append(f"{file} is left out: {error}")
     return pictures
