@@ -18,9 +18,10 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers.utils import logging
+from typer.testing import CliRunner
 
 from st_vi import build_vipolyqwen
-from st_vi.__main__ import main
+from st_vi.__main__ import app, main
 from st_vi.data import sample_nli, sample_retrieval
 from st_vi.encoding.search.words import syllables
 from st_vi.hub import load
@@ -435,3 +436,28 @@ def test_an_ablation_from_an_included_model(monkeypatch, capsys, tmp_path):
     arguments = study.arguments
     assert arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"] == 5
     assert (arguments["learning_rate"], arguments["max_steps"]) == (0.002, 3)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train", "ablate"])
+def test_unreadable_images_and_unknown_labels_are_answered_with_options(tmp_path, command):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    picture = {"task": "vqa_single", "anchor": "Gì đây?", "anchor_image": "bad.png", "positive": "Mèo"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(picture), encoding="utf-8")
+    (tmp_path / "nli.csv").write_text("premise,hypothesis,label\na,b,foo\n", encoding="utf-8")
+    rows, nli, output = (str(tmp_path / name) for name in ("rows.jsonl", "nli.csv", "out"))
+    of_pictures, of_labels = {
+        "evaluate": (["evaluate", "poly-mini", "--rows", rows], ["evaluate", "poly-mini", "--nli", nli]),
+        "train": (
+            ["train", "vipolyqwen", "--base", "poly-mini", "--train", rows, "--output", output],
+            ["train", "viclsr", "--base", "vi-mini", "--train", nli, "--output", output],
+        ),
+        "ablate": (
+            ["ablate", "vipolyqwen", "--train", rows, "--eval", rows, "--output", output],
+            ["ablate", "vipolyqwen", "--nli", nli, "--output", output],
+        ),
+    }[command]
+    for arguments, option in ((of_pictures, "--skip-bad-images"), (of_labels, "--label ")):
+        result = CliRunner().invoke(app, arguments)
+        assert option in str(result.exception)
+        assert option.strip() in CliRunner().invoke(app, [*arguments[: 1 + (command != "evaluate")], "--help"]).output
+    assert not (tmp_path / "out").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ from st_vi.cli.options import (
     Columns,
     Device,
     Labels,
+    SkipBadImages,
     pairs,
     positive,
     refuse,
@@ -44,6 +45,7 @@ def ablate_vipolyqwen(
     learning_rate: Annotated[float | None, typer.Option(callback=positive)] = None,
     train: Annotated[list[str] | None, typer.Option(help="rows of mixed tasks instead of generated ones")] = None,
     evaluation: Annotated[list[str] | None, typer.Option("--eval", help="held-out rows for --train")] = None,
+    skip_bad_images: SkipBadImages = False,
     bf16: BF16 = None,
     device: Device = None,
     table_only: Annotated[bool, typer.Option(help="only report the results so far")] = False,
@@ -58,7 +60,9 @@ def ablate_vipolyqwen(
         refuse(context, "with --table-only", *filter(None, settings))
     if train:
         refuse(context, "with --train", "rows", "test_rows", "nli", "label")
-    elif not nli:
+    else:
+        refuse(context, "without --train", "skip_bad_images")
+    if not train and not nli:
         refuse(context, "without --nli or --train", "label", "columns")
     (found,) = roles(columns, task_roles() if train else NLI_ROLES)
     names = pairs("--label", label)
@@ -78,7 +82,10 @@ def ablate_vipolyqwen(
     results = output / "results.jsonl"
     if not table_only:
         if train:
-            sides = (split_by_task(task_rows(side, found)[0]) for side in (train, evaluation))  # type: ignore[arg-type]
+            bad_image: Literal["error", "skip"] = "skip" if skip_bad_images else "error"
+            sides = (
+                split_by_task(task_rows(side, found, bad_image=bad_image)[0]) for side in (train, evaluation or ())
+            )
             study = study_of_rows(*sides, output, steps, base)  # type: ignore[call-arg]
         else:
             (texts,) = nli_rows(nli, columns=found, labels=names) if nli else [None]

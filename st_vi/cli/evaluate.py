@@ -8,7 +8,18 @@ from typing import Annotated, Literal
 import typer
 
 from st_vi.cli.common import NLI_ROLES, echo_metrics, interruptible, nli_evaluator, task_roles
-from st_vi.cli.options import BF16, Columns, Device, Labels, loading_options, pairs, refuse, roles, use_device
+from st_vi.cli.options import (
+    BF16,
+    Columns,
+    Device,
+    Labels,
+    SkipBadImages,
+    loading_options,
+    pairs,
+    refuse,
+    roles,
+    use_device,
+)
 from st_vi.cli.quiet import one_bar
 
 
@@ -18,6 +29,7 @@ def evaluate(
     nli: Annotated[list[str] | None, typer.Option(help="NLI rows for triplet accuracy and Spearman")] = None,
     rows: Annotated[list[str] | None, typer.Option(help="rows of mixed tasks for retrieval")] = None,
     columns: Columns = None,
+    skip_bad_images: SkipBadImages = False,
     label: Labels = None,
     benchmark: Annotated[str | None, typer.Option(help="a benchmark of the ViCLSR paper, such as ViFactCheck")] = None,
     train: Annotated[str | None, typer.Option(help="its training rows, if they are not on the Hub")] = None,
@@ -34,6 +46,8 @@ def evaluate(
         refuse(context, "without --benchmark", "train", "test", "protocol", "seed")
     if not nli:
         refuse(context, "without --nli", "label")
+    if not rows:
+        refuse(context, "without --rows", "skip_bad_images")
     names = pairs("--label", label)
     encoder_options = loading_options(bf16, use_device(device))
 
@@ -51,7 +65,8 @@ def evaluate(
     of_nli, of_rows, of_benchmark = roles(columns, *readers)
     evaluators = [nli_evaluator(nli_rows(nli, columns=of_nli, labels=names)[0], nli)] if nli else []
     if rows:
-        evaluators.append(vipolyqwen_evaluator(task_rows(rows, of_rows)[0], show_progress_bar=True))
+        found, _ = task_rows(rows, of_rows, bad_image="skip" if skip_bad_images else "error")
+        evaluators.append(vipolyqwen_evaluator(found, show_progress_bar=True))
     if config:
         config = replace(config, columns={**config.columns, **of_benchmark})
         sources = {"train": train, "test": test}

@@ -39,6 +39,7 @@ Epochs = Annotated[float, typer.Option(callback=positive)]
 Rate = Annotated[float, typer.Option(callback=positive)]
 BatchSize = Annotated[int, typer.Option(min=1)]
 MaxSteps = Annotated[int | None, typer.Option(min=1, help="number of steps, instead of --epochs")]
+SkipBadImages = Annotated[bool, typer.Option("--skip-bad-images", help="skip rows whose image cannot be read")]
 SaveSteps = Annotated[
     int | None, typer.Option(min=1, help="save (and evaluate) every so many steps instead of every epoch")
 ]
@@ -52,11 +53,13 @@ Resume = Annotated[bool, typer.Option(help="continue from the last checkpoint in
 
 def refuse(context: typer.Context, why: str, *names: str) -> None:
     """Reject parameters of a command that were set but would have no effect, and say why."""
-    options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    parameters = {parameter.name: parameter for parameter in context.command.params}
     for name in names:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            raise ValueError(f"{options[name]} does nothing {why}")
+            option = parameters[name]
+            written = option.secondary_opts if context.params[name] is False else option.opts  # "--no-words"
+            raise ValueError(f"{(written or option.opts)[0]} does nothing {why}")
 
 
 def pairs(option: str, values: Iterable[str] | None) -> dict[str, str]:

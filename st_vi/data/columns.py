@@ -76,7 +76,10 @@ def find_columns(
             continue
         names = next((by_name[name] for name in USUAL_NAMES[role] if name in by_name), [])
         if len(names) > 1:
-            raise ValueError(f"several columns may be {role}: {names}; name one with columns={{{role!r}: ...}}")
+            raise ValueError(
+                f"several columns may be {role}: {names}; "
+                f"name one with columns={{{role!r}: ...}} (--columns {role}=...)"
+            )
         if names:
             found[role] = names[0]
         elif role not in optional:

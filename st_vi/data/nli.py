@@ -271,7 +271,12 @@ def known_labels(dataset: Dataset, column: str, given: Mapping[Any, str] | None 
         found |= {key: _VERDICTS[folded[key]] for key in unknown if folded[key] in _VERDICTS}
     for row, (key, value) in enumerate(zip(keys, values, strict=True)):
         if found[key] is None:
-            bad_value(column, row, value, f"unknown label ({_held(dataset, column)}; map them with labels={{...}})")
+            bad_value(
+                column,
+                row,
+                value,
+                f"unknown label ({_held(dataset, column)}; map them with labels={{value: name}} (--label value=name))",
+            )
     return [label for key in keys if (label := found[key])]
 
 

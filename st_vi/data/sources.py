@@ -66,7 +66,9 @@ def nli_rows(
             parts.append(Dataset.from_dict(texts | {"label": names} | where))
         made.append(concatenate_datasets(parts))
     if unused:
-        raise ValueError(f"labels: no row of {', '.join(str(s) for group in groups for s in group)} has {unused[0]}")
+        raise ValueError(
+            f"labels (--label): no row of {', '.join(str(s) for group in groups for s in group)} has {unused[0]}"
+        )
     return made
 
 

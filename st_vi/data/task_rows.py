@@ -298,7 +298,9 @@ def _fit(sizes: Sizes, number: int, bad_image: BadImage, fits: Fits | None) -> b
 
 
 def _bad_image(column: str, number: int, error: ValueError) -> ValueError:
-    return ValueError(f"column {column!r}, row {number}: {error} (bad_image='skip' leaves such rows out)")
+    return ValueError(
+        f"column {column!r}, row {number}: {error} (bad_image='skip', or --skip-bad-images, leaves such rows out)"
+    )
 
 
 def undecoded(dataset: Any) -> Any:

@@ -172,7 +172,7 @@ def check_vietnamese(texts: Sequence[str]) -> None:
     if vietnamese < len(first) / 10:
         raise ValueError(
             f"the texts are not Vietnamese: {vietnamese} of the first {len(first)} have a Vietnamese letter; the first "
-            f"is {first[0][:60]!r}. vietnamese=False accepts any language"
+            f"is {first[0][:60]!r}. vietnamese=False (--any-language of trim) accepts any language"
         )
 
 

@@ -68,7 +68,11 @@ def not_written(folder: Path, error: Exception, left: str | None) -> OSError:
     The original errors of torch and safetensors do not name the file.
     """
     free = shutil.disk_usage(folder.parent).free // 2**20
-    rest = f"{left} is complete: make room, and go on with resume=True" if left else "make room, and start again"
+    rest = (
+        f"{left} is complete: make room, and go on with resume=True (--resume)"
+        if left
+        else "make room, and start again"
+    )
     return OSError(f"{folder} could not be written completely, {free} MiB are free on its disk ({error}); {rest}")
 
 
