@@ -84,7 +84,14 @@ class OnnxEncoder:
         self._segment = segment_words if config["segment_words"] else None
         if self._segment:
             segmenter()  # fail now, not at the first text, if pyvi is missing
-        self.run: Run = _RUNTIMES[runtime, dtype](folder / file_name, threads)
+        try:
+            self.run: Run = _RUNTIMES[runtime, dtype](folder / file_name, threads)
+        except ImportError:
+            raise
+        except Exception as error:  # each runtime has kinds of its own
+            raise ValueError(
+                f"{folder / file_name} cannot be read by {runtime}: export the model again ({error})"
+            ) from error
 
     def encode(
         self,

@@ -96,11 +96,16 @@ def quantize_onnx(path: str | Path, file_name: str = INT8_FILE, **settings: Any)
     Raises:
         ImportError: onnx or onnxruntime is not installed.
         FileNotFoundError: There is no exported graph.
+        ValueError: `file_name` is no name in the folder that ends in ".onnx", or that of the exported graph.
     """
     _require_onnx()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     source, target = Path(path, MODEL_FILE), Path(path, file_name)
+    if file_name == MODEL_FILE or target.name != file_name or target.suffix != ".onnx":
+        raise ValueError(
+            f"file_name must be the name of a new graph in the folder, such as {INT8_FILE}, got {file_name!r}"
+        )
     if not source.is_file():
         raise FileNotFoundError(f"{path} has no {MODEL_FILE}: export_onnx writes it")
     defaults = {"weight_type": QuantType.QInt8, "per_channel": True}

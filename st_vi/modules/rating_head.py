@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
+from st_vi.inputs.as_list import as_list
 from st_vi.modules.saved_module import SavedModule
 from st_vi.terms.ratings import region_losses, regions_of
 
@@ -213,16 +214,20 @@ class RatingHead(SavedModule):
             seed: Of the order of the rows.
 
         Raises:
-            ValueError: Shapes do not match, a score is out of range, all of them are equal, or a setting is out of
-                range.
+            ValueError: Shapes do not match, a vector is not finite, a score is out of range, all of them are equal, or
+                a setting is out of range.
         """
         device, region_of = self.rating_bias.device, regions_of(self.num_levels, regions)
         u, v = (torch.as_tensor(side).to(device) for side in (u, v))
+        if not (u.isfinite().all() and v.isfinite().all()):
+            raise ValueError("the vectors hold NaN or infinite values")
         scores = torch.as_tensor(scores, dtype=torch.float64).to(device)
         if scores.shape != u.shape[:1]:
             raise ValueError(f"{len(u)} pairs need as many scores, got shape {tuple(scores.shape)}")
         if batch_size < 2:
             raise ValueError(f"batch_size must be at least 2, as rows are compared, got {batch_size}")
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
         levels = self.levels_of(scores)
         if not len(scores) or (scores == scores[0]).all():
             raise ValueError("all scores are equal: there is nothing to compare")
@@ -257,8 +262,8 @@ class RatingHead(SavedModule):
 
         Args:
             model: The model whose vectors the head was trained on.
-            first: N inputs, as for ``encode``.
-            second: N inputs.
+            first: N inputs, or one, as for ``encode``.
+            second: N inputs, or one.
             prompt_name: As for ``encode``.
             batch_size: Inputs per batch.
 
@@ -275,6 +280,7 @@ class RatingHead(SavedModule):
             >>> rated.probabilities.shape, bool(rated.expected[0] > rated.expected[1])
             (torch.Size([2, 6]), True)
         """
+        first, second = as_list(first)[0], as_list(second)[0]
         if len(first) != len(second):
             raise ValueError(f"every input needs a partner, got {len(first)} and {len(second)}")
         device = self.rating_bias.device
@@ -282,7 +288,7 @@ class RatingHead(SavedModule):
             return Ratings(torch.empty(0), torch.empty(0, self.num_levels))
         u, v = (
             model.encode(
-                list(side),
+                side,
                 prompt_name=prompt_name,
                 batch_size=batch_size,
                 convert_to_tensor=True,

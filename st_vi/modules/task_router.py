@@ -87,12 +87,18 @@ class TaskRouter(SavedModule):
             inverse_penalty: ``C`` of scikit-learn, whose default of 1 gives unit vectors flat probabilities.
 
         Raises:
-            ValueError: A task of the router has no vector, or there is one of another task.
+            ValueError: A task of the router has no vector, there is one of another task, or the vectors have another
+                shape.
         """
         from sklearn.linear_model import LogisticRegression
 
         if set(tasks) != set(self.tasks):
             raise ValueError(f"the router chooses among {sorted(self.tasks)}, the rows are of {sorted(set(tasks))}")
+        if vectors.shape != (len(tasks), self.embedding_dimension):
+            raise ValueError(
+                f"{len(tasks)} tasks of vectors of {self.embedding_dimension} need the shape "
+                f"{(len(tasks), self.embedding_dimension)}, got {vectors.shape}"
+            )
         numbers = [self.tasks.index(task) for task in tasks]
         found = LogisticRegression(C=inverse_penalty, max_iter=1000).fit(vectors.astype(np.float64), numbers)
         weight, bias = torch.from_numpy(found.coef_), torch.from_numpy(found.intercept_)

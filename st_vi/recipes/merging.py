@@ -155,6 +155,7 @@ class _Mixture:
     """A model whose weights are set to merges of others."""
 
     def __init__(self, models: Sequence[Source], base: Source | None) -> None:
+        models = models if isinstance(models, (str, Path)) else list(models)
         if isinstance(models, (str, Path)) or len(models) + (base is not None) < 2:
             raise ValueError("merging needs two models, or one and a base")
         self.count, self.has_base = len(models), base is not None

@@ -74,4 +74,7 @@ def _tasks(rows: Dataset) -> list[str]:
     for column in ("anchor", "task"):
         if column not in rows.column_names:
             raise ValueError(f"missing column {column!r}; the columns are {rows.column_names}")
-    return rows["task"][:]
+    for row, task in enumerate(tasks := rows["task"][:]):
+        if not isinstance(task, str):
+            raise ValueError(f"column 'task', row {row}: expected the name of a task, got {task!r}")
+    return tasks

@@ -269,3 +269,20 @@ def test_missing_packages_are_named(tiny_model, tmp_path, monkeypatch):
     for call in (export_onnx, lambda _, path: quantize_onnx(path)):
         with pytest.raises(ImportError, match=r'pip install "st-vi\[onnx\]"'):
             call(tiny_model, tmp_path)
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", ["model.onnx", "../other.onnx", "int8"])
+def test_a_quantized_graph_replaces_no_other(folder, name):
+    before = (folder / "model.onnx").read_bytes()
+    with pytest.raises(ValueError, match="file_name must be the name of a new graph in the folder"):
+        quantize_onnx(folder, name)
+    assert (folder / "model.onnx").read_bytes() == before and not (folder.parent / "other.onnx").exists()
+
+
+@needs_onnx
+def test_a_damaged_graph_is_named(folder, tmp_path):
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    (damaged / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(ValueError, match=r"model\.onnx cannot be read by onnxruntime: export the model again"):
+        OnnxEncoder(damaged)

@@ -187,3 +187,19 @@ def test_training_puts_the_head_into_the_graph_of_the_vectors():
     assert gradients[0].all() and not any(gradient.any() for gradient in gradients[1:])
     head.eval()
     assert head({"sentence_embedding": vectors})["sentence_embedding"] is vectors
+
+
+def test_one_pair_and_pairs_that_are_read_once(tiny_model):
+    head = RatingHead(tiny_model.get_embedding_dimension())
+    expected = head.rate(tiny_model, ["Trời mưa."], ["Mưa to."]).expected
+    torch.testing.assert_close(head.rate(tiny_model, "Trời mưa.", "Mưa to.").expected, expected)
+    torch.testing.assert_close(head.rate(tiny_model, iter(["Trời mưa."]), iter(["Mưa to."])).expected, expected)
+
+
+@pytest.mark.parametrize(("factor", "steps", "message"), [(math.nan, 3, "hold NaN or inf"), (1.0, 0, "steps must be")])
+def test_a_fit_that_could_not_be_one(factor, steps, message):
+    head = RatingHead(3)
+    before = head.rating_weight.clone()
+    with pytest.raises(ValueError, match=message):
+        head.fit(factor * random(2, 3, seed=1), random(2, 3, seed=2), [0.0, 1.0], steps=steps)
+    torch.testing.assert_close(head.rating_weight, before)

@@ -66,3 +66,9 @@ def test_rows_of_other_tasks():
         ValueError, match=r"chooses among \['instr', 'ocr', 'vqa_single'\], the rows are of \['instr', 'o"
     ):
         TaskRouter(TASKS, vectors.shape[1]).fit(vectors, names)
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (2, 5), (3, 4)])
+def test_vectors_of_another_shape(shape):
+    with pytest.raises(ValueError, match=r"2 tasks of vectors of 4 need the shape \(2, 4\), got "):
+        TaskRouter(["a", "b"], 4).fit(np.arange(float(np.prod(shape))).reshape(shape), ["a", "b"])

@@ -224,3 +224,8 @@ def test_the_card_has_the_figures_of_the_best(tiny_model):
     assert found.score == max(score for _, score in found.tried)
     (figures,) = found.model.model_card_data.eval_results_dict.values()
     assert figures[found.metric] == found.score == evaluator(merge_models(models, found.weights))[found.metric]
+
+
+def test_models_that_are_read_once(tiny_model):
+    merged = merge_models(model for model in (tiny_model, tiny_model))
+    np.testing.assert_allclose(merged.encode("Trời mưa."), tiny_model.encode("Trời mưa."), atol=1e-6)

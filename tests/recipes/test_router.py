@@ -122,6 +122,8 @@ def test_a_model_that_shares_the_modules_leaves_the_choice_as_it_is(model):
 def test_what_cannot_be_is_one_plain_line(model, tiny_model):
     with pytest.raises(ValueError, match=r"these rows are of \['ocr'\]"):
         train_router(model, ROWS[4:])
+    with pytest.raises(ValueError, match="column 'task', row 1: expected the name of a task, got None"):
+        train_router(model, [ROWS[0], {"anchor": "Trời mưa.", "task": None}])
     with pytest.raises(ValueError, match="missing column 'task'"):
         train_router(model, [{"anchor": "Trời mưa."}])
     with pytest.raises(ValueError, match=r"the model has no prompt for \['dịch'\]; its prompts are"):

@@ -121,6 +121,7 @@ def label_suspects(
     """
     dataset = as_dataset(dataset)
     check_choice("features", features, Features)
+    _check_limit(limit)
     found = find_columns(dataset.column_names, ("premise", "hypothesis", "label"), columns)
     labels, classes, codes = _classes(dataset, found["label"])
     premises, u, v = _embed(dataset, found["premise"], found["hypothesis"], model, batch_size, show_progress_bar)
@@ -200,6 +201,7 @@ def score_suspects(
             bad_value(found["score"], row, score, "expected a finite number")
     if not 2 <= folds <= len(scores):
         raise ValueError(f"folds must lie between 2 and the number of rows, {len(scores)}, got {folds}")
+    _check_limit(limit)
     _, u, v = _embed(dataset, found["sentence1"], found["sentence2"], model, batch_size, show_progress_bar)
     cosines = _cosine(u, v)
     regression = IsotonicRegression(out_of_bounds="clip") if fit == "isotonic" else LinearRegression()
@@ -207,6 +209,11 @@ def score_suspects(
     expected = cross_val_predict(regression, cosines[:, None], np.array(scores, float), cv=split)
     order = np.argsort(-np.abs(scores - expected), kind="stable")[:limit]
     return [ScoreSuspect(int(i), scores[i], float(expected[i]), float(cosines[i])) for i in order]
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 0:
+        raise ValueError(f"limit must be 0 or more, or None, got {limit}")
 
 
 def _classes(dataset: Dataset, column: str) -> tuple[list[Any], list[Any], np.ndarray]:

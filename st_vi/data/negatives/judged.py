@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,8 @@ def drop_false_negatives(
         `Triplets`, whose report counts negatives read and dropped.
 
     Raises:
-        ValueError: No margin, no negatives, rows that `check_triplets` refuses, or no usable row.
+        ValueError: No margin or one that is not finite, no negatives, rows that `check_triplets` refuses, or no usable
+            row.
 
     Example:
         >>> from datasets import Dataset
@@ -104,6 +105,9 @@ def drop_false_negatives(
     """
     if absolute_margin is None and relative_margin is None:
         raise ValueError("nothing to judge by: absolute_margin and relative_margin are both None")
+    for name, margin in (("absolute_margin", absolute_margin), ("relative_margin", relative_margin)):
+        if margin is not None and not isfinite(margin):
+            raise ValueError(f"{name} must be a finite number or None, got {margin}")
     check_choice("missing_negative", missing_negative, MissingNegative)
     rows = rows_of(dataset)
     positives, negatives = _similarities(rows, model, batch_size, show_progress_bar)

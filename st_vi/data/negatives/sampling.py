@@ -106,6 +106,8 @@ class ClusterBatchSampler(_RowBatchSampler):
 
     def __init__(self, dataset: Dataset, *args: Any, clusters: ArrayLike, **kwargs: Any) -> None:
         super().__init__(dataset, *args, numbers=clusters, **kwargs)
+        if (unknown := self.numbers != self.numbers).any():
+            raise ValueError(f"the cluster of row {int(np.argmax(unknown))} is NaN")
 
     def __iter__(self) -> Iterator[list[int]]:
         random, full, left = self._random(), [], []

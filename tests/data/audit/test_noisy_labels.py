@@ -137,3 +137,9 @@ def test_what_cannot_be_judged():
         score_suspects(pairs.select([0, 2]), model)
     with pytest.raises(ValueError, match="fit must be one of"):
         score_suspects(pairs, model, fit="cubic")
+
+
+def test_a_negative_limit(tiny_model):
+    rows = Dataset.from_dict({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": [0.1, 0.9]})
+    with pytest.raises(ValueError, match="limit must be 0 or more, or None, got -1"):
+        score_suspects(rows, tiny_model, folds=2, limit=-1)

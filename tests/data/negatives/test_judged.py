@@ -137,5 +137,7 @@ def test_what_is_refused(tiny_model):
         drop_false_negatives(data, tiny_model)
     with pytest.raises(ValueError, match="no column begins with 'negative'"):
         hardness(data, tiny_model)
+    with pytest.raises(ValueError, match="absolute_margin must be a finite number or None, got nan"):
+        drop_false_negatives(data, tiny_model, absolute_margin=float("nan"))
     with pytest.raises(ValueError, match="nothing to judge by"):
         drop_false_negatives(data, tiny_model, relative_margin=None)

@@ -196,6 +196,8 @@ def test_clusters_are_directions():
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"one number for each of the 103 rows, got the shape \(20,\)"):
         ClusterBatchSampler(dataset(), batch_size=4, drop_last=False, clusters=CLUSTERS[:20])
+    with pytest.raises(ValueError, match="the cluster of row 2 is NaN"):
+        ClusterBatchSampler(dataset(3), batch_size=4, drop_last=False, clusters=[0, 1, np.nan])
     with pytest.raises(ValueError, match="hardness of row 2 is NaN"):
         CurriculumBatchSampler(dataset(3), batch_size=4, drop_last=False, hardness=[0, 1, np.nan])
     with pytest.raises(ValueError, match="window must be 1 row or more, got 0"):
