@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from st_vi.losses.columns import check_columns
 from st_vi.losses.embed import embedded
 from st_vi.losses.settings import Settings
+from st_vi.stock.training import uncompiled
 from st_vi.terms.ratings import rating_head, region_losses, regions_of
 
 
@@ -68,11 +69,16 @@ class RatingLoss(Settings, nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.head = rating_head(model)
         self.regions = regions
         self.flood = flood
         self.embed_once = embed_once
         self._region_of = regions_of(self.head.num_levels, regions)
+
+    @property
+    def head(self) -> Any:
+        """The head of the model, which the stock trainer replaces by wrapped ones and those of `model_init`."""
+        model = uncompiled(self.model)
+        return rating_head(getattr(model, "module", model))  # inside DDP
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
         """Embed both columns and return the mean loss of the pairs of rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -121,3 +122,16 @@ def test_the_stock_trainer_trains_saves_and_reloads_model_and_head(tiny_model, t
     assert trained["log_likelihood"] > untrained["log_likelihood"]
     again = load(tmp_path / "checkpoint-15", device="cpu")
     assert evaluator(again) == pytest.approx(trained, abs=1e-6)
+
+
+def test_the_head_is_that_of_the_model_that_the_trainer_makes(tiny_model, tmp_path):
+    RatingHead.add_to(tiny_model)
+    rows = Dataset.from_dict({"first": SENTENCES, "second": SENTENCES[1:] + SENTENCES[:1], "score": [0.0, 1.0] * 4})
+    arguments = SentenceTransformerTrainingArguments(str(tmp_path), max_steps=1, report_to="none", use_cpu=True)
+    trainer = SentenceTransformerTrainer(
+        args=arguments, model_init=lambda: copy.deepcopy(tiny_model), train_dataset=rows, loss=RatingLoss
+    )
+    for _ in range(2):  # as in a search of hyperparameters
+        trainer.train()
+        assert trainer.loss.head is trainer.model[-1]
+        assert not torch.equal(trainer.model[-1].rating_weight, tiny_model[-1].rating_weight)
