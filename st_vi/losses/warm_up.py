@@ -17,7 +17,8 @@ class InfoNCEWarmUp(TrainerCallback):
     For models that are randomly initialised, or have a randomly initialised vision tower. As long as a model cannot
     distinguish inputs, `HardestNegativeMargin` drives all vectors to the same point, where the loss equals the margin,
     and they stay there. (FaceNet, arXiv 1503.03832, Section 3.2, reports the same and uses semi-hard negatives.) The
-    names of the loss components do not change, and training can be resumed at any step.
+    names of the loss components do not change, and training can be resumed at any step. Evaluations have all terms, so
+    that their losses can be compared.
 
     Source: original; viPolyQwen starts from pretrained weights.
 
@@ -53,8 +54,6 @@ class InfoNCEWarmUp(TrainerCallback):
         early = state.global_step < self.share * state.max_steps
         self.loss.tasks = self.info_nce_alone if early else self.all_terms
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Restore all terms of the loss."""
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Restore all terms of the loss, for evaluations, model cards, and after the training."""
         self.loss.tasks = self.all_terms

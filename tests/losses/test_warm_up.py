@@ -3,9 +3,10 @@
 import pytest
 import torch
 from datasets import Dataset
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from transformers import TrainerCallback
 
-from st_vi import DLELoss
+from st_vi import DLELoss, MixedTaskCollator
 from st_vi.losses import InfoNCEWarmUp
 from st_vi.recipes import train_vipolyqwen
 from tests.conftest import SENTENCES
@@ -59,3 +60,26 @@ def test_the_reason_the_margin_is_smallest_when_all_vectors_are_the_same():
     at_random, collapsed = (loss.compute_loss_from_embeddings(columns, labels)[margin] for columns in (random, same))
     assert collapsed == pytest.approx(0.2, abs=1e-5)
     assert at_random > 2 * collapsed
+
+
+def test_evaluations_and_cards_have_all_terms(tiny_model, rows, tmp_path):
+    loss = DLELoss(tiny_model)
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_evaluate(self, args, state, control, **kwargs):
+            seen.append(loss.get_config_dict()["tasks"])
+
+    arguments = SETTINGS | {"eval_strategy": "steps", "eval_steps": 1, "report_to": "none", "learning_rate": 0.0}
+    trainer = SentenceTransformerTrainer(
+        tiny_model,
+        SentenceTransformerTrainingArguments(str(tmp_path), **arguments),
+        train_dataset=rows,
+        eval_dataset=rows,
+        loss=loss,
+        data_collator=MixedTaskCollator(tiny_model.preprocess),
+        callbacks=[InfoNCEWarmUp(loss, 0.5), Watch()],
+    )
+    trainer.train()
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert losses == pytest.approx([losses[0]] * 4) and seen == [DLELoss(None).get_config_dict()["tasks"]] * 4
