@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.losses.matryoshka import ForwardDecorator
+from sentence_transformers.sentence_transformer.losses import adaptive_layer, matryoshka
 from torch import Tensor, nn
 
 from st_vi.losses.balance import Balance, BalanceName, balance_of
@@ -23,6 +23,7 @@ from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 from st_vi.terms import PairBatch
 
 Negatives = Literal["task", "batch"]
+_WRAPPED = (matryoshka.ForwardDecorator, adaptive_layer.ForwardDecorator)
 
 
 class DLELoss(Settings, nn.Module):
@@ -62,8 +63,8 @@ class DLELoss(Settings, nn.Module):
 
     Returns:
         One scalar for each term of each task; their sum is L. The keys are those of `Task.components` in every step. A
-        term without rows is 0, with a gradient of 0. The stock `MatryoshkaLoss` can wrap this loss, and sums each
-        component over the dimensions.
+        term without rows is 0, with a gradient of 0. The stock `MatryoshkaLoss` and `AdaptiveLayerLoss` can wrap
+        this loss, and sum each component over dimensions and layers.
 
     Raises:
         ValueError: There are no tasks, two tasks have the same name, there are too few columns, shapes do not match, a
@@ -116,7 +117,7 @@ class DLELoss(Settings, nn.Module):
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
         """Embed the columns and return the components of the loss."""
-        if isinstance(self.model.forward, ForwardDecorator) and self.balance and [*self.balance.parameters()]:
+        if isinstance(self.model.forward, _WRAPPED) and self.balance and [*self.balance.parameters()]:
             raise in_matryoshka(self.balance)
         embeddings, ids = embedded(self, sentence_features, compare=self.mask_duplicates)
         return Components(self.compute_loss_from_embeddings(embeddings, labels, ids if self.mask_duplicates else None))
@@ -269,10 +270,10 @@ class DLELoss(Settings, nn.Module):
 
 
 def in_matryoshka(balance: Balance) -> ValueError:
-    """The error where a strategy that compares batches would get the dimensions of one batch instead."""
+    """The error where a strategy that compares batches would get dimensions or layers of one batch instead."""
     return ValueError(
-        f"{type(balance).__name__} cannot train in MatryoshkaLoss, which evaluates a batch once for each dimension: "
-        "use a strategy without parameters"
+        f"{type(balance).__name__} cannot train in MatryoshkaLoss or AdaptiveLayerLoss, which evaluate a batch once "
+        "for each dimension or layer: use a strategy without parameters"
     )
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from functools import partial
+
 import pytest
 import torch
+from sentence_transformers.sentence_transformer.losses import AdaptiveLayerLoss, Matryoshka2dLoss
 
+from st_vi import DLELoss
 from st_vi.losses.components import Components
+from tests.helpers.columns import LABELS, TEXTS, Summed, assert_same, loss_step
 
 
 def test_they_are_added_by_name():
@@ -20,3 +26,23 @@ def test_other_names_and_numbers_are_refused():
         one + Components(a=torch.tensor(1.0), b=torch.tensor(2.0))
     with pytest.raises(TypeError, match=r"or to 0, got 1.0"):
         one + 1.0
+
+
+def test_what_a_wrapper_adds_is_a_component_of_its_own():
+    one, tensor = Components(a=torch.tensor(3.0)), torch.tensor(2.0)
+    total = one / 2 + tensor + one / 2 + tensor
+    assert {name: value.item() for name, value in total.items()} == {"a": 3.0, "other": 4.0}
+
+
+@pytest.mark.parametrize("wrap", [AdaptiveLayerLoss, partial(Matryoshka2dLoss, matryoshka_dims=[32, 16])])
+def test_layers_are_summed_as_those_of_a_scalar(tiny_model, wrap):
+    loss = DLELoss(tiny_model)
+    wrapped = [
+        Summed(wrap(tiny_model, loss, n_layers_per_step=-1)),
+        wrap(tiny_model, Summed(loss), n_layers_per_step=-1),
+    ]
+    mine, theirs = [], []
+    for found, one in zip((mine, theirs), wrapped, strict=True):
+        random.seed(0)
+        found += loss_step(tiny_model, one, TEXTS[:2], LABELS[:5])
+    assert_same(mine, theirs, 1e-5)

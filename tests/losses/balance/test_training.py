@@ -9,7 +9,7 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
+from sentence_transformers.sentence_transformer.losses import AdaptiveLayerLoss, MatryoshkaLoss
 
 from st_vi import CachedDLELoss, DLELoss, MixedTaskCollator
 from st_vi.losses import DLEMonitor, DynamicWeightAverage, LossKeeper
@@ -175,5 +175,8 @@ def test_what_the_keeper_does_not_accept(tiny_model, rows, tmp_path):
         wrapped.balance.start()
         with pytest.raises(ValueError, match="UncertaintyWeighting cannot train in MatryoshkaLoss"):
             MatryoshkaLoss(tiny_model, wrapped, [32, 16])(features, LABELS[:5])
+        if kind is DLELoss:
+            with pytest.raises(ValueError, match="or AdaptiveLayerLoss, which evaluate a batch once for each"):
+                AdaptiveLayerLoss(tiny_model, wrapped)(features, LABELS[:5])
         without = MatryoshkaLoss(tiny_model, kind(tiny_model, balance="equal_gradient_norm"), [32, 16])
         assert torch.stack(list(without(features, LABELS[:5]).values())).isfinite().all()
