@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from itertools import chain
 from math import nan
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
 logger = logging.get_logger(__name__)
 PrefixSide = Literal["anchor", "both", "none"]
+_LABELS = ("class", "task", "score", "teacher_scores")
 
 
 @dataclass
@@ -40,6 +41,12 @@ class MixedTaskCollator(BaseDataCollator):
     The prefix of its task stands before the text, as in viPolyQwen: ``f"{prefix} {text}"``. The paper puts it on
     the anchor and uses none for general-purpose inference: with `prefix_dropout`, a share of the rows is trained
     without, so that such input is not new to the model (this project's own).
+
+    A stock `prompts` or `router_mapping`, of columns or of data sets, is for this collator: with one of its own, the
+    stock trainer does not apply its arguments. Prompts stand before prefixes. Batch samplers take columns such as
+    `task` for labels: the stock ``"group_by_label"`` goes by `class`, or else by `task`. The stock
+    ``"no_duplicates"`` takes every empty cell for the same input, so it is not for rows where some have no image;
+    `DLELoss` leaves repeated inputs out by itself.
 
     With `lazy_images`, a batch has its images and videos as they are stored, and `CachedDLELoss` opens and preprocesses
     those of a mini-batch just before it embeds them, so that a batch of thousands of images needs the memory of a
@@ -65,6 +72,7 @@ class MixedTaskCollator(BaseDataCollator):
             other than finite numbers, a class that is no whole number from 0 on, or a setting out of range. Names
             column and row. With `lazy_images`, an image or video that cannot be read is the same error when the loss
             opens it.
+        TypeError: An argument after `preprocess_fn` is not given by name.
 
     Example:
         >>> from st_vi import MixedTaskCollator
@@ -75,6 +83,7 @@ class MixedTaskCollator(BaseDataCollator):
         (['<text_pair> Trời mưa.'], ['Có mưa.'], tensor([[0.0000, 0.9000]]))
     """
 
+    valid_label_columns: list[str] = field(default_factory=lambda: list(_LABELS))
     tasks: Sequence[Task] = VIPOLYQWEN_TASKS
     prefix_side: PrefixSide = "anchor"
     prefix_dropout: float = 0.0
@@ -88,6 +97,12 @@ class MixedTaskCollator(BaseDataCollator):
             raise ValueError(
                 "lazy_images=True needs preprocess_fn=model.preprocess, as the loss calls that of its model"
             )
+        if not all(isinstance(column, str) for column in self.valid_label_columns):  # stock's second field
+            raise TypeError("give MixedTaskCollator all arguments after preprocess_fn by name, such as tasks=…")
+        if self.lazy_images and (self.prompts or self.router_mapping or self.max_length):
+            raise ValueError(
+                "lazy_images=True leaves preprocessing to the loss, without prompts, router_mapping and max_length"
+            )
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate rows into one batch; see the class."""
@@ -96,6 +111,7 @@ class MixedTaskCollator(BaseDataCollator):
             batch["dataset_name"] = features[0]["dataset_name"]
         by_name = {task.name: task for task in self.tasks}
         prefixes = [self._prefix(row, by_name[row["task"]]) for row in features]
+        by_column: dict[str, list[Any]] = {}
         for column in _columns(features):
             has_prefix = self.prefix_side == "both" or self.prefix_side == column
             read: Callable[..., Any] = unopened_input if self.lazy_images else model_input
@@ -106,11 +122,14 @@ class MixedTaskCollator(BaseDataCollator):
                 except (ImportError, ValueError) as error:
                     kind = ImportError if isinstance(error, ImportError) else ValueError
                     raise kind(f"row {number} of the batch, column {column!r}: {error}") from error
-            if self.lazy_images:
-                batch[f"{column}_input_ids"] = _lazy(column, inputs)
-            else:
-                batch |= {f"{column}_{key}": value for key, value in self.preprocess_fn(inputs).items()}
-        return batch
+            by_column[column] = inputs
+        if self.lazy_images:
+            return batch | {f"{column}_input_ids": _lazy(column, inputs) for column, inputs in by_column.items()}
+        stock = {each.name: getattr(self, each.name) for each in fields(BaseDataCollator) if each.init}
+        collate = BaseDataCollator(**stock | {"preprocess_fn": self._preprocess})
+        rows = zip(*by_column.values(), strict=True)
+        named = {"dataset_name": batch["dataset_name"]} if "dataset_name" in batch else {}
+        return batch | collate([dict(zip(by_column, row, strict=True)) | named for row in rows])
 
     def labels(self, features: Sequence[Mapping[str, Any]]) -> torch.Tensor:
         """The labels of rows alone; see the class. Their texts and images are not read."""
@@ -138,6 +157,10 @@ class MixedTaskCollator(BaseDataCollator):
             classes = [class_of(row, f"{number} of the batch") for number, row in enumerate(features)]
             parts.append(torch.tensor(classes)[:, None])
         return torch.cat(parts, dim=1)
+
+    def _preprocess(self, inputs: list[Any], **settings: Any) -> dict[str, Any]:
+        """What stock sets, such as a prompt or a route, goes on only where it is set."""
+        return self.preprocess_fn(inputs, **{name: value for name, value in settings.items() if value is not None})
 
     def _prefix(self, row: Mapping[str, Any], task: Task) -> str:
         # By the row and not by chance: data loaders draw ahead, so that after a resume chance would fall otherwise.

@@ -10,9 +10,9 @@ import torch
 from datasets import Dataset, DatasetDict
 from datasets import Image as ImageFeature
 from PIL import Image
-from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
-from st_vi import DLELoss, MixedTaskCollator, Task
+from st_vi import VIPOLYQWEN_TASKS, DLELoss, MixedTaskCollator, Task
 from st_vi.data import check_task_rows, sample_nli, sample_sts
 from st_vi.data.collator import model_input
 from st_vi.losses import DLEMonitor
@@ -230,3 +230,41 @@ def test_a_data_set_for_each_task_gives_the_same_loss_on_the_same_rows(tiny_mode
     mixed, single = components(whole), [components(part) for part in parts.values()]
     for name, value in mixed.items():
         torch.testing.assert_close(value, sum(part[name] for part in single) / 2, msg=name)  # 8 of 16 rows each
+
+
+def test_stock_samplers_take_tasks_for_labels(tiny_model, tmp_path):
+    tasks = ["ocr", "instr"] * 4
+    rows = Dataset.from_dict({"anchor": SENTENCES, "positive": SENTENCES[::-1], "task": tasks, "score": [NAN] * 8})
+    for sampler in ("no_duplicates", "group_by_label"):
+        arguments = SentenceTransformerTrainingArguments(
+            str(tmp_path), per_device_train_batch_size=4, batch_sampler=sampler, report_to="none", use_cpu=True
+        )
+        collator = MixedTaskCollator(tiny_model.preprocess)
+        trainer = SentenceTransformerTrainer(
+            tiny_model, arguments, train_dataset=rows, loss=DLELoss(tiny_model), data_collator=collator
+        )
+        labels = [batch["label"][:, 0] for batch in trainer.get_train_dataloader()]
+        assert [len(label) for label in labels] == [4, 4]
+    assert all((label == 2).sum() == 2 for label in labels)
+
+
+def test_stock_prompts_and_routes_of_columns_and_data_sets():
+    def preprocess(inputs, **settings):
+        return {"inputs": inputs, "settings": settings}
+
+    def settings(collator, **fields):
+        batch = collator([row() | fields])
+        return batch["anchor_settings"], batch["positive_settings"], batch.get("anchor_task")
+
+    assert settings(MixedTaskCollator(preprocess)) == ({}, {}, None)
+    assert settings(MixedTaskCollator(preprocess, prompts="Hỏi: ")) == (*({"prompt": "Hỏi: "},) * 2, None)
+    of_sets = MixedTaskCollator(preprocess, prompts={"qa": {"anchor": "Hỏi: "}}, router_mapping={"anchor": "query"})
+    assert settings(of_sets, dataset_name="qa") == ({"prompt": "Hỏi: ", "task": "query"}, {}, "query")
+    assert settings(of_sets, dataset_name="other") == ({"task": "query"}, {}, "query")
+    with pytest.raises(ValueError, match="without prompts, router_mapping and max_length"):
+        MixedTaskCollator(SentenceTransformer.preprocess, prompts="x", lazy_images=True)
+
+
+def test_arguments_after_the_first_are_given_by_name():
+    with pytest.raises(TypeError, match="by name, such as tasks="):
+        MixedTaskCollator(str, VIPOLYQWEN_TASKS)

@@ -151,3 +151,9 @@ def test_a_bad_row_in_a_dict_names_its_data_set(tiny_qwen, rows, tmp_path):
     parts["text_pair"] = parts["text_pair"].map(lambda row: {"score": 3.0})
     with pytest.raises(ValueError, match="dataset 'text_pair': column 'score', row 0"):
         train_vipolyqwen(built(tiny_qwen), parts, tmp_path / "out", **SETTINGS)
+
+
+def test_stock_prompts_reach_the_collator(tiny_qwen, rows, tmp_path):
+    given = {"anchor": "Hỏi: "}
+    trainer = train_vipolyqwen(built(tiny_qwen), rows, tmp_path, prompts=given, **SETTINGS | {"max_steps": 1})
+    assert trainer.data_collator.prompts == given

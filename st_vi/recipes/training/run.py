@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -92,6 +93,9 @@ def train(
     judges = judges_of(evaluator)
     args = training_arguments(output_dir, **schedule(judges, arguments) | dict(arguments))
     check_arguments(args)
+    if data_collator is not None:  # to one of our own, the stock trainer does not pass these
+        given: Any = {name: getattr(args, name) for name in ("prompts", "router_mapping")}  # JSON is parsed
+        data_collator = replace(data_collator, **given)
     run = describe(model, train_dataset, args, loss, judges, settings or {})
     now, place = run["base"], str(Path(output_dir).resolve())
     if resume:  # the model of this run may have been trained already
