@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -15,6 +16,7 @@ from st_vi.losses.balance import Balance
 from st_vi.losses.balance.processes import mean_of_processes
 from st_vi.losses.dle import DLELoss
 from st_vi.losses.learned import LearnedParameters
+from st_vi.losses.own_model import own_losses
 
 RATE = 0.025
 """A learning rate for parameters of a loss."""
@@ -34,7 +36,7 @@ class LossKeeper(TrainerCallback, ExportableState):
     `train_vipolyqwen` adds a keeper by itself. `DLEMonitor` logs the weights of balances.
 
     Args:
-        *losses: The losses of the trainer; those without a state are ignored.
+        *losses: The losses of the trainer, also as a dict or inside of others; those without a state are ignored.
 
     Raises:
         ValueError: At the start of training, if parameters of a loss share the learning rate of the model, the model is
@@ -48,9 +50,10 @@ class LossKeeper(TrainerCallback, ExportableState):
         >>> callbacks = [LossKeeper(loss)]  # for SentenceTransformerTrainer(..., loss=loss, callbacks=callbacks)
     """
 
-    def __init__(self, *losses: DLELoss) -> None:
-        self._learned: list[LearnedParameters] = [loss.learned for loss in losses if len(loss.learned)]
-        balances: list[Balance] = [loss.balance for loss in losses if loss.balance is not None]
+    def __init__(self, *losses: nn.Module | Mapping[str, nn.Module]) -> None:
+        own = own_losses(dict(enumerate(losses)), DLELoss)
+        self._learned: list[LearnedParameters] = [loss.learned for loss in own if len(loss.learned)]
+        balances: list[Balance] = [loss.balance for loss in own if loss.balance is not None]
         self._parts: list[Balance | LearnedParameters] = [*balances, *self._learned]
 
     def on_train_begin(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from st_vi.losses.dle import DLELoss
-from st_vi.losses.own_model import check_own_model
+from st_vi.losses.own_model import check_own_model, own_losses
 from st_vi.terms import PairBatch, PairwiseRank, Term
 
 
@@ -26,10 +27,11 @@ class DLEMonitor(TrainerCallback):
     the component in the batches that had rows of it. With several devices, only the rows of the first one are used.
 
     Args:
-        *losses: The losses of the trainer, such as the values of ``loss={name: …}``.
+        *losses: The losses of the trainer, also as a dict or inside of others; those of other classes are ignored.
 
     Raises:
-        ValueError: At the start of training, if a loss was created with another model than that of the trainer.
+        ValueError: There is no `DLELoss` among the losses; or, at the start of training, one was created with another
+            model than that of the trainer.
 
     Example:
         >>> from st_vi import DLELoss
@@ -38,11 +40,13 @@ class DLEMonitor(TrainerCallback):
         >>> callbacks = [DLEMonitor(loss)]  # for SentenceTransformerTrainer(..., loss=loss, callbacks=callbacks)
     """
 
-    def __init__(self, *losses: DLELoss) -> None:
+    def __init__(self, *losses: nn.Module | Mapping[str, nn.Module]) -> None:
         self._totals: dict[str, tuple[Tensor, Tensor]] = {}
         self._constants: dict[str, float] = {}
-        self._losses = losses
-        for loss in losses:
+        self._losses = own_losses(dict(enumerate(losses)), DLELoss)
+        if losses and not self._losses:
+            raise ValueError("DLEMonitor logs the terms of a DLELoss, and there is none among these losses")
+        for loss in self._losses:
             loss.observer = self._observe
 
     def on_train_begin(

@@ -12,7 +12,7 @@ L = TypeVar("L", bound=nn.Module)
 
 
 def own_losses(loss: Any, kind: type[L]) -> list[L]:
-    """All losses of a kind in the `loss` argument of the stock trainer, including nested ones.
+    """All losses of a kind in the `loss` argument of the stock trainer, including nested ones, each once.
 
     Example:
         >>> from st_vi import DLELoss, SupConNLILoss
@@ -21,7 +21,7 @@ def own_losses(loss: Any, kind: type[L]) -> list[L]:
         ['DLELoss']
     """
     if isinstance(loss, Mapping):
-        return [found for part in loss.values() for found in own_losses(part, kind)]
+        return list(dict.fromkeys(found for part in loss.values() for found in own_losses(part, kind)))
     return [part for part in loss.modules() if isinstance(part, kind)] if isinstance(loss, nn.Module) else []
 
 
@@ -31,7 +31,7 @@ def made_with(loss: Any, model: SentenceTransformer) -> Any:
     Example:
         >>> from st_vi import SupConNLILoss
         >>> from st_vi.losses.own_model import made_with
-        >>> made_with({"nli": SupConNLILoss}, None)["nli"].temperature
+        >>> made_with({"nli": SupConNLILoss}, None)["nli"].term.temperature
         0.05
     """
     if isinstance(loss, Mapping):

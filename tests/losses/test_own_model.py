@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer import losses as stock
 
 from st_vi import CachedDLELoss, CachedSupConNLILoss, DLELoss, MixedTaskCollator, SupConNLILoss, train_viclsr
-from st_vi.losses import DLEMonitor
-from st_vi.losses.own_model import check_own_model
+from st_vi.losses import DLEMonitor, LossKeeper
+from st_vi.losses.own_model import check_own_model, own_losses
 from st_vi.recipes import train_vipolyqwen
 
 ROWS = Dataset.from_dict({"anchor": ["Trời mưa.", "Trời nắng."], "positive": ["Có mưa.", "Có nắng."]})
@@ -80,3 +80,27 @@ def test_a_loss_shows_its_settings(tiny_model, loss):
     assert shown.startswith(f"{loss.__name__}(") and "mask_duplicates=False" in shown and len(shown.splitlines()) == 1
     for name, value in loss(tiny_model, mask_duplicates=False).get_config_dict().items():
         assert f"{name}={value!r}" in shown
+
+
+def test_callbacks_find_losses_in_dicts_and_wrappers_once(tiny_model, tmp_path):
+    own = DLELoss(tiny_model, balance="dynamic_weight_average")
+    losses = {"a": stock.MatryoshkaLoss(tiny_model, own, [32, 16]), "b": own, "c": SupConNLILoss(tiny_model)}
+    assert own_losses(losses, DLELoss) == [own]
+    assert len(LossKeeper(losses).state()["attributes"]["saved"]) == 1
+    assert len(LossKeeper(*losses.values()).state()["attributes"]["saved"]) == 1
+    rows = ROWS.add_column("task", ["instr", "instr"])
+    arguments = SentenceTransformerTrainingArguments(
+        str(tmp_path), max_steps=2, logging_steps=1, report_to="none", use_cpu=True
+    )
+    trainer = SentenceTransformerTrainer(
+        tiny_model,
+        arguments,
+        train_dataset=DatasetDict({"a": rows, "b": rows}),
+        loss=losses,
+        data_collator=MixedTaskCollator(tiny_model.preprocess),
+        callbacks=[DLEMonitor(losses), LossKeeper(losses)],
+    )
+    trainer.train()
+    assert all("dle/instr_info_nce" in entry for entry in trainer.state.log_history if "loss" in entry)
+    with pytest.raises(ValueError, match="there is none among these losses"):
+        DLEMonitor(SupConNLILoss(tiny_model))
