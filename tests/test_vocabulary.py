@@ -172,7 +172,10 @@ def test_rare_pieces_and_prompts(model):
     [
         ([], "there are no texts"),
         (["", " "], "there are no texts"),
-        (ENGLISH * 10, r"the texts are not Vietnamese: 0 of the first 30 have .*'The weather was"),
+        (
+            ENGLISH * 10,
+            r"not Vietnamese: 0 of the first 30 have .*'The weather was.* vietnamese=False \(--any-language\)",
+        ),
         (["Trời mưa.", None], "expected texts, and number 1 is None"),
     ],
 )

@@ -163,8 +163,11 @@ def _unknown(tokenizer: Any, texts: Sequence[str]) -> set[int]:
     return {number for number, pieces in enumerate(encode_pieces(tokenizer, texts)) if unknown in pieces}
 
 
-def check_vietnamese(texts: Sequence[str]) -> None:
-    """Check that a tenth of the first texts are Vietnamese, by letters that French, English and Indonesian lack."""
+def check_vietnamese(texts: Sequence[str], otherwise: str = "") -> None:
+    """Check that a tenth of the first texts are Vietnamese, by letters that French, English and Indonesian lack.
+
+    `otherwise` ends the message of the error.
+    """
     if not texts:
         raise ValueError("there are no texts to count pieces in")
     first = texts[:1000]
@@ -172,7 +175,7 @@ def check_vietnamese(texts: Sequence[str]) -> None:
     if vietnamese < len(first) / 10:
         raise ValueError(
             f"the texts are not Vietnamese: {vietnamese} of the first {len(first)} have a Vietnamese letter; the first "
-            f"is {first[0][:60]!r}. vietnamese=False (--any-language of trim) accepts any language"
+            f"is {first[0][:60]!r}{otherwise}"
         )
 
 
@@ -182,7 +185,7 @@ def _texts(texts: Iterable[str], held_out: Sequence[str] | None, vietnamese: boo
         raise ValueError(f"expected texts, and number {wrong[0]} is {given[wrong[0]]!r}")
     given = [text for text in given if text.strip()]
     if vietnamese or not given:
-        check_vietnamese(given)
+        check_vietnamese(given, ". vietnamese=False (--any-language) accepts any language")
     if held_out is not None:
         return given, list(held_out)
     measured = list(islice(given, _HELD_OUT - 1, None, _HELD_OUT))[:_MEASURED]

@@ -15,17 +15,19 @@ if TYPE_CHECKING:
 _WITHOUT_EFFECT = ("disable_tqdm", "logging_steps", "report_to", "save_strategy", "use_cpu")
 
 
-def keep_manifest(study: Study, path: Path, has_results: bool) -> None:
-    """Record the study before its first run; later, compare with the record.
+def write_manifest(study: Study, path: Path) -> None:
+    """Record the study, before its first result."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(manifest(study), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def check_manifest(study: Study, path: Path) -> None:
+    """Check that results are of this study.
 
     Raises:
-        ValueError: A setting differs, which is named, or there are results without a record.
+        ValueError: A setting differs, which is named, or there is no record.
     """
     new = manifest(study)
-    if not has_results:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(new, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        return
     if not path.is_file():
         raise ValueError(f"{path.parent} has results, and no {path.name} says of which study. Use another folder")
     old = json.loads(path.read_text(encoding="utf-8"))

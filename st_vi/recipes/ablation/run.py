@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict
 from transformers import set_seed
 
 from st_vi.losses import DLELoss
-from st_vi.recipes.ablation.manifest import keep_manifest
+from st_vi.recipes.ablation.manifest import check_manifest, write_manifest
 from st_vi.recipes.row_checks import num_positives
 from st_vi.recipes.training.progress import Bar
 from st_vi.recipes.vipolyqwen import build_vipolyqwen, train_vipolyqwen, vipolyqwen_evaluator
@@ -193,7 +193,9 @@ def ablate(
     study.check()
     results = Path(results)
     done = read_results(results)
-    keep_manifest(study, results.with_name("study.json"), has_results=bool(done))
+    record = results.with_name("study.json")
+    if done:
+        check_manifest(study, record)
     yield from done
     finished = {(result["variant"], result["seed"]) for result in done}
     for seed in seeds:
@@ -201,6 +203,9 @@ def ablate(
             if (name, seed) in finished or not (variants is None or name in variants or name == BASELINE):
                 continue
             result = study.run(name, seed)
+            if not finished:  # only now: a study that could not begin leaves nothing behind
+                write_manifest(study, record)
+            finished.add((name, seed))
             _append(results, result)
             yield result
 

@@ -107,7 +107,7 @@ def plan_encoding(
         within_hours: Wanted time.
 
     Raises:
-        ValueError: There is no such model, or a number is out of range.
+        ValueError: There is no such model, a number is out of range, or the model does not read `max_length` tokens.
 
     Example:
         >>> from st_vi.recipes.plan import plan_encoding
@@ -124,7 +124,9 @@ def plan_encoding(
         raise ValueError(f"{next(iter(bad))} must be positive, got {next(iter(bad.values()))}")
     if not 0 <= reserve < 1 or not 0 < utilisation <= 1:
         raise ValueError(f"reserve and utilisation are shares, got {reserve} and {utilisation}")
-    limit = min(max_length or shape.positions, shape.positions)
+    limit = max_length or shape.positions
+    if limit > shape.positions:
+        raise ValueError(f"{shape.name} reads at most {shape.positions} tokens, got max_length={max_length}")
     chunks = math.ceil(tokens / limit)
     width = dimension or (1024 if shape.vision else shape.text.hidden)
     patches = shape.patches(pixels) if pixels else 0

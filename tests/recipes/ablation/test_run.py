@@ -170,6 +170,30 @@ def test_too_few_rows_to_measure_with_are_found_before_training(untrained, tmp_p
     assert not untrained and not (tmp_path / "out").exists()
 
 
+def test_a_study_that_cannot_begin_leaves_nothing_behind(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(2 * (json.dumps(PLAIN) + "\n"))
+    files = ["--train", str(tmp_path / "rows.jsonl"), "--eval", str(tmp_path / "rows.jsonl")]
+    options = ["--base", "vi-mini", "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["ablate", "vipolyqwen", *files, *options])
+    assert result.exit_code and "vi-mini" in str(result.exception) and not (tmp_path / "out").exists()
+
+
+def test_unreadable_images_are_left_out(untrained, tmp_path):
+    """One of three rows is: two are trained on and measured."""
+    picture = {"task": "vqa_single", "anchor": "Gì đây?", "anchor_image": "bad.png", "positive": "Mèo"}
+    Image.new("RGB", (56, 56)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    rows = [picture | {"anchor_image": "good.png", "positive": name} for name in ("Chó", "Gà")] + [picture]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = ["--train", str(tmp_path / "rows.jsonl"), "--eval", str(tmp_path / "rows.jsonl"), "--skip-bad-images"]
+    options = ["--seeds", "1", "--variant", "linear head", "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["ablate", "vipolyqwen", *files, *options])
+    assert result.exit_code == 0, result.output
+    assert [len(one["hits"]["vqa_single"]) for one in read_results(tmp_path / "out" / "results.jsonl")] == [2, 2]
+    result = CliRunner().invoke(app, ["evaluate", "poly-mini", "--rows", files[1], "--skip-bad-images"])
+    assert result.exit_code == 0 and "vqa_single" in result.output
+
+
 def test_a_table_of_nothing(tmp_path):
     result = CliRunner().invoke(app, ["ablate", "vipolyqwen", "--output", str(tmp_path / "out"), "--table-only"])
     assert "no results yet" in str(result.exception) and not (tmp_path / "out").exists()

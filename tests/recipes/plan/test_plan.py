@@ -260,6 +260,11 @@ def test_bad_settings_are_named(settings, message):
         plan_training("vi-mini", **{"rows": 10, "max_length": 10} | settings)
 
 
+def test_a_chunk_is_no_longer_than_the_model_reads():
+    with pytest.raises(ValueError, match="vi-mini reads at most 512 tokens, got max_length=513"):
+        plan_encoding("vi-mini", rows=10, tokens=1000, max_length=513)
+
+
 def test_models_of_other_kinds_are_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(ValueError, match=r"of the type 'gpt2'; plans are for bert, roberta"):
