@@ -4,9 +4,10 @@ import pytest
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from transformers import TrainerCallback
+from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
+from transformers import TrainerCallback, TrainerState
 
-from st_vi import DLELoss, MixedTaskCollator
+from st_vi import DLELoss, MixedTaskCollator, SupConNLILoss
 from st_vi.losses import InfoNCEWarmUp
 from st_vi.recipes import train_vipolyqwen
 from tests.conftest import SENTENCES
@@ -83,3 +84,14 @@ def test_evaluations_and_cards_have_all_terms(tiny_model, rows, tmp_path):
     trainer.train()
     losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
     assert losses == pytest.approx([losses[0]] * 4) and seen == [DLELoss(None).get_config_dict()["tasks"]] * 4
+
+
+def test_losses_in_dicts_and_wrappers_are_found(tiny_model):
+    first, second = DLELoss(tiny_model), DLELoss(tiny_model)
+    callback = InfoNCEWarmUp({"a": MatryoshkaLoss(tiny_model, first, [32, 16]), "b": second}, 0.5)
+    state = TrainerState(max_steps=4)
+    for losses, step in (([0.0, 0.0], callback.on_step_begin), ([3.0, 3.0], callback.on_step_end)):
+        step(None, state, None)
+        assert [loss.tasks[0].terms[1].weight for loss in (first, second)] == losses
+    with pytest.raises(ValueError, match="InfoNCEWarmUp needs a DLELoss"):
+        InfoNCEWarmUp(SupConNLILoss(tiny_model), 0.5)
