@@ -136,6 +136,8 @@ class MixedTaskCollator(BaseDataCollator):
         if not features:
             raise ValueError("there are no rows to make a batch of")
         index = {task.name: number for number, task in enumerate(self.tasks)}
+        if "task" not in features[0]:
+            raise ValueError(f"missing column 'task'; the columns are {list(features[0])}")
         names: list[Any] = [row.get("task") for row in features]
         if unknown := {shown(name) for name in names if not isinstance(name, str) or name not in index}:
             raise ValueError(f"unknown task(s) {sorted(unknown)} in column 'task'; the tasks are {list(index)}")

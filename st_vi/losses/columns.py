@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,27 @@ PICTURE_KEYS = (
 """Qwen2-VL's names for images and for videos: patches, grids, and how many of them an input has."""
 
 logger = logging.get_logger(__name__)
+
+
+def listed(features: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """The columns of a batch, with a clearer error than that of the first use.
+
+    Raises:
+        TypeError: They are not the features of one column or more.
+
+    Example:
+        >>> from st_vi.losses.columns import listed
+        >>> listed({"input_ids": None})  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        TypeError: a loss takes a list with the features of each column, as model.preprocess gives them, got ...
+    """
+    columns = list(features)
+    if not columns or not all(isinstance(column, Mapping) for column in columns):
+        raise TypeError(
+            "a loss takes a list with the features of each column, as model.preprocess gives them, "
+            f"got {columns!r:.200}"
+        )
+    return columns
 
 
 def content_ids(columns: Sequence[Mapping[str, Any]]) -> list[Tensor] | None:

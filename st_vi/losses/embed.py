@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from st_vi.inputs.flat import flattened, padded
 from st_vi.inputs.lazy import LazyInputs
-from st_vi.losses.columns import PICTURE_KEYS, content_ids
+from st_vi.losses.columns import PICTURE_KEYS, content_ids, listed
 from st_vi.losses.lazy import LazyBatch
 from st_vi.stock.models import merging_disabled, reads_flat
 
@@ -39,9 +39,9 @@ def embedded(
         compare: Whether the ids are needed without `embed_once`, too.
 
     Raises:
-        TypeError: See `reject_lazy`.
+        TypeError: See `listed` and `reject_lazy`.
     """
-    columns = list(features)
+    columns = listed(features)
     reject_lazy(columns, loss)
     ids = content_ids(columns) if compare or loss.embed_once else None
     if loss.embed_once:

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from st_vi.inputs.lazy import LazyInputs
-from st_vi.losses.columns import content_ids
+from st_vi.losses.columns import content_ids, listed
 from st_vi.losses.embed import Inputs, representatives
 from st_vi.losses.lazy import LazyBatch, LazyPart, lazy_columns
 from st_vi.stock.models import reads_flat
@@ -64,7 +64,7 @@ class GradCache:
     def _cached(self, sentence_features: Iterable[Mapping[str, Any]], labels: Tensor | None) -> tuple[Tensor, Any]:
         """The loss, whose backward pass embeds again, and the detached values of `calculate_loss`."""
         self._learned_gradients = []
-        columns = list(sentence_features)
+        columns = listed(sentence_features)
         if lazy := lazy_columns(columns):
             return self._cached_lazily(lazy, labels)
         ids = content_ids(columns)

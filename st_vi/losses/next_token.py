@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
-from st_vi.losses.columns import check_columns
+from st_vi.losses.columns import check_columns, listed
 from st_vi.losses.embed import reject_lazy
 from st_vi.losses.grad_cache import GradCache
 from st_vi.losses.settings import Settings
@@ -134,7 +134,7 @@ class NextTokenLoss(Settings, nn.Module):
         return getattr(model, "module", model)[0]  # inside DDP
 
     def _joined(self, sentence_features: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        columns = list(sentence_features)
+        columns = listed(sentence_features)
         reject_lazy(columns, self)
         if len(columns) != 2:
             raise ValueError(f"NextTokenLoss reads an anchor and a positive, got {len(columns)} column(s)")

@@ -268,3 +268,8 @@ def test_stock_prompts_and_routes_of_columns_and_data_sets():
 def test_arguments_after_the_first_are_given_by_name():
     with pytest.raises(TypeError, match="by name, such as tasks="):
         MixedTaskCollator(str, VIPOLYQWEN_TASKS)
+
+
+def test_rows_without_a_task_are_told_so():
+    with pytest.raises(ValueError, match=r"missing column 'task'; the columns are \['anchor', 'positive'\]"):
+        collate([{"anchor": "Hỏi?", "positive": "Đáp."}])

@@ -14,7 +14,7 @@ from sentence_transformers.sentence_transformer.losses import AdaptiveLayerLoss,
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch.nn.parallel import DistributedDataParallel
 
-from st_vi.losses import DLELoss, SupConNLILoss, embed
+from st_vi.losses import CachedDLELoss, CachedSupConNLILoss, DLELoss, SupConNLILoss, embed
 from st_vi.losses.columns import check_columns, content_ids
 from st_vi.losses.embed import Inputs, cut, embed_distinct
 from tests.conftest import SENTENCES
@@ -258,3 +258,11 @@ def test_two_processes_with_other_repeats_equal_the_joint_batch(tiny_base, tmp_p
     for name, gradient in expected.items():
         torch.testing.assert_close(first[name], gradient, atol=1e-6, rtol=1e-6, msg=name)
         torch.testing.assert_close(second[name], gradient, atol=1e-6, rtol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("loss", [SupConNLILoss, CachedSupConNLILoss, DLELoss, CachedDLELoss])
+def test_what_is_no_list_of_columns_is_said(tiny_model, loss):
+    features = tiny_model.preprocess(SENTENCES)
+    for given in ([], features, [SENTENCES, SENTENCES]):
+        with pytest.raises(TypeError, match="a loss takes a list with the features of each column"):
+            loss(tiny_model)(given, None)
