@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
+
+from st_vi.stock.messages import warnings_in_one_line
 
 
 def one_bar(context: typer.Context) -> None:
@@ -15,6 +16,7 @@ def one_bar(context: typer.Context) -> None:
     Call it after checking the options, because it imports these libraries.
     """
     context.with_resource(_without_bars_of_libraries())
+    context.with_resource(warnings_in_one_line())
 
 
 @contextmanager
@@ -27,15 +29,12 @@ def _without_bars_of_libraries() -> Iterator[None]:
     of_datasets, of_transformers = datasets.are_progress_bars_disabled(), not logging.is_progress_bar_enabled()
     of_downloads = hub.are_progress_bars_disabled()  # type: ignore[attr-defined]  # transformers switches these too
     restore_downloads = hub.disable_progress_bars if of_downloads else hub.enable_progress_bars  # type: ignore[attr-defined]
-    format_warning = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
     restore_downloads()
     try:
         yield
     finally:
-        warnings.formatwarning = format_warning
         if not of_datasets:
             datasets.enable_progress_bars()
         if not of_transformers:
