@@ -59,6 +59,7 @@ class MixedTaskCollator(BaseDataCollator):
         prefix_side: Which texts get the prefix: the "anchor" (as in the paper, as far as it says), "both" or "none".
         prefix_dropout: Expected share, in [0, 1], of the rows that have no prefix; always the same rows.
         lazy_images: Leave images and videos to `CachedDLELoss`; no other loss can embed such batches.
+        prompts: As in the stock collator; so are `router_mapping`, `max_length` and `valid_label_columns`.
 
     Returns:
         What the trainer expects: ``anchor_…``, ``positive_…``, … features, and ``label`` (B, 2) with the index of the
@@ -72,7 +73,6 @@ class MixedTaskCollator(BaseDataCollator):
             other than finite numbers, a class that is no whole number from 0 on, or a setting out of range. Names
             column and row. With `lazy_images`, an image or video that cannot be read is the same error when the loss
             opens it.
-        TypeError: An argument after `preprocess_fn` is not given by name.
 
     Example:
         >>> from st_vi import MixedTaskCollator
@@ -83,7 +83,11 @@ class MixedTaskCollator(BaseDataCollator):
         (['<text_pair> Trời mưa.'], ['Có mưa.'], tensor([[0.0000, 0.9000]]))
     """
 
-    valid_label_columns: list[str] = field(default_factory=lambda: list(_LABELS))
+    # Those of the stock collator are given by name: second comes `tasks`.
+    valid_label_columns: list[str] = field(default_factory=lambda: list(_LABELS), kw_only=True)
+    router_mapping: Any = field(default_factory=dict, repr=False, kw_only=True)
+    prompts: Any = field(default_factory=dict, repr=False, kw_only=True)
+    max_length: Any = field(default=None, repr=False, kw_only=True)
     tasks: Sequence[Task] = VIPOLYQWEN_TASKS
     prefix_side: PrefixSide = "anchor"
     prefix_dropout: float = 0.0
@@ -97,8 +101,6 @@ class MixedTaskCollator(BaseDataCollator):
             raise ValueError(
                 "lazy_images=True needs preprocess_fn=model.preprocess, as the loss calls that of its model"
             )
-        if not all(isinstance(column, str) for column in self.valid_label_columns):  # stock's second field
-            raise TypeError("give MixedTaskCollator all arguments after preprocess_fn by name, such as tasks=…")
         if self.lazy_images and (self.prompts or self.router_mapping or self.max_length):
             raise ValueError(
                 "lazy_images=True leaves preprocessing to the loss, without prompts, router_mapping and max_length"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,12 +13,12 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
-from st_vi import VIPOLYQWEN_TASKS, DLELoss, MixedTaskCollator, Task
+from st_vi import DLELoss, MixedTaskCollator, Task
 from st_vi.data import check_task_rows, sample_nli, sample_sts
 from st_vi.data.collator import model_input
 from st_vi.losses import DLEMonitor
 from st_vi.losses.columns import content_ids
-from st_vi.terms import Term
+from st_vi.terms import InfoNCE, Term
 from tests.conftest import SENTENCES
 
 NAN = float("nan")
@@ -265,11 +266,14 @@ def test_stock_prompts_and_routes_of_columns_and_data_sets():
         MixedTaskCollator(SentenceTransformer.preprocess, prompts="x", lazy_images=True)
 
 
-def test_arguments_after_the_first_are_given_by_name():
-    with pytest.raises(TypeError, match="by name, such as tasks="):
-        MixedTaskCollator(str, VIPOLYQWEN_TASKS)
-
-
-def test_rows_without_a_task_are_told_so():
-    with pytest.raises(ValueError, match=r"missing column 'task'; the columns are \['anchor', 'positive'\]"):
-        collate([{"anchor": "Hỏi?", "positive": "Đáp."}])
+def test_tasks_are_the_second_argument():
+    """Not the columns of labels, which are that of the stock collator."""
+    tasks = [Task("tra_loi", "<tra_loi>", (InfoNCE(),))]
+    collator = MixedTaskCollator(lambda inputs, **_: {"inputs": inputs}, tasks, "both", 0.0)
+    for each in (collator, replace(collator, max_length=9)):
+        batch = each([{"task": "tra_loi", "anchor": "Ai?", "positive": "Bà Năm."}])
+        assert batch["anchor_inputs"] == ["<tra_loi> Ai?"] and batch["positive_inputs"] == ["<tra_loi> Bà Năm."]
+    assert collator.valid_label_columns == ["class", "task", "score", "teacher_scores"]
+    assert replace(collator, max_length=9) != collator == replace(collator)
+    with pytest.raises(TypeError, match="prefixes"):
+        MixedTaskCollator(str, prefixes=())

@@ -76,9 +76,7 @@ def batches(draw: st.DrawFn) -> list[dict]:
     prefix_dropout=st.sampled_from([0.0, 0.5, 1.0]),
 )
 def test_batches(rows, prefix_side, prefix_dropout):
-    collator = MixedTaskCollator(
-        lambda inputs: {"inputs": inputs}, prefix_side=prefix_side, prefix_dropout=prefix_dropout
-    )
+    collator = MixedTaskCollator(lambda inputs: {"inputs": inputs}, VIPOLYQWEN_TASKS, prefix_side, prefix_dropout)
     batch = outcome("collator", lambda: collator(rows), FIELDS)
     if batch is REFUSED:
         return
