@@ -79,7 +79,7 @@ def features_of(batch):
 
 
 class Summed(torch.nn.Module):
-    """Stock MatryoshkaLoss adds up scalars; `DLELoss` gives a dict."""
+    """The sum of the components of a loss, one scalar as most stock losses have it."""
 
     def __init__(self, loss):
         super().__init__()
