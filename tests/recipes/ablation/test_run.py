@@ -180,6 +180,7 @@ def test_a_study_that_cannot_begin_leaves_nothing_behind(tmp_path):
 
 def test_unreadable_images_are_left_out(untrained, tmp_path):
     """One of three rows is: two are trained on and measured."""
+    pytest.importorskip("plotly")
     picture = {"task": "vqa_single", "anchor": "Gì đây?", "anchor_image": "bad.png", "positive": "Mèo"}
     Image.new("RGB", (56, 56)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no image")
