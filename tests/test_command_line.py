@@ -187,6 +187,7 @@ def test_bad_rows_of_several_files_are_named_with_their_file(monkeypatch, capsys
 
 
 def test_a_column_may_be_named_in_the_letters_of_another_system(tmp_path):
+    pytest.importorskip("bm25s", reason='needs pip install "st-vi[search]"')
     rows, named = tmp_path / "rows.csv", normalize("NFD", "văn bản")
     rows.write_text(f"{named},số\nTrời mưa.,1\n", encoding="utf-8")
     for name in (named, "văn bản"):
