@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unicodedata import normalize
 
 import typer
 
@@ -77,6 +78,7 @@ def texts_of(sources: list[str], column: str) -> list[str]:
     from st_vi.data.columns import clean_texts
 
     texts: list[str] = []
+    column = normalize("NFC", column)  # as names are read
     for source in sources:
         rows = rows_with(source, column)
         try:

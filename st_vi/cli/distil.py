@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from st_vi.cli.common import interruptible, rows_with, texts_of
-from st_vi.cli.options import Labels, composed, pairs, refuse
+from st_vi.cli.options import Labels, pairs, refuse
 from st_vi.cli.quiet import one_bar
 
 
@@ -18,7 +18,7 @@ def trim(
     model: Annotated[str, typer.Argument(help="a multilingual encoder or SentenceTransformer: a Hub id or a folder")],
     texts: Annotated[list[str], typer.Argument(help="rows of texts: .jsonl, .csv, .tsv, .parquet or a Hub id")],
     output: Annotated[Path, typer.Option(help="new or empty folder for the trimmed model", file_okay=False)],
-    column: Annotated[str, typer.Option(callback=composed, help="column of the texts")] = "text",
+    column: Annotated[str, typer.Option(help="column of the texts")] = "text",
     max_pieces: Annotated[int | None, typer.Option(min=1, help="maximum number of pieces")] = None,
     min_count: Annotated[int, typer.Option(min=1, help="keep pieces that occur at least this often")] = 1,
     keep: Annotated[

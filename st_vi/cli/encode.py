@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from st_vi.cli.common import interruptible
-from st_vi.cli.options import BF16, Device, composed, loading_options, refuse, use_device
+from st_vi.cli.options import BF16, Device, loading_options, refuse, use_device
 from st_vi.cli.quiet import one_bar
 
 
@@ -19,12 +19,10 @@ def encode(
         str, typer.Argument(metavar="INPUT", help="rows: .jsonl, .csv, .tsv, .xlsx, .txt, .parquet or a Hub id")
     ],
     output: Annotated[Path, typer.Argument(help="folder for Parquet files with id and embedding", file_okay=False)],
-    column: Annotated[str | None, typer.Option(callback=composed, help="column to encode; default: text")] = None,
-    image_column: Annotated[
-        str | None, typer.Option(callback=composed, help="column of images, encoded with the text of the row")
-    ] = None,
+    column: Annotated[str | None, typer.Option(help="column to encode; default: text")] = None,
+    image_column: Annotated[str | None, typer.Option(help="column of images, encoded with the text of the row")] = None,
     text_only: Annotated[bool, typer.Option("--text-only", help="treat image file names as text")] = False,
-    keep: Annotated[list[str] | None, typer.Option(callback=composed, help="column to copy; repeatable")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="column to copy; repeatable")] = None,
     shard_rows: Annotated[int, typer.Option(min=1, help="rows per file")] = 10_000,
     max_tokens: Annotated[int, typer.Option(min=1, help="tokens per batch, including padding")] = 4096,
     prompt_name: Annotated[str | None, typer.Option(help="name of a prompt of the model, such as ocr")] = None,

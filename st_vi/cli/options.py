@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
-from unicodedata import normalize
 
 import typer
 
@@ -24,11 +23,6 @@ def finite(value: float) -> float:
     if not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
-
-
-def composed(name: Any) -> Any:
-    """Names of columns with composed letters, as files that were read have them."""
-    return name if name is None else normalize("NFC", name) if isinstance(name, str) else [*map(composed, name)]
 
 
 Labels = Annotated[list[str] | None, typer.Option("--label", help="value=name, such as 0=entailment; repeatable")]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from st_vi.cli.options import BF16, Device, composed, loading_options, refuse, use_device
+from st_vi.cli.options import BF16, Device, loading_options, refuse, use_device
 from st_vi.cli.quiet import one_bar
 from st_vi.files.cache import cache_folder
 from st_vi.text import is_blank
@@ -40,9 +40,7 @@ def search(
     top: Annotated[int, typer.Option(min=1, help="number of passages")] = 5,
     dense: Annotated[bool, typer.Option(help="--no-dense: search by words only, without a model")] = True,
     words: Annotated[bool, typer.Option(help="--no-words: search by vectors only")] = True,
-    column: Annotated[
-        str | None, typer.Option(callback=composed, help="column of tables; default: text, or the longest texts")
-    ] = None,
+    column: Annotated[str | None, typer.Option(help="column of tables; default: text, or the longest texts")] = None,
     prompt_name: Annotated[str | None, typer.Option(help="name of the prompt for questions")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON array per question")] = False,
     index: Annotated[

@@ -86,8 +86,7 @@ def viclsr(
     one_bar(context)
     from transformers import set_seed
 
-    from st_vi.data import split_by_anchor
-    from st_vi.data.nli import triplets_of_nli
+    from st_vi.data import nli_to_triplets, split_by_anchor
     from st_vi.data.sources import nli_rows
     from st_vi.hub import included_or_same
     from st_vi.losses import SupConNLILoss
@@ -103,12 +102,12 @@ def viclsr(
         else:
             typer.echo(f"--eval-size {eval_size} holds out too few of {len(rows)} rows: no evaluation", err=True)
     arguments = training_options(max_steps, save_steps, bf16, device, bool(held_out))
-    triplets = triplets_of_nli(
+    triplets = nli_to_triplets(
         rows,
         neutral=neutral,
         conflict="skip" if skip_conflicts else "error",
         seed=seed,
-        place=lambda row: rows["place"][row],
+        places=rows["place"],
     )
     typer.echo(triplets.report)
 

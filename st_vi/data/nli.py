@@ -9,7 +9,7 @@ import logging
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from datasets import ClassLabel, Dataset
@@ -52,6 +52,7 @@ def nli_to_triplets(
     missing_negative: MissingNegative = "pair",
     conflict: Conflict = "error",
     seed: int = 0,
+    places: Sequence[str] | None = None,
 ) -> Triplets:
     """Premise, hypothesis and label become anchor, positive and negative.
 
@@ -70,6 +71,7 @@ def nli_to_triplets(
         missing_negative: A positive whose anchor has no negative: keep it as a "pair", or "skip" it.
         conflict: The same text as positive and as negative of an anchor: an "error", or "skip" it on both sides.
         seed: Seed of the shuffle.
+        places: Where each row comes from, such as "3 of rows.csv", for messages about rows of several files.
 
     Returns:
         `Triplets`: pass it to the trainer as it is, or take ``["triplets"]``; print its ``report``.
@@ -91,21 +93,6 @@ def nli_to_triplets(
         >>> rows.report  # print it for a table
         {'rows read': 2, 'entailment': 1, 'contradiction': 1, 'anchors': 1, 'triplets': 1}
     """
-    return triplets_of_nli(dataset, columns, labels, reverse, neutral, missing_negative, conflict, seed)
-
-
-def triplets_of_nli(
-    dataset: Rows,
-    columns: Mapping[str, str] | None = None,
-    labels: Mapping[Any, str] | None = None,
-    reverse: bool = False,
-    neutral: Neutral = "skip",
-    missing_negative: MissingNegative = "pair",
-    conflict: Conflict = "error",
-    seed: int = 0,
-    place: Callable[[int], int | str] = int,
-) -> Triplets:
-    """`nli_to_triplets` of rows that come from several files: `place` gives the name of a row in a message."""
     dataset = as_dataset(dataset)
     check_choice("neutral", neutral, Neutral)
     check_choice("missing_negative", missing_negative, MissingNegative)
@@ -138,7 +125,7 @@ def triplets_of_nli(
         (anchor, text), row = next(iter(conflicts.items()))
         skip = 'conflict="skip" (--skip-conflicts) leaves such rows out'
         problem = f"positive and negative are equal under the anchor {anchor!r}; {skip}"
-        bad_value(found[roles[1]], place(row), text, problem)
+        bad_value(found[roles[1]], places[row] if places else row, text, problem)
     report["conflicts skipped"] = sum((anchor, text) in conflicts for anchor, text, _ in used)
 
     groups: dict[str, dict[str, list[str]]] = {}

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from st_vi.inputs.kinds import open_stored, stock_input
+from st_vi.inputs.kinds import is_null, open_stored, stock_input
 from st_vi.inputs.videos import StoredVideo
 from st_vi.text import is_blank, is_unicode, mend
 
@@ -39,9 +39,7 @@ def is_missing(value: Any) -> bool:
         >>> [is_missing(value) for value in (None, float("nan"), " ", 0.0, "a")]
         [True, True, True, False, False]
     """
-    if isinstance(value, str):
-        return is_blank(value)
-    return value is None or (isinstance(value, float) and value != value)
+    return is_blank(value) if isinstance(value, str) else is_null(value)
 
 
 def number_of(value: Any) -> Any:

@@ -14,6 +14,7 @@ from sentence_transformers.base.modality import infer_modality
 from sentence_transformers.util import quantize_embeddings
 from tqdm.auto import tqdm
 
+from st_vi.data.columns import check_choice
 from st_vi.encoding.forward import KeptTokens, vectors_of
 from st_vi.inputs.as_list import as_list
 from st_vi.inputs.kinds import is_picture, is_video_file, shown
@@ -28,7 +29,7 @@ MAX_TOKENS = 4096
 Fail = Callable[[int, Exception], None]
 """Handler for an input that cannot be encoded; raises, or records the input."""
 
-_PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 
 _COUNTED_AT_ONCE = 256  # texts tokenized at a time, to bound memory
 
@@ -43,7 +44,7 @@ def encode_by_tokens(
     max_tokens: int = MAX_TOKENS,
     prompt_name: str | None = None,
     prompt: str | None = None,
-    precision: Literal["float32", "int8", "uint8", "binary", "ubinary"] = "float32",
+    precision: Precision = "float32",
     normalize: bool = False,
     show_progress_bar: bool = False,
 ) -> np.ndarray:
@@ -84,8 +85,7 @@ def encode_by_tokens(
         >>> encode_by_tokens(model, "xin chào").tolist()
         [1.0, 1.0]
     """
-    if precision not in _PRECISIONS:  # stock says so after encoding
-        raise ValueError(f"precision must be one of {_PRECISIONS}, got {precision!r}")
+    check_choice("precision", precision, Precision)  # stock says so after encoding
     prompt = prompt_of(model, prompt, prompt_name)
     inputs, single = as_list(inputs)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from st_vi.inputs.kinds import is_picture, shown
+from st_vi.inputs.kinds import is_null, is_picture, shown
 from st_vi.inputs.pictures import of_base64
 from st_vi.text import is_blank, is_unicode
 
@@ -204,12 +203,9 @@ def _check_text(text: str, column: str, plain: bool) -> None:
 
 
 def _is_nothing(value: Any) -> bool:
-    if isinstance(value, float) and math.isnan(value):
-        return True
     if isinstance(value, (list, tuple, Mapping)):
         return not value
-    is_missing = value is None or type(value).__name__ in ("NAType", "NaTType")  # of pandas, not imported for this
-    return is_missing or isinstance(value, (bool, int, float, np.number))
+    return is_null(value) or isinstance(value, (bool, int, float, np.number))
 
 
 def _is_picture(value: Any) -> bool:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from st_vi.data import read_rows
 from st_vi.files.read import local_path, stream_rows
+from st_vi.inputs.kinds import is_null
 
 
 def open_rows(
@@ -82,8 +83,8 @@ def _as_asked(row: Any, asked: Sequence[str]) -> Any:
 
 
 def _or_none(value: Any) -> Any:
-    """None for the missing values of pandas (not imported for this), of which Arrow makes no column."""
-    return None if type(value).__name__ in ("NAType", "NaTType") else value
+    """None for the missing values of pandas, of which Arrow makes no column; NaN stays a number."""
+    return None if is_null(value) and not isinstance(value, float) else value
 
 
 def _check_kind(source: Any) -> None:

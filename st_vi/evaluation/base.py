@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from st_vi.evaluation.distinct import encode_distinct
-from st_vi.inputs.kinds import shown
+from st_vi.inputs.kinds import is_null, shown
 
 logger = logging.getLogger(__name__)
 
@@ -112,22 +112,15 @@ def check_inputs(**columns: Sequence[Any]) -> None:
 
 def check_input(value: Any, row: int, name: str) -> None:
     """Refuse one value; see `check_inputs`."""
-    if is_missing(value) or isinstance(value, (int, float)):
+    if is_null(value) or isinstance(value, (int, float)):
         raise ValueError(f"Row {row} of {name}: expected an input of the model, got {shown(value)}")
 
 
 def check_labels(labels: Sequence[Any]) -> None:
     """Refuse a missing label, which would be a class of its own, and one that cannot be compared; its row is named."""
     for row, label in enumerate(labels):
-        if is_missing(label) or not isinstance(label, Hashable):
+        if is_null(label) or not isinstance(label, Hashable):
             raise ValueError(f"Row {row} of labels: expected a label, got {shown(label)}")
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a value is None, NaN or a missing value of pandas, which is not imported for this."""
-    return (
-        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
-    )
 
 
 def numbers(values: Iterable[Any], name: str, missing: bool = False) -> list[float]:
@@ -146,7 +139,7 @@ def numbers(values: Iterable[Any], name: str, missing: bool = False) -> list[flo
 
 
 def _number(value: Any) -> float | None:
-    if is_missing(value):
+    if is_null(value):
         return math.nan
     try:
         return float(value)

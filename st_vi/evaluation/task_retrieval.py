@@ -11,9 +11,9 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from st_vi.evaluation.base import Evaluator, by_place, check_input, in_words, is_missing, logger, numbers, spearman
+from st_vi.evaluation.base import Evaluator, by_place, check_input, in_words, logger, numbers, spearman
 from st_vi.inputs.content import content_key, reader_key
-from st_vi.inputs.kinds import shown
+from st_vi.inputs.kinds import is_null, shown
 
 
 class TaskRetrievalEvaluator(Evaluator):
@@ -190,7 +190,7 @@ def _key(value: Any, row: int, name: str) -> Hashable:
 
 
 def _options(value: Any, row: int) -> list[Any] | None:
-    if is_missing(value):
+    if is_null(value):
         return None
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ValueError(f"Row {row}: options must be a list of texts, got {shown(value)}")

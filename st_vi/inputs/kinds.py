@@ -206,6 +206,19 @@ def _in_texts(conversation: list[dict[str, Any]], change: Callable[[str], str]) 
     return changed
 
 
+def is_null(value: Any) -> bool:
+    """Whether a value is None, NaN or a missing value of pandas, which is not imported for this.
+
+    Example:
+        >>> from st_vi.inputs.kinds import is_null
+        >>> [is_null(value) for value in (None, float("nan"), 0.0, "")]
+        [True, True, False, False]
+    """
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    )
+
+
 def shown(value: Any) -> str:
     """A value in a message: one line of at most 100 characters.
 

@@ -8,6 +8,7 @@ import math
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -308,3 +309,9 @@ def test_a_row_that_was_split_is_found_once_by_its_best_passage(model):
         assert len(places) == len(set(places)) and places[:2] == [("luật.csv", "row 1"), ("khác.csv", "row 1")]
         assert found[0].passage == pieces[2]
     assert len(index.search("ly hôn", top=1)) == 1
+
+
+def test_a_column_may_be_named_in_decomposed_letters(tmp_path):
+    (tmp_path / "a.csv").write_text("văn bản,title\nTrời mưa to.,Mưa\n", encoding="utf-8")
+    for name in ("văn bản", normalize("NFD", "văn bản")):
+        assert [one.text for one in read_passages(tmp_path / "a.csv", count, column=name)] == ["Trời mưa to."]

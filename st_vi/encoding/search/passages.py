@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from tqdm.auto import tqdm
 
@@ -159,6 +160,7 @@ def _documents(file: Path, name: str, column: str | None) -> Iterator[_Document]
 def _text_column(rows: Any, file: Path, column: str | None) -> str:
     kinds = {name: getattr(feature, "dtype", "") for name, feature in rows.features.items()}
     texts = [name for name, kind in kinds.items() if kind in ("string", "large_string")]
+    column = column and normalize("NFC", column)  # as names are read
     if column is not None and column not in texts:
         raise ValueError(f"{file}: no column {column!r} of texts; the columns of texts are {texts}")
     if not texts:

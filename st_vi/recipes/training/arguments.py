@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
+from transformers import TrainerState
 
 
 def common_arguments(output_dir: str | Path, **arguments: Any) -> SentenceTransformerTrainingArguments:
@@ -48,17 +49,17 @@ def check_arguments(arguments: SentenceTransformerTrainingArguments) -> None:
             raise ValueError(f"{name} must be more than 0, got {getattr(arguments, name)}: nothing would be trained")
 
 
-def count_steps(arguments: SentenceTransformerTrainingArguments, max_steps: int) -> None:
-    """Replace fractions of the run, such as ``logging_steps=0.05``, by the steps that they stand for, in place.
+def count_steps(arguments: SentenceTransformerTrainingArguments, checkpoint: TrainerState) -> None:
+    """Replace fractions of the run, such as ``logging_steps=0.05``, by the steps that a checkpoint has, in place.
 
-    The trainer counts the same, but compares a checkpoint's steps with the fractions, and warns that they differ.
+    The trainer counts the same, but compares the checkpoint's steps with the fractions, and warns that they differ.
 
     Example:
         >>> arguments = common_arguments("outputs", logging_steps=0.05)
-        >>> count_steps(arguments, max_steps=50)
+        >>> count_steps(arguments, TrainerState(logging_steps=3))
         >>> arguments.logging_steps
         3
     """
     for name in ("logging_steps", "eval_steps", "save_steps"):
         if 0 < (getattr(arguments, name) or 0) < 1:
-            setattr(arguments, name, math.ceil(max_steps * getattr(arguments, name)))
+            setattr(arguments, name, getattr(checkpoint, name))

@@ -95,7 +95,7 @@ def train(
     check_arguments(args)
     if data_collator is not None:  # to one of our own, the stock trainer does not pass these
         given: Any = {name: getattr(args, name) for name in ("prompts", "router_mapping")}  # JSON is parsed
-        data_collator = replace(data_collator, **given)
+        data_collator = replace(data_collator, **{name: value for name, value in given.items() if value})
     run = describe(model, train_dataset, args, loss, judges, settings or {})
     now, place = run["base"], str(Path(output_dir).resolve())
     if resume:  # the model of this run may have been trained already
@@ -131,7 +131,7 @@ def train(
         )
     _begun_with(model)[place] = run["base"]
     if checkpoint is not None:
-        count_steps(args, TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).max_steps)
+        count_steps(args, TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))))
     try:
         with forgotten_if_it_fails(output_dir), interruption.listening(alone=trainer.args.world_size == 1):
             trainer.train(resume_from_checkpoint=checkpoint)
