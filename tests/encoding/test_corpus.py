@@ -96,9 +96,11 @@ def test_every_kind_of_source_gives_the_same_files(tiny_model, tmp_path, monkeyp
 def test_missing_values_of_pandas_are_missing(tiny_model, tmp_path):
     days = pd.Series([pd.Timestamp("2024-05-01"), pd.NaT], dtype="datetime64[ns]")
     frame = pd.DataFrame({"text": ["mưa", "gió"], "day": days, "n": pd.array([None, 7], dtype="Int64")})
-    encode_corpus(tiny_model, frame, tmp_path / "run", keep=["day", "n"])
+    frame["x"] = [float("nan"), 0.5]  # a number
+    encode_corpus(tiny_model, frame, tmp_path / "run", keep=["day", "n", "x"])
     table = pq.read_table(tmp_path / "run" / "shard-00000.parquet")
     assert table["n"].to_pylist() == [None, 7] and table["day"].is_null().to_pylist() == [False, True]
+    assert np.isnan(table["x"].to_pylist()[0]) and table["x"].null_count == 0
     frame["text"] = pd.array(["mưa", None], dtype="string")
     with pytest.raises(ValueError, match="column 'text', row 1: nothing to encode in None"):
         encode_corpus(tiny_model, frame, tmp_path / "bad")
