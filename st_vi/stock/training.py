@@ -57,15 +57,12 @@ def divide_once(trainer: Trainer) -> None:
 def stop_after_last_step(trainer: Trainer) -> None:
     """Keep the trainer from one step more when it resumes from the last one within an epoch.
 
-    It compares the steps with `max_steps` only after a step. Here it gets no batches then, and stops.
+    It compares the steps with `max_steps` only after a step. Here it gets no batches then, which ends the epoch.
     """
     batches = trainer.get_batch_samples
 
     def batches_or_none(*arguments: Any) -> Any:
-        if trainer.state.global_step < trainer.state.max_steps:
-            return batches(*arguments)
-        trainer.control.should_training_stop = True
-        return [], None
+        return batches(*arguments) if trainer.state.global_step < trainer.state.max_steps else ([], None)
 
     trainer.get_batch_samples = batches_or_none  # type: ignore[method-assign,assignment]
 
