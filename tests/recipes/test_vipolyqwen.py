@@ -10,9 +10,11 @@ from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from st_vi import build_vipolyqwen, load, train_vipolyqwen
+from st_vi import DLELoss, build_vipolyqwen, load, train_vipolyqwen
 from st_vi.data import MixedTaskCollator, split_by_task
 from st_vi.evaluation import TaskRetrievalEvaluator
+from st_vi.recipes.training.arguments import common_arguments
+from st_vi.recipes.training.run import train
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 from tests.helpers.vipolyqwen import SETTINGS, BestIsStepThree, Interruption
 
@@ -157,3 +159,12 @@ def test_stock_prompts_reach_the_collator(tiny_qwen, rows, tmp_path):
     given = {"anchor": "Hỏi: "}
     trainer = train_vipolyqwen(built(tiny_qwen), rows, tmp_path, prompts=given, **SETTINGS | {"max_steps": 1})
     assert trainer.data_collator.prompts == given
+
+
+def test_prompts_of_a_collator_stay_where_the_arguments_have_none(tiny_qwen, rows, tmp_path):
+    model = built(tiny_qwen)
+    collator = MixedTaskCollator(model.preprocess, prompts="Hỏi: ")
+    trainer = train(
+        model, rows, tmp_path, DLELoss(model), common_arguments, SETTINGS | {"max_steps": 1}, data_collator=collator
+    )
+    assert trainer.data_collator.prompts == "Hỏi: "
