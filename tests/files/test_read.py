@@ -133,6 +133,12 @@ def test_vietnamese_that_is_not_unicode_is_said(write, caplog, texts, old, read)
     with caplog.at_level(logging.WARNING):
         read(write("rows.csv", "\n".join(["text", *(f'"{text}"' for text in texts)])))
     assert ("column 'text' seems to be Vietnamese in VNI, TCVN3 or Windows-1258" in caplog.text) == old
+
+
+def test_a_column_is_warned_of_once(write, caplog):
+    with caplog.at_level(logging.WARNING):
+        columns(write("rows.csv", "text\nTrôøi m?a to."))
+    assert len(caplog.records) == 1 and "lost Vietnamese letters" in caplog.text
     assert "lost" not in caplog.text
 
 

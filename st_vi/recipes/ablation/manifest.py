@@ -16,7 +16,7 @@ _WITHOUT_EFFECT = ("disable_tqdm", "logging_steps", "report_to", "save_strategy"
 
 
 def write_manifest(study: Study, path: Path) -> None:
-    """Record the study, before its first result."""
+    """Record the study beside its results."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(manifest(study), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 

@@ -203,9 +203,7 @@ def ablate(
             if (name, seed) in finished or not (variants is None or name in variants or name == BASELINE):
                 continue
             result = study.run(name, seed)
-            if not finished:  # only now: a study that could not begin leaves nothing behind
-                write_manifest(study, record)
-            finished.add((name, seed))
+            write_manifest(study, record)  # only now: a study that could not begin leaves nothing behind
             _append(results, result)
             yield result
 
