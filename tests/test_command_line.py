@@ -9,11 +9,13 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from unicodedata import normalize
 
 import datasets
 import pytest
 import torch
+import typer
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
@@ -22,6 +24,7 @@ from typer.testing import CliRunner
 
 from st_vi import build_vipolyqwen
 from st_vi.__main__ import app, main
+from st_vi.cli.quiet import one_bar
 from st_vi.data import sample_nli, sample_retrieval
 from st_vi.encoding.search.words import syllables
 from st_vi.hub import load
@@ -462,3 +465,11 @@ def test_unreadable_images_and_unknown_labels_are_answered_with_options(tmp_path
         assert option in str(result.exception)
         assert option.strip() in CliRunner().invoke(app, [*arguments[: 1 + (command != "evaluate")], "--help"]).output
     assert not (tmp_path / "out").exists()
+
+
+def test_warnings_take_one_line_until_a_command_ends():
+    before = warnings.formatwarning
+    with typer.Context(typer.main.get_command(app)) as context:
+        one_bar(context)
+        assert warnings.formatwarning("two\nlines", UserWarning, "file.py", 7) == "warning: two lines\n"
+    assert warnings.formatwarning is before

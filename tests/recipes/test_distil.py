@@ -308,5 +308,5 @@ def test_sets_of_documents_by_their_shares():
     assert [text for text in texts if text in ("một", "hai")].count("một") == 2  # a tenth, repeated
     assert not any("Tây" in text for text in texts) and any("Đông" in text for text in texts)
     mixed = ["Tây" in text for text in draw_texts(sets, [], 40, None, 0)]
-    assert mixed != sorted(mixed)  # not one set after the other
+    assert any(mixed[: len(mixed) // 2])  # not one set after the other
     assert draw_texts(sets, [], 40, None, 1) != draw_texts(sets, [], 40, None, 2)
