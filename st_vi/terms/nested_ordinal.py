@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from st_vi.terms.pairs import PairBatch
+from st_vi.terms.pairs import PairBatch, unit
 from st_vi.terms.term import Term
 
 
@@ -97,10 +97,7 @@ class NestedOrdinal(Term):
             raise ValueError(
                 f"the embedding size must be divisible by the {chunks} levels, got {size}: change the number of levels"
             )
-        dtype = torch.promote_types(pairs.anchors.dtype, torch.float32)
-        anchors, positives = (
-            F.normalize(pairs.own(side).to(dtype), dim=1) for side in (pairs.anchors, pairs.positives)
-        )
+        anchors, positives = (unit(pairs.own(side)) for side in (pairs.anchors, pairs.positives))
         return (anchors * positives).unflatten(1, (chunks, -1)).sum(dim=2).cumsum(dim=1)
 
     def _offsets(self) -> list[float]:

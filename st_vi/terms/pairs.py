@@ -321,11 +321,16 @@ def products(queries: Tensor, candidates: Tensor) -> Tensor:
 
 
 class _Unit(torch.autograd.Function):
-    """``F.normalize(vectors, dim=-1)``, with one tensor of their size in the backward pass: their gradient."""
+    """``F.normalize(vectors, dim=-1)``, with one tensor of their size in the backward pass: their gradient.
+
+    A vector of length 0 has no direction and stays 0, with a gradient of 0. That of ``F.normalize`` is about 1e12: it
+    leaves nothing of all others when gradients are clipped, and is infinite in fp16.
+    """
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor) -> Tensor:
-        lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=1e-12)
+        lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+        lengths = lengths.masked_fill(lengths < 1e-12, float("inf"))
         result = vectors / lengths
         ctx.save_for_backward(result, lengths)
         return result

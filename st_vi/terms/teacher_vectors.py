@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from st_vi.terms.pairs import PairBatch, products, unit
@@ -52,12 +51,11 @@ class TeacherCosine(Term):
                 f"TeacherCosine needs vectors of one size, but the student's have {pairs.anchors.shape[-1]} numbers, "
                 f"the teacher's {teacher.shape[-1]}: TeacherSimilarities takes any"
             )
-        dtype = torch.promote_types(pairs.anchors.dtype, torch.float32)
         ours = torch.stack([pairs.own(column) for column in pairs.inputs[: len(teacher)]])
         theirs = torch.stack([pairs.own(column) for column in teacher])
         known = theirs.isfinite().all(dim=-1)
         theirs = theirs.nan_to_num(0.0, 0.0, 0.0)
-        return _mean(1 - F.cosine_similarity(ours.to(dtype), theirs.to(dtype), dim=-1), known)
+        return _mean(1 - (unit(ours) * unit(theirs)).sum(dim=-1), known)
 
 
 @dataclass(frozen=True, kw_only=True)

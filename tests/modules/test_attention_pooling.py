@@ -8,6 +8,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 
 from st_vi.modules import AttentionPooling
+from st_vi.terms import InfoNCE, PairBatch
 from tests.benchmarks.pooling import ByAutograd, gradient_of, padded_tokens, peaks
 from tests.conftest import SENTENCES
 
@@ -213,6 +214,19 @@ def test_an_input_without_tokens_is_a_zero_vector_with_finite_gradients(rows):
     embedding.sum().backward()
     assert pool.attention_context_vector.grad.isfinite().all()
     assert (features["token_embeddings"].grad[2] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_in_a_loss_an_input_without_tokens_spoils_no_gradient(rows, dtype):
+    """Its vector has no direction; as large a gradient as that of `normalize` would be infinite in fp16."""
+    pool, features = pooling(1).to(dtype), padded(rows)
+    features["attention_mask"][2] = 0
+    tokens = features["token_embeddings"] = features["token_embeddings"].to(dtype).requires_grad_()
+    anchors = pool(features)["sentence_embedding"]
+    InfoNCE(temperature=1.0)(PairBatch(anchors, anchors.detach().flip(1))).sum().backward()
+    for gradient in (tokens.grad, pool.attention_context_vector.grad):
+        assert 0 < gradient.abs().max() < 100
+    assert (tokens.grad[2] == 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

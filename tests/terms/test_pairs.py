@@ -7,6 +7,7 @@ import torch
 
 from st_vi.terms import InfoNCE, PairBatch
 from tests.helpers.naive import ANCHORS, MORE, NEGATIVES, POSITIVES, ids, naive_masks
+from tests.helpers.term_checks import every_term, make_batch
 
 
 @pytest.mark.parametrize("mask_duplicates", [True, False])
@@ -141,3 +142,16 @@ def test_cosines_of_half_precision_are_in_single():
     assert half.cosine.dtype == torch.float32
     assert torch.equal(half.cosine, single.cosine)
     assert torch.equal(half.anchor_view.similarity, single.anchor_view.similarity)
+
+
+@pytest.mark.parametrize("name", every_term())
+@pytest.mark.parametrize("side", [0, 1, 2, 3])
+def test_a_zero_vector_has_no_gradient(name, side):
+    """It has no direction; a huge gradient would leave nothing of those of the others when they are clipped."""
+    pairs, vectors = make_batch(teacher_scores=torch.rand(6, 4), teacher_vectors=torch.randn(4, 6, 4))
+    vectors[side].data[..., 1, :] = 0
+    every_term()[name](pairs).sum().backward()
+    gradients = [vector.grad for vector in vectors if vector.grad is not None]
+    assert all(gradient.abs().max() < 1e3 for gradient in gradients)
+    if vectors[side].grad is not None:
+        assert (vectors[side].grad[..., 1, :] == 0).all()
