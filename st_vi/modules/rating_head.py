@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
 from st_vi.inputs.as_list import as_list
 from st_vi.modules.saved_module import SavedModule
+from st_vi.terms.pairs import unit
 from st_vi.terms.ratings import region_losses, regions_of
 
 Vectors = Tensor | np.ndarray
@@ -39,7 +39,7 @@ def pair_features(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         u: (N, D).
         v: (N, D).
     """
-    u, v = F.normalize(u, dim=1), F.normalize(v, dim=1)
+    u, v = unit(u), unit(v)
     product = u * v
     x = torch.cat([(u - v).abs(), math.sqrt(u.shape[1]) * product], dim=1) / math.sqrt(2)
     return x, product.sum(dim=1)
@@ -156,7 +156,8 @@ class RatingHead(SavedModule):
                 f"{outside[0].item():g}"
             )
         place = (scores.double() - self.lowest) / (self.highest - self.lowest)
-        return (place * (self.num_levels - 1) + 0.5).floor().long()
+        # 2e-7: a score between two ratings is rounded up whether it comes in fp32 or in float64.
+        return ((place + 2e-7) * (self.num_levels - 1) + 0.5).floor().long()
 
     def log_probabilities(self, u: Tensor, v: Tensor) -> Tensor:
         """log p of each pair, (N, K), in at least fp32.

@@ -79,6 +79,15 @@ def test_the_scale():
             head.levels_of(torch.tensor([1.0, wrong]))
 
 
+@pytest.mark.parametrize(("levels", "lowest", "highest"), [(11, 0, 1), (6, 1, 5), (5, 0, 10), (21, -1, 1)])
+def test_a_score_between_two_ratings_is_rounded_up_in_every_precision(levels, lowest, highest):
+    """Labels come to the loss in fp32 and to the evaluator in float64."""
+    head = RatingHead(2, levels, lowest, highest)
+    between = [lowest + (level + 0.5) / (levels - 1) * (highest - lowest) for level in range(levels - 1)]
+    for dtype in (torch.float32, torch.float64):
+        assert head.levels_of(torch.tensor(between, dtype=dtype)).tolist() == [*range(1, levels)]
+
+
 def scored_pairs(count=300, size=6):
     """Scores that the cosine does not show: those of the first dimension alone."""
     u, v = (torch.nn.functional.normalize(side, dim=1) for side in random(2, count, size))
