@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+_ROUNDING = 1e-5
+"""Of a loss in fp32: 1 − cos of a vector with itself can be −1e-7."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,15 +113,22 @@ class Balance(nn.Module, ABC):
                 "a loop of your own, call loss.balance.start() before it and loss.balance.step() after optimizer.step()"
             )
 
-    def note(self, batch: Measured, weights: Tensor) -> None:
-        """Check and observe a batch, and add its weights to those of `take_log`."""
-        if self.needs_positive_losses and (batch.losses < 0).any():
-            name, value = min(zip(self.components, batch.losses.tolist(), strict=True), key=lambda pair: pair[1])
-            raise ValueError(f"{self._name} needs losses of at least 0, and {name} is {value:.4g}")
+    def note(self, batch: Measured, weights: Tensor) -> Measured:
+        """Check and observe a batch, and add its weights to those of `take_log`.
+
+        Returns:
+            The batch as observed: where losses must not be negative, what rounding leaves below 0 is 0.
+        """
+        if self.needs_positive_losses:
+            if (batch.losses < -_ROUNDING).any():
+                name, value = min(zip(self.components, batch.losses.tolist(), strict=True), key=lambda pair: pair[1])
+                raise ValueError(f"{self._name} needs losses of at least 0, and {name} is {value:.4g}")
+            batch = replace(batch, losses=batch.losses.clamp(min=0))
         self.observe(batch)
         had_rows = (batch.shares > 0).to(weights.dtype)
         total, count = self._logged or (0.0, 0.0)
         self._logged = (torch.where(had_rows > 0, weights, 0.0) + total, had_rows + count)
+        return batch
 
     def take_log(self) -> dict[str, tuple[Tensor, Tensor]]:
         """For each component, its weights since the last call added up, and the number of batches that had its rows."""

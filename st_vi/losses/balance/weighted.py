@@ -95,8 +95,7 @@ def _by_losses(
             sums.append(batch.like.new_zeros(len(terms)))
         shares += _shares(task, pairs, batch)
     components = torch.cat(sums)
-    measured = _measured(components.detach() / weights.to(components), shares, None, weights)
-    balance.note(measured, weights)
+    measured = balance.note(_measured(components.detach() / weights.to(components), shares, None, weights), weights)
     return components, measured
 
 
@@ -118,8 +117,7 @@ def _by_gradients(
         gradients.append(found)
     gram = _gram([found.values for found in gradients], batch)
     weights = balance.weights(gram)
-    measured = _measured(torch.cat(sums), shares, gram, weights)
-    balance.note(measured, weights)
+    measured = balance.note(_measured(torch.cat(sums), shares, gram, weights), weights)
     split = weights.to(gram).split([len(values) for values in sums])
     return torch.cat([_combined(*each) for each in zip(sums, gradients, split, strict=True)]), measured
 

@@ -11,7 +11,7 @@ import torch
 from st_vi import DLELoss, Task
 from st_vi.losses import DynamicWeightAverage, EqualGradientNorm, GradNorm, PCGrad, UncertaintyWeighting
 from st_vi.losses.balance import BALANCES
-from st_vi.terms import CosineAlignment, HardestNegativeMargin, InfoNCE, ScoreMSE
+from st_vi.terms import CosineAlignment, HardestNegativeMargin, InfoNCE, PairBatch, ScoreMSE
 from tests.helpers.columns import LABELS, NAN
 
 TASKS = (
@@ -315,3 +315,18 @@ def test_what_cannot_be_is_said_by_name():
     )
     with pytest.raises(ValueError, match="balanced loss has only the gradient of the sum"):
         balanced["instr_cosine_alignment"].backward()
+
+
+@pytest.mark.parametrize("name", ["uncertainty", "grad_norm", "dynamic_weight_average"])
+def test_a_loss_that_rounding_leaves_below_0_counts_as_0(name):
+    """The cosine of a vector with itself can be 1.0000001, and 1 − cos is then no negative loss."""
+    generator = torch.Generator().manual_seed(0)
+    vector = next(v for v in torch.randn(100, 1, 16, generator=generator) if PairBatch(v, v).cosine > 1)
+    loss = DLELoss(None, (Task("a", "", (CosineAlignment(),)),), balance=name)
+    loss.balance.start()
+    for _ in range(2):  # the second with what was learned from the first
+        parts = loss.compute_loss_from_embeddings([vector.clone().requires_grad_(), vector], torch.tensor([[0, NAN]]))
+        assert loss._measured.losses.tolist() == [0.0]
+        sum(parts.values()).backward()
+        loss.balance.step()
+    assert all(value.isfinite().all() for value in loss.balance.state_dict().values())
