@@ -191,8 +191,9 @@ class DLELoss(Settings, nn.Module):
         return {name: zero + value for name, value in zip(balance.components, values, strict=True)}
 
     def _looks_at_anchors_alone(self, embeddings: Sequence[Tensor], labels: Tensor) -> bool:
-        present = labels[:, 0].long().unique().tolist()
-        return len(embeddings) == 1 and not any(self.tasks[index].needs_positive for index in present)
+        present = labels[:, 0].unique().tolist()
+        needing = (index for index, task in enumerate(self.tasks) if task.needs_positive)
+        return len(embeddings) == 1 and not any(index in present for index in needing)
 
     def _check_labels(self, labels: Tensor | None, rows: int, columns: int) -> None:
         scored = 1 + columns

@@ -201,6 +201,10 @@ def test_anchors_alone_are_enough_for_the_tasks_of_a_batch_that_need_no_more():
     labels[1, 0] = 0
     with pytest.raises(ValueError, match=r"an anchor and 1 positive column\(s\), got 1"):
         DLELoss(model=None, tasks=tasks).compute_loss_from_embeddings([anchors], labels)
+    for task in (2, -1, NAN):
+        labels[:, 0] = torch.tensor([1, task, 1])
+        with pytest.raises(ValueError, match="labels name tasks 0 to 1, got"):
+            DLELoss(model=None, tasks=tasks).compute_loss_from_embeddings([anchors], labels)
 
 
 def test_scores_are_asked_for_where_they_are_needed():
