@@ -68,9 +68,10 @@ class SoftInfoNCE(InfoNCE):
         similarity = view.similarity.detach() / self.weight_temperature
         p = similarity.masked_fill(~view.negative, -float("inf")).softmax(dim=1)
         count = view.negative.sum(dim=1, keepdim=True, dtype=p.dtype)
-        mean = self.uniformity_weight - self.relevance_weight / count
-        weights = (self.uniformity_weight - self.relevance_weight * p) / mean
-        return weights.where(view.negative & (mean > 0), torch.ones_like(weights))
+        ratio = self.relevance_weight / self.uniformity_weight
+        weights = (1 - ratio * p) / (1 - ratio / count)
+        regular = count > ratio * (1 + 1e-6)  # at M = α/β, rounding leaves a tiny divisor of either sign
+        return weights.where(view.negative & regular, torch.ones_like(weights))
 
     def _cosines(self, view: View) -> Tensor:
         return super()._cosines(view) + self.temperature * self.weights(view).clamp(min=self.min_weight).log()

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from st_vi.terms import InfoNCE, PairBatch
+from st_vi.terms import InfoNCE, PairBatch, View
 from st_vi.terms.soft_info_nce import SoftInfoNCE
 from tests.helpers.naive import ANCHORS, KNOWN, NEGATIVES, POSITIVES, batch, cosine, naive_masks
 
@@ -100,6 +100,17 @@ def test_few_negatives_weigh_one(alpha):
         torch.testing.assert_close(loss, InfoNCE()(PairBatch(a, p)))
         loss.sum().backward()
         assert a.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "count"), [(0.9, 0.18, 5), (4.7, 4.7 / 3, 3), (0.6, 0.2, 3), (1.3, 1.3 / 9, 9)]
+)
+def test_the_singular_number_of_negatives_is_found_despite_rounding(alpha, beta, count):
+    """β − α/M is then not 0 but 1e-8, and its inverse no weight."""
+    positive = torch.arange(count + 1)[None] == 0
+    view = View(torch.linspace(-0.5, 0.9, count + 1)[None], positive, ~positive, ~positive)
+    weights = SoftInfoNCE(relevance_weight=alpha, uniformity_weight=beta).weights(view)
+    assert torch.equal(weights, torch.ones(1, count + 1))
 
 
 def test_weights_have_no_gradient():
