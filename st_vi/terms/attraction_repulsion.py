@@ -33,7 +33,7 @@ class AttractionRepulsion(Term):
         weight: Weight of the term in a task.
 
     Raises:
-        ValueError: A scale is negative.
+        ValueError: A scale is negative or infinite.
 
     Example:
         >>> import torch
@@ -50,6 +50,7 @@ class AttractionRepulsion(Term):
         super().__post_init__()
         self._require("positive_scale", self.positive_scale >= 0, "0 or more")
         self._require("negative_scale", self.negative_scale >= 0, "0 or more")
+        self._require_finite("positive_scale", "negative_scale")
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""

@@ -38,7 +38,7 @@ class InfoNCE(Term):
         weight: Weight of the term in a task.
 
     Raises:
-        ValueError: The temperature is not positive.
+        ValueError: The temperature is not positive, or an argument is not finite.
 
     Example:
         >>> import torch
@@ -52,6 +52,10 @@ class InfoNCE(Term):
     symmetric: bool = False
     hard_negative_weight: float = 0.0
     min_score: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_finite("hard_negative_weight")
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""
@@ -118,7 +122,7 @@ class HardestNegativeMargin(Term):
         weight: Weight of the term in a task.
 
     Raises:
-        ValueError: The temperature is not positive, or the scale is unknown.
+        ValueError: The temperature is not positive, the margin is not finite, or the scale is unknown.
 
     Example:
         >>> import torch
@@ -134,6 +138,7 @@ class HardestNegativeMargin(Term):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._require_finite("margin")
         self._require_one_of("margin_scale", MarginScale)
 
     def __call__(self, pairs: PairBatch) -> Tensor:

@@ -49,7 +49,7 @@ class GroupOrdering(Term):
         weight: Weight of the term in a task.
 
     Raises:
-        ValueError: `top_k` is below 1, the steepness is not positive, or `negatives` is unknown.
+        ValueError: `top_k` is below 1, the steepness is not positive and finite, or `negatives` is unknown.
 
     Example:
         >>> import torch
@@ -68,6 +68,7 @@ class GroupOrdering(Term):
         super().__post_init__()
         self._require("top_k", self.top_k >= 1, "at least 1")
         self._require("steepness", self.steepness > 0, "positive")
+        self._require_finite("steepness")
         self._require_one_of("negatives", Opponents)
 
     def __call__(self, pairs: PairBatch) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isnan
 from typing import ClassVar
 
 import torch
@@ -50,10 +49,6 @@ class ListwiseDistillation(Term):
     temperature: float = 0.05
     min_score: float | None = None
     needs_teacher: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require("min_score", self.min_score is None or not isnan(self.min_score), "a number or None")
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""

@@ -78,7 +78,7 @@ class PairwiseRank(ScoredTerm):
         weight: Weight of the term in a task.
 
     Raises:
-        ValueError: `mapping` is unknown, or the batch has no scores.
+        ValueError: `mapping` is unknown, the margin is not finite, or the batch has no scores.
 
     Example:
         >>> import torch
@@ -89,6 +89,10 @@ class PairwiseRank(ScoredTerm):
     """
 
     margin: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_finite("margin")
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""

@@ -79,6 +79,7 @@ class SimLAP(LearnedTerm):
         self._require("num_classes", self.num_classes >= 1, "at least 1")
         self._require("size", self.size >= 1, "at least 1")
         self._require("binary_weight", self.binary_weight >= 0, "at least 0")
+        self._require_finite("binary_weight")
         self._require_one_of("partners", Partners)
         super().__post_init__()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isnan
 from typing import ClassVar
 
 from torch import Tensor
@@ -61,7 +60,6 @@ class SoftLabelKL(Term):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require("false_negative_margin", not isnan(self.false_negative_margin), "a number")
         self._require("floor", 0 <= self.floor < 1, "in [0, 1)")
 
     def __call__(self, pairs: PairBatch) -> Tensor:

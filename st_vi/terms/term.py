@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, get_args
 
 from torch import Tensor
@@ -32,7 +32,8 @@ class Term(ABC):
             cached losses evaluate such a term for all rows together instead of block by block, with a warning.
 
     Raises:
-        ValueError: The weight is not finite, or the field `temperature`, where a term has one, is not positive.
+        ValueError: The weight is not finite, a field is NaN, or the field `temperature`, where a term has one, is not
+            positive and finite.
 
     Example:
         >>> from dataclasses import dataclass
@@ -55,9 +56,13 @@ class Term(ABC):
     needs_all_rows: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        self._require("weight", math.isfinite(self.weight), "finite")
+        self._require_finite("weight")
+        for part in fields(self):
+            value = getattr(self, part.name)
+            self._require(part.name, not (isinstance(value, float) and math.isnan(value)), "a number")
         if hasattr(self, "temperature"):
             self._require("temperature", self.temperature > 0, "positive")
+            self._require_finite("temperature")
 
     @abstractmethod
     def __call__(self, pairs: PairBatch) -> Tensor:
@@ -66,6 +71,10 @@ class Term(ABC):
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:
             raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")
+
+    def _require_finite(self, *names: str) -> None:
+        for name in names:
+            self._require(name, math.isfinite(getattr(self, name)), "finite")
 
     def _require_one_of(self, name: str, choices: Any) -> None:
         self._require(name, getattr(self, name) in get_args(choices), f"one of {get_args(choices)}")

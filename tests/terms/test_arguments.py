@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -18,6 +19,7 @@ from st_vi.terms import (
     ListwiseDistillation,
     MultiViewSingularValue,
     NestedOrdinal,
+    PairwiseRank,
     RankListStyle,
     SimilarityDecorrelation,
     SimLAP,
@@ -30,22 +32,27 @@ from st_vi.terms import (
 from tests.helpers.term_checks import NEEDED, TERMS
 
 POSITIVE = [1e-3, 0.5, 3.0], [0.0, -0.5, math.nan]
+FINITE_POSITIVE = POSITIVE[0], [*POSITIVE[1], math.inf]
+FINITE = [-0.5, 0.0, 3.0], [math.nan, math.inf, -math.inf]
 RANGES: list[tuple[type, str, list[Any], list[Any]]] = [
     *(
-        (term, "temperature", *POSITIVE)
+        (term, "temperature", *FINITE_POSITIVE)
         for term in (InfoNCE, HardestNegativeMargin, DebiasedInfoNCE, SoftInfoNCE, IRPO)
     ),
-    *((term, "temperature", *POSITIVE) for term in (ListwiseDistillation, SoftLabelKL, MultiViewSingularValue)),
+    *((term, "temperature", *FINITE_POSITIVE) for term in (ListwiseDistillation, SoftLabelKL, MultiViewSingularValue)),
     *(
-        (term, "temperature", *POSITIVE)
+        (term, "temperature", *FINITE_POSITIVE)
         for term in (RankListStyle, SimLAP, SimilarityDecorrelation, SupReMix, WeightedNegatives)
     ),
     (MultiViewSingularValue, "singular_temperature", *POSITIVE),
-    (AttractionRepulsion, "positive_scale", [0.0, 0.5], [-1e-3, math.nan]),
-    (AttractionRepulsion, "negative_scale", [0.0, 0.5], [-1e-3, math.nan]),
+    *((term, "hard_negative_weight", *FINITE) for term in (InfoNCE, DebiasedInfoNCE, SoftInfoNCE)),
+    *((term, "margin", *FINITE) for term in (HardestNegativeMargin, PairwiseRank)),
+    (InfoNCE, "min_score", [-math.inf, 0.5, math.inf], [math.nan]),
+    (AttractionRepulsion, "positive_scale", [0.0, 0.5], [-1e-3, math.nan, math.inf]),
+    (AttractionRepulsion, "negative_scale", [0.0, 0.5], [-1e-3, math.nan, math.inf]),
     (DebiasedInfoNCE, "false_negative_prior", [0.0, 0.5, 0.999], [-1e-3, 1.0, math.nan]),
     (GroupOrdering, "top_k", [1, 2], [0, -1]),
-    (GroupOrdering, "steepness", *POSITIVE),
+    (GroupOrdering, "steepness", *FINITE_POSITIVE),
     (ListwiseDistillation, "min_score", [None, -1.0, 0.0, math.inf], [math.nan]),
     (NestedOrdinal, "levels", [(0.4, 0.8), (1e-3, 1.0)], [(), (0.0, 0.8), (0.4, 0.4), (0.4, 1.001), (0.4, math.nan)]),
     (NestedOrdinal, "shares", [(0.6, 0.2), (0.999, 0.001)], [(0.6,), (1.0, 0.2), (0.6, 0.0), (0.2, 0.2)]),
@@ -53,7 +60,7 @@ RANGES: list[tuple[type, str, list[Any], list[Any]]] = [
     (RankListStyle, "skips", [(), (2,), (2, 3)], [(1,), (2, 0), (2.0,)]),
     (SimLAP, "num_classes", [1, 2], [0, -1]),
     (SimLAP, "size", [1, 2], [0, -1]),
-    (SimLAP, "binary_weight", [0.0, 0.5], [-1e-3, math.nan]),
+    (SimLAP, "binary_weight", [0.0, 0.5], [-1e-3, math.nan, math.inf]),
     (SoftInfoNCE, "relevance_weight", [0.0, 0.5], [-1e-3, math.nan]),
     (SoftInfoNCE, "uniformity_weight", *POSITIVE),
     (SoftInfoNCE, "weight_temperature", *POSITIVE),
@@ -109,3 +116,11 @@ def test_what_terms_need():
 def test_a_term_must_say_what_it_computes():
     with pytest.raises(TypeError, match="abstract"):
         Term()
+
+
+@pytest.mark.parametrize("term", TERMS, ids=lambda term: term.__name__)
+def test_no_number_is_nan(term):
+    numbers = [part.name for part in dataclasses.fields(term) if isinstance(part.default, float)]
+    for name in numbers:
+        with pytest.raises(ValueError, match=f"{name} must be .*, got nan"):
+            term(**NEEDED.get(term, {}), **{name: math.nan})
