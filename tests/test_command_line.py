@@ -420,6 +420,17 @@ def test_runs_as_a_module():
     assert result.stderr.strip() == "error: nothing to evaluate: give --nli, --rows or --benchmark"
 
 
+def test_an_ablation_that_cannot_be_plotted_does_not_begin(monkeypatch, capsys, tmp_path):
+    def ablate(*_):
+        raise AssertionError("began")
+
+    monkeypatch.setattr("st_vi.recipes.ablation.run.ablate", ablate)
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    assert run_main(monkeypatch, "ablate", "vipolyqwen", "--output", tmp_path / "out") == 2
+    assert 'The plot needs plotly: pip install "st-vi[notebooks]"' in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_ablation_from_an_included_model(monkeypatch, capsys, tmp_path):
     seen = []
 

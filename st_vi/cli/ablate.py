@@ -75,10 +75,11 @@ def ablate_vipolyqwen(
     one_bar(context)
     from st_vi.data import split_by_task
     from st_vi.data.sources import nli_rows, task_rows
-    from st_vi.recipes.ablation.report import headline, plot, summarise, table
+    from st_vi.recipes.ablation.report import graph_objects, headline, plot, summarise, table
     from st_vi.recipes.ablation.run import ablate, read_results
     from st_vi.recipes.ablation.study import generated_study, study_of_rows
 
+    graph_objects()
     results = output / "results.jsonl"
     if not table_only:
         if train:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -161,12 +163,17 @@ def _shown(interval: Interval | None, form: str = ".1f") -> str:
     return "" if interval is None else f"[{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
-def plot(summaries: Sequence[Summary]) -> Figure:
-    """Plot the difference of each variant to the baseline with its interval."""
+def graph_objects() -> ModuleType:
+    """`plotly.graph_objects`; ask for it before a study, so that it is not missed after hours of training."""
     try:
-        import plotly.graph_objects as go
+        return import_module("plotly.graph_objects")
     except ImportError as error:
         raise ImportError('The plot needs plotly: pip install "st-vi[notebooks]"') from error
+
+
+def plot(summaries: Sequence[Summary]) -> Figure:
+    """Plot the difference of each variant to the baseline with its interval."""
+    go = graph_objects()
     changed: list[Any] = [summary for summary in reversed(summaries) if summary.interval is not None]
     figure_of = "Recall@1" if summaries[0].recalls else "Spearman"
     middles = [summary.difference for summary in changed]
