@@ -163,7 +163,7 @@ def pretrained(name: str = "vi-mini") -> str:
         name: Name of the model.
 
     Returns:
-        A path for ``SentenceTransformer(path)``: stock modules only, no download.
+        A path for `load`, or, of ``vi-mini``, which has stock modules only, for ``SentenceTransformer(path)``.
 
     Raises:
         ValueError: There is no such model.

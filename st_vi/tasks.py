@@ -23,7 +23,7 @@ class Task:
         TypeError: A term that is no `st_vi.terms.Term`.
 
     Example:
-        >>> from st_vi.tasks import Task
+        >>> from st_vi import Task
         >>> from st_vi.terms import CosineAlignment, InfoNCE
         >>> task = Task("title", "<title>", (InfoNCE(temperature=0.07), CosineAlignment(weight=0.5)))
         >>> list(task.components)

@@ -45,7 +45,7 @@ def scored_pairs_to_rows(
 
     Example:
         >>> from st_vi.data import sample_sts
-        >>> from st_vi.data.formats import scored_pairs_to_rows
+        >>> from st_vi.data import scored_pairs_to_rows
         >>> rows = scored_pairs_to_rows(sample_sts(), score_range=(0, 5))
         >>> rows.column_names, max(rows["score"])
         (['anchor', 'positive', 'score', 'task'], 1.0)
@@ -76,7 +76,7 @@ def instructions_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None
 
     Example:
         >>> from datasets import Dataset
-        >>> from st_vi.data.formats import instructions_to_rows
+        >>> from st_vi.data import instructions_to_rows
         >>> rows = Dataset.from_dict({"instruction": ["Dịch sang tiếng Anh."], "input": ["mưa"], "output": ["rain"]})
         >>> instructions_to_rows(rows)[0]
         {'anchor': 'Dịch sang tiếng Anh. mưa', 'positive': 'rain', 'task': 'instr'}
@@ -153,7 +153,7 @@ def dialogues_to_rows(dataset: Rows, columns: Mapping[str, str] | None = None, t
 
     Example:
         >>> from datasets import Dataset
-        >>> from st_vi.data.formats import dialogues_to_rows
+        >>> from st_vi.data import dialogues_to_rows
         >>> turns = [{"question": "Con gì?", "answer": "Con mèo."}, {"question": "Màu gì?", "answer": "Màu đen."}]
         >>> rows = dialogues_to_rows(Dataset.from_dict({"image": ["a.png"], "turns": [turns]}))
         >>> rows["anchor"][1], rows["positive"][1]
@@ -192,7 +192,7 @@ def combine_rows(*datasets: Rows) -> Dataset:
 
     Example:
         >>> from st_vi.data import sample_sts
-        >>> from st_vi.data.formats import combine_rows, instructions_to_rows, scored_pairs_to_rows
+        >>> from st_vi.data import combine_rows, instructions_to_rows, scored_pairs_to_rows
         >>> from datasets import Dataset
         >>> instructions = Dataset.from_dict({"instruction": ["Chào hỏi."], "output": ["Xin chào!"]})
         >>> rows = combine_rows(instructions_to_rows(instructions), scored_pairs_to_rows(sample_sts(), (0, 5)))

@@ -43,7 +43,7 @@ def sample_nli(split: Split | None = None) -> Dataset:
 def sample_retrieval(split: Split | None = None) -> Dataset:
     """Vietnamese questions with the passage that answers each: question, passage, passage_id, topic and split.
 
-    204 passages of 60 to 130 syllables with three or four questions each. Passages of one topic are alike (six
+    204 passages of 70 to 95 syllables with three or four questions each. Passages of one topic are alike (six
     bus routes, seven medicine leaflets), and many questions share few words with their passage. Names, numbers and
     facts are invented. About a quarter of the passages is marked as held out; no passage is on both sides.
 

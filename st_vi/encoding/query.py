@@ -64,8 +64,8 @@ class QueryEncoder:
 
         Raises:
             TypeError: An input is not a text, such as an image: use ``model.encode``.
-            ValueError: The prompt is unknown, an input or the prompt is not valid Unicode, or the texts are in a table
-                or a set.
+            ValueError: The prompt is unknown, an input or the prompt is not valid Unicode, the texts are in a table or
+                a set, or `texts` is None or a number.
         """
         items, single = as_list(texts)
         prompt = prompt_of(self.model, prompt, prompt_name) or ""

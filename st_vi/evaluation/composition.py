@@ -40,8 +40,8 @@ class CompositionEvaluator(Evaluator):
     Example:
         >>> from sentence_transformers import SentenceTransformer
         >>> from sentence_transformers.sentence_transformer.modules import BoW
-        >>> from st_vi.data.generated.composition import composition_probes
-        >>> from st_vi.evaluation.composition import CompositionEvaluator
+        >>> from st_vi.data import composition_probes
+        >>> from st_vi.evaluation import CompositionEvaluator
         >>> probes = composition_probes(per_kind=2)
         >>> evaluator = CompositionEvaluator(probes["anchor"], probes["positive"], probes["negative"], probes["kind"])
         >>> bag_of_words = SentenceTransformer(modules=[BoW(vocab=["cho", "trước", "hơn"])], device="cpu")

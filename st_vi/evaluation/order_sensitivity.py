@@ -46,7 +46,7 @@ class OrderSensitivityEvaluator(Evaluator):
     Example:
         >>> from sentence_transformers import SentenceTransformer
         >>> from sentence_transformers.sentence_transformer.modules import BoW
-        >>> from st_vi.evaluation.order_sensitivity import OrderSensitivityEvaluator
+        >>> from st_vi.evaluation import OrderSensitivityEvaluator
         >>> blind = SentenceTransformer(modules=[BoW(vocab=["mèo", "đuổi", "chuột"])], device="cpu")
         >>> items = ["mèo đuổi chuột"], ["con mèo đuổi chuột"], [["con chuột đuổi mèo"]]
         >>> OrderSensitivityEvaluator(*items)(blind)["order_accuracy"]

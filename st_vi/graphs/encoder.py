@@ -119,7 +119,7 @@ class OnnxEncoder:
         Raises:
             TypeError: An input is not a text.
             ValueError: `batch_size` is not positive, the prompt is unknown, an input or the prompt is not valid
-                Unicode, or the texts are in a table or a set.
+                Unicode, the texts are in a table or a set, or `sentences` is None or a number.
         """
         if batch_size <= 0:
             raise ValueError(f"batch_size must be positive, got {batch_size}")

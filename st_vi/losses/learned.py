@@ -71,7 +71,7 @@ def with_own_parameters(tasks: Sequence[Task]) -> tuple[tuple[Task, ...], Learne
 
     Example:
         >>> from st_vi.losses.learned import with_own_parameters
-        >>> from st_vi.tasks import Task
+        >>> from st_vi import Task
         >>> from st_vi.terms import SimLAP
         >>> tasks, learned = with_own_parameters([Task("topic", "<topic>", (SimLAP(num_classes=7, size=384),))])
         >>> learned["topic_sim_lap"] is tasks[0].terms[0].parameters

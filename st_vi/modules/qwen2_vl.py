@@ -104,7 +104,7 @@ class Qwen2VLTransformer(OpenTransformer):
     Example:
         >>> from sentence_transformers import SentenceTransformer
         >>> from st_vi.modules import AttentionPooling
-        >>> from st_vi.modules.qwen2_vl import Qwen2VLTransformer
+        >>> from st_vi import Qwen2VLTransformer
         >>> backbone = Qwen2VLTransformer("Qwen/Qwen2-VL-2B-Instruct")  # doctest: +SKIP
         >>> pooling = AttentionPooling(backbone.get_embedding_dimension())  # doctest: +SKIP
         >>> model = SentenceTransformer(

@@ -141,7 +141,10 @@ def train_viclsr(
         The trainer; its log is ``trainer.state.log_history``.
 
     Raises:
-        ValueError: A row cannot be used (`check_triplets`); raised before the first step.
+        ValueError: Before the first step: a row cannot be used (`check_triplets`), `loss` was made with another model,
+            or `output_dir` is a file, has an earlier training and neither `resume` nor `overwrite` is set, or has
+            another training and `resume` is set.
+        OSError: The disk is full; names the checkpoint to resume from.
     """
     check_model(model)
     return train(

@@ -202,9 +202,12 @@ def train_vipolyqwen(
         The trainer, with its log in ``trainer.state.log_history``.
 
     Raises:
-        ValueError: Before the first step: a row is invalid (`check_task_rows`), the loss or a term lacks a column, or
-            `model` cannot process the images of a row, `lazy_images` has another loss than a `CachedDLELoss`, or
-            `balance` is given together with a `loss`.
+        ValueError: Before the first step: a row is invalid (`check_task_rows`), the loss or a term lacks a column,
+            `model` cannot process the images of a row, `lazy_images` has another loss than a `CachedDLELoss`,
+            `balance` is given together with a `loss`, `loss` was made with another model, or `output_dir` is a file,
+            has an earlier training and neither `resume` nor `overwrite` is set, or has another training and `resume`
+            is set.
+        OSError: The disk is full; names the checkpoint to resume from.
     """
     check_model(model)
     rows = as_train_rows(train_dataset)
@@ -296,7 +299,7 @@ def vipolyqwen_evaluator(rows: TrainRows, **settings: Any) -> TaskRetrievalEvalu
 
     Example:
         >>> from st_vi.data.generated.rows import generated_rows
-        >>> from st_vi.recipes.vipolyqwen import vipolyqwen_evaluator
+        >>> from st_vi.recipes import vipolyqwen_evaluator
         >>> evaluator = vipolyqwen_evaluator(generated_rows("test", 2, seed=0, kinds=["words", "questions"]))
         >>> evaluator.prompt_names
         {'words': 'ocr', 'questions': 'vqa_single'}

@@ -37,7 +37,7 @@ def similarity_histogram(groups: Mapping[str, Tensor], title: str = "", bins: in
 
     Example:
         >>> import torch
-        >>> from st_vi.viz.distributions import similarity_histogram
+        >>> from st_vi.viz import similarity_histogram
         >>> figure = similarity_histogram({"entailment": torch.tensor([0.9, 0.7]), "random": torch.tensor([0.1])})
         >>> [trace.name for trace in figure.data]
         ['entailment: mean 0.80, 2 pairs', 'random: mean 0.10, 1 pair']
@@ -89,7 +89,7 @@ def spectrum(singular_values: Mapping[str, Tensor], title: str = "") -> go.Figur
 
     Example:
         >>> import torch
-        >>> from st_vi.viz.distributions import spectrum
+        >>> from st_vi.viz import spectrum
         >>> spectrum({"before": torch.ones(8)}).data[0].name
         'before: effective rank 8.0'
     """

@@ -35,7 +35,7 @@ def loss_components(
         ValueError: The log has no component.
 
     Example:
-        >>> from st_vi.viz.dynamics import loss_components
+        >>> from st_vi.viz import loss_components
         >>> log = [{"step": 1, "dle/ocr_info_nce": 2.3}, {"step": 2, "dle/ocr_info_nce": 1.9}]
         >>> figure = loss_components(log)
         >>> figure.data[0].name, figure.data[0].y
@@ -95,7 +95,7 @@ def gradient_share_bars(shares: Mapping[str, tuple[Any, Any]], title: str = "Who
         title: Title of the figure.
 
     Example:
-        >>> from st_vi.viz.dynamics import gradient_share_bars
+        >>> from st_vi.viz import gradient_share_bars
         >>> figure = gradient_share_bars({"InfoNCE": (0.75, 1.5), "ScoreMSE": (0.25, -0.5)})
         >>> figure.data[1].y
         (1.5, -0.5)

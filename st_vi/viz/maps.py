@@ -68,7 +68,7 @@ def scatter(
 
     Example:
         >>> import numpy as np
-        >>> from st_vi.viz.maps import scatter
+        >>> from st_vi.viz import scatter
         >>> figure = scatter(np.eye(2), labels=["mưa", "nắng"], texts=["Trời mưa.", "Trời nắng."])
         >>> [trace.name for trace in figure.data]
         ['points', 'mưa', 'nắng']

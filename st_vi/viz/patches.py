@@ -46,7 +46,7 @@ def patch_map(
     Example:
         >>> import torch
         >>> from PIL import Image
-        >>> from st_vi.viz.patches import patch_map
+        >>> from st_vi.viz import patch_map
         >>> figure = patch_map(Image.new("RGB", (640, 400)), torch.rand(14, 23))
         >>> figure.data[0].dx, figure.layout.xaxis.range
         (27.8260869565..., (0, 640))

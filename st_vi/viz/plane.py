@@ -31,7 +31,7 @@ def alignment_uniformity_plane(
         ValueError: There are neither points nor a path.
 
     Example:
-        >>> from st_vi.viz.plane import alignment_uniformity_plane
+        >>> from st_vi.viz import alignment_uniformity_plane
         >>> figure = alignment_uniformity_plane({"before": (0.3, -1.0), "after": (0.2, -2.5)})
         >>> figure.data[2].text
         ('before', 'after')

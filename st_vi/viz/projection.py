@@ -65,7 +65,7 @@ def project(
 
     Example:
         >>> import torch
-        >>> from st_vi.viz.projection import project
+        >>> from st_vi.viz import project
         >>> project(torch.tensor([[0.0, 0.0, 3.0], [0.0, 0.0, -3.0], [1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])).axes
         ('PC 1 (90 %)', 'PC 2 (10 %)')
     """

@@ -44,7 +44,7 @@ def rank_slopes(
         ValueError: Unequal lengths, or a rank below 1.
 
     Example:
-        >>> from st_vi.viz.ranks import rank_slopes
+        >>> from st_vi.viz import rank_slopes
         >>> figure = rank_slopes({"attention": [1, 9], "mean": [4, 8]}, ["Ai nấu cơm?", "Ai đi chợ?"], k=3)
         >>> [trace.name for trace in figure.data], figure.data[1].customdata[0][0]
         (['others (1)', 'flipped (1)'], 'Ai nấu cơm?')
@@ -157,7 +157,7 @@ def recall_bars(
 
     Example:
         >>> from st_vi.inspection.rankings import Estimate
-        >>> from st_vi.viz.ranks import recall_bars
+        >>> from st_vi.viz import recall_bars
         >>> recall_bars({"mean": Estimate(0.5, 0.4, 0.7)}, k=5).data[0].y
         (0.5,)
     """

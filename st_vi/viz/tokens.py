@@ -38,7 +38,7 @@ def highlight(units: Sequence[Unit], deleted: Unit | None = None) -> str:
 
     Example:
         >>> from st_vi.inspection.attention import Unit
-        >>> from st_vi.viz.tokens import highlight
+        >>> from st_vi.viz import highlight
         >>> "mưa &lt;b&gt;" in highlight([Unit("mưa <b>", "text", (0,), (0, 7), 1.0)])
         True
     """
@@ -95,7 +95,7 @@ def weight_bars(units: Sequence[Unit], title: str = "") -> go.Figure:
 
     Example:
         >>> from st_vi.inspection.attention import Unit
-        >>> from st_vi.viz.tokens import weight_bars
+        >>> from st_vi.viz import weight_bars
         >>> weight_bars([Unit("mưa", "text", (0,), (0, 3), 1.0)]).data[0].y
         (1.0,)
     """

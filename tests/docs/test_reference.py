@@ -38,6 +38,27 @@ def used_on_pages() -> set[str]:
     return {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
+def imports(text: str) -> list[tuple[str, str]]:
+    """Module and name of what an example imports from st_vi."""
+    lines = re.findall(r"^[ \t]*(?:>>> )?from (st_vi[\w.]*) import ([^\n#]+)", text, re.MULTILINE)
+    return [(module, name) for module, names in lines for name in re.findall(r"\w+", names)]
+
+
+def test_examples_import_a_public_name_from_where_it_is_public():
+    """Other paths are not promised."""
+    rooms: dict[str, set[str]] = {}
+    for room, name in PUBLIC:
+        rooms.setdefault(name, set()).add(room)
+    texts = {page.name: page.read_text(encoding="utf-8") for page in PAGES if page.name != "benchmarks.md"}
+    for file in Path(st_vi.__path__[0]).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                texts[f"{file.name}, {getattr(node, 'name', '')}"] = ast.get_docstring(node) or ""
+    found = [(where, *pair) for where, text in texts.items() for pair in imports(text)]
+    assert len(found) > 200
+    assert not [(where, module, name) for where, module, name in found if module not in rooms.get(name, {module})]
+
+
 def test_every_room_has_its_reference():
     assert {"st_vi.terms", "st_vi.losses", "st_vi.data"} <= set(ROOMS)
     assert not set(ROOMS) - SHOWN

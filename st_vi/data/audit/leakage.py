@@ -109,7 +109,7 @@ def leakage_report(
 
     Example:
         >>> from datasets import Dataset
-        >>> from st_vi.data.audit.leakage import leakage_report
+        >>> from st_vi.data import leakage_report
         >>> train = Dataset.from_dict({"anchor": ["Trời  mưa.", "Quán phở mở cửa lúc sáu giờ sáng.", "Mèo ngủ."]})
         >>> test = Dataset.from_dict({"anchor": ["Quán phở mở cửa lúc sáu giờ sáng!", "Trời mưa."]})
         >>> report = leakage_report(train, test)
@@ -174,7 +174,7 @@ def without_leakage(
 
     Example:
         >>> from datasets import Dataset
-        >>> from st_vi.data.audit.leakage import without_leakage
+        >>> from st_vi.data import without_leakage
         >>> train = Dataset.from_dict({"anchor": ["Trời mưa.", "Mèo ngủ.", "Duong ngap nuoc."]})
         >>> test = Dataset.from_dict({"anchor": ["TRỜI MƯA.", "Đường ngập nước."]})
         >>> without_leakage(train, test, casefold=True, ignore_diacritics=True)["anchor"][:]

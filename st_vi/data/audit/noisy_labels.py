@@ -110,7 +110,7 @@ def label_suspects(
         >>> from datasets import Dataset
         >>> from sentence_transformers import SentenceTransformer
         >>> from sentence_transformers.sentence_transformer.modules import BoW
-        >>> from st_vi.data.audit.noisy_labels import label_suspects
+        >>> from st_vi.data import label_suspects
         >>> model = SentenceTransformer(modules=[BoW(vocab=["mưa", "nắng", "gió", "bão"])], device="cpu")
         >>> premises = ["mưa", "nắng", "gió", "bão"]
         >>> rows = [{"premise": p, "hypothesis": h, "label": "same" if p == h else "other"}
@@ -185,7 +185,7 @@ def score_suspects(
         >>> from datasets import Dataset
         >>> from sentence_transformers import SentenceTransformer
         >>> from sentence_transformers.sentence_transformer.modules import BoW
-        >>> from st_vi.data.audit.noisy_labels import score_suspects
+        >>> from st_vi.data import score_suspects
         >>> model = SentenceTransformer(modules=[BoW(vocab=["mưa", "nắng", "gió"])], device="cpu")
         >>> rows = {"sentence1": ["mưa"] * 6, "sentence2": ["nắng", "mưa", "gió"] * 2, "score": [0, 5, 4, 0, 5, 0]}
         >>> found = score_suspects(Dataset.from_dict(rows), model, folds=6, limit=1)[0]

@@ -90,7 +90,7 @@ def preference_strength(
         >>> from datasets import Dataset
         >>> from sentence_transformers import SentenceTransformer
         >>> from sentence_transformers.sentence_transformer.modules import BoW
-        >>> from st_vi.data.audit.preferences import preference_strength
+        >>> from st_vi.data import preference_strength
         >>> model = SentenceTransformer(modules=[BoW(vocab=["trời", "mưa", "nắng"])], device="cpu")
         >>> rows = {"anchor": ["trời mưa"] * 2, "positive": ["mưa", "nắng"], "negative": ["nắng", "trời mưa"]}
         >>> found = preference_strength(Dataset.from_dict(rows), [model])
@@ -128,7 +128,7 @@ def flip_rows(dataset: Rows, rows: Iterable[int], negative: str | None = None) -
 
     Example:
         >>> from datasets import Dataset
-        >>> from st_vi.data.audit.preferences import flip_rows
+        >>> from st_vi.data import flip_rows
         >>> rows = {"anchor": ["trời mưa"] * 2, "positive": ["mưa", "nắng"], "negative": ["gió", "mưa"]}
         >>> flip_rows(Dataset.from_dict(rows), [1])["positive"][:]
         ['mưa', 'mưa']

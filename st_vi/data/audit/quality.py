@@ -79,7 +79,7 @@ def effective_contrastive_information(
         >>> from datasets import Dataset
         >>> from sentence_transformers import SentenceTransformer
         >>> from sentence_transformers.sentence_transformer.modules import BoW
-        >>> from st_vi.data.audit.quality import effective_contrastive_information
+        >>> from st_vi.data import effective_contrastive_information
         >>> model = SentenceTransformer(modules=[BoW(vocab=["trời", "mưa", "to", "nắng"])], device="cpu")
         >>> rows = {"anchor": ["trời mưa"], "positive": ["trời mưa to"], "negative": ["trời nắng"]}
         >>> found = effective_contrastive_information(Dataset.from_dict(rows), model)

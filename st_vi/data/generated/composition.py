@@ -152,7 +152,7 @@ def composition_probes(per_kind: int = 50, seed: int = 0) -> Dataset:
         ValueError: `per_kind` below 1, or more than there are of a kind.
 
     Example:
-        >>> from st_vi.data.generated.composition import composition_probes
+        >>> from st_vi.data import composition_probes
         >>> probes = composition_probes(per_kind=4)
         >>> len(probes), probes.column_names
         (28, ['anchor', 'positive', 'negative', 'kind'])

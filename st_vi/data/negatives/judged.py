@@ -46,7 +46,7 @@ def hardness(
         >>> from datasets import Dataset
         >>> from sentence_transformers import SentenceTransformer
         >>> from sentence_transformers.sentence_transformer.modules import BoW
-        >>> from st_vi.data.negatives.judged import hardness
+        >>> from st_vi.data import hardness
         >>> model = SentenceTransformer(modules=[BoW(vocab=["mưa", "mèo"])], device="cpu")
         >>> rows = Dataset.from_dict({"anchor": ["có mưa"], "positive": ["trời mưa"], "negative": ["con mèo"]})
         >>> hardness(rows, model, show_progress_bar=False).tolist()
@@ -97,7 +97,7 @@ def drop_false_negatives(
         >>> from datasets import Dataset
         >>> from sentence_transformers import SentenceTransformer
         >>> from sentence_transformers.sentence_transformer.modules import BoW
-        >>> from st_vi.data.negatives.judged import drop_false_negatives
+        >>> from st_vi.data import drop_false_negatives
         >>> model = SentenceTransformer(modules=[BoW(vocab=["mưa", "gió", "mèo"])], device="cpu")
         >>> rows = {"anchor": ["mưa gió"], "positive": ["có mưa"], "negative_1": ["mưa to"], "negative_2": ["con mèo"]}
         >>> drop_false_negatives(Dataset.from_dict(rows), model, show_progress_bar=False)["triplets"]["negative"][:]

@@ -67,7 +67,7 @@ def perturbed_negatives(
 
     Example:
         >>> from datasets import Dataset
-        >>> from st_vi.data.negatives.made import perturbed_negatives
+        >>> from st_vi.data import perturbed_negatives
         >>> rows = Dataset.from_dict({"anchor": ["Tàu đến chưa?"], "positive": ["Tàu chưa vào ga."]})
         >>> perturbed_negatives(rows, kinds=["negation"])["triplets"]["negative"][:]
         ['Tàu vào ga.']
@@ -128,7 +128,7 @@ def same_document_negatives(
 
     Example:
         >>> from datasets import Dataset
-        >>> from st_vi.data.negatives.made import same_document_negatives
+        >>> from st_vi.data import same_document_negatives
         >>> rows = same_document_negatives(Dataset.from_dict({
         ...     "anchor": ["Chợ họp lúc nào?", "Chợ bán gì?"],
         ...     "positive": ["Chợ họp từ ba giờ sáng.", "Ghe nào cũng đầy trái cây."],

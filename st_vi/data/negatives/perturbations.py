@@ -49,7 +49,7 @@ def swap_number(text: str, seed: int = 0) -> str | None:
         seed: Another seed may give another number.
 
     Example:
-        >>> from st_vi.data.negatives.perturbations import swap_number
+        >>> from st_vi.data import swap_number
         >>> swap_number("Lớp có ba mươi em."), swap_number("Xe số 12 đến trễ."), swap_number("Mưa to.")
         ('Lớp có bảy mươi em.', 'Xe số 15 đến trễ.', None)
     """
@@ -100,7 +100,7 @@ def change_order(text: str, order: Order = "swap", unit: Unit = "syllable", seed
         ImportError: Words without pyvi.
 
     Example:
-        >>> from st_vi.data.negatives.perturbations import change_order
+        >>> from st_vi.data import change_order
         >>> change_order("Mèo đuổi chuột.", "reverse"), change_order("Sinh viên hỏi.", "reverse", unit="word")
         ('Chuột đuổi mèo.', 'Hỏi sinh viên.')
     """

@@ -31,7 +31,7 @@ def cluster_rows(embeddings: ArrayLike, num_clusters: int, seed: int = 0) -> np.
         ValueError: Another shape, NaN or infinite values, or `num_clusters` out of range.
 
     Example:
-        >>> from st_vi.data.negatives.sampling import cluster_rows
+        >>> from st_vi.data import cluster_rows
         >>> clusters = cluster_rows([[1.0, 0.0], [0.0, 1.0], [5.0, 0.1]], num_clusters=2)
         >>> bool(clusters[0] == clusters[2] != clusters[1])
         True
@@ -96,7 +96,7 @@ class ClusterBatchSampler(_RowBatchSampler):
         >>> from functools import partial
         >>> from datasets import Dataset
         >>> from sentence_transformers import SentenceTransformerTrainingArguments
-        >>> from st_vi.data.negatives.sampling import ClusterBatchSampler
+        >>> from st_vi.data import ClusterBatchSampler
         >>> make = partial(ClusterBatchSampler, clusters=[0, 1, 0, 1])
         >>> args = SentenceTransformerTrainingArguments(batch_sampler=make, use_cpu=True)
         >>> rows = Dataset.from_dict({"anchor": ["mưa", "mèo", "gió", "chó"]})
@@ -157,7 +157,7 @@ class CurriculumBatchSampler(_RowBatchSampler):
     Example:
         >>> from functools import partial
         >>> from datasets import Dataset
-        >>> from st_vi.data.negatives.sampling import CurriculumBatchSampler
+        >>> from st_vi.data import CurriculumBatchSampler
         >>> make = partial(CurriculumBatchSampler, hardness=[0.1, -0.4, 0.3, -0.2], window=1)
         >>> list(make(Dataset.from_dict({"anchor": ["mưa", "mèo", "gió", "chó"]}), batch_size=2, drop_last=False))
         [[1, 3], [0, 2]]

@@ -43,7 +43,7 @@ class ToleranceByClassEvaluator(Evaluator):
     Example:
         >>> from sentence_transformers import SentenceTransformer
         >>> from sentence_transformers.sentence_transformer.modules import BoW
-        >>> from st_vi.evaluation.geometry.class_tolerance import ToleranceByClassEvaluator
+        >>> from st_vi.evaluation import ToleranceByClassEvaluator
         >>> model = SentenceTransformer(modules=[BoW(vocab=["mưa", "gió", "mèo", "chó"])], device="cpu")
         >>> evaluator = ToleranceByClassEvaluator(["mưa", "mưa to", "mèo", "chó"], ["weather"] * 2 + ["animal"] * 2)
         >>> {metric: round(value, 4) for metric, value in evaluator(model).items()}

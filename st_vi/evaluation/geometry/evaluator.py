@@ -45,7 +45,7 @@ class GeometryEvaluator(Evaluator):
     Example:
         >>> from sentence_transformers import SentenceTransformer
         >>> from sentence_transformers.sentence_transformer.modules import BoW
-        >>> from st_vi.evaluation.geometry.evaluator import GeometryEvaluator
+        >>> from st_vi.evaluation import GeometryEvaluator
         >>> model = SentenceTransformer(modules=[BoW(vocab=["mưa", "nắng"])], device="cpu")
         >>> metrics = GeometryEvaluator(["trời mưa", "trời nắng"], ["có mưa", "có nắng"])(model)
         >>> {metric: round(value, 4) for metric, value in metrics.items() if metric != "effective_rank"}

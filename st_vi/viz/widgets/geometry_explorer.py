@@ -73,7 +73,7 @@ class GeometryExplorer(Explorer):
 
     Example:
         >>> import torch
-        >>> from st_vi.viz.widgets.geometry_explorer import GeometryExplorer
+        >>> from st_vi.viz import GeometryExplorer
         >>> x = torch.randn(20, 4, generator=torch.manual_seed(0))
         >>> explorer = GeometryExplorer(x, x @ torch.diag(torch.tensor([1.0, 1, 0, 0])), methods=("pca",))
         >>> explorer.k.value = 19  # all others are neighbours, before and after

@@ -59,7 +59,7 @@ class LinkedMaps(Explorer):
 
     Example:
         >>> import numpy as np
-        >>> from st_vi.viz.widgets.linked_maps import LinkedMaps
+        >>> from st_vi.viz import LinkedMaps
         >>> linked = LinkedMaps({"before": np.eye(2), "after": -np.eye(2)}, texts=["Trời mưa.", "Trời nắng."])
         >>> linked.find.value = "mưa"
         >>> [figure.data[1].x[0] for figure in linked.maps]

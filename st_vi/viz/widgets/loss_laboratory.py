@@ -37,7 +37,7 @@ class LossLaboratory(Explorer):
         figures: A `LiveFigure` for each panel; see `laboratory`.
 
     Example:
-        >>> from st_vi.viz.widgets.loss_laboratory import LossLaboratory
+        >>> from st_vi.viz import LossLaboratory
         >>> laboratory = LossLaboratory(rows=8)
         >>> laboratory.step.click()
         >>> laboratory.points.steps

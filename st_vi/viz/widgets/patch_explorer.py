@@ -67,7 +67,7 @@ class PatchExplorer(Explorer):
     Example:
         >>> from st_vi import load
         >>> from st_vi.data.generated.scenes import draw, scene
-        >>> from st_vi.viz.widgets.patch_explorer import PatchExplorer
+        >>> from st_vi.viz import PatchExplorer
         >>> pictures = {"scene": draw(scene("test", 0), size=224)}
         >>> PatchExplorer(load("poly-mini"), pictures, query="Một hình tròn đỏ.")  # doctest: +SKIP
     """

@@ -44,7 +44,7 @@ class PoolExplorer(Explorer):
 
     Example:
         >>> from st_vi.recipes.examples.text_models import example_text_model
-        >>> from st_vi.viz.widgets.pool_explorer import PoolExplorer
+        >>> from st_vi.viz import PoolExplorer
         >>> explorer = PoolExplorer(example_text_model(), text="Trời mưa to.")  # doctest: +SKIP
     """
 

@@ -62,7 +62,7 @@ class RankingExplorer(Explorer):
     Example:
         >>> from sentence_transformers import SentenceTransformer
         >>> from sentence_transformers.sentence_transformer.modules import BoW
-        >>> from st_vi.viz.widgets.ranking_explorer import RankingExplorer
+        >>> from st_vi.viz import RankingExplorer
         >>> poolings = {"equal": BoW(["mưa", "nắng", "to"]), "rain": BoW(["mưa", "nắng", "to"], {"mưa": 9.0})}
         >>> models = {name: SentenceTransformer(modules=[pooling], device="cpu") for name, pooling in poolings.items()}
         >>> RankingExplorer(models, ["mưa nắng to"], ["nắng to", "mưa nắng"], [1], k=1, show_progress_bar=False).flips
