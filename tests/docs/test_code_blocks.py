@@ -92,5 +92,16 @@ def test_commands_parse(where, arguments):
     assert CliRunner().invoke(app, [*path, "--help"]).exit_code == 0
 
 
+# Messages of sentence-transformers, transformers and torch.
+FOREIGN = {"requires: st-vi", "pooler.dense.weight | MISSING", "index out of range"}
+
+
+def test_messages_that_the_faq_quotes_are_those_that_a_reader_sees():
+    """A reader searches for the message."""
+    quoted = set(re.findall(r'^#+ .*?"(.+?)"', (DOCS / "faq.md").read_text(encoding="utf-8"), re.MULTILINE))
+    ours = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "st_vi").rglob("*.py"))
+    assert quoted >= FOREIGN and not [message for message in quoted - FOREIGN if message not in ours]
+
+
 def test_commands_are_found():
     assert {arguments[0] for _, arguments in COMMANDS} >= {"demo", "train", "evaluate", "encode", "ablate", "search"}

@@ -85,6 +85,18 @@ def test_same_code(page):
         assert our == their
 
 
+def comments(page: Path) -> list[str]:
+    """Of the code, those of three words or more: shorter ones may be names or numbers."""
+    code = [code for kind, code in re.findall(r"^```(.+?)\n(.*?)^```$", text_of(page), re.DOTALL | re.MULTILINE)]
+    found = re.findall(r"(?:^|\s)# (.+)$", "\n".join(code), re.MULTILINE)
+    return [comment for comment in found if len(re.findall(r"[^\W\d_]{2,}", comment)) >= 3]
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=name)
+def test_comments_are_translated(page):
+    assert not set(comments(page)) & set(comments(twin(page)))
+
+
 def test_other_code_is_found(tmp_path):
     english, vietnamese = tmp_path / "a.md", tmp_path / "b.md"
     english.write_text("```bash\npip install x  # now\n```\n```python\nf(1)  # one\n```\n```text\nL = 2   two\n```\n")

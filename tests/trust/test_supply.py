@@ -75,6 +75,22 @@ def test_the_page_says_why_each_package_is_there():
     assert not [name for name in sorted(CORE | EXTRA) if f"`{name}`" not in page]
 
 
+def test_the_page_for_beginners_has_every_extra():
+    page = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(EXTRAS)
+
+
+def test_the_page_of_clients_has_the_committed_versions():
+    if not (ROOT / "constraints.txt").is_file():
+        pytest.skip("not in a checkout")
+    pins = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line]
+    page = (ROOT / "docs" / "use-it-with.md").read_text(encoding="utf-8")
+    told = re.findall(r"([a-z-]+) (\d+\.\d+)(?=[, ])", "".join(re.findall(r"^\|.*\n", page, re.MULTILINE)))
+    told.remove(("langchain-huggingface", "1.2"))  # conflicts with the others, and was tested apart
+    assert len(told) == 8
+    assert not [pair for pair in told if not any(pin.startswith("{}=={}.".format(*pair)) for pin in pins)]
+
+
 @pytest.mark.parametrize("file", ["constraints.txt", ".ci/openvino.txt"])
 def test_the_committed_versions_are_exact_and_fit(file):
     """Every requirement of the extras that a file is for has one version that its bounds allow, and no address."""
