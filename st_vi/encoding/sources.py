@@ -11,6 +11,7 @@ import datasets
 import pyarrow as pa
 
 from st_vi.data import read_rows
+from st_vi.files.lines import on_disk
 from st_vi.files.read import local_path, stream_rows
 from st_vi.inputs.kinds import is_null
 
@@ -53,7 +54,7 @@ def open_rows(
 
 def folder_of(rows: Any) -> Path | None:
     """The folder that image paths are relative to, if it is not the working directory."""
-    path = Path(rows).expanduser() if isinstance(rows, (str, Path)) else None
+    path = on_disk(rows) if isinstance(rows, (str, Path)) else None
     return path.parent if path and path.is_file() else None
 
 
@@ -64,7 +65,7 @@ def row_count(source: Any, rows: Any) -> int | None:
     if hasattr(rows, "__len__") and not isinstance(rows, str):
         return len(rows)
     if isinstance(rows, (str, Path)) and Path(rows).suffix.lower() in (".jsonl", ".ndjson", ".txt"):
-        with Path(rows).expanduser().open("rb") as file:
+        with on_disk(rows).open("rb") as file:
             return sum(1 for line in file if line.strip())
     return None
 

@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import lzma
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,19 @@ _FIRST_BYTES = {
     b"PAR1": ".parquet",
     b"\xd0\xcf\x11\xe0": ".xls, or a workbook with a password",
 }
+
+
+def on_disk(path: str | Path) -> Path:
+    """The path with its names as they are on the disk, where Macs write "ố" in three characters; "~" is the home."""
+    return _as_written(Path(os.path.expanduser(path)))  # that of Path raises for "~$rows.xlsx", which Excel writes
+
+
+def _as_written(path: Path) -> Path:
+    if path.exists() or path.parent == path:
+        return path
+    folder, name = _as_written(path.parent), normalize("NFC", path.name)
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return next((other for other in inside if normalize("NFC", other.name) == name), folder / path.name)
 
 
 def kind_of(path: Path) -> str:

@@ -6,13 +6,14 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from hashlib import blake2b
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 from unicodedata import normalize
 from uuid import uuid4
+from warnings import catch_warnings
 from zipfile import BadZipFile
 
 import pyarrow as pa
@@ -29,6 +30,7 @@ from st_vi.files.lines import (
     json_lines,
     kind_by_bytes,
     kind_of,
+    on_disk,
     table_lines,
     text_lines,
 )
@@ -53,8 +55,8 @@ def read_rows(source: str | Path, split: str = "train") -> Dataset:
     """Rows of a file, or of a dataset on the Hub.
 
     A file is .jsonl (or .json: an object on each line, or one array), .csv, .tsv, .txt (a line is a row, the column is
-    "text"), .xlsx (the first sheet; needs openpyxl) or .parquet, whatever the case of these letters; text files may be
-    compressed: .gz, .bz2, .xz. A path is never looked up on the Hub.
+    "text"), .xlsx (the first sheet that is not hidden; needs openpyxl) or .parquet, whatever the case of these letters;
+    text files may be compressed: .gz, .bz2, .xz. A path is never looked up on the Hub.
 
     The columns of CSV, TSV and Excel files stay text: "007", "NA", "1e5" and "" are not converted, and functions that
     need numbers, such as scores, read them from text. Blank lines are skipped.
@@ -147,7 +149,7 @@ def local_path(source: str | Path) -> Path | None:
         raise ValueError("the name of a file is empty")
     if "://" in text:
         raise ValueError(f"{text} is an address: download it first, and give the file")
-    path = _as_written(Path(os.path.expanduser(text)))  # that of Path raises for "~$rows.xlsx", which Excel writes
+    path = on_disk(text)
     if not path.exists():
         if _names_a_file(source):
             raise FileNotFoundError(f"no such file: {source}")
@@ -158,15 +160,6 @@ def local_path(source: str | Path) -> Path | None:
     if kind not in _KINDS or (packed and kind in (*_EXCEL, *_PARQUET)):
         raise ValueError(f"{source}: cannot read this kind of file; the kinds are {', '.join(_KINDS)}")
     return path
-
-
-def _as_written(path: Path) -> Path:
-    """The path with its names as they are on the disk, where Macs write "ố" in three characters."""
-    if path.exists() or path.parent == path:
-        return path
-    folder, name = _as_written(path.parent), normalize("NFC", path.name)
-    inside = folder.iterdir() if folder.is_dir() else ()
-    return next((other for other in inside if normalize("NFC", other.name) == name), path)
 
 
 def _names_a_file(source: str | Path) -> bool:
@@ -224,7 +217,7 @@ def _fields(path: Path) -> Fields:
 
 
 def _workbook(path: Path) -> Fields:
-    """Cells of the first sheet as text, with the numbers of their rows."""
+    """Cells of the first sheet that is shown as text, with the numbers of their rows."""
     try:
         import openpyxl  # type: ignore[import-untyped]  # noqa: F401
         from openpyxl.utils import get_column_letter  # type: ignore[import-untyped]
@@ -233,11 +226,15 @@ def _workbook(path: Path) -> Fields:
         raise ImportError(f'{path}: to read it, pip install "st-vi[excel]"; or save it as CSV UTF-8') from error
     import pandas as pd  # type: ignore[import-untyped]
 
-    with _named(path), pd.ExcelFile(path, engine="openpyxl") as book:
-        sheets = [sheet.title for sheet in book.book.worksheets]  # without sheets of charts
-        frame = book.parse(sheets[0], header=None, dtype=str, na_filter=False)
-        if len(sheets) > 1:
-            logger.warning(f"{path}: of its {len(sheets)} sheets only {sheets[0]!r} is read")
+    with _named(path), catch_warnings(action="ignore", category=UserWarning):  # of styles and other things but cells
+        with pd.ExcelFile(path, engine="openpyxl") as book:
+            sheets = book.book.worksheets  # without sheets of charts
+            read = next((sheet for sheet in sheets if sheet.sheet_state == "visible"), sheets[0]).title
+            frame = pd.read_excel(book, sheet_name=read, header=None, dtype=str, na_filter=False)
+            if len(sheets) > 1:
+                logger.warning(f"{path}: of its {len(sheets)} sheets only {read!r} is read")
+        if (frame == "").any(axis=None):
+            _warn_of_formulas(path, read, frame)
     used = [column for column in frame if (frame[column] != "").any()]
     for number, row in enumerate(frame[used].itertuples(index=False, name=None), 1):
         if wrong := [place for place, cell in zip(used, row, strict=True) if not isinstance(cell, str)]:
@@ -245,6 +242,26 @@ def _workbook(path: Path) -> Fields:
             raise ValueError(f"{path}, line {number}: the cell {cell} has an error such as #N/A; mend its formula")
         if any(cell.strip() for cell in row):
             yield number, [unescape(cell) for cell in row]
+
+
+def _warn_of_formulas(path: Path, sheet: str, frame: Any) -> None:
+    """Warn of columns whose formulas all have no value, as programs that do not calculate save them."""
+    from openpyxl import load_workbook
+    from openpyxl.utils import get_column_letter
+
+    with closing(load_workbook(path, read_only=True)) as book:
+        book[sheet].reset_dimensions()  # which other programs may have written wrongly
+        has_value: dict[int, bool] = {}
+        values = frame.itertuples(index=False, name=None)
+        for row, cells in zip_longest(values, book[sheet].rows, fillvalue=()):
+            for place, cell in enumerate(cells):
+                if cell.data_type == "f":
+                    has_value[place] = has_value.get(place, False) or row[place : place + 1] not in ((), ("",))
+    if empty := [get_column_letter(place + 1) for place, found in has_value.items() if not found]:
+        logger.warning(
+            f"{path}: no formula of column {', '.join(empty)} has a value, so that its cells are read as empty: open "
+            "and save the file in a spreadsheet"
+        )
 
 
 def _dicts(rows: Fields) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -232,6 +232,7 @@ def test_every_kind_of_file_in_a_folder(tmp_path):
 def test_what_a_folder_has_besides(tmp_path):
     (tmp_path / "a.ndjson").write_text(json.dumps({"text": TEXTS[0]}), encoding="utf-8")
     (tmp_path / "empty.csv").touch()
+    (tmp_path / "~$rows.xlsx").write_bytes(b"of Excel while rows.xlsx is open")
     (tmp_path / "b.pdf").write_bytes(b"%PDF")
     (tmp_path / "c.docx").write_bytes(b"PK")
     with pytest.warns(UserWarning, match=r"b\.pdf and 1 more are not searched: convert to \.txt or \.md"):

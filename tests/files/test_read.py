@@ -13,6 +13,7 @@ import re
 import sys
 import tracemalloc
 from unicodedata import normalize
+from zipfile import ZipFile
 
 import pandas as pd
 import pytest
@@ -402,6 +403,47 @@ def test_excel_cells_and_sheets_that_are_no_text(write):
     book.save(path)
     with pytest.raises(ValueError, match=r"rows\.xlsx: "):
         read_rows(path)
+
+
+def test_excel_reads_the_first_sheet_that_is_not_hidden(write):
+    openpyxl = pytest.importorskip("openpyxl", reason='needs pip install "st-vi[excel]"')
+
+    book = openpyxl.Workbook()
+    book.active.append(["lists of choices"])
+    for row in (["text"], ["Trời mưa."]):
+        book.create_sheet("dữ liệu").append(row) if len(book.worksheets) == 1 else book["dữ liệu"].append(row)
+    book.worksheets[0].sheet_state, book.active = "hidden", 1
+    book.save(path := write("rows.xlsx", ""))
+    assert columns(path) == {"text": ["Trời mưa."]}
+
+
+def test_excel_formulas_without_values(write, caplog):
+    openpyxl = pytest.importorskip("openpyxl", reason='needs pip install "st-vi[excel]"')
+
+    book = openpyxl.Workbook()
+    for row in (["text", None, "score"], ["a", None, "=1/2"], [None, "x", None], [None, None, "=1/4"]):
+        book.active.append(row)
+    book.save(path := write("rows.xlsx", ""))
+    with caplog.at_level(logging.WARNING):
+        read_rows(path)
+    assert "no formula of column C has a value" in caplog.text
+
+
+def test_excel_is_read_without_warnings_of_what_is_no_cell(write, recwarn):
+    openpyxl = pytest.importorskip("openpyxl", reason='needs pip install "st-vi[excel]"')
+
+    book = openpyxl.Workbook()
+    for text in ("text", "a"):
+        book.active.append([text])
+    book.save(path := write("rows.xlsx", ""))
+    with ZipFile(path) as old:
+        parts = {name: old.read(name) for name in old.namelist()}
+    lists = b'<extLst><ext uri="{CCE6A557-97BC-4b89-ADB6-D9C93CAAB3DF}"/></extLst></worksheet>'  # choices in cells
+    with ZipFile(path, "w") as new:
+        for name, part in parts.items():
+            new.writestr(name, part.replace(b"</worksheet>", lists))
+    assert columns(path) == {"text": ["a"]}
+    assert not [str(warning.message) for warning in recwarn]
 
 
 def test_excel_without_openpyxl(write, monkeypatch):

@@ -13,7 +13,7 @@ from unicodedata import normalize
 from tqdm.auto import tqdm
 
 from st_vi.data import read_rows
-from st_vi.files.lines import kind_of, lines_of
+from st_vi.files.lines import kind_of, lines_of, on_disk
 from st_vi.text import is_blank, normalise
 from st_vi.text.chunks import chunk_spans
 
@@ -24,6 +24,7 @@ PROSE = (".txt", ".md", ".markdown")
 
 # Documents that are not read; another kind of file in a folder is not meant to be searched.
 _DOCUMENTS = (".pdf", ".docx", ".doc", ".odt", ".rtf", ".html", ".htm", ".epub", ".pptx", ".ppt", ".xls", ".ods")
+_HIDDEN = (".", "~$")  # the latter beside a file that is open in Word or Excel
 _AT_ONCE = 1000  # texts that are counted together
 _HEADING = re.compile(r"#{1,6}\s+(.*?)\s*#*\s*\Z")
 
@@ -72,7 +73,8 @@ def read_passages(
 
     Args:
         source: A file, or a folder, which is searched recursively for tables (.jsonl, .json, .csv, .tsv, .xlsx,
-            .parquet), .txt and .md; text files also .gz. Names that begin with a dot and empty files are ignored.
+            .parquet), .txt and .md; text files also .gz. Empty files and names that begin with a dot or "~$"
+            are ignored.
         count_tokens: Function that counts the tokens of each text, such as `token_counts` of a model.
         most_tokens: Maximum tokens per passage.
         column: Column of tables to search; None for "text", or the column with the longest texts. A column "title" is
@@ -99,7 +101,7 @@ def read_passages(
         ...     read_passages(file, lambda texts: [len(text.split()) for text in texts])
         [Passage(text='Mỗi năm mười hai ngày.', title='Nghỉ phép', file='nghi.md', place='line 3', start=0)]
     """
-    source = Path(source)
+    source = on_disk(source)
     documents = [document for file in _files(source) for document in _documents(file, _name(file, source), column)]
     if not documents:
         raise ValueError(f"{source} has no text to search")
@@ -129,7 +131,7 @@ def _files(source: Path) -> list[Path]:
     if not source.is_dir():
         raise FileNotFoundError(f"no such file or folder: {source}")
     inside = sorted(source.rglob("*"))
-    hidden = {path for path in inside if any(part.startswith(".") for part in path.relative_to(source).parts)}
+    hidden = {path for path in inside if any(part.startswith(_HIDDEN) for part in path.relative_to(source).parts)}
     files = [path for path in inside if path not in hidden and path.is_file()]
     found = [path for path in files if kind_of(path) in (*TABLES, *PROSE) and path.stat().st_size]
     if others := [path for path in files if kind_of(path) in _DOCUMENTS]:
