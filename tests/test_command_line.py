@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from st_vi import build_vipolyqwen
 from st_vi.__main__ import app, main
 from st_vi.cli.quiet import one_bar
+from st_vi.cli.sight import asked_rows, named_rows
 from st_vi.data import sample_nli, sample_retrieval
 from st_vi.encoding.search.words import syllables
 from st_vi.hub import load
@@ -200,6 +201,52 @@ def test_a_column_may_be_named_in_the_letters_of_another_system(tmp_path):
         assert result.exit_code == 0 and "Trời mưa." in result.stdout, result.output
 
 
+def test_a_file_may_be_named_in_the_letters_of_another_system(monkeypatch, tmp_path):
+    pytest.importorskip("bm25s", reason='needs pip install "st-vi[search]"')
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / normalize("NFD", "dữ liệu")
+    folder.mkdir()
+    for name in ("~$open.jsonl", normalize("NFD", "câu.jsonl")):
+        (folder / name).write_text('{"text": "Trời mưa."}\n', encoding="utf-8")
+    for name, output in (("câu.jsonl", "first"), ("~$open.jsonl", "second")):
+        result = st_vi("encode", "vi-mini", f"dữ liệu/{name}", f"dữ liệu/{output}")
+        assert result.exit_code == 0 and (folder / output / "manifest.json").exists(), result.output
+    for source in ("dữ liệu/câu.jsonl", "dữ liệu/~$open.jsonl"):
+        result = st_vi("search", source, "mưa", "--no-dense")
+        assert result.exit_code == 0 and "Trời mưa." in result.stdout, result.output
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ({"name": "Mèo", "keywords": "mèo"}, "row 0: expected a text as name and a list of texts as keywords"),
+        ({"name": None, "keywords": []}, "row 0: expected a text as name"),
+        ({"name": "Mèo", "picture": "a.png"}, "missing column 'words' for keywords"),
+        ({"question": "Gì?", "answers": "abc", "correct": 1}, "row 0: expected a text as question and a list of texts"),
+        ({"question": "Gì?", "answers": ["a", None], "correct": 0}, "row 0: expected a text as question and a list of"),
+        ({"question": "Gì?", "answers": None, "correct": 0}, "row 0: expected a text as question and a list of texts"),
+        ({"question": None, "answers": ["a"], "correct": 0}, "row 0: expected a text as question"),
+        ({"question": "Gì?", "answers": ["a", "b"], "correct": True}, "row 0: correct must be a place"),
+        ({"question": "Gì?", "answers": ["a"], "correct": 0, "image": 5}, "row 0: expected the name of an image"),
+    ],
+)
+def test_rows_of_images_that_are_none(rows, problem, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "a.png"} | rows), encoding="utf-8")
+    read = named_rows if "name" in rows else asked_rows
+    with pytest.raises(ValueError, match=rf"rows\.jsonl.*{re.escape(problem)}"):
+        read(str(tmp_path / "rows.jsonl"), {"keywords": "words"} if "picture" in rows else {})
+
+
+def test_named_columns_of_images_stand_for_others_of_that_name(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    row = {"image": "a.png", "name": "cat", "tên": "Con mèo", "keywords": None}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    (found,) = named_rows(str(tmp_path / "rows.jsonl"), {"name": normalize("NFD", "tên")})
+    assert found.names == ("Con mèo",)
+
+
 def run_main(monkeypatch, *arguments):
     """The exit code of `st-vi …`."""
     monkeypatch.setattr(sys, "argv", ["st-vi", *map(str, arguments)])
@@ -282,6 +329,11 @@ def test_what_is_no_model_and_no_folder(monkeypatch, capsys, tmp_path):
         ("demo", "--output", "file"): "'file' is a file",
         (*distill, "--teacher", "vi-mini", "--output", "file"): "'file' is a file",
         (*distill, "--teacher", "vi-mini", "--output", "o"): "rows.csv: missing column 'title'",
+        ("distill", "vipolyqwen", "--documents", "rows.csv", "--output", "file"): "'file' is a file",
+        ("train", "viclsr", "--base", "vi-mini", *nli, "--output", ""): "the name of the folder is empty",
+        ("encode", "vi-mini", "rows.csv", ""): "the name of the folder is empty",
+        ("search", "rows.csv", "Mưa", "--index", ""): "the name of the folder is empty",
+        ("search", "", "Mưa"): "the name of the file or folder is empty",
     }
     for arguments, message in cases.items():
         assert run_main(monkeypatch, *arguments) == 2

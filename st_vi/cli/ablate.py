@@ -15,6 +15,7 @@ from st_vi.cli.options import (
     Device,
     Labels,
     SkipBadImages,
+    folder,
     pairs,
     positive,
     refuse,
@@ -27,7 +28,7 @@ from st_vi.cli.quiet import one_bar
 
 def ablate_vipolyqwen(
     context: typer.Context,
-    output: Annotated[Path, typer.Option(help="for results.jsonl, table.md and plot.html", file_okay=False)] = Path(
+    output: Annotated[Path, typer.Option(help="for results.jsonl, table.md and plot.html", parser=folder)] = Path(
         "outputs/ablation"
     ),
     seeds: Annotated[int, typer.Option(min=1, help="number of seeds: 0, 1, …")] = 3,

@@ -9,14 +9,14 @@ from typing import Annotated, Literal
 import typer
 
 from st_vi.cli.common import interruptible
-from st_vi.cli.options import refuse
+from st_vi.cli.options import folder, refuse
 from st_vi.cli.quiet import one_bar
 
 
 def demo(
     context: typer.Context,
     system: Annotated[Literal["viclsr", "vipolyqwen"], typer.Option(help="text, or text and images")] = "viclsr",
-    output: Annotated[Path, typer.Option(help="folder for the trained model", file_okay=False)] = Path("outputs/demo"),
+    output: Annotated[Path, typer.Option(help="folder for the trained model", parser=folder)] = Path("outputs/demo"),
     epochs: Annotated[int, typer.Option(min=1, help="training epochs of viclsr")] = 2,
 ) -> None:
     """Demonstrate an included model; viclsr also trains. Downloads nothing."""

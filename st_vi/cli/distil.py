@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from st_vi.cli.common import interruptible, rows_with, texts_of
-from st_vi.cli.options import Labels, pairs, refuse
+from st_vi.cli.options import Labels, folder, pairs, refuse
 from st_vi.cli.quiet import one_bar
 
 
@@ -17,7 +17,7 @@ def trim(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="a multilingual encoder or SentenceTransformer: a Hub id or a folder")],
     texts: Annotated[list[str], typer.Argument(help="rows of texts: .jsonl, .csv, .tsv, .parquet or a Hub id")],
-    output: Annotated[Path, typer.Option(help="new or empty folder for the trimmed model", file_okay=False)],
+    output: Annotated[Path, typer.Option(help="new or empty folder for the trimmed model", parser=folder)],
     column: Annotated[str, typer.Option(help="column of the texts")] = "text",
     max_pieces: Annotated[int | None, typer.Option(min=1, help="maximum number of pieces")] = None,
     min_count: Annotated[int, typer.Option(min=1, help="keep pieces that occur at least this often")] = 1,
@@ -48,7 +48,7 @@ def distill(
     teacher: Annotated[str, typer.Option(help="teacher model: a Hub id or a folder")],
     documents: Annotated[list[str], typer.Option(help="paragraphs with title, text, section or subject; repeatable")],
     output: Annotated[
-        Path, typer.Option(help="folder for the student, its stages and the teacher's vectors", file_okay=False)
+        Path, typer.Option(help="folder for the student, its stages and the teacher's vectors", parser=folder)
     ],
     share: Annotated[list[float] | None, typer.Option(help="share of each --documents; repeatable")] = None,
     nli: Annotated[list[str] | None, typer.Option(help="NLI rows in addition to the sample set; repeatable")] = None,

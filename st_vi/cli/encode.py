@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from st_vi.cli.common import interruptible
-from st_vi.cli.options import BF16, Device, loading_options, refuse, use_device
+from st_vi.cli.options import BF16, Device, folder, loading_options, refuse, use_device
 from st_vi.cli.quiet import one_bar
 
 
@@ -18,7 +18,7 @@ def encode(
     rows: Annotated[
         str, typer.Argument(metavar="INPUT", help="rows: .jsonl, .csv, .tsv, .xlsx, .txt, .parquet or a Hub id")
     ],
-    output: Annotated[Path, typer.Argument(help="folder for Parquet files with id and embedding", file_okay=False)],
+    output: Annotated[Path, typer.Argument(help="folder for Parquet files with id and embedding", parser=folder)],
     column: Annotated[str | None, typer.Option(help="column to encode; default: text")] = None,
     image_column: Annotated[str | None, typer.Option(help="column of images, encoded with the text of the row")] = None,
     text_only: Annotated[bool, typer.Option("--text-only", help="treat image file names as text")] = False,

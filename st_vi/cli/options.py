@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from st_vi.files.lines import on_disk
+
 
 def positive(value: float | None) -> float | None:
     """Reject values that are not positive finite numbers."""
@@ -23,6 +25,15 @@ def finite(value: float) -> float:
     if not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
+
+
+def folder(path: str | Path) -> Path:
+    """The folder of an option. "" is none: as a path, it would be the current folder where a variable is not set."""
+    if not str(path).strip():
+        raise typer.BadParameter("the name of the folder is empty")
+    if (found := on_disk(path)).is_file():
+        raise typer.BadParameter(f"{str(path)!r} is a file")
+    return found
 
 
 Labels = Annotated[list[str] | None, typer.Option("--label", help="value=name, such as 0=entailment; repeatable")]

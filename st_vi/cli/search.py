@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from st_vi.cli.options import BF16, Device, loading_options, refuse, use_device
+from st_vi.cli.options import BF16, Device, folder, loading_options, refuse, use_device
 from st_vi.cli.quiet import one_bar
 from st_vi.files.cache import cache_folder
+from st_vi.files.lines import on_disk
 from st_vi.text import is_blank
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _WIDTH = 300  # characters of a passage that are shown
 def search(
     context: typer.Context,
     source: Annotated[
-        Path,
+        str,
         typer.Argument(metavar="FILE_OR_FOLDER", help=".jsonl, .csv, .tsv, .xlsx, .parquet, .txt, .md; or images"),
     ],
     query: Annotated[str | None, typer.Argument(help="the question; if omitted, prompts for questions")] = None,
@@ -44,7 +45,7 @@ def search(
     prompt_name: Annotated[str | None, typer.Option(help="name of the prompt for questions")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON array per question")] = False,
     index: Annotated[
-        Path | None, typer.Option(help="folder for vectors; default: .st_vi beside the files", file_okay=False)
+        Path | None, typer.Option(help="folder for vectors; default: .st_vi beside the files", parser=folder)
     ] = None,
     bf16: BF16 = None,
     device: Device = None,
@@ -60,6 +61,9 @@ def search(
         raise ValueError("the question is empty")
     if images:
         refuse(context, "with --images", "dense", "words", "column")
+    if is_blank(source):
+        raise ValueError("the name of the file or folder is empty")
+    files = on_disk(source)
     options = loading_options(bf16, use_device(device))
     one_bar(context)
     from st_vi.encoding.search import SearchIndex
@@ -72,12 +76,12 @@ def search(
         return loaded
 
     if images:
-        _answer(_pictures(source, encoder("poly-mini"), index, top, prompt_name, as_json), query)
+        _answer(_pictures(files, encoder("poly-mini"), index, top, prompt_name, as_json), query)
         return
     found = SearchIndex.of_files(
-        source,
+        files,
         encoder("vi-mini") if dense else None,
-        kept_in=index or _beside(source),
+        kept_in=index or _beside(files),
         column=column,
         query_prompt_name=prompt_name,
         show_progress_bar=True,

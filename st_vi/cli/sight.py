@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from st_vi.cli.common import interruptible, texts_of
-from st_vi.cli.options import Columns, roles
+from st_vi.cli.options import Columns, folder, roles
 from st_vi.cli.quiet import one_bar
+from st_vi.files.lines import on_disk
+from st_vi.text import is_blank
 
 if TYPE_CHECKING:
     from st_vi.recipes.sight.seeing import Asked, Named
@@ -22,7 +24,9 @@ ASKED_ROLES = ("question", "answers", "correct")
 def distill_vipolyqwen_command(
     context: typer.Context,
     documents: Annotated[list[str], typer.Option(help="paragraphs with title, text, section or subject; repeatable")],
-    output: Annotated[Path, typer.Option(help="where the model, its stages and the teacher's vectors go")],
+    output: Annotated[
+        Path, typer.Option(help="where the model, its stages and the teacher's vectors go", parser=folder)
+    ],
     teacher: Annotated[str, typer.Option(help="a text encoder: a shipped one, a hub id or a folder")] = "vi-mini",
     share: Annotated[list[float] | None, typer.Option(help="how much of each --documents; repeatable")] = None,
     texts: Annotated[list[str] | None, typer.Option(help="rows with a text, of everyday language; repeatable")] = None,
@@ -81,13 +85,18 @@ def distill_vipolyqwen_command(
 
 def named_rows(source: str, columns: Mapping[str, str]) -> list[Named]:
     """Images with names, those that are kept for measuring left out."""
+    from st_vi.data.values import is_missing, shown
     from st_vi.recipes.sight.seeing import Named, for_testing
 
     found = []
     for number, file, row in _rows(source, ("name",), columns):
-        names = [row["name"], *(row.get("keywords") or [])]
-        if not all(isinstance(name, str) and name.strip() for name in names):
-            raise ValueError(f"{source}, row {number}: name and keywords must be texts, got {names!r}")
+        keywords = [] if is_missing(row.get("keywords")) else row["keywords"]
+        names = [row["name"], *(keywords if isinstance(keywords, list) else [None])]
+        if not _are_texts(names):
+            raise ValueError(
+                f"{source}, row {number}: expected a text as name and a list of texts as keywords, got "
+                f"{shown(row['name'])} and {shown(keywords)}"
+            )
         if not for_testing(names[0]):
             found.append(Named(file, tuple(dict.fromkeys(names))))
     return found
@@ -95,12 +104,18 @@ def named_rows(source: str, columns: Mapping[str, str]) -> list[Named]:
 
 def asked_rows(source: str, columns: Mapping[str, str]) -> list[Asked]:
     """Questions about images, those that are kept for measuring and those without an image left out."""
+    from st_vi.data.values import shown
     from st_vi.recipes.sight.seeing import Asked, for_testing
 
     found = []
     for number, file, row in _rows(source, ASKED_ROLES, columns):
         answers, right = row["answers"], row["correct"]
-        if not isinstance(right, int) or not 0 <= right < len(answers):
+        if not isinstance(answers, list) or not _are_texts([row["question"], *answers]):
+            raise ValueError(
+                f"{source}, row {number}: expected a text as question and a list of texts as answers, got "
+                f"{shown(row['question'])} and {shown(answers)}"
+            )
+        if type(right) is not int or not 0 <= right < len(answers):
             raise ValueError(f"{source}, row {number}: correct must be a place in the {len(answers)} answers, from 0")
         others = tuple(answer for place, answer in enumerate(answers) if place != right)
         if not for_testing(row["question"]):
@@ -108,26 +123,31 @@ def asked_rows(source: str, columns: Mapping[str, str]) -> list[Asked]:
     return found
 
 
+def _are_texts(values: list[Any]) -> bool:
+    return all(isinstance(value, str) and not is_blank(value) for value in values)
+
+
 def _rows(source: str, wanted: tuple[str, ...], columns: Mapping[str, str]) -> Iterator[tuple[int, Path, Any]]:
     """Number, image and values of every row with an image; images lie beside the file or in ``images``."""
     from st_vi.data import read_rows
+    from st_vi.data.sources import renamed
+    from st_vi.data.values import is_missing, shown
     from st_vi.inputs.pictures import open_image
 
-    rows = read_rows(source)
-    for role, name in columns.items():
-        if name in rows.column_names and name != role:
-            rows = rows.rename_column(name, role)
+    rows = renamed(read_rows(source), source, columns)
     for column in ("image", *wanted):
         if column not in rows.column_names:
             raise ValueError(f"{source}: missing column {column!r}; the columns are {rows.column_names}")
-    folder = Path(source).parent
+    beside = on_disk(source).parent
     for number, row in enumerate(rows):
-        if not row["image"]:
+        if is_missing(row["image"]):
             continue
-        places = [place / row["image"] for place in (folder, folder / "images")]
+        if not isinstance(row["image"], str):
+            raise ValueError(f"{source}, row {number}: expected the name of an image, got {shown(row['image'])}")
+        places = [place / row["image"] for place in (beside, beside / "images")]
         file = next((place for place in places if place.is_file()), None)
         if file is None:
-            raise ValueError(f"{source}, row {number}: there is no image {row['image']!r} in {folder}")
+            raise ValueError(f"{source}, row {number}: there is no image {row['image']!r} in {beside}")
         try:
             open_image(file)
         except Exception as error:  # of many kinds

@@ -23,6 +23,7 @@ from st_vi.cli.options import (
     SaveSteps,
     SkipBadImages,
     finite,
+    folder,
     how_to_resume,
     pairs,
     positive,
@@ -41,7 +42,7 @@ def viclsr(
     train: Annotated[
         list[str], typer.Option(help="NLI rows: .jsonl, .csv, .tsv, .xlsx, .parquet or a Hub id; repeatable")
     ],
-    output: Annotated[Path, typer.Option(help="folder for checkpoints and the trained model", file_okay=False)],
+    output: Annotated[Path, typer.Option(help="folder for checkpoints and the trained model", parser=folder)],
     evaluation: Annotated[
         list[str] | None, typer.Option("--eval", help="held-out NLI rows; default: a share of --train, see --eval-size")
     ] = None,
@@ -143,7 +144,7 @@ def vipolyqwen(
     train: Annotated[
         list[str], typer.Option(help="rows of mixed tasks: a file as for viclsr, or a Hub id; repeatable")
     ],
-    output: Annotated[Path, typer.Option(help="folder for checkpoints and the trained model", file_okay=False)],
+    output: Annotated[Path, typer.Option(help="folder for checkpoints and the trained model", parser=folder)],
     evaluation: Annotated[list[str] | None, typer.Option("--eval", help="held-out rows of mixed tasks")] = None,
     columns: Columns = None,
     embedding_dimension: Annotated[int, typer.Option(min=1)] = 1024,

@@ -93,9 +93,11 @@ def task_rows(
         ValueError: See `read_rows`, `check_task_rows` and `combine_rows`; the message begins with the source. Or a
             column of `columns` is missing.
     """
+    if unknown := set(columns or ()) - set(TASK_ROLES):
+        raise ValueError(f"columns: no role {sorted(unknown)}; the roles are {list(TASK_ROLES)}")
     parts, total = [], Report()
     for source in sources:
-        rows = _renamed(read_rows(source), source, columns or {})
+        rows = renamed(read_rows(source), source, columns or {})
         if (file := local_path(source)) is not None:
             rows = _with_paths_from(rows, file.parent)
         try:
@@ -125,14 +127,13 @@ def _with_paths_from(rows: Dataset, folder: Path) -> Dataset:
     return rows.select_columns(order)
 
 
-def _renamed(rows: Dataset, source: str | Path, columns: Mapping[str, str]) -> Dataset:
-    if unknown := set(columns) - set(TASK_ROLES):
-        raise ValueError(f"columns: no role {sorted(unknown)}; the roles are {list(TASK_ROLES)}")
+def renamed(rows: Dataset, source: str | Path, columns: Mapping[str, str]) -> Dataset:
+    """The rows with the columns named by their role, in place of others of that name."""
     try:
         found = find_columns(rows.column_names, columns, columns)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
-    renamed = {name: role for role, name in found.items() if name != role}
-    taken = [role for role in renamed.values() if role in rows.column_names and role not in renamed]
+    roles = {name: role for role, name in found.items() if name != role}
+    taken = [role for role in roles.values() if role in rows.column_names and role not in roles]
     rows = rows.remove_columns(taken)  # the column that is named stands for it
-    return rows.rename_columns(renamed) if renamed else rows
+    return rows.rename_columns(roles) if roles else rows
