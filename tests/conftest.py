@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything reads it: a test that wants the network shall fail at once
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # more only get in each other's way on models this small
 if "ST_VI_CACHE" not in os.environ:  # example models are trained once for all tests, by the code as it is now
     os.environ["ST_VI_CACHE"] = tempfile.mkdtemp(prefix="st-vi-cache-")
     atexit.register(shutil.rmtree, os.environ["ST_VI_CACHE"], ignore_errors=True)
@@ -51,15 +52,6 @@ SENTENCES = [
     "Nhà máy tạm ngừng sản xuất vì mất điện.",
     "Quyển sách này nói về lịch sử Hà Nội.",
 ]
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
-    """Before any test is imported, and not in the process that only hands tests to workers, torch has one thread."""
-    if session.config.getoption("numprocesses", None) is None:
-        import torch
-
-        torch.set_num_threads(1)  # more only get in each other's way on models this small
 
 
 FIRST = ("browser", "processes", "tests/encoding/test_ray.py", "browser 2")

@@ -118,6 +118,7 @@ def _pca(rows: np.ndarray, notice: str = "") -> Projection:
 def _umap(rows: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
     from umap import UMAP  # takes seconds, so only on demand
 
+    torch.set_num_threads(torch.get_num_threads())  # else it would take over how many numba sets for OpenMP
     bar = {"disable": False, "desc": f"UMAP of {len(rows):,} points"}
     return UMAP(**parameters, n_jobs=1, tqdm_kwds=bar).fit_transform(rows)
 

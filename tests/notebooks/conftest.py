@@ -39,7 +39,7 @@ def kernel_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
     Kernels are forked from one process that has imported everything: see `tests.notebooks.warm`.
     """
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
-    own = {**offline, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PLOTLY_RENDERER": "plotly_mimetype"}
+    own = {**offline, "PYTHONPATH": str(ROOT), "PLOTLY_RENDERER": "plotly_mimetype"}
     folder = tmp_path_factory.mktemp("kernels")
     place = folder / "socket"
     warm.kernel_spec(folder, str(place))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from tests.notebooks.pictures import check_pictures
 
 CHECKS = """
+import os
+
 first, second = explorer.linked.maps
 assert len(first.data[0].x) == len(passages) == len(set(passages)) == 204
 assert explorer.projections["umap"]["before"].method == "umap"  # and not what stands in for it
+assert torch.get_num_threads() == int(os.environ["OMP_NUM_THREADS"])  # numba has not changed them
 
 groups = torch.eye(2, 8).repeat_interleave(20, 0) + torch.randn(40, 8, generator=torch.manual_seed(0)) * 0.05
 projection = project(groups, "umap")
