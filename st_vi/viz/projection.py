@@ -118,9 +118,11 @@ def _pca(rows: np.ndarray, notice: str = "") -> Projection:
 def _umap(rows: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
     from umap import UMAP  # takes seconds, so only on demand
 
-    torch.set_num_threads(torch.get_num_threads())  # else it would take over how many numba sets for OpenMP
-    bar = {"disable": False, "desc": f"UMAP of {len(rows):,} points"}
-    return UMAP(**parameters, n_jobs=1, tqdm_kwds=bar).fit_transform(rows)
+    bar, threads = {"disable": False, "desc": f"UMAP of {len(rows):,} points"}, torch.get_num_threads()
+    try:
+        return UMAP(**parameters, n_jobs=1, tqdm_kwds=bar).fit_transform(rows)
+    finally:
+        torch.set_num_threads(threads)  # numba has set its own for OpenMP, and so for torch
 
 
 def _kept(path: Path | None, count: int, make: Callable[[], np.ndarray]) -> np.ndarray:
