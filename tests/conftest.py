@@ -97,6 +97,10 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    gc.freeze()  # pytest collects garbage at its end
+
+
 @pytest.hookimpl(tryfirst=True)  # before a name is printed, or kept for --last-failed
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Tests have the names that pytest can run again: xdist ends them with their group, ``@tests/test_x.py``."""
