@@ -24,7 +24,7 @@ def relative_penalty(similarities: Tensor, temperature: float) -> Tensor:
         The same shape, in [0, 1], each row with the sum 1.
 
     Raises:
-        ValueError: The temperature is not positive, NaN among the similarities, or a row without a negative.
+        ValueError: The temperature is not positive, NaN or +∞ among the similarities, or a row without a negative.
 
     Example:
         >>> import torch
@@ -35,8 +35,8 @@ def relative_penalty(similarities: Tensor, temperature: float) -> Tensor:
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     similarities = torch.as_tensor(similarities)
-    if similarities.isnan().any():
-        raise ValueError("the similarities hold NaN; mark candidates that do not count with -inf")
+    if not (similarities < torch.inf).all():  # False for NaN
+        raise ValueError("the similarities hold NaN or inf; mark candidates that do not count with -inf")
     if not similarities.isfinite().any(dim=-1).all():
         raise ValueError("every row must have a negative, and one has none")
     return (similarities.to(torch.promote_types(similarities.dtype, torch.float32)) / temperature).softmax(dim=-1)

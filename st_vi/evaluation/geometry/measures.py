@@ -25,7 +25,7 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
         alpha: α > 0.
 
     Raises:
-        ValueError: Unequal shapes, or see `st_vi.evaluation.geometry`.
+        ValueError: Unequal shapes, α is not positive, or see `st_vi.evaluation.geometry`.
 
     Example:
         >>> import torch
@@ -33,6 +33,7 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
         >>> alignment(torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))  # distances 0 and √2
         tensor(1.0000, dtype=torch.float64)
     """
+    _check_positive(alpha=alpha)
     x, y = checked(x), checked(y)
     if x.shape != y.shape:
         raise ValueError(f"x and y must be pairs of one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
@@ -50,12 +51,16 @@ def uniformity(x: Tensor, t: float = 2.0, chunk: int = CHUNK) -> Tensor:
         t: > 0.
         chunk: Rows and columns of a block.
 
+    Raises:
+        ValueError: t is not positive, or see `st_vi.evaluation.geometry`.
+
     Example:
         >>> import torch
         >>> from st_vi.evaluation.geometry import uniformity
         >>> uniformity(torch.eye(3))  # every pair at the squared distance 2
         tensor(-4.0000, dtype=torch.float64)
     """
+    _check_positive(t=t)
     x = F.normalize(checked(x), dim=1)
     log_sum = torch.tensor(-math.inf, dtype=torch.float64, device=x.device)
     for first, rows in blocks(x, chunk):
@@ -76,7 +81,7 @@ def tolerance(x: Tensor, labels: Sequence[Any] | np.ndarray | Tensor, chunk: int
 
     Args:
         x: (N, D).
-        labels: N classes, of any kind that can be compared.
+        labels: N classes, of any kind that can be a key of a dict: texts, numbers, tuples.
         chunk: Rows at once.
 
     Raises:
@@ -88,16 +93,18 @@ def tolerance(x: Tensor, labels: Sequence[Any] | np.ndarray | Tensor, chunk: int
         >>> tolerance(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]), ["mưa", "mưa", "nắng"])
         tensor(1., dtype=torch.float64)
     """
-    x, labels = checked(x), list(labels)
+    x, labels = checked(x), labels.tolist() if isinstance(labels, (np.ndarray, Tensor)) else list(labels)
     if len(labels) != len(x):
         raise ValueError(f"there must be one label for each vector, got {len(labels)} labels for {len(x)} vectors")
-    names, numbers = np.unique(np.asarray(labels), return_inverse=True)
-    of_class = torch.as_tensor(numbers.reshape(-1), device=x.device)
+    # Not `np.unique`, to which tuples are rows, and 1 and "1" are equal. Values of numpy and torch become Python's.
+    names = [label.item() if isinstance(label, (np.generic, Tensor)) else label for label in labels]
+    number = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    of_class = torch.tensor([number[name] for name in names], device=x.device)
     counts = torch.bincount(of_class).double()
     num_pairs = (counts * (counts - 1)).sum()
     if num_pairs == 0:
         raise ValueError("tolerance needs two vectors of the same class, and all labels differ")
-    sums = x.new_zeros(len(names), x.shape[1], dtype=torch.float64)
+    sums = x.new_zeros(len(number), x.shape[1], dtype=torch.float64)
     squares: Tensor | float = 0.0
     for rows, classes in zip(unit_chunks(x, chunk), of_class.split(chunk), strict=True):
         sums.index_add_(0, classes, rows)
@@ -195,3 +202,9 @@ def modality_gap(x: Tensor, y: Tensor) -> Tensor:
         raise ValueError(f"x and y must have one dimension, got {x.shape[1]} and {y.shape[1]}")
     centres: list[Any] = [sum(rows.sum(dim=0) for rows in unit_chunks(group)) / len(group) for group in (x, y)]
     return (centres[0] - centres[1]).norm()
+
+
+def _check_positive(**settings: float) -> None:
+    for name, value in settings.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value}")

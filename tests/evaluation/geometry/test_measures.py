@@ -58,6 +58,23 @@ def test_tolerance(chunk):
     assert g.tolerance(vectors(), torch.tensor([0, 0, *range(1, 12)]), chunk).item() == pytest.approx(*alone)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [("a", 1), ("b", 1), ("a", 1), ("b", 2)],
+        ["1", 1, "1", 2],
+        np.array([0, 1, 0, 2]),
+        torch.tensor([5, 6, 5, 7]),
+        [np.int64(3), 4, 3, np.int64(5)],
+        list(torch.tensor([0, 1, 0, 2])),
+    ],
+)
+def test_classes_of_any_kind(labels):
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    expected = torch.cosine_similarity(x[0], x[2], dim=0).item()
+    assert g.tolerance(x, labels).item() == pytest.approx(expected, abs=1e-6)
+
+
 def test_mean_cosine():
     unit = units(vectors())
     expected = np.mean([unit[i] @ unit[j] for i, j in pairs(13)])
@@ -210,7 +227,10 @@ def test_kinds_of_numbers():
         (lambda x: g.tolerance(x, [1, 2]), "2 labels for 13"),
         (lambda x: g.tolerance(x, range(13)), "all labels differ"),
         (lambda x: g.relative_penalty(x, 0), "temperature"),
-        (lambda x: g.relative_penalty(torch.tensor([torch.nan, 1.0]), 1), "NaN"),
+        (lambda x: g.relative_penalty(torch.tensor([torch.nan, 1.0]), 1), "NaN or inf"),
+        (lambda x: g.relative_penalty(torch.tensor([torch.inf, 1.0]), 1), "NaN or inf"),
+        *((lambda x, bad=bad: g.alignment(x, x, bad), "alpha must be positive") for bad in (0, -1, math.nan, math.inf)),
+        *((lambda x, bad=bad: g.uniformity(x, bad), "t must be positive") for bad in (0, -1, math.nan, math.inf)),
         (lambda x: g.relative_penalty(torch.tensor([-torch.inf]), 1), "a negative"),
         (lambda x: g.gradient_shares({}, x), "components"),
         (lambda x: g.gradient_shares({"a": x.sum()}, x), "require a gradient"),
