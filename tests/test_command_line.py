@@ -291,6 +291,7 @@ MIXED = ("train", "vipolyqwen", "--base", "none", "--train", "rows.csv", "--outp
         (("ablate", "vipolyqwen", "--label", "0=neutral"), "--label does nothing without --nli"),
         (("ablate", "vipolyqwen", "--table-only", "--seeds", 2), "--seeds does nothing with --table-only"),
         (("ablate", "vipolyqwen", "--train", "a", "--eval", "b", "--rows", 9), "--rows does nothing with --train"),
+        (("search", ".", "Mưa", "--no-dense", "--model", "vi-mini"), "--model does nothing with --no-dense"),
         (("bogus",), "No such command 'bogus'"),
     ],
 )

@@ -38,7 +38,7 @@ def folder(path: str | Path) -> Path:
 
 Labels = Annotated[list[str] | None, typer.Option("--label", help="value=name, such as 0=entailment; repeatable")]
 Columns = Annotated[
-    list[str] | None, typer.Option("--columns", help="role=name, such as premise=cau_a, for a column; repeatable")
+    list[str] | None, typer.Option("--columns", help="role=column, such as premise=cau_a or anchor=cau_a; repeatable")
 ]
 Epochs = Annotated[float, typer.Option(callback=positive)]
 Rate = Annotated[float, typer.Option(callback=positive)]

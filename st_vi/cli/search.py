@@ -61,6 +61,8 @@ def search(
         raise ValueError("the question is empty")
     if images:
         refuse(context, "with --images", "dense", "words", "column")
+    if not dense:
+        refuse(context, "with --no-dense", "model", "prompt_name", "index", "bf16", "device")
     if is_blank(source):
         raise ValueError("the name of the file or folder is empty")
     files = on_disk(source)

@@ -137,9 +137,30 @@ def test_a_section_names_what_the_english_one_names(page):
     assert not [english - vietnamese for vietnamese, english in zip(ours, theirs, strict=True) if english - vietnamese]
 
 
+@pytest.mark.parametrize("page", [README, *PAGES], ids=name)
+def test_a_section_has_the_numbers_and_links_of_the_english_one(page):
+    """With a decimal comma, perhaps; a Vietnamese section may have more."""
+    for find in (numbers, links):
+        ours, theirs = ([find(section) for section in sections(one)] for one in (page, twin(page)))
+        assert not [english - vietnamese for vietnamese, english in zip(ours, theirs, strict=True) if english - vietnamese]
+
+
+def numbers(section: str) -> set[str]:
+    text = re.sub(r"\]\([^)]*\)|`[^`]*`", "", section)
+    return {number.replace(",", "").replace(".", "") for number in re.findall(r"(?<!\w)\d+(?:[.,]\d+)*", text)}
+
+
+def links(section: str) -> set[str]:
+    """The ends of them, as twins are in different folders; without those from one readme to the other."""
+    return {link.split("/")[-1] for link in re.findall(r"\]\(([^)]+)\)", section)} - {"README.md", "README.vi.md"}
+
+
 def named(page: Path) -> list[set[str]]:
-    sections = re.split(r"^(?=#+ )", "\n".join(_lines(page)), flags=re.MULTILINE)
-    return [{" ".join(code.split()) for code in re.findall(r"`([^`]+)`", section)} for section in sections]
+    return [{" ".join(code.split()) for code in re.findall(r"`([^`]+)`", section)} for section in sections(page)]
+
+
+def sections(page: Path) -> list[str]:
+    return re.split(r"^(?=#+ )", "\n".join(_lines(page)), flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", [README, *PAGES, *NOTEBOOKS, DOCS / "_site" / "vi.yml"], ids=name)
