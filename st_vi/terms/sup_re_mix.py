@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from st_vi.terms.pairs import PairBatch, products, unit
@@ -66,14 +65,13 @@ class SupReMix(Term):
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""
-        z = pairs.once(_products)
-        dtype = z.dtype
+        unit_z = pairs.once(_unit_products)
+        dtype = unit_z.dtype
         gap = pairs.known_scores.to(dtype) - pairs.own(pairs.known_scores)[:, None].to(dtype)  # NaN: not compared
         gap = gap.masked_fill(_same_pair(pairs), float("nan"))
 
-        unit_z = pairs.once(_unit_products)
         mixtures, mixed_gap = self._mixtures(unit_z.detach(), gap, pairs)
-        mixed_similarity = F.cosine_similarity(pairs.own(z)[:, None], mixtures, dim=2)
+        mixed_similarity = (pairs.own(unit_z)[:, None] * unit(mixtures)).sum(dim=2)
         similarity = torch.cat([products(pairs.own(unit_z), unit_z), mixed_similarity], dim=1)
         gap = torch.cat([gap, mixed_gap], dim=1)
 
@@ -98,12 +96,8 @@ class SupReMix(Term):
         return torch.stack(mixtures, dim=1), scores.masked_fill(~exists, float("nan"))
 
 
-def _products(pairs: PairBatch) -> Tensor:
-    return pairs.unit_anchors * pairs.unit_candidates[: len(pairs.anchors)]
-
-
 def _unit_products(pairs: PairBatch) -> Tensor:
-    return unit(pairs.once(_products))
+    return unit(pairs.unit_anchors * pairs.unit_candidates[: len(pairs.anchors)])
 
 
 def _same_pair(pairs: PairBatch) -> Tensor:

@@ -154,3 +154,13 @@ def test_bad_arguments():
             SupReMix(mix=mix)
     with pytest.raises(ValueError, match="needs a score"):
         SupReMix()(PairBatch(torch.eye(2), torch.eye(2)))
+
+
+def test_a_pair_without_a_common_dimension_has_no_gradient():
+    """Its z is a zero vector, without a direction."""
+    anchors, positives = torch.ones(3, 4), torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
+    anchors[1, :2], positives[1, 2:] = 0, 0
+    vectors = [anchors.requires_grad_(), positives.requires_grad_()]
+    SupReMix()(PairBatch(*vectors, scores=torch.tensor([0.0, 0.5, 1.0]))).sum().backward()
+    for vector in vectors:
+        assert (vector.grad[1] == 0).all() and vector.grad.abs().max() < 100
