@@ -81,7 +81,10 @@ class RatingEvaluator(Evaluator):
         log_p = head.log_probabilities(u, v)
         self.probabilities = log_p.exp().cpu()
         self.expected = head.expected(self.probabilities)
-        off = (head.levels_of(self.expected) - levels).abs()
+        # A model that gives no numbers is off by more than any level.
+        missing = self.expected.isnan()
+        off = (head.levels_of(self.expected.nan_to_num(head.lowest)) - levels).abs()
+        off = off.masked_fill(missing, head.num_levels + 1)
         metrics = {
             "spearman": spearman(self.expected.numpy(), self.scores.numpy()),
             "cosine_spearman": spearman(torch.cosine_similarity(u, v).cpu().numpy(), self.scores.numpy()),

@@ -38,7 +38,7 @@ class TaskRetrievalEvaluator(Evaluator):
         anchors: N stock inputs: text, image, or {"text", "image", "video"}. A sequence that makes them on access need
             not hold all images: each is looked up once here, for its content, and once in every call, for its batch.
         positives: N stock inputs.
-        tasks: N task names.
+        tasks: N task names, any but "mean".
         scores: N numbers, NaN or None where there is none.
         options: N lists of wrong answers, or None.
         prompt_names: Task to the name of the model's prompt for its anchors; None encodes all without.
@@ -96,6 +96,10 @@ class TaskRetrievalEvaluator(Evaluator):
         for row, task in enumerate(self.tasks):
             if not isinstance(task, str) or not task:
                 raise ValueError(f"Row {row} of tasks: expected the name of a task, got {shown(task)}")
+            if task == "mean":
+                raise ValueError(
+                    f"Row {row} of tasks: no task can be named 'mean', as mean_recall@1 is that of all tasks"
+                )
         self.prompt_names = dict(prompt_names or {})
         self.ranks: dict[str, Tensor] = {}
         self.cosines: dict[str, Tensor] = {}

@@ -107,6 +107,7 @@ def test_a_missing_label_is_no_class(kind, bad):
     ("settings", "message"),
     [
         ({"tasks": ["a", None]}, "Row 1 of tasks: expected the name of a task, got None"),
+        ({"tasks": ["a", "mean"]}, "Row 1 of tasks: no task can be named 'mean'"),
         ({"scores": [0.1, "x"]}, "Row 1 of scores: expected a number, got 'x'"),
         ({"scores": [0.1, float("inf")]}, "Row 1 of scores: expected a number, got inf"),
         ({"options": ["abc", None]}, "Row 0: options must be a list of texts, got 'abc'"),

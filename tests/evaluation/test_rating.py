@@ -71,6 +71,14 @@ def test_what_it_refuses(model):
         RatingEvaluator(["a"], ["b"], [1.0])(SentenceTransformer(modules=[BoW(["a"])], device="cpu"))
 
 
+def test_a_model_that_gives_no_numbers_is_never_right(model):
+    """As in the other evaluators; it is the model, and not a score, that is not on the scale."""
+    model[1].rating_bias.data[2] = math.nan
+    metrics = RatingEvaluator(["a", "b"], ["b", "c"], [1.0, 5.0])(model)
+    assert metrics["accuracy"] == metrics["within_one"] == 0
+    assert math.isnan(metrics["spearman"]) and math.isnan(metrics["log_likelihood"])
+
+
 def test_one_score_has_no_order(model):
     assert math.isnan(RatingEvaluator(["a", "b"], ["b", "c"], [1.0, 1.0])(model)["spearman"])
 
