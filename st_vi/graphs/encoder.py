@@ -84,14 +84,16 @@ class OnnxEncoder:
         self._segment = segment_words if config["segment_words"] else None
         if self._segment:
             segmenter()  # fail now, not at the first text, if pyvi is missing
-        try:
-            self.run: Run = _RUNTIMES[runtime, dtype](folder / file_name, threads)
-        except ImportError:
-            raise
-        except Exception as error:  # each runtime has kinds of its own
-            raise ValueError(
-                f"{folder / file_name} cannot be read by {runtime}: export the model again ({error})"
-            ) from error
+        self._graph = folder / file_name, runtime, dtype, threads
+        self.run: Run = _opened(*self._graph)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the session, which cannot be copied: copies and other processes open the graph again."""
+        return {name: value for name, value in vars(self).items() if name != "run"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.run = _opened(*self._graph)
 
     def encode(
         self,
@@ -173,6 +175,15 @@ class OnnxEncoder:
         input_ids = np.full(attention_mask.shape, self.tokenizer.pad_token_id, dtype=np.int64)
         input_ids[attention_mask] = np.concatenate(tokens)
         return {"input_ids": input_ids, "attention_mask": attention_mask.astype(np.int64)}
+
+
+def _opened(file: Path, runtime: str, dtype: str, threads: int | None) -> Run:
+    try:
+        return _RUNTIMES[runtime, dtype](file, threads)
+    except ImportError:
+        raise
+    except Exception as error:  # each runtime has kinds of its own
+        raise ValueError(f"{file} cannot be read by {runtime}: export the model again ({error})") from error
 
 
 def _onnxruntime(file: Path, threads: int | None) -> Run:

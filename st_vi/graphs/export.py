@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import unicodedata
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +73,12 @@ def export_onnx(model: SentenceTransformer, path: str | Path) -> Path:
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / MODEL_FILE
-    _export_graph(model, file)
-    model.tokenizer.save_pretrained(str(folder))
-    model[0].config.save_pretrained(str(folder))  # type: ignore[operator,union-attr]  # names the tokenizer class
-    _save_config(model, folder / CONFIG_FILE)
-    _check_vectors(model, file)
+    with torch.autocast("cpu", enabled=False):  # the graph is in float32
+        _export_graph(model, file)
+        model.tokenizer.save_pretrained(str(folder))
+        model[0].config.save_pretrained(str(folder))  # type: ignore[operator,union-attr]  # names the tokenizer class
+        _save_config(model, folder / CONFIG_FILE)
+        _check_vectors(model, file)
     return file
 
 
@@ -109,8 +113,26 @@ def quantize_onnx(path: str | Path, file_name: str = INT8_FILE, **settings: Any)
     if not source.is_file():
         raise FileNotFoundError(f"{path} has no {MODEL_FILE}: export_onnx writes it")
     defaults = {"weight_type": QuantType.QInt8, "per_channel": True}
-    quantize_dynamic(source, target, **defaults | settings)
+    with _own_log():
+        quantize_dynamic(source, target, **defaults | settings)
     return target
+
+
+@contextmanager
+def _own_log() -> Iterator[None]:
+    """Keep the root logger as it is: where it has no handler, the first message of onnxruntime would give it one.
+
+    ``logging.basicConfig``, which the application may call later, would then do nothing.
+    """
+    last = logging.lastResort
+    if logging.root.handlers or last is None:
+        yield
+        return
+    logging.root.addHandler(last)  # what prints messages where there is no handler
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(last)
 
 
 class _ModuleError(ValueError):

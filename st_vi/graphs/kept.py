@@ -6,12 +6,12 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 import threading
 from copy import copy
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, get_args
+from uuid import uuid4
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -78,8 +78,9 @@ def _kept(model: SentenceTransformer, source: str) -> Path:
 
 def _export(model: SentenceTransformer, folder: Path) -> None:
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
+        # Not by `tempfile`: other users, as that of a server in a container, read what was exported for them.
+        unfinished = folder.with_name(f".unfinished-{uuid4().hex}")
+        unfinished.mkdir(parents=True)
     except OSError as error:
         raise OSError(
             error.errno, f"{error.strerror}: set ST_VI_CACHE to a folder for exported graphs", str(folder.parent)

@@ -28,14 +28,10 @@ class OnnxGraph(InputModule):
         self, folder: str | Path, file_name: str = MODEL_FILE, source: str = "", threads: int | None = None
     ) -> None:
         super().__init__()
-        self.folder, self.file_name, self.source, self.threads = Path(folder), file_name, source, threads
+        self.folder, self.file_name, self.source = Path(folder), file_name, source
         self.encoder = OnnxEncoder(folder, file_name, threads=threads)
         self.tokenizer = self.encoder.tokenizer
         self._longest = self.encoder.max_seq_length
-
-    def __reduce__(self) -> Any:
-        """Copies and other processes open the graph again: a session cannot be copied."""
-        return OnnxGraph, (self.folder, self.file_name, self.source, self.threads)
 
     @property
     def max_seq_length(self) -> int | None:

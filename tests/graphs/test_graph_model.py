@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
+import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -142,6 +144,15 @@ def test_exported_once_and_again_for_other_weights(saved, exports, tmp_path):
     assert len(exports) == 2 and len(list((tmp_path / "cache" / "onnx").iterdir())) == 2
 
 
+def test_other_users_may_read_a_graph(saved, exports):
+    """Exported while an image of a container is built, it serves another user."""
+    before = os.umask(0o022)
+    try:
+        assert exact(saved)[0].folder.stat().st_mode & 0o777 == 0o755
+    finally:
+        os.umask(before)
+
+
 def test_another_process_is_faster(saved, exports, tmp_path, monkeypatch):
     """Its folder is taken, and nothing unfinished stays."""
     export = kept.export_onnx
@@ -201,7 +212,11 @@ def test_what_it_cannot_do_is_said(saved, tmp_path):
 
 def test_copies_and_corpora_know_which_graph(saved, tiny_base, tmp_path):
     graph = exact(saved)
-    assert distance(copy.deepcopy(graph).encode(TEXTS), graph.encode(TEXTS)) == 0
+    for limit in (graph.max_seq_length, 4):
+        graph.max_seq_length = limit
+        for copied in (copy.deepcopy(graph), pickle.loads(pickle.dumps(graph))):  # as for other processes
+            assert copied.max_seq_length == limit
+            assert distance(copied.encode(TEXTS), graph.encode(TEXTS)) == 0
     encode_corpus(graph, [{"text": text} for text in SENTENCES], tmp_path)
     eight_bits = load(saved, backend="onnx", model_kwargs={"dtype": "int8"})
     assert model_identity(eight_bits) != model_identity(graph)

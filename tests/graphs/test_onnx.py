@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import pickle
 import shutil
 import subprocess
 import sys
@@ -117,9 +119,13 @@ def test_similarity_is_the_models(model, encoder, monkeypatch):
 
 
 @needs_onnx
-def test_eight_bits_are_close_and_small(model, folder, caplog):
+def test_eight_bits_are_close_and_small(model, folder, caplog, monkeypatch):
+    with caplog.at_level(logging.INFO), monkeypatch.context() as patch:
+        patch.setattr(logging.root, "handlers", [])
+        logged = quantize_onnx(folder)
+        assert logging.root.handlers == []  # so that basicConfig still works
     file = quantize_onnx(folder)
-    assert not caplog.records
+    assert not caplog.records and file == logged
     result = OnnxEncoder(folder, file.name, threads=1).encode(TEXTS)
     assert (result * model.encode(TEXTS)).sum(axis=1).min() > 0.99
     assert file.stat().st_size < (folder / "model.onnx").stat().st_size
@@ -248,6 +254,16 @@ def test_a_graph_with_other_vectors_is_refused(tiny_base, tmp_path):
     """The tokenizer alone does not know of settings that a module keeps for itself."""
     transformer = Transformer(str(tiny_base), processing_kwargs={"text": {"max_length": 4}})
     refused([transformer, Pooling(32, "mean"), Normalize()], tmp_path, "vectors differ from the model's")
+
+
+@needs_onnx
+@one_shape
+def test_copies_and_autocast(encoder, model, tmp_path):
+    copied = pickle.loads(pickle.dumps(encoder))  # as for another process
+    np.testing.assert_array_equal(copied.encode(TEXTS), encoder.encode(TEXTS))
+    with torch.autocast("cpu", torch.bfloat16):
+        export_onnx(model, tmp_path)
+    assert distance(OnnxEncoder(tmp_path, threads=1).encode(TEXTS), model.encode(TEXTS)) < 1e-4
 
 
 @needs_onnx
