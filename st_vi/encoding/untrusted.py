@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sentence_transformers import SentenceTransformer
@@ -30,8 +31,8 @@ def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int =
 
     ``encode`` trusts its caller: a string may be the path of a local image, or a URL that it fetches. Here, every
     string is text, even if it is a URL, a path or ``data:…``, and special tokens of the model in it, such as
-    ``<|image_pad|>``, ``</s>`` or a task prefix, are broken up with a space. Images are passed as bytes. Only known
-    keys of a dict are kept.
+    ``<|image_pad|>``, ``</s>`` or a task prefix, are broken up with a space, also where the tokenizer makes them of
+    other letters, as of ``＜/s＞``. Images are passed as bytes. Only known keys of a dict are kept.
 
     Limiting the length of a request is up to the server; texts beyond the maximum length are truncated as usual.
 
@@ -62,12 +63,13 @@ def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int =
         ValueError: 'image': expected the bytes of an image, or these in base64; paths and addresses are not opened
     """
     marks = _special_tokens(model)
+    clean = partial(_without_tokens, marks, _normal_form(model))
     if isinstance(value, str):
         value = {"text": value}
     if is_message_dict(value):
         value = [value]
     if isinstance(value, list) and value and all(map(is_message_dict, value)):
-        conversation = [_message(message, marks, max_pixels) for message in value]
+        conversation = [_message(message, clean, max_pixels) for message in value]
         _check_something(part for message in conversation for part in message["content"])
         return without_marks(conversation, marks)
     if not isinstance(value, Mapping) or not value.keys() <= {"text", "image", "video"}:
@@ -81,7 +83,7 @@ def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int =
     if (video := value.get("video")) is not None:
         result["video"] = _video(video, max_pixels)
     if (text := value.get("text")) is not None:
-        result["text"] = _text(text, "'text'", marks)
+        result["text"] = _text(text, "'text'", clean)
     _check_something([result])
     return result
 
@@ -98,12 +100,25 @@ def _special_tokens(model: SentenceTransformer) -> re.Pattern[str]:
     return re.compile("|".join(f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in tokens) or r"(?!)")
 
 
-def _text(value: Any, name: str, marks: re.Pattern[str]) -> str:
+def _normal_form(model: SentenceTransformer) -> Callable[[str], str]:
+    """The text in which the tokenizer looks for pieces: special tokens may be among them."""
+    tokenizer = getattr(getattr(model[0], "tokenizer", None), "backend_tokenizer", None)
+    normalizer = getattr(tokenizer, "normalizer", None)
+    return normalizer.normalize_str if normalizer else str
+
+
+def _without_tokens(marks: re.Pattern[str], normal_form: Callable[[str], str], text: str) -> str:
+    text = plain_text(text, marks)
+    normal = normal_form(text)
+    return plain_text(normal, marks) if marks.search(normal) else text
+
+
+def _text(value: Any, name: str, clean: Callable[[str], str]) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{name}: expected a text, got {shown(value)}")
     if not is_unicode(value):
         raise ValueError(f"{name} is no Unicode: it has half of a surrogate pair")
-    return plain_text(value, marks)
+    return clean(value)
 
 
 def _video(value: Any, max_pixels: int) -> list[Image]:
@@ -153,7 +168,7 @@ def _checked(value: Any, name: str, max_pixels: int, all_frames: bool = False) -
     return bytes(value)
 
 
-def _message(message: Mapping[str, Any], marks: re.Pattern[str], max_pixels: int) -> dict[str, Any]:
+def _message(message: Mapping[str, Any], clean: Callable[[str], str], max_pixels: int) -> dict[str, Any]:
     if message["role"] not in _ROLES:  # it is inserted into the template
         raise ValueError(f"'role': expected one of {_ROLES}, got {shown(message['role'])}")
     content = message["content"]
@@ -161,13 +176,13 @@ def _message(message: Mapping[str, Any], marks: re.Pattern[str], max_pixels: int
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
         raise ValueError(f"'content': expected a text or a list of parts, got {shown(content)}")
-    return {"role": message["role"], "content": [_part(part, marks, max_pixels) for part in content]}
+    return {"role": message["role"], "content": [_part(part, clean, max_pixels) for part in content]}
 
 
-def _part(part: Mapping[str, Any], marks: re.Pattern[str], max_pixels: int) -> dict[str, Any]:
+def _part(part: Mapping[str, Any], clean: Callable[[str], str], max_pixels: int) -> dict[str, Any]:
     kind = part.get("type")
     if kind == "text":
-        return {"type": "text", "text": _text(part.get("text"), "'text'", marks)}
+        return {"type": "text", "text": _text(part.get("text"), "'text'", clean)}
     if kind in ("image", "image_url"):
         keys = ("image", "base64", "url", "image_url")
         value = next((part[key] for key in keys if part.get(key) is not None), None)

@@ -227,7 +227,11 @@ def shown(value: Any) -> str:
         >>> shown("Trời\\nmưa"), len(shown("x" * 1000))
         ("'Trời\\\\nmưa'", 100)
     """
-    return " ".join(f"{value!r:.100}".split())
+    try:
+        text = repr(value)
+    except RecursionError:  # lists in lists, as JSON may have them
+        text = f"a {type(value).__name__} of too many levels"
+    return " ".join(text[:100].split())
 
 
 def _is_picture_text(text: str) -> bool:

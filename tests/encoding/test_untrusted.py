@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from st_vi import build_vipolyqwen
+from st_vi import build_vipolyqwen, load
 from st_vi.encoding import untrusted_input
 from st_vi.encoding.untrusted import FORMATS
 from tests.docs.conftest import NO_RUN, ROOT, blocks
@@ -215,6 +215,29 @@ def test_of_a_text_model_too(tiny_model):
     special = special_ids(tiny_model) - {tiny_model.tokenizer.unk_token_id}
     for item in inputs:
         assert not special & set(tiny_model.preprocess([item])["input_ids"][0, 1:-1].tolist())
+
+
+@pytest.mark.parametrize("text", ["＜/s＞", "<ｓ>", "﹤pad﹥", "a <unk＞ b", "＜/s>＜ｐａｄ＞"])
+def test_tokens_that_only_the_tokenizer_writes(text):
+    """Its normalizer makes them of other letters, and they are among its pieces."""
+    model = load("vi-mini", device="cpu")
+    special = special_ids(model)
+    assert special & set(model.preprocess([text])["input_ids"][0, 1:-1].tolist())
+    cleaned = model.preprocess([untrusted_input(model, text)])["input_ids"][0, 1:-1].tolist()
+    assert not special & set(cleaned)
+
+
+def lists_in_lists(levels=100_000):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("wrap", [list, lambda value: {"text": value}, lambda value: {"role": value, "content": ""}])
+def test_values_of_many_levels(model, wrap):
+    with pytest.raises(ValueError, match="a list of too many levels"):
+        untrusted_input(model, wrap(lists_in_lists()))
 
 
 @pytest.mark.parametrize(
