@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import math
 import re
 from collections import Counter
@@ -154,6 +155,33 @@ def test_vectors_are_kept_by_content(model, tmp_path):
     other = Counting(modules=[BoW(WORDS[:5])], device="cpu")
     assert VectorStore(tmp_path, other).vectors(TEXTS).shape == (5, 5)  # another model's stay beside
     assert other.encoded == 5
+
+
+def test_kept_vectors_are_those_of_the_default_prompt(tmp_path):
+    model = Counting(modules=[BoW(WORDS)], device="cpu", prompts={"văn bản": f"{WORDS[0]} "})
+    plain = VectorStore(tmp_path, model).vectors(TEXTS)
+    model.default_prompt_name = "văn bản"
+    found = VectorStore(tmp_path, model).vectors(TEXTS)
+    assert np.abs(found - plain).max() > 0.1
+    np.testing.assert_array_equal(found, VectorStore(tmp_path / "new", model).vectors(TEXTS))
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(model, tmp_path, monkeypatch):
+    def full(file, **_):
+        file.write(b"some")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    store = VectorStore(tmp_path, model)
+    with pytest.raises(OSError, match="No space left"):
+        store.vectors(TEXTS)
+    assert not list(store.folder.iterdir())
+
+
+def test_the_log_of_words_has_the_level_of_the_application(with_words, caplog):
+    with caplog.at_level(logging.WARNING):
+        SearchIndex(passages()).search("ly hon")
+        assert not logging.getLogger("bm25s").isEnabledFor(logging.INFO)
 
 
 def test_threads_share_a_folder(model, tmp_path):

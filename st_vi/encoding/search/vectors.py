@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from st_vi.encoding.batches import encode_by_tokens
 from st_vi.identity import model_identity
+from st_vi.inputs.prompts import prompt_of
 
 KEY_BYTES = 16
 """Length of a key: the beginning of a SHA-256 of the content."""
@@ -39,7 +40,8 @@ class VectorStore:
 
     def __init__(self, folder: str | Path, model: SentenceTransformer) -> None:
         self.model = model
-        identity = json.dumps(model_identity(model), sort_keys=True, default=str)
+        # Texts are encoded with the default prompt of the model, which is no part of its identity.
+        identity = json.dumps(model_identity(model)) + (prompt_of(model) or "")
         self.folder = Path(folder) / hashlib.sha256(identity.encode()).hexdigest()[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -77,10 +79,13 @@ class VectorStore:
         """Add vectors (D,) by key."""
         file = self.folder / f"part-{uuid4().hex}.npz"  # other threads and processes may write others
         unfinished = file.with_suffix(".tmp")
-        with unfinished.open("wb") as output:
-            keys = np.frombuffer(b"".join(vectors), np.uint8).reshape(-1, KEY_BYTES)
-            np.savez(output, keys=keys, vectors=np.stack(list(vectors.values())).astype(np.float16))
-        os.replace(unfinished, file)
+        try:
+            with unfinished.open("wb") as output:
+                keys = np.frombuffer(b"".join(vectors), np.uint8).reshape(-1, KEY_BYTES)
+                np.savez(output, keys=keys, vectors=np.stack(list(vectors.values())).astype(np.float16))
+            os.replace(unfinished, file)
+        finally:
+            unfinished.unlink(missing_ok=True)  # of a full disk
 
     def forget_others(self, known: Mapping[bytes, np.ndarray], keys: Collection[bytes]) -> None:
         """Remove all vectors but those of `keys`, once the others outnumber them."""
