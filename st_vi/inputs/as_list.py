@@ -37,7 +37,7 @@ def as_list(inputs: Any) -> tuple[list[Any], bool]:
         raise ValueError(f"nothing to encode in {inputs!r}")
     if isinstance(inputs, (set, frozenset)):
         raise ValueError(f"a {kind} has no order to give vectors in: pass a list")
-    if isinstance(inputs, np.ndarray) and (inputs.dtype.kind in "UO" or inputs.shape == (0,)):
+    if isinstance(inputs, np.ndarray) and (inputs.dtype.kind in "UOT" or inputs.shape == (0,)):
         if inputs.ndim > 1:
             raise ValueError(f"expected texts in one dimension, got an array of the shape {inputs.shape}")
         return (inputs.tolist(), False) if inputs.ndim else ([inputs.item()], True)

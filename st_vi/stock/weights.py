@@ -23,12 +23,18 @@ def watched_reading(check: CheckWeights) -> Iterator[None]:
     transformers fills in missing weights at random, and tells so only in a table in its log, made by
     `log_state_dict_report`. That function is replaced here, in both modules that call it. ``loading_info`` has
     ``missing_keys``, ``unexpected_keys`` and ``mismatched_keys``; the first two are taken out of the table, as `check`
-    has seen them. The function belongs to the whole process, so other threads wait.
+    has seen them. The function belongs to the whole process: other threads that watch wait, and those that read other
+    models without watching get it as it was.
 
     If transformers no longer calls it, nothing is checked; `tests/modules/test_whole_backbone.py` fails.
     """
 
+    watching = threading.get_ident()
+
     def checked(*args: Any, **kwargs: Any) -> None:
+        if threading.get_ident() != watching:
+            log_state_dict_report(*args, **kwargs)
+            return
         check(kwargs["model"], str(kwargs["pretrained_model_name_or_path"]), kwargs["loading_info"])
         kwargs["loading_info"] = copy(kwargs["loading_info"])
         kwargs["loading_info"].missing_keys, kwargs["loading_info"].unexpected_keys = set(), set()

@@ -151,6 +151,7 @@ CONTAINERS = {
     "Series": lambda texts: pd.Series(texts, index=range(7, 7 + len(texts))),
     "texts": np.array,
     "objects": lambda texts: np.array(texts, dtype=object),
+    "strings of any length": lambda texts: np.array(texts, dtype=getattr(np.dtypes, "StringDType", object)()),
     "column": lambda texts: Dataset.from_dict({"text": texts})["text"],
     "Arrow": pa.array,
     "chunked Arrow": lambda texts: pa.chunked_array([texts[:3], texts[3:]]),

@@ -269,6 +269,18 @@ def test_the_order_of_frames_counts(plain):
     assert all(np.abs(vectors[0] - other).max() > 1e-3 for other in vectors[2:])
 
 
+def test_an_error_of_the_processor_is_told(tiny_qwen2_vl, monkeypatch):
+    """The length of the input, which may explain it, is asked for without another such error."""
+
+    def broken(*_, **__):
+        raise RuntimeError("no kernel for this device")
+
+    backbone = Qwen2VLTransformer(str(tiny_qwen2_vl))
+    monkeypatch.setattr(type(backbone.processor), "__call__", broken)
+    with pytest.raises(ValueError, match="input 0 of the batch, 'Trời mưa': no kernel for this device"):
+        backbone.preprocess(["Trời mưa"])
+
+
 def test_too_long_a_video_says_so(plain, tiny_qwen2_vl):
     frames = [picture(56, 56)] * 8  # 4 moments of 4 tokens, a start and an end
     assert plain.count_tokens("", [(56, 56, 8)]) == len(rows_of(plain.preprocess([{"video": frames}]))[0]) == 18

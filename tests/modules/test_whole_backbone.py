@@ -8,9 +8,10 @@ import threading
 import pytest
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
+from transformers import AutoModelForSequenceClassification, XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from st_vi import build_viclsr, build_vipolyqwen, load
+from st_vi.modules.whole_backbone import whole_backbone
 from tests.conftest import SENTENCES
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -84,6 +85,20 @@ def test_qwen2_vl_is_read_whole_by_stock_too(tmp_path, way):
     rename(tmp_path / "saved", lambda name: f"base_model.model.{name}")
     with pytest.raises(ValueError, match="would be random"):
         way(tmp_path / "saved")
+
+
+def test_threads_that_read_other_models_are_not_checked(tiny_base):
+    """A new head is no mistake of theirs."""
+    found = []
+
+    def read():
+        found.append(AutoModelForSequenceClassification.from_pretrained(tiny_base))
+
+    with whole_backbone():
+        thread = threading.Thread(target=read)
+        thread.start()
+        thread.join()
+    assert found
 
 
 def test_several_threads_load_at_once(saved):
