@@ -15,7 +15,16 @@ from sentence_transformers.base.modules import Normalize, Router, Transformer
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding
 
-from st_vi import AttentionPooling, CachedDLELoss, CachedSupConNLILoss, DLELoss, MLPHead, SupConNLILoss, load
+from st_vi import (
+    AttentionPooling,
+    CachedDLELoss,
+    CachedSupConNLILoss,
+    DLELoss,
+    MixedTaskCollator,
+    MLPHead,
+    SupConNLILoss,
+    load,
+)
 from tests.clients.conftest import QUERIES, TEXTS
 from tests.conftest import tiny_tokenizer
 
@@ -69,19 +78,41 @@ def test_merged_and_cached_losses_keep_the_routes_apart(routed, kind):
             torch.testing.assert_close(actual[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
 
 
+def moved_since(start: dict[str, torch.Tensor], model: SentenceTransformer) -> set[str]:
+    """The routes whose weights have changed."""
+    return {name.split(".")[2] for name, p in model.named_parameters() if not torch.equal(p, start[name])}
+
+
+@pytest.mark.parametrize("routed", ["two encoders"], indirect=True)
+def test_the_trainer_trains_both_routes_on_mixed_tasks(routed, tmp_path):
+    """The collator is ours, so it has the routes."""
+    rows = Dataset.from_dict({"anchor": ANCHORS, "positive": POSITIVES, "task": ["instr"] * len(ANCHORS)})
+    arguments = SentenceTransformerTrainingArguments(
+        str(tmp_path / "run"), max_steps=2, save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True
+    )
+    start = {name: p.clone() for name, p in routed.named_parameters()}
+    collator = MixedTaskCollator(routed.preprocess, router_mapping=ROUTES)
+    trainer = SentenceTransformerTrainer(
+        routed, arguments, train_dataset=rows, loss=DLELoss(routed), data_collator=collator
+    )
+    trainer.train()
+    assert moved_since(start, routed) == {"query", "document"}
+
+
 @pytest.mark.parametrize(
     ("routed", "inner"),
     [
         ("two encoders", SupConNLILoss),
         ("two encoders", CachedSupConNLILoss),
-        ("two encoders", CachedDLELoss),  # and not DLELoss: stock adds up scalars, and not what is in a dict
+        ("two encoders", DLELoss),
+        ("two encoders", CachedDLELoss),
         ("static questions", SupConNLILoss),
     ],
     indirect=["routed"],
 )
 def test_the_trainer_trains_both_routes_under_matryoshka(routed, inner, tmp_path):
     data = {"anchor": ANCHORS, "positive": POSITIVES}
-    rows = Dataset.from_dict(data | ({"label": LABELS} if inner is CachedDLELoss else {}))
+    rows = Dataset.from_dict(data | ({"label": LABELS} if inner in (DLELoss, CachedDLELoss) else {}))
     arguments = SentenceTransformerTrainingArguments(
         str(tmp_path / "run"),
         max_steps=2,
@@ -95,8 +126,7 @@ def test_the_trainer_trains_both_routes_under_matryoshka(routed, inner, tmp_path
     start = {name: p.clone() for name, p in routed.named_parameters()}
     loss = MatryoshkaLoss(routed, inner(routed), [24, 8])
     SentenceTransformerTrainer(routed, arguments, train_dataset=rows, loss=loss).train()
-    moved = {name.split(".")[2] for name, p in routed.named_parameters() if not torch.equal(p, start[name])}
-    assert moved == {"query", "document"}
+    assert moved_since(start, routed) == {"query", "document"}
 
     routed.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
     again = load(tmp_path / "saved", device="cpu")
