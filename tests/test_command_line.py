@@ -247,6 +247,14 @@ def test_named_columns_of_images_stand_for_others_of_that_name(tmp_path):
     assert found.names == ("Con mèo",)
 
 
+def test_search_without_a_question_and_with_a_closed_input(monkeypatch, capsys, tmp_path):
+    pytest.importorskip("bm25s", reason='needs pip install "st-vi[search]"')
+    (tmp_path / "rows.csv").write_text("text\nTrời mưa.\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run_main(monkeypatch, "search", tmp_path / "rows.csv", "--no-dense") == 2
+    assert "error: there is no question, and no input to read one from" in capsys.readouterr().err
+
+
 def run_main(monkeypatch, *arguments):
     """The exit code of `st-vi …`."""
     monkeypatch.setattr(sys, "argv", ["st-vi", *map(str, arguments)])
@@ -322,6 +330,7 @@ def test_what_is_no_model_and_no_folder(monkeypatch, capsys, tmp_path):
         ("encode", "vi-mini", "rows.csv", "file"): "'file' is a file",
         ("search", "rows.csv", "Mưa", "--index", "file"): "'file' is a file",
         ("search", "rows.csv", " "): "the question is empty",
+        ("search", "rows.csv", "m\udcc6\udcb0a", "--no-dense"): "is not in the encoding of this console",
         ("search", "rows.csv", "Mưa", "--prompt-name", "mine"): "prompt 'mine'",
         ("search", "--images", ".", "Mưa"): "there is no image in .",
         ("trim", "./none", "rows.csv", "--output", "o"): "no such folder: ./none",

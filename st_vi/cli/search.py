@@ -17,7 +17,7 @@ from st_vi.cli.options import BF16, Device, folder, loading_options, refuse, use
 from st_vi.cli.quiet import one_bar
 from st_vi.files.cache import cache_folder
 from st_vi.files.lines import on_disk
-from st_vi.text import is_blank
+from st_vi.text import is_blank, is_unicode
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -57,8 +57,8 @@ def search(
     """
     if not dense and not words:
         raise ValueError("--no-dense and --no-words exclude each other")
-    if query is not None and is_blank(query):
-        raise ValueError("the question is empty")
+    if query is not None:
+        _check(query)
     if images:
         refuse(context, "with --images", "dense", "words", "column")
     if not dense:
@@ -93,11 +93,16 @@ def search(
 
 
 def _answer(ask: Callable[[str], None], query: str | None) -> None:
-    if query is not None:
-        ask(query)
-        return
-    for question in _questions():
+    for question in _questions() if query is None else [query]:
+        _check(question)
         ask(question)
+
+
+def _check(question: str) -> None:
+    if is_blank(question):
+        raise ValueError("the question is empty")
+    if not is_unicode(question):
+        raise ValueError(f"the question {question!r} is not in the encoding of this console, mostly UTF-8")
 
 
 def _pictures(
@@ -144,6 +149,8 @@ def _shown(number: int, found: Found) -> str:
 
 def _questions() -> Iterator[str]:
     """The lines of the input that are not blank. Where they are typed, a blank one is the end."""
+    if sys.stdin is None:  # closed
+        raise ValueError("there is no question, and no input to read one from")
     typed = sys.stdin.isatty()
     while True:
         if typed:
