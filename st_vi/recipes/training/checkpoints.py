@@ -1,12 +1,15 @@
-"""Detection of incomplete checkpoints after a kill or on a full disk."""
+"""Detection of incomplete checkpoints after a kill or on a full disk, and of weights that are not worth saving."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Transformer
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import safe_globals
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
@@ -60,6 +63,33 @@ def check_checkpoint(folder: Path, model: SentenceTransformer, states: bool = Tr
         for file in sorted([*folder.glob("*.pt"), *folder.glob("*.pth")]):
             plain_weights(file)
     _check_weights(folder, model)
+
+
+class FiniteWeights(TrainerCallback):
+    """Raises `ValueError` where weights with NaN or infinity would be evaluated, saved, or the last of the run.
+
+    The trainer logs such a loss as the mean of the others, so that nothing else shows that training has diverged.
+    """
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Check the weights if they are about to be used. The stock callback, which decides on that, comes first."""
+        if model is None or not (control.should_save or control.should_evaluate or control.should_training_stop):
+            return
+        for name, weight in model.named_parameters():
+            if weight.requires_grad and not weight.isfinite().all():
+                raise ValueError(
+                    f"training has diverged: after step {state.global_step}, {name} holds NaN or infinity; start "
+                    f"again with a lower learning rate than {args.learning_rate:g}"
+                )
+
+    on_epoch_end = on_step_end
 
 
 def not_written(folder: Path, error: Exception, left: str | None) -> OSError:

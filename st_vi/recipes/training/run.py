@@ -26,7 +26,7 @@ from st_vi.losses.own_model import check_own_model, made_with
 from st_vi.modules.model_card import with_own_card
 from st_vi.recipes.training.arguments import check_arguments, count_steps
 from st_vi.recipes.training.best_checkpoint import BestMetric, judges_of, schedule
-from st_vi.recipes.training.checkpoints import last_complete_checkpoint, not_written
+from st_vi.recipes.training.checkpoints import FiniteWeights, last_complete_checkpoint, not_written
 from st_vi.recipes.training.interruption import Interruption
 from st_vi.recipes.training.manifest import begin, check_folder, describe, forgotten_if_it_fails
 from st_vi.recipes.training.progress import Bar
@@ -111,7 +111,7 @@ def train(
         loss=loss,  # type: ignore[arg-type]
         evaluator=judges[0] if len(judges) == 1 else SequentialEvaluator(judges) if judges else None,
         data_collator=data_collator,  # type: ignore[arg-type]
-        callbacks=[BestMetric(judges), *others, interruption],
+        callbacks=[BestMetric(judges), FiniteWeights(), *others, interruption],
     )
     divide_once(trainer)
     stop_after_last_step(trainer)

@@ -146,3 +146,11 @@ def test_an_error_of_the_training_stays_what_it_is(tiny_base, triplets, tmp_path
     monkeypatch.setattr(model[1], "forward", lambda features: (_ for _ in ()).throw(RuntimeError("no room")))
     with pytest.raises(RuntimeError, match=r"^no room$"):
         train_viclsr(model, triplets, tmp_path, **SETTINGS)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tiny_base, triplets, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"diverged: after step \d, .* NaN or infinity; .* lower learning rate .* 1e\+12"
+    ):
+        train_viclsr(built(tiny_base), triplets, tmp_path, **SETTINGS | {"learning_rate": 1e12})
+    assert not list(tmp_path.iterdir())  # so that the folder is free for the next try
