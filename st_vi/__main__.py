@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from importlib.metadata import version as version_of
 from typing import Annotated
@@ -11,27 +12,28 @@ import typer
 
 from st_vi.cli import ablate, demo, distil, encode, evaluate, plan, search, sight, train
 from st_vi.cli.common import InterruptedRun
+from st_vi.cli.options import Command
 
 app = typer.Typer(help="Vietnamese embeddings for sentence-transformers.", no_args_is_help=True, add_completion=False)
-app.command()(demo.demo)
+app.command(cls=Command)(demo.demo)
 train_app = typer.Typer(help="Train one of the systems.", no_args_is_help=True)
-train_app.command()(train.viclsr)
-train_app.command()(train.vipolyqwen)
+train_app.command(cls=Command)(train.viclsr)
+train_app.command(cls=Command)(train.vipolyqwen)
 app.add_typer(train_app, name="train")
-app.command()(evaluate.evaluate)
-app.command()(encode.encode)
-app.command()(search.search)
-app.command()(distil.trim)
+app.command(cls=Command)(evaluate.evaluate)
+app.command(cls=Command)(encode.encode)
+app.command(cls=Command)(search.search)
+app.command(cls=Command)(distil.trim)
 distill_app = typer.Typer(help="Distil a small model from a large one.", no_args_is_help=True)
-distill_app.command("encoder")(distil.distill)
-distill_app.command("vipolyqwen")(sight.distill_vipolyqwen_command)
+distill_app.command("encoder", cls=Command)(distil.distill)
+distill_app.command("vipolyqwen", cls=Command)(sight.distill_vipolyqwen_command)
 app.add_typer(distill_app, name="distill")
 ablate_app = typer.Typer(help="Measure the contribution of each part.", no_args_is_help=True)
-ablate_app.command("vipolyqwen")(ablate.ablate_vipolyqwen)
+ablate_app.command("vipolyqwen", cls=Command)(ablate.ablate_vipolyqwen)
 app.add_typer(ablate_app, name="ablate")
 plan_app = typer.Typer(help="Whether it fits into memory, and how long it takes.", no_args_is_help=True)
-plan_app.command()(plan.train)
-plan_app.command()(plan.encode)
+plan_app.command(cls=Command)(plan.train)
+plan_app.command(cls=Command)(plan.encode)
 app.add_typer(plan_app, name="plan")
 
 
@@ -63,6 +65,10 @@ def main() -> None:
         code = app(standalone_mode=False)
     except (ValueError, OSError, ImportError) as error:
         _fail(str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory", str(error)):
+            raise
+        _fail(f"out of memory: smaller batches or inputs need less ({error})")
     except InterruptedRun as error:
         code, go_on = 130, str(error)
     except (KeyboardInterrupt, typer.Abort):

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 from st_vi import build_vipolyqwen
 from st_vi.__main__ import app, main
+from st_vi.cli.options import Command
 from st_vi.cli.quiet import one_bar
 from st_vi.cli.sight import asked_rows, named_rows
 from st_vi.data import sample_nli, sample_retrieval
@@ -277,6 +278,30 @@ MIXED = ("train", "vipolyqwen", "--base", "none", "--train", "rows.csv", "--outp
         ((*NLI, "--temperature", 0), "'--temperature': 0.0 is not more than 0"),
         ((*NLI, "--batch-size", 0), "'--batch-size'"),
         ((*NLI, "--max-steps", 0), "'--max-steps'"),
+        (
+            (*NLI, "--batch-size", 10**20),
+            "'--batch-size': 100000000000000000000 is out of range: numbers are 0 or between 1e-37 and 1e+12",
+        ),
+        ((*NLI, "--max-steps", 10**400), "'--max-steps': 100000000000000000000000 is out of range"),
+        ((*NLI, "--epochs", "inf"), "'--epochs': inf is out of range"),
+        ((*NLI, "--temperature", "1e-320"), "'--temperature': 1e-320 is out of range"),
+        ((*NLI, "--hard-negative-weight", "nan"), "'--hard-negative-weight': nan is out of range"),
+        ((*NLI, "--hard-negative-weight", "-1e308"), "'--hard-negative-weight': -1e+308 is out of range"),
+        ((*NLI, "--seed", 2**32), "'--seed'"),
+        (
+            ("encode", "none", "a.csv", "out", "--shard-rows", 10**20),
+            "'--shard-rows': 100000000000000000000 is out of range",
+        ),
+        (("search", ".", "Mưa", "--top", 10**20), "'--top': 100000000000000000000 is out of range"),
+        (
+            ("plan", "train", "--base", "none", "--rows", 10**20, "--max-length", 9),
+            "'--rows': 100000000000000000000 is out of range",
+        ),
+        (("ablate", "vipolyqwen", "--steps", 10**20), "'--steps': 100000000000000000000 is out of range"),
+        (
+            ("distill", "encoder", "--teacher", "t", "--documents", "d", "--output", "o", "--share", "1e308"),
+            "'--share'",
+        ),
         ((*NLI, "--max-steps", 5, "--epochs", 2), "--epochs does nothing with --max-steps"),
         ((*NLI, "--eval", "a.csv", "--eval-size", 0.2), "--eval-size does nothing with --eval"),
         ((*NLI, "--label", "0"), "--label must be two names joined by =, got '0'"),
@@ -309,6 +334,25 @@ def test_options_that_cannot_be_are_one_line_and_nothing_is_written(monkeypatch,
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and message in error and "\n" not in error
     assert not list(tmp_path.iterdir())
+
+
+def test_every_command_checks_its_numbers():
+    groups, commands = [typer.main.get_command(app)], []
+    while groups:
+        inside = groups.pop().commands.values()
+        groups += [command for command in inside if hasattr(command, "commands")]
+        commands += [command for command in inside if not hasattr(command, "commands")]
+    assert len(commands) > 10 and all(isinstance(command, Command) for command in commands)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), torch.empty])
+def test_out_of_memory_is_one_line(monkeypatch, capsys, error):
+    def fails(*args, **kwargs):
+        raise error if isinstance(error, Exception) else error(10**15)
+
+    monkeypatch.setattr("st_vi.__main__.app", fails)
+    assert run_main(monkeypatch) == 2
+    assert capsys.readouterr().err.startswith("error: out of memory: smaller batches or inputs need less (")
 
 
 def test_what_is_no_model_and_no_folder(monkeypatch, capsys, tmp_path):

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from st_vi.cli.common import interruptible, rows_with, texts_of
-from st_vi.cli.options import Labels, folder, pairs, refuse
+from st_vi.cli.options import Labels, Seed, folder, pairs, refuse
 from st_vi.cli.quiet import one_bar
 
 
@@ -63,7 +63,7 @@ def distill(
     num_texts: Annotated[int, typer.Option(min=1, help="texts of a stage")] = 250_000,
     num_questions: Annotated[int, typer.Option(min=1, help="questions of a stage")] = 13_000,
     num_contradictions: Annotated[int, typer.Option(min=0, help="contradictions of a stage")] = 2_500,
-    seed: int = 0,
+    seed: Seed = 0,
     resume: Annotated[bool, typer.Option(help="continue an earlier run in --output")] = False,
 ) -> None:
     """Distil a small encoder from a large one, in four stages: sentences, retrieval, NLI, and all three together."""

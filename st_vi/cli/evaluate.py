@@ -13,6 +13,7 @@ from st_vi.cli.options import (
     Columns,
     Device,
     Labels,
+    Seed,
     SkipBadImages,
     loading_options,
     pairs,
@@ -37,7 +38,7 @@ def evaluate(
     protocol: Literal["probe", "finetune"] = "probe",
     bf16: BF16 = None,
     device: Device = None,
-    seed: Annotated[int, typer.Option(min=0)] = 42,
+    seed: Seed = 42,
 ) -> None:
     """Evaluate a model on NLI rows, rows of mixed tasks or a benchmark. Prints one JSON object."""
     if not nli and not rows and not benchmark:

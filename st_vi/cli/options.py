@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from st_vi.files.lines import on_disk
 
+_SMALLEST, _LARGEST = 1e-37, 1e12  # below, float32 has 0; above, libraries overflow
+
+
+class Command(TyperCommand):
+    """A command whose options take no number that is infinite, NaN, or too large or too small to compute with."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Check the numbers of all options, then run the command."""
+        parameter: Any  # typer's own class, or click's
+        for parameter in self.params:
+            value = ctx.params.get(parameter.name)
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(number, (int, float)) and number and not _SMALLEST <= abs(number) <= _LARGEST:
+                    problem = f"{number!s:.24} is out of range: numbers are 0 or between {_SMALLEST:g} and {_LARGEST:g}"
+                    raise typer.BadParameter(problem, ctx, parameter)
+        return super().invoke(ctx)
+
 
 def positive(value: float | None) -> float | None:
-    """Reject values that are not positive finite numbers."""
-    if value is not None and not 0 < value < math.inf:
+    """Reject values that are not more than 0."""
+    if value is not None and not value > 0:
         raise typer.BadParameter(f"{value} is not more than 0")
-    return value
-
-
-def finite(value: float) -> float:
-    """Reject values that are not finite."""
-    if not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is not a finite number")
     return value
 
 
@@ -49,6 +59,7 @@ SaveSteps = Annotated[
     int | None, typer.Option(min=1, help="save (and evaluate) every so many steps instead of every epoch")
 ]
 BF16 = Annotated[bool | None, typer.Option(help="compute in bfloat16; default: if the GPU supports it")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1)]  # as NumPy's
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; default: the best available")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="replace the model and checkpoints of an earlier run in --output")

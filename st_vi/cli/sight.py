@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from st_vi.cli.common import interruptible, texts_of
-from st_vi.cli.options import Columns, folder, roles
+from st_vi.cli.options import Columns, Seed, folder, roles
 from st_vi.cli.quiet import one_bar
 from st_vi.files.lines import on_disk
 from st_vi.text import is_blank
@@ -44,7 +44,7 @@ def distill_vipolyqwen_command(
     reading_steps: Annotated[int, typer.Option(min=1, help="of the fourth stage")] = 44_000,
     deeper_steps: Annotated[int, typer.Option(min=1, help="of the fifth stage, with two layers more")] = 20_000,
     more_text_steps: Annotated[int, typer.Option(min=1, help="of the last stage, mostly of text")] = 11_500,
-    seed: int = 0,
+    seed: Seed = 0,
     resume: Annotated[bool, typer.Option(help="go on from what is in --output")] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="twice as fast on a processor, with a compiler")] = False,
 ) -> None:

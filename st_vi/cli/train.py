@@ -21,8 +21,8 @@ from st_vi.cli.options import (
     Rate,
     Resume,
     SaveSteps,
+    Seed,
     SkipBadImages,
-    finite,
     folder,
     how_to_resume,
     pairs,
@@ -59,7 +59,7 @@ def viclsr(
         Literal["cls", "mean"] | None, typer.Option(help="default: that of the base; cls if it has none")
     ] = None,
     temperature: Annotated[float, typer.Option(callback=positive)] = 0.05,
-    hard_negative_weight: Annotated[float, typer.Option(callback=finite)] = 0.0,
+    hard_negative_weight: float = 0.0,
     same_anchor: Literal["positive", "mask", "negative"] = "positive",
     symmetric: bool = False,
     epochs: Epochs = 3,
@@ -70,7 +70,7 @@ def viclsr(
     max_length: Annotated[int, typer.Option(min=3, help="maximum tokens per text")] = 256,
     bf16: BF16 = None,
     device: Device = None,
-    seed: Annotated[int, typer.Option(min=0)] = 42,
+    seed: Seed = 42,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -166,12 +166,10 @@ def vipolyqwen(
     batch_size: BatchSize = 12,
     accumulation: Annotated[int, typer.Option(min=1, help="batches per step; they add no negatives")] = 10,
     learning_rate: Rate = 2e-5,
-    vision_learning_rate: Annotated[
-        float, typer.Option(min=0, callback=finite, help="0 freezes the vision tower")
-    ] = 2e-6,
+    vision_learning_rate: Annotated[float, typer.Option(min=0, help="0 freezes the vision tower")] = 2e-6,
     bf16: BF16 = None,
     device: Device = None,
-    seed: Annotated[int, typer.Option(min=0)] = 42,
+    seed: Seed = 42,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
