@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from hashlib import blake2b
 from itertools import islice, zip_longest
@@ -355,15 +356,29 @@ def _check_kinds(name: str, rows: list[tuple[int, dict[str, Any]]], kinds: dict[
 
 
 def _column(name: str, rows: list[tuple[int, dict[str, Any]]], path: Path) -> pa.Array:
+    def made(some: list[tuple[int, dict[str, Any]]]) -> pa.Array:
+        return pa.array([row.get(name) for _, row in some])
+
     try:
-        return pa.array([row.get(name) for _, row in rows])
-    except _UNFIT as unfit:
-        for number, row in rows:
-            try:
-                pa.array([row.get(name)])
-            except _UNFIT as error:
-                raise ValueError(f"{path}, line {number}: column {name!r} cannot hold this: {error}") from error
-        raise ValueError(f"{path}: column {name!r}: {unfit}") from unfit
+        return made(rows)
+    except _UNFIT:
+        number, error = _first_unfit(rows, made)
+        raise ValueError(f"{path}, line {number}: column {name!r} cannot hold this: {error}") from error
+
+
+def _first_unfit(rows: list[tuple[int, _T]], fit: Callable[[list[tuple[int, _T]]], Any]) -> tuple[int, Exception]:
+    """The number of the first row with which `fit` fails for it and those before it, and the error."""
+    errors: dict[int, Exception] = {}
+
+    def fails(last: int) -> bool:
+        try:
+            fit(rows[: last + 1])
+        except _UNFIT as error:
+            errors[last] = error
+        return last in errors
+
+    last = bisect_left(range(len(rows)), True, key=fails)
+    return rows[last][0], errors[last]
 
 
 def _type_of_both(
@@ -372,12 +387,17 @@ def _type_of_both(
     """The type of a column in these rows and those before."""
     if before is None or before == now:
         return now
-    try:
+
+    def of_both(some: list[tuple[int, dict[str, Any]]]) -> pa.DataType:
+        now = pa.array([row.get(name) for _, row in some]).type
         schemas = [pa.schema([("", kind)]) for kind in (before, now)]
         return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+
+    try:
+        return of_both(rows)
     except _UNFIT as error:
-        where = f"{path}, lines {rows[0][0]} to {rows[-1][0]}"
-        raise ValueError(f"{where}: column {name!r} holds {now}, and {before} before") from error
+        number, _ = _first_unfit(rows, of_both)
+        raise ValueError(f"{path}, line {number}: column {name!r} holds {now}, and {before} before") from error
 
 
 def _batched(rows: Iterable[_T], size: int) -> Iterator[list[_T]]:

@@ -284,8 +284,24 @@ def test_types_far_apart(write, monkeypatch):
     }
     with pytest.raises(ValueError, match="line 8: column 's' holds 'x' beside float"):
         read_rows(write("rows.jsonl", content + '{"s": 3}\n{"s": "x"}\n'))
-    with pytest.raises(ValueError, match="lines 7 to 7: column 'b' holds list"):
+    with pytest.raises(ValueError, match="line 7: column 'b' holds list"):
         read_rows(write("rows.jsonl", content + '{"b": ["x"]}\n'))
+
+
+@pytest.mark.parametrize("batch", [2, 3, 100])
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ([{"a": 1}, {"a": None}, {"a": 2}, {"a": "x"}, {"a": "y"}], 4),
+        ([{"a": {"b": "x"}}, {}, {"a": {"b": [1]}}], 3),
+        ([[1], [], None, [2, 0.5], ["x"]], 5),
+        ([[{"a": 1}], [{"a": True}]], 2),
+    ],
+)
+def test_values_inside_of_others_that_change_their_type(write, monkeypatch, batch, values, line):
+    monkeypatch.setattr(read, "_BATCH", batch)
+    with pytest.raises(ValueError, match=f"line {line}: column 'v' (cannot )?hold"):
+        read_rows(write("rows.jsonl", "".join(json.dumps({"v": value}) + "\n" for value in values)))
 
 
 def test_columns_without_a_name_and_one_column(write):
