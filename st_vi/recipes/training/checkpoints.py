@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Dense, Transformer
+from sentence_transformers.base.modules import Dense, Module, Transformer
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import safe_globals
@@ -62,7 +62,7 @@ def check_checkpoint(folder: Path, model: SentenceTransformer, states: bool = Tr
     with safe_globals():  # allows NumPy's random state
         for file in sorted([*folder.glob("*.pt"), *folder.glob("*.pth")]):
             plain_weights(file)
-    _check_weights(folder, model)
+    _check_modules(folder, model)
 
 
 class FiniteWeights(TrainerCallback):
@@ -106,11 +106,18 @@ def not_written(folder: Path, error: Exception, left: str | None) -> OSError:
     return OSError(f"{folder} could not be written completely, {free} MiB are free on its disk ({error}); {rest}")
 
 
-def _check_weights(folder: Path, model: SentenceTransformer) -> None:
-    """Check the weights of all modules that save any. (Some stock modules have parameters but do not save them.)"""
+def _check_modules(folder: Path, model: SentenceTransformer) -> None:
+    """Check that modules have their configuration, and their weights where they save any.
+
+    Some stock modules have parameters but do not save them.
+    """
     paths = [module["path"] for module in read_modules(folder / "modules.json")]
     tops = {file.relative_to(folder).parts[0] for file in weight_files(folder)}
     found = {top if top in paths else "" for top in tops}
     for path, module in zip(paths, model, strict=False):
+        if isinstance(module, Module) and module.get_config_dict():
+            config = Path(path, module.config_file_name)
+            if not (folder / config).is_file():
+                raise ValueError(f"{config} is missing")
         if isinstance(module, (Transformer, Dense, SavedModule)) and path not in found:
             raise ValueError(f"the weights of {type(module).__name__} are missing")
