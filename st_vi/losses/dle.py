@@ -21,6 +21,7 @@ from st_vi.losses.learned import with_own_parameters
 from st_vi.losses.settings import Settings
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 from st_vi.terms import PairBatch
+from st_vi.terms.term import check_whole
 
 Negatives = Literal["task", "batch"]
 _WRAPPED = (matryoshka.ForwardDecorator, adaptive_layer.ForwardDecorator)
@@ -94,8 +95,7 @@ class DLELoss(Settings, nn.Module):
         balance: Balance | BalanceName | None = None,
     ) -> None:
         super().__init__()
-        if num_positives < 1:
-            raise ValueError(f"num_positives must be at least 1, got {num_positives}")
+        check_whole("num_positives", num_positives)
         if negatives not in get_args(Negatives):
             raise ValueError(f"negatives must be one of {get_args(Negatives)}, got {negatives!r}")
         names = [task.name for task in tasks]

@@ -23,6 +23,7 @@ from st_vi.losses.embed import Inputs, representatives
 from st_vi.losses.lazy import LazyBatch, LazyPart, lazy_columns
 from st_vi.stock.models import reads_flat
 from st_vi.stock.training import uncompiled
+from st_vi.terms.term import check_whole
 
 
 class GradCache:
@@ -46,12 +47,11 @@ class GradCache:
     def _set_mini_batches(
         self, size: int, num_tokens: int | None, show_progress_bar: bool, max_matrix_bytes: int | None
     ) -> None:
-        if size < 1:
-            raise ValueError(f"mini_batch_size must be a positive integer, got {size}")
-        if num_tokens is not None and num_tokens < 1:
-            raise ValueError(f"mini_batch_num_tokens must be a positive integer or None, got {num_tokens}")
-        if max_matrix_bytes is not None and max_matrix_bytes < 1:
-            raise ValueError(f"max_matrix_bytes must be a positive integer or None, got {max_matrix_bytes}")
+        check_whole("mini_batch_size", size)
+        if num_tokens is not None:
+            check_whole("mini_batch_num_tokens", num_tokens)
+        if max_matrix_bytes is not None:
+            check_whole("max_matrix_bytes", max_matrix_bytes)
         model = getattr(self.model, "module", self.model)  # inside DDP
         if isinstance(model, SentenceTransformer) and has_static_embedding_input(model):
             raise ValueError("the inputs of a StaticEmbedding cannot be split into mini-batches: use the uncached loss")

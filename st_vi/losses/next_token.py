@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses.matryoshka import CachedLossDecorator
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
@@ -18,6 +19,7 @@ from st_vi.losses.embed import reject_lazy
 from st_vi.losses.grad_cache import GradCache
 from st_vi.losses.settings import Settings
 from st_vi.stock.training import Read, uncompiled
+from st_vi.terms.term import check_whole
 
 IGNORED = -100
 MAX_LOGITS_BYTES = 2**28
@@ -87,8 +89,7 @@ class NextTokenLoss(Settings, nn.Module):
         super().__init__()
         if not math.isfinite(weight):
             raise ValueError(f"weight must be finite, got {weight}")
-        if max_matrix_bytes < 1:
-            raise ValueError(f"max_matrix_bytes must be a positive integer, got {max_matrix_bytes}")
+        check_whole("max_matrix_bytes", max_matrix_bytes)
         self.model = model
         self.weight = weight
         self.allow_untied = allow_untied
@@ -174,7 +175,7 @@ class CachedNextTokenLoss(GradCache, NextTokenLoss):
         As for `NextTokenLoss`.
 
     Raises:
-        ValueError: The mini-batch size is not positive, or as for `NextTokenLoss`.
+        ValueError: The mini-batch size is not positive, the loss is in a `MatryoshkaLoss`, or as for `NextTokenLoss`.
 
     Example:
         >>> from st_vi import build_vipolyqwen
@@ -200,6 +201,8 @@ class CachedNextTokenLoss(GradCache, NextTokenLoss):
 
     def forward(self, sentence_features: Iterable[Mapping[str, Any]], labels: Tensor | None = None) -> Tensor:
         """The loss of a batch; its backward pass reads the rows again."""
+        if isinstance(self.calculate_loss, CachedLossDecorator):  # it would cut what is read of a row, (B, 2), too
+            raise ValueError("CachedNextTokenLoss has no vectors that MatryoshkaLoss could cut: wrap the other losses")
         return self._cached([self._joined(sentence_features)], labels)[0]
 
     def _embedder(self) -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from st_vi.modules.saved_module import SavedModule
+from st_vi.terms.term import check_whole
 
 
 def attention_weights(tokens: Tensor, v: Tensor, belongs: Tensor) -> Tensor:
@@ -101,7 +102,7 @@ class AttentionPooling(SavedModule):
         include_prompt: Whether to pool the tokens of the prompt (stock ``prompt_length``).
 
     Raises:
-        ValueError: `num_heads` is below 1.
+        ValueError: `embedding_dimension` or `num_heads` is no positive integer.
 
     Example:
         >>> import torch
@@ -118,8 +119,8 @@ class AttentionPooling(SavedModule):
 
     def __init__(self, embedding_dimension: int, num_heads: int = 1, include_prompt: bool = True) -> None:
         super().__init__()
-        if num_heads < 1:
-            raise ValueError(f"num_heads must be at least 1, got {num_heads}")
+        check_whole("embedding_dimension", embedding_dimension)
+        check_whole("num_heads", num_heads)
         self.embedding_dimension = embedding_dimension
         self.num_heads = num_heads
         self.include_prompt = include_prompt

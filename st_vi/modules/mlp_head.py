@@ -9,6 +9,7 @@ from sentence_transformers.sentence_transformer.modules import LayerNorm
 from torch import Tensor, nn
 
 from st_vi.modules.saved_module import SavedModule
+from st_vi.terms.term import check_whole
 
 Activation = Literal["identity", "tanh", "gelu"]
 Init = Literal["random", "identity"]
@@ -35,7 +36,8 @@ class MLPHead(SavedModule):
             starts as φ(c), which is c for the activation "identity".
 
     Raises:
-        ValueError: `num_layers`, `activation` or `init` is unknown, or this head cannot start as the identity.
+        ValueError: A size is no positive integer, `num_layers`, `activation` or `init` is unknown, or this head cannot
+            start as the identity.
 
     Example:
         >>> import torch
@@ -57,6 +59,8 @@ class MLPHead(SavedModule):
         init: Init = "random",
     ) -> None:
         super().__init__()
+        check_whole("in_features", in_features)
+        check_whole("out_features", out_features)
         if num_layers not in (1, 2):
             raise ValueError(f"num_layers must be 1 or 2, got {num_layers!r}")
         if activation not in _ACTIVATIONS:

@@ -16,6 +16,7 @@ from st_vi.inputs.as_list import as_list
 from st_vi.modules.saved_module import SavedModule
 from st_vi.terms.pairs import unit
 from st_vi.terms.ratings import region_losses, regions_of
+from st_vi.terms.term import check_whole
 
 Vectors = Tensor | np.ndarray
 
@@ -74,7 +75,7 @@ class RatingHead(SavedModule):
         highest: The score of the highest rating, above `lowest`.
 
     Raises:
-        ValueError: Fewer than two levels, or `highest` is not above `lowest`.
+        ValueError: `embedding_dimension` or `num_levels` is no such number, or `highest` is not above `lowest`.
 
     Example:
         >>> import torch
@@ -94,8 +95,8 @@ class RatingHead(SavedModule):
         self, embedding_dimension: int, num_levels: int = 9, lowest: float = 0.0, highest: float = 1.0
     ) -> None:
         super().__init__()
-        if num_levels < 2:
-            raise ValueError(f"num_levels must be at least 2, got {num_levels}")
+        check_whole("embedding_dimension", embedding_dimension)
+        check_whole("num_levels", num_levels, least=2)
         if not (math.isfinite(lowest) and math.isfinite(highest) and lowest < highest):
             raise ValueError(f"highest must be above lowest, got {lowest} and {highest}")
         self.embedding_dimension = embedding_dimension
@@ -225,10 +226,8 @@ class RatingHead(SavedModule):
         scores = torch.as_tensor(scores, dtype=torch.float64).to(device)
         if scores.shape != u.shape[:1]:
             raise ValueError(f"{len(u)} pairs need as many scores, got shape {tuple(scores.shape)}")
-        if batch_size < 2:
-            raise ValueError(f"batch_size must be at least 2, as rows are compared, got {batch_size}")
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
+        check_whole("batch_size", batch_size, least=2)  # rows are compared
+        check_whole("steps", steps)
         levels = self.levels_of(scores)
         if not len(scores) or (scores == scores[0]).all():
             raise ValueError("all scores are equal: there is nothing to compare")

@@ -15,6 +15,7 @@ from torch import Tensor
 from st_vi.inputs.as_list import as_list
 from st_vi.modules.qwen2_vl import AUTO, Qwen2VLTransformer
 from st_vi.modules.saved_module import SavedModule
+from st_vi.terms.term import check_whole
 
 
 class TaskChoice(NamedTuple):
@@ -50,7 +51,7 @@ class TaskRouter(SavedModule):
         threshold: Between 0 and 1; with 0, every input gets a prefix.
 
     Raises:
-        ValueError: Fewer than two tasks, a task twice, or a threshold out of range.
+        ValueError: Fewer than two tasks, a task twice, or another setting out of range.
 
     Example:
         >>> import numpy as np
@@ -72,6 +73,7 @@ class TaskRouter(SavedModule):
             raise ValueError(f"a router chooses among two or more different tasks, got {tasks!r}")
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must lie between 0 and 1, got {threshold}")
+        check_whole("embedding_dimension", embedding_dimension)
         self.tasks = list(tasks)
         self.embedding_dimension = embedding_dimension
         self.threshold = threshold

@@ -20,6 +20,7 @@ from st_vi.modules import TaskRouter
 from st_vi.modules.model_card import TAGS, ModelCard
 from st_vi.recipes.ablation.tables import markdown
 from st_vi.stock.merging import check_same_kind
+from st_vi.terms.term import check_whole
 
 Source = SentenceTransformer | str | Path
 """A model, or a folder or repository to load it from."""
@@ -131,8 +132,7 @@ def search_merge(
         >>> found.model.save_pretrained("outputs/merged")  # doctest: +SKIP
     """
     mixture = _Mixture(models, base)
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    check_whole("steps", steps)
     tried: list[tuple[tuple[float, ...], float]] = []
     to_try = mixture.grid(steps) if candidates is None else list(candidates)
     if not to_try:

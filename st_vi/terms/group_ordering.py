@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from st_vi.terms.pairs import PairBatch, products
-from st_vi.terms.term import Term
+from st_vi.terms.term import Term, check_whole
 
 Opponents = Literal["candidates", "anchors"]
 
@@ -66,7 +66,7 @@ class GroupOrdering(Term):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require("top_k", self.top_k >= 1, "at least 1")
+        check_whole("top_k", self.top_k)
         self._require("steepness", self.steepness > 0, "positive")
         self._require_finite("steepness")
         self._require_one_of("negatives", Opponents)

@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from st_vi.terms.pairs import PairBatch
 from st_vi.terms.scored import ScoredTerm
+from st_vi.terms.term import check_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,8 @@ class RankListStyle(ScoredTerm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require("skips", all(isinstance(skip, int) and skip >= 2 for skip in self.skips), "integers of 2 or more")
+        for skip in self.skips:
+            check_whole("skips", skip, least=2)
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from st_vi.terms.term import check_whole
+
 NEVER = -1e30
 """The logarithm of 0 whose sums stay finite, and so do their gradients."""
 
@@ -15,15 +17,14 @@ def regions_of(num_levels: int, num_regions: int) -> Tensor:
     """The region of every level, (K,): as many levels in each as possible, the longer ones first.
 
     Raises:
-        ValueError: There is no region, or more of them than levels.
+        ValueError: There is no region, more of them than levels, or no whole number of them.
 
     Example:
         >>> from st_vi.terms.ratings import regions_of
         >>> regions_of(9, 3)
         tensor([0, 0, 0, 1, 1, 1, 2, 2, 2])
     """
-    if not 1 <= num_regions <= num_levels:
-        raise ValueError(f"regions must be between 1 and the {num_levels} levels, got {num_regions}")
+    check_whole("regions", num_regions, most=num_levels)
     return torch.cat(
         [part.new_full(part.shape, i) for i, part in enumerate(torch.arange(num_levels).tensor_split(num_regions))]
     )

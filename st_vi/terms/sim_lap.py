@@ -11,6 +11,7 @@ from torch import Tensor
 
 from st_vi.terms.learned import LearnedTerm
 from st_vi.terms.pairs import PairBatch, any_of, products
+from st_vi.terms.term import check_whole
 
 Partners = Literal["arbitrary", "identical"]
 
@@ -76,8 +77,8 @@ class SimLAP(LearnedTerm):
     partners: Partners = "arbitrary"
 
     def __post_init__(self) -> None:
-        self._require("num_classes", self.num_classes >= 1, "at least 1")
-        self._require("size", self.size >= 1, "at least 1")
+        check_whole("num_classes", self.num_classes)
+        check_whole("size", self.size)
         self._require("binary_weight", self.binary_weight >= 0, "at least 0")
         self._require_finite("binary_weight")
         self._require_one_of("partners", Partners)

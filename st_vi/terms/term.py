@@ -5,11 +5,29 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any, ClassVar, get_args
 
 from torch import Tensor
 
 from st_vi.terms.pairs import PairBatch
+
+
+def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+    """Check a setting that counts something, as torch's own errors would not name it.
+
+    Raises:
+        ValueError: It is no integer, such as 2.0, or out of range.
+
+    Example:
+        >>> from st_vi.terms.term import check_whole
+        >>> check_whole("num_heads", 1.5)
+        Traceback (most recent call last):
+        ValueError: num_heads must be a whole number of at least 1, got 1.5
+    """
+    if not isinstance(value, Integral) or not least <= int(value) <= (math.inf if most is None else most):
+        span = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} must be a whole number {span}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

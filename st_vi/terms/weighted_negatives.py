@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from st_vi.terms.pairs import PairBatch
-from st_vi.terms.term import Term
+from st_vi.terms.term import Term, check_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +59,11 @@ class WeightedNegatives(Term):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require("num_clusters", min(self.num_clusters, default=0) >= 1, "one or more numbers of at least 1")
+        self._require("num_clusters", len(self.num_clusters) > 0, "one or more numbers")
+        for count in self.num_clusters:
+            check_whole("num_clusters", count)
         self._require("same_cluster_weight", 0 <= self.same_cluster_weight <= 1, "in [0, 1]")
-        self._require("rounds", self.rounds >= 1, "at least 1")
+        check_whole("rounds", self.rounds)
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """Loss of each own row, (R,)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 
 import pytest
 import torch
@@ -333,12 +334,10 @@ def test_arguments(cached):
     own = {"mini_batch_size": 32, "mini_batch_num_tokens": 7, "max_matrix_bytes": 2**24}
     assert config == plain(None).get_config_dict() | own
     assert "2101.06983" in cached(None).citation
-    with pytest.raises(ValueError, match="mini_batch_size"):
-        cached(None, mini_batch_size=0)
-    with pytest.raises(ValueError, match="mini_batch_num_tokens"):
-        cached(None, mini_batch_num_tokens=0)
-    with pytest.raises(ValueError, match="max_matrix_bytes"):
-        cached(None, max_matrix_bytes=0)
+    for name in ("mini_batch_size", "mini_batch_num_tokens", "max_matrix_bytes"):
+        for value in (0, 1.5, math.inf):
+            with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got {value}"):
+                cached(None, **{name: value})
     static = SentenceTransformer(modules=[StaticEmbedding(tiny_tokenizer().backend_tokenizer, embedding_dim=4)])
     with pytest.raises(ValueError, match="StaticEmbedding"):
         cached(static)

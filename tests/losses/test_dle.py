@@ -179,6 +179,8 @@ def test_bad_arguments(vectors):
         DLELoss(None, num_positives=2).compute_loss_from_embeddings(vectors, LABELS)
     with pytest.raises(ValueError, match="num_positives"):
         DLELoss(None, num_positives=0)
+    with pytest.raises(ValueError, match=r"num_positives must be a whole number of at least 1, got 1\.5"):
+        DLELoss(None, num_positives=1.5)
     with pytest.raises(ValueError, match=r"or \(B, 4\) with a teacher's score"):
         loss.compute_loss_from_embeddings([*vectors, vectors[0]], LABELS[:, [0, 1, 1]])
     for task in (5.0, -1.0, 0.5, NAN):

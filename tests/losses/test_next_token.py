@@ -7,6 +7,7 @@ import torch
 from datasets import Dataset, DatasetDict, Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch.nn.parallel import DistributedDataParallel
 
@@ -236,9 +237,9 @@ def test_what_does_not_fit_is_said(tiny_multimodal, tiny_base):
         NextTokenLoss(text)
     with pytest.raises(ValueError, match="weight must be finite, got nan"):
         NextTokenLoss(tiny_multimodal, weight=float("nan"))
-    with pytest.raises(ValueError, match="max_matrix_bytes must be a positive integer, got 0"):
+    with pytest.raises(ValueError, match="max_matrix_bytes must be a whole number of at least 1, got 0"):
         NextTokenLoss(tiny_multimodal, max_matrix_bytes=0)
-    with pytest.raises(ValueError, match="mini_batch_size must be a positive integer, got 0"):
+    with pytest.raises(ValueError, match="mini_batch_size must be a whole number of at least 1, got 0"):
         CachedNextTokenLoss(tiny_multimodal, allow_untied=True, mini_batch_size=0)
     loss = NextTokenLoss(tiny_multimodal, allow_untied=True)
     anchor, caption = columns(tiny_multimodal)
@@ -248,4 +249,7 @@ def test_what_does_not_fit_is_said(tiny_multimodal, tiny_base):
         loss([anchor, anchor])
     with pytest.raises(ValueError, match="needs padded columns"):
         loss([anchor, {"input_ids": caption["input_ids"]}])
+    wrapped = MatryoshkaLoss(tiny_multimodal, CachedNextTokenLoss(tiny_multimodal, allow_untied=True), [16, 2])
+    with pytest.raises(ValueError, match="no vectors that MatryoshkaLoss could cut"):
+        wrapped([anchor, caption], None)
     assert repr(loss) == "NextTokenLoss(weight=1.0, allow_untied=True, max_matrix_bytes=268435456)"

@@ -83,7 +83,7 @@ def test_models_without_a_head_and_with_two():
         RatingLoss(plain)
     with pytest.raises(ValueError, match="needs one RatingHead, and has 2"):
         RatingLoss(SentenceTransformer(modules=[*model_of(), RatingHead(3)], device="cpu"))
-    with pytest.raises(ValueError, match="regions must be between 1 and the 9 levels, got 0"):
+    with pytest.raises(ValueError, match="regions must be a whole number from 1 to 9, got 0"):
         RatingLoss(model_of(), regions=0)
 
 

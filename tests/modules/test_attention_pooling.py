@@ -264,6 +264,8 @@ def test_in_a_saved_model(tiny_base, tmp_path):
     )
 
 
-def test_needs_a_head():
-    with pytest.raises(ValueError, match="num_heads"):
-        AttentionPooling(4, num_heads=0)
+@pytest.mark.parametrize("value", [0, 1.5])
+@pytest.mark.parametrize("name", ["embedding_dimension", "num_heads"])
+def test_sizes_are_whole_numbers(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got {value}"):
+        AttentionPooling(**{"embedding_dimension": 4, name: value})

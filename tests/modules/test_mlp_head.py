@@ -97,6 +97,10 @@ def test_the_start_is_not_saved(tmp_path):
 def test_bad_arguments():
     with pytest.raises(ValueError, match="init must be one of"):
         MLPHead(4, 4, init="zeros")
+    with pytest.raises(ValueError, match="in_features must be a whole number of at least 1, got 0"):
+        MLPHead(0, 4)
+    with pytest.raises(ValueError, match=r"out_features must be a whole number of at least 1, got 2\.5"):
+        MLPHead(4, 2.5)
     with pytest.raises(ValueError, match="num_layers"):
         MLPHead(4, 4, num_layers=3)
     with pytest.raises(ValueError, match="activation"):

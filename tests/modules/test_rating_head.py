@@ -133,8 +133,10 @@ def test_fit_is_reproducible():
         ({"scores": [0.5] * 3}, "all scores are equal"),
         ({"scores": [0.5] * 2}, "3 pairs need as many scores"),
         ({"scores": [0.5, 2.0, 1.0]}, "between 0 and 1"),
-        ({"batch_size": 1}, "batch_size must be at least 2"),
-        ({"regions": 10}, "regions must be between 1 and the 9 levels"),
+        ({"batch_size": 1}, "batch_size must be a whole number of at least 2"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number"),
+        ({"steps": 1.5}, "steps must be a whole number"),
+        ({"regions": 10}, "regions must be a whole number from 1 to 9, got 10"),
         ({"u": np.zeros((3, 5))}, r"two times \(N, 4\), got \(3, 5\) and \(3, 4\)"),
     ],
 )
@@ -147,7 +149,9 @@ def test_what_fit_refuses(change, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_levels": 1}, "num_levels must be at least 2, got 1"),
+        ({"num_levels": 1}, "num_levels must be a whole number of at least 2, got 1"),
+        ({"num_levels": 2.5}, "num_levels must be a whole number of at least 2, got 2.5"),
+        ({"num_levels": math.inf}, "num_levels must be a whole number of at least 2, got inf"),
         ({"lowest": 1, "highest": 1}, "highest must be above lowest, got 1 and 1"),
         ({"highest": math.inf}, "highest must be above lowest"),
     ],

@@ -210,7 +210,7 @@ def test_search_with_a_base_and_with_candidates():
     assert found.weights == (1, 1) and found.score == 0.0
     with pytest.raises(ValueError, match="distance is not a number for any of the 1 weights"):
         search_merge(models, Distance(4.0), base=base, candidates=[(-1, 0)], show_progress_bar=False)
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="steps must be a whole number of at least 1, got 0"):
         search_merge(models, Distance(4.0), steps=0)
     with pytest.raises(ValueError, match="candidates is empty: leave it out for a grid"):
         search_merge(models, Distance(4.0), candidates=[])

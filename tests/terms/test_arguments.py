@@ -33,6 +33,7 @@ from tests.helpers.term_checks import NEEDED, TERMS
 
 POSITIVE = [1e-3, 0.5, 3.0], [0.0, -0.5, math.nan]
 FINITE_POSITIVE = POSITIVE[0], [*POSITIVE[1], math.inf]
+COUNT = [1, 2], [0, -1, 1.5, 2.0, math.inf, math.nan]
 FINITE = [-0.5, 0.0, 3.0], [math.nan, math.inf, -math.inf]
 RANGES: list[tuple[type, str, list[Any], list[Any]]] = [
     *(
@@ -51,15 +52,15 @@ RANGES: list[tuple[type, str, list[Any], list[Any]]] = [
     (AttractionRepulsion, "positive_scale", [0.0, 0.5], [-1e-3, math.nan, math.inf]),
     (AttractionRepulsion, "negative_scale", [0.0, 0.5], [-1e-3, math.nan, math.inf]),
     (DebiasedInfoNCE, "false_negative_prior", [0.0, 0.5, 0.999], [-1e-3, 1.0, math.nan]),
-    (GroupOrdering, "top_k", [1, 2], [0, -1]),
+    (GroupOrdering, "top_k", *COUNT),
     (GroupOrdering, "steepness", *FINITE_POSITIVE),
     (ListwiseDistillation, "min_score", [None, -1.0, 0.0, math.inf], [math.nan]),
     (NestedOrdinal, "levels", [(0.4, 0.8), (1e-3, 1.0)], [(), (0.0, 0.8), (0.4, 0.4), (0.4, 1.001), (0.4, math.nan)]),
     (NestedOrdinal, "shares", [(0.6, 0.2), (0.999, 0.001)], [(0.6,), (1.0, 0.2), (0.6, 0.0), (0.2, 0.2)]),
     (NestedOrdinal, "scale", [1e-3, 1.7], [0.0, -1.0, 1.8, math.nan]),
     (RankListStyle, "skips", [(), (2,), (2, 3)], [(1,), (2, 0), (2.0,)]),
-    (SimLAP, "num_classes", [1, 2], [0, -1]),
-    (SimLAP, "size", [1, 2], [0, -1]),
+    (SimLAP, "num_classes", *COUNT),
+    (SimLAP, "size", *COUNT),
     (SimLAP, "binary_weight", [0.0, 0.5], [-1e-3, math.nan, math.inf]),
     (SoftInfoNCE, "relevance_weight", [0.0, 0.5], [-1e-3, math.nan]),
     (SoftInfoNCE, "uniformity_weight", *POSITIVE),
@@ -68,9 +69,9 @@ RANGES: list[tuple[type, str, list[Any], list[Any]]] = [
     (SoftLabelKL, "false_negative_margin", [-math.inf, -0.1, 0.0, 2.0], [math.nan]),
     (SoftLabelKL, "floor", [0.0, 1e-8, 0.999], [-1e-9, 1.0, math.nan]),
     (SupReMix, "mix", [1e-3, 0.999], [0.0, 1.0, math.nan]),
-    (WeightedNegatives, "num_clusters", [(1,), (2, 1)], [(), (0,), (2, 0)]),
+    (WeightedNegatives, "num_clusters", [(1,), (2, 1)], [(), (0,), (2, 0), (2.5,)]),
     (WeightedNegatives, "same_cluster_weight", [0.0, 1.0], [-1e-3, 1.001, math.nan]),
-    (WeightedNegatives, "rounds", [1, 2], [0, -1]),
+    (WeightedNegatives, "rounds", *COUNT),
 ]
 
 

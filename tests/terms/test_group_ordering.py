@@ -151,7 +151,7 @@ def test_bf16_and_autocast():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="top_k must be a whole number of at least 1, got 0"):
         GroupOrdering(top_k=0)
     with pytest.raises(ValueError, match=r"negatives must be one of \('candidates', 'anchors'\), got 'all'"):
         GroupOrdering(negatives="all")

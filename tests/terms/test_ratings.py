@@ -87,6 +87,6 @@ def test_probabilities_that_fp32_cannot_hold_have_a_gradient():
 
 def test_regions():
     assert regions_of(7, 3).tolist() == [0, 0, 0, 1, 1, 2, 2]
-    for count in (0, 5):
-        with pytest.raises(ValueError, match=f"regions must be between 1 and the 4 levels, got {count}"):
+    for count in (0, 5, 1.5, 2.0):
+        with pytest.raises(ValueError, match=f"regions must be a whole number from 1 to 4, got {count}"):
             regions_of(4, count)

@@ -162,10 +162,10 @@ def test_bf16_and_autocast():
     [
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"num_clusters": ()}, "num_clusters must be one or more numbers"),
-        ({"num_clusters": (4, 0)}, "num_clusters must be one or more numbers"),
+        ({"num_clusters": (4, 0)}, "num_clusters must be a whole number of at least 1, got 0"),
         ({"same_cluster_weight": 1.5}, "same_cluster_weight must be in"),
         ({"same_cluster_weight": -0.1}, "same_cluster_weight must be in"),
-        ({"rounds": 0}, "rounds must be at least 1"),
+        ({"rounds": 0}, "rounds must be a whole number of at least 1"),
     ],
 )
 def test_bad_arguments(arguments, message):

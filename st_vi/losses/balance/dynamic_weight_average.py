@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from st_vi.losses.balance.base import Balance, Measured
+from st_vi.terms.term import check_whole
 
 
 class DynamicWeightAverage(Balance):
@@ -30,8 +31,8 @@ class DynamicWeightAverage(Balance):
         every: Optimizer steps in a window.
 
     Raises:
-        ValueError: The temperature is not positive, `every` is less than 1, or, in training, the loss of a term is
-            negative.
+        ValueError: The temperature is not positive, `every` is no positive integer, or, in training, the loss of a
+            term is negative.
 
     Example:
         >>> from st_vi import DLELoss
@@ -51,8 +52,7 @@ class DynamicWeightAverage(Balance):
         super().__init__()
         if not (math.isfinite(temperature) and temperature > 0):
             raise ValueError(f"temperature must be positive, got {temperature}")
-        if every < 1:
-            raise ValueError(f"every must be at least 1 step, got {every}")
+        check_whole("every", every)
         self.temperature = temperature
         self.every = every
 

@@ -293,8 +293,10 @@ def test_what_cannot_be_is_said_by_name():
         GradNorm(alpha=-1)
     with pytest.raises(ValueError, match="temperature must be positive, got 0"):
         DynamicWeightAverage(temperature=0)
-    with pytest.raises(ValueError, match="every must be at least 1 step, got 0"):
+    with pytest.raises(ValueError, match="every must be a whole number of at least 1, got 0"):
         DynamicWeightAverage(every=0)
+    with pytest.raises(ValueError, match="every must be a whole number of at least 1, got nan"):
+        DynamicWeightAverage(every=float("nan"))
     strategy = PCGrad()
     DLELoss(None, balance=strategy)
     with pytest.raises(ValueError, match="PCGrad belongs to another loss"):
