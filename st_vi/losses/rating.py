@@ -45,11 +45,11 @@ class RatingLoss(Settings, nn.Module):
             K regions, the loss is then the likelihood of the levels, −log p_i(l_i) − log p_j(l_j).
         embed_once: Embed every distinct input of the batch once, as in `SupConNLILoss`.
 
-    Inputs: Two columns, and a label column of floats: scores from `lowest` to `highest` of the head.
+    Inputs: Two columns, and a label column of numbers: scores from `lowest` to `highest` of the head.
 
     Raises:
         ValueError: The model has no `RatingHead` or more than one, `regions` is out of range, there are not two
-            columns, or scores are missing, out of range or not one float a row.
+            columns, or scores are missing, out of range or not one number a row.
 
     Example:
         >>> import torch
@@ -90,15 +90,15 @@ class RatingLoss(Settings, nn.Module):
 
         Args:
             embeddings: Two columns, (B, D) each.
-            labels: Scores, (B,) float.
+            labels: Scores, (B,), floats or integers such as numbers of stars.
         """
         if len(embeddings) != 2:
             raise ValueError(f"RatingLoss needs two columns of inputs, got {len(embeddings)}")
         check_columns(embeddings, None)
         rows = len(embeddings[0])
-        if labels is None or not labels.is_floating_point() or labels.shape != (rows,):
+        if labels is None or labels.shape != (rows,):
             got = None if labels is None else f"{labels.dtype} of shape {tuple(labels.shape)}"
-            raise ValueError(f"RatingLoss needs a label column of scores, one float a row, got {got}")
+            raise ValueError(f"RatingLoss needs a label column of scores, one number a row, got {got}")
         log_p = self.head.log_probabilities(*embeddings)
         levels = self.head.levels_of(labels)
         losses, pairs = region_losses(log_p, labels, levels, self._region_of.to(log_p.device), self.flood)

@@ -66,15 +66,29 @@ def test_a_batch_without_pairs_is_0_with_a_gradient(scores):
     ("columns", "labels", "message"),
     [
         (3, torch.zeros(2), "two columns of inputs, got 3"),
-        (2, torch.zeros(2, 1), "one float a row, got torch.float32 of shape \\(2, 1\\)"),
-        (2, torch.zeros(2, dtype=torch.long), "one float a row, got torch.int64"),
-        (2, None, "one float a row, got None"),
+        (2, torch.zeros(2, 1), "one number a row, got torch.float32 of shape \\(2, 1\\)"),
+        (2, None, "one number a row, got None"),
+        (2, torch.tensor([0, 2]), "scores must lie between 0 and 1, as the RatingHead says, got 2"),
         (2, torch.tensor([0.0, math.nan]), "scores must lie between 0 and 1"),
     ],
 )
 def test_what_it_refuses(columns, labels, message):
     with pytest.raises(ValueError, match=message):
         RatingLoss(model_of()).compute_loss_from_embeddings([torch.ones(2, 3)] * columns, labels)
+
+
+def test_whole_numbers_are_scores(tiny_model):
+    """Stars are, and the stock collator makes integers of them, also where a batch of a stream happens to be whole."""
+    RatingHead.add_to(tiny_model, num_levels=5, lowest=1, highest=5)
+    loss = RatingLoss(tiny_model)
+    found = []
+    for labels in (torch.tensor([1, 5, 3, 4]), torch.tensor([1.0, 5.0, 3.0, 4.0])):
+        value = loss([tiny_model.preprocess(SENTENCES[:4]), tiny_model.preprocess(SENTENCES[4:])], labels)
+        value.backward()
+        found.append([value, *(parameter.grad for parameter in tiny_model.parameters() if parameter.grad is not None)])
+        tiny_model.zero_grad()
+    assert found[0][0] > 0 and len(found[0]) > 10
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
 
 
 def test_models_without_a_head_and_with_two():
