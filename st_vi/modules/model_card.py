@@ -77,7 +77,9 @@ class ModelCard(CardData):
         """Choose inputs for the code, and for the Hub's page, of the texts that the model is trained on."""
         if not isinstance(dataset, Dataset | DatasetDict):
             return
-        sets = dataset if isinstance(dataset, DatasetDict) else {"dataset": dataset}
+        by_name = dataset if isinstance(dataset, DatasetDict) else {"dataset": dataset}
+        # The trainer also puts streams there, which would lose the rows that are read.
+        sets = {name: part for name, part in by_name.items() if isinstance(part, Dataset)}
         texts = list(dict.fromkeys(text for part in sets.values() for text in _texts(part)))[:4]
         if len(texts) > 2:
             self.usage_examples = texts[:3]

@@ -10,13 +10,26 @@ import pytest
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.base.modules import Normalize
 from sentence_transformers.sentence_transformer.modules import BoW
 from transformers import TrainerCallback
 
-from st_vi import MLPHead, build_viclsr, build_vipolyqwen, export_stock, load, train_viclsr, train_vipolyqwen
+from st_vi import (
+    MLPHead,
+    SupConNLILoss,
+    build_viclsr,
+    build_vipolyqwen,
+    export_stock,
+    load,
+    train_viclsr,
+    train_vipolyqwen,
+)
 from st_vi.data import nli_to_triplets, sample_nli
 from tests.helpers.cards import card, check
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
@@ -49,6 +62,19 @@ def test_a_trained_one_and_its_export(tiny_base, triplets, tmp_path):
         assert "st_vi" not in names and "MLPHead" not in card(tmp_path / "stock")
         assert "Dense({" in card(tmp_path / "stock")
         shutil.rmtree(tmp_path / "stock")
+
+
+def test_a_stream_among_the_data_sets_is_left_out(tiny_base, triplets, tmp_path):
+    model = build_viclsr(tiny_base)
+    arguments = SentenceTransformerTrainingArguments(str(tmp_path), report_to="none", **SETTINGS)
+    held_out = {"stream": triplets.to_iterable_dataset(), "rows": triplets}
+    trainer = SentenceTransformerTrainer(model, arguments, triplets, eval_dataset=held_out, loss=SupConNLILoss(model))
+    trainer.train()
+    measured = trainer.evaluate()
+    assert measured["eval_stream_loss"] == pytest.approx(measured["eval_rows_loss"])
+    assert {*model.model_card_data.usage_examples} <= {
+        text for column in triplets.to_dict().values() for text in column
+    }
 
 
 def test_a_path_as_it_was_given(tiny_base, tmp_path, monkeypatch):
