@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import sys
 from importlib.metadata import version as version_of
@@ -11,7 +10,7 @@ from typing import Annotated
 import typer
 
 from st_vi.cli import ablate, demo, distil, encode, evaluate, plan, search, sight, train
-from st_vi.cli.common import InterruptedRun
+from st_vi.cli.common import InterruptedRun, open_streams
 from st_vi.cli.options import Command
 
 app = typer.Typer(help="Vietnamese embeddings for sentence-transformers.", no_args_is_help=True, add_completion=False)
@@ -57,9 +56,7 @@ def _fail(message: str) -> None:
 
 def main() -> None:
     """Run the command line. Bad input exits with code 2 and a one-line message, Ctrl-C with code 130."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # consoles without Vietnamese letters show "\\u1eeb"
-            stream.reconfigure(errors="backslashreplace")
+    open_streams()
     go_on = "nothing was written; run the same command to start again"
     try:
         code = app(standalone_mode=False)

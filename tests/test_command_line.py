@@ -509,6 +509,31 @@ def test_a_console_without_vietnamese_loses_nothing(monkeypatch, tmp_path, encod
     assert r"\u1eb5ng" in shown and r"\u2713" in shown  # ẵ and a tick
 
 
+class Gone(io.RawIOBase):
+    """A terminal that was closed."""
+
+    def writable(self):
+        return True
+
+    def write(self, content):
+        raise BrokenPipeError
+
+
+def test_a_run_goes_on_where_nobody_reads_its_messages(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(Gone()), line_buffering=True))
+    monkeypatch.setattr("st_vi.__main__.app", lambda **_: print("a message\n" * 10_000, file=sys.stderr))
+    assert run_main(monkeypatch, "--version") == 0
+    assert run_main(monkeypatch, "--version") == 0  # and the end of the first closes nothing
+
+
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path):
+    code = (
+        "import sys; from st_vi.cli.common import open_streams; open_streams(); print(open(sys.argv[1], 'w').fileno())"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "file")]
+    assert int(subprocess.check_output(["sh", "-c", '"$@" 2>&- <&-', "sh", *command])) > 2
+
+
 def test_the_version(monkeypatch, capsys):
     assert run_main(monkeypatch, "--version") == 0
     assert capsys.readouterr().out.startswith("st-vi 0.")
