@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from st_vi.cli import ablate, demo, distil, encode, evaluate, plan, search, sight, train
-from st_vi.cli.common import InterruptedRun, open_streams
+from st_vi.cli.common import InterruptedRun
 from st_vi.cli.options import Command
+from st_vi.stock.messages import open_streams
 
 app = typer.Typer(help="Vietnamese embeddings for sentence-transformers.", no_args_is_help=True, add_completion=False)
 app.command(cls=Command)(demo.demo)

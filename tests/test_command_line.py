@@ -527,9 +527,8 @@ def test_a_run_goes_on_where_nobody_reads_its_messages(monkeypatch):
 
 
 def test_no_file_takes_the_place_of_a_closed_stream(tmp_path):
-    code = (
-        "import sys; from st_vi.cli.common import open_streams; open_streams(); print(open(sys.argv[1], 'w').fileno())"
-    )
+    code = "import sys; from st_vi.stock.messages import open_streams; open_streams()"
+    code += "; print(open(sys.argv[1], 'w').fileno())"
     command = [sys.executable, "-c", code, str(tmp_path / "file")]
     assert int(subprocess.check_output(["sh", "-c", '"$@" 2>&- <&-', "sh", *command])) > 2
 

@@ -1,10 +1,13 @@
-"""How Python shows warnings."""
+"""How Python shows warnings and messages."""
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -24,3 +27,35 @@ def warnings_in_one_line() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = before
+
+
+class Messages(io.TextIOWrapper):
+    """Standard error whose reader may go away, such as a terminal: a run goes on without its messages and bars."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        super().__init__(stream.buffer, stream.encoding, "backslashreplace", line_buffering=True)
+        self.stream = stream  # would close the buffer when it is deleted
+
+    def write(self, text: str) -> int:
+        """Write the text, or drop it."""
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is kept, or drop it."""
+        with suppress(OSError):
+            super().flush()
+
+
+def open_streams() -> None:
+    """Make standard output and error fit for a long run; letters that a console does not have are shown "\\u1eeb"."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: the next file opened would take its place, and get messages into its content
+            os.open(os.devnull, os.O_RDWR)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = Messages(sys.stderr)
