@@ -18,6 +18,7 @@ BEGIN, END = "<!-- rooms -->\n", "<!-- /rooms -->\n"
 
 # Ground floor first. A room imports rooms of lower floors and no other.
 FLOORS = (
+    ("checks",),
     ("files", "identity", "stock", "terms", "text", "version", "vocabulary"),
     ("inputs", "model_files", "tasks"),
     ("evaluation", "losses", "modules"),

@@ -13,7 +13,8 @@ import torch
 from sentence_transformers.base.data_collator import BaseDataCollator
 from transformers.utils import logging
 
-from st_vi.data.columns import candidate_columns, check_choice
+from st_vi.checks import check_choice
+from st_vi.data.columns import candidate_columns
 from st_vi.data.values import class_of, model_input, scores_of, shown, teacher_vector_of, unopened_input
 from st_vi.inputs.lazy import LazyInputs
 from st_vi.inputs.videos import StoredVideo

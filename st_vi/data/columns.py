@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from st_vi.data.values import bad_value, shown
 from st_vi.text import is_blank, normalise
@@ -152,9 +152,3 @@ def check_text(value: Any, column: str, row: int) -> str:
     if not isinstance(value, str) or is_blank(value):
         bad_value(column, row, value, "expected non-empty text")
     return value
-
-
-def check_choice(name: str, value: Any, choices: Any) -> None:
-    """Refuse an argument that is none of the values of a `Literal`."""
-    if value not in get_args(choices):
-        raise ValueError(f"{name} must be one of {get_args(choices)}, got {value!r}")

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from datasets import ClassLabel, Dataset
 
+from st_vi.checks import check_choice
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import check_choice, clean_texts, find_columns
+from st_vi.data.columns import clean_texts, find_columns
 from st_vi.data.triplets import Conflict, MissingNegative, Report, Row, Triplets
 from st_vi.data.values import bad_value, shown
 from st_vi.text import comparison_key, normalise, strip_diacritics

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
+from st_vi.checks import check_choice
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import check_choice, clean_text, find_columns
+from st_vi.data.columns import clean_text, find_columns
 from st_vi.data.triplets import Conflict, Report, Row, Triplets
 from st_vi.data.values import bad_value, is_missing, number_of
 from st_vi.text import comparison_key

@@ -11,8 +11,9 @@ from weakref import WeakKeyDictionary
 
 from datasets import Dataset, DatasetDict, Image, IterableDataset, LargeList, List, Value
 
+from st_vi.checks import check_choice
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import candidate_columns, check_choice, refuse_near_misses, say_what_is_left_out
+from st_vi.data.columns import candidate_columns, refuse_near_misses, say_what_is_left_out
 from st_vi.data.formats import combine_rows
 from st_vi.data.triplets import Report
 from st_vi.data.values import (

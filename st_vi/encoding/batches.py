@@ -14,7 +14,7 @@ from sentence_transformers.base.modality import infer_modality
 from sentence_transformers.util import quantize_embeddings
 from tqdm.auto import tqdm
 
-from st_vi.data.columns import check_choice
+from st_vi.checks import check_choice, check_whole
 from st_vi.encoding.forward import KeptTokens, vectors_of
 from st_vi.inputs.as_list import as_list
 from st_vi.inputs.kinds import is_picture, is_video_file, shown
@@ -209,8 +209,7 @@ def plan_batches(counts: Sequence[int], max_tokens: int) -> list[list[int]]:
         >>> plan_batches([5, 40, 6, 5, 90], max_tokens=16)
         [[4], [1], [2, 0], [3]]
     """
-    if max_tokens <= 0:
-        raise ValueError(f"max_tokens must be positive, got {max_tokens}")
+    check_whole("max_tokens", max_tokens)
     order = sorted(range(len(counts)), key=lambda i: -counts[i])
     batches, start = [], 0
     while start < len(order):

@@ -17,6 +17,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import quantize_embeddings
 from tqdm.auto import tqdm
 
+from st_vi.checks import check_whole
 from st_vi.encoding.batches import MAX_TOKENS
 from st_vi.encoding.limits import token_limit
 from st_vi.encoding.row_encoder import BadRow, CountedRows, EncodedRows, Problems, RowEncoder
@@ -444,8 +445,7 @@ def check_arguments(
         raise ValueError(f"keep must be a list of columns, {', '.join(map(repr, ours))} not among them, got {keep!r}")
     if column is not None and column == image_column:
         raise ValueError(f"column and image_column are both {column!r}: pass only image_column")
-    if not isinstance(shard_rows, int) or shard_rows < 1:
-        raise ValueError(f"shard_rows must be a positive whole number, got {shard_rows}")
+    check_whole("shard_rows", shard_rows)
     if precision not in get_args(Precision):
         raise ValueError(
             f"precision must be one of {get_args(Precision)}, got {precision!r}; int8 needs ranges over the whole "

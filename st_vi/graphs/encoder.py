@@ -15,6 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer
 
+from st_vi.checks import check_whole
 from st_vi.inputs.as_list import as_list
 from st_vi.inputs.prompts import prompt_of
 from st_vi.text.segmentation import segment_words, segmenter
@@ -123,8 +124,7 @@ class OnnxEncoder:
             ValueError: `batch_size` is not positive, the prompt is unknown, an input or the prompt is not valid
                 Unicode, the texts are in a table or a set, or `sentences` is None or a number.
         """
-        if batch_size <= 0:
-            raise ValueError(f"batch_size must be positive, got {batch_size}")
+        check_whole("batch_size", batch_size)
         texts, single = as_list(sentences)
         tokens = self._tokenize(texts, prompt_of(self, prompt, prompt_name) or "")
         order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))

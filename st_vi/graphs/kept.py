@@ -10,12 +10,13 @@ import threading
 from copy import copy
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 from uuid import uuid4
 
 import torch
 from sentence_transformers import SentenceTransformer
 
+from st_vi.checks import check_choice
 from st_vi.files.cache import cache_folder
 from st_vi.graphs.encoder import CONFIG_FILE, MODEL_FILE, OnnxEncoder
 from st_vi.graphs.export import INT8_FILE, export_onnx, lowest_cosine, quantize_onnx
@@ -44,8 +45,7 @@ def on_graph(model: SentenceTransformer, dtype: GraphDtype = "auto") -> Sentence
     The dtype "auto" is 8 bits where the CPU has instructions for them (VNNI) and the vectors stay `CLOSE`, otherwise
     float32.
     """
-    if dtype not in get_args(GraphDtype):
-        raise ValueError(f"a graph's dtype must be one of {get_args(GraphDtype)}, got {dtype!r}")
+    check_choice("dtype", dtype, GraphDtype)
     whole = copy(model)
     whole.truncate_dim = None  # cut after the graph, so that it can be changed
     source = model_identity(whole)

@@ -13,6 +13,7 @@ from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor
 from transformers.image_utils import SizeDict
 
+from st_vi.checks import check_whole
 from st_vi.inputs.prompts import prompt_of
 from st_vi.inspection.attention import around_pooling
 from st_vi.modules import Qwen2VLTransformer
@@ -89,8 +90,7 @@ def pixel_budget(model: SentenceTransformer, max_pixels: int) -> Iterator[None]:
         ValueError: The model does not accept images, or `max_pixels` is below 1.
     """
     backbone = reader(model)
-    if max_pixels < 1:
-        raise ValueError(f"max_pixels must be at least 1, got {max_pixels}")
+    check_whole("max_pixels", max_pixels)
     processor = backbone.processor.image_processor
     before = processor.size
     # For this family of models, the "edges" of the processor are areas.

@@ -12,6 +12,7 @@ from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from st_vi.checks import check_whole
 from st_vi.evaluation.base import Evaluator, by_place
 from st_vi.evaluation.task_retrieval import rank_figures, ranks_of_right
 from st_vi.inputs.content import content_key, reader_key
@@ -180,8 +181,7 @@ class RescoredRetrievalEvaluator(Evaluator):
         super().__init__("rescored_retrieval", "mean_recall@1", name, batch_size, show_progress_bar, write_csv)
         if not len(texts) == len(pictures) > 0:
             raise ValueError(f"texts and pictures need one length above 0, got {len(texts)} and {len(pictures)}")
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        check_whole("top_k", top_k)
         if not 0 <= weight <= 1:
             raise ValueError(f"weight must lie between 0 and 1, got {weight}")
         if temperature is not None and not temperature > 0:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import adaptive_layer, matryoshka
 from torch import Tensor, nn
 
+from st_vi.checks import check_choice, check_whole
 from st_vi.losses.balance import Balance, BalanceName, balance_of
 from st_vi.losses.balance.base import Measured
 from st_vi.losses.balance.weighted import Batch, weighted_components
@@ -21,7 +22,6 @@ from st_vi.losses.learned import with_own_parameters
 from st_vi.losses.settings import Settings
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 from st_vi.terms import PairBatch
-from st_vi.terms.term import check_whole
 
 Negatives = Literal["task", "batch"]
 _WRAPPED = (matryoshka.ForwardDecorator, adaptive_layer.ForwardDecorator)
@@ -96,8 +96,7 @@ class DLELoss(Settings, nn.Module):
     ) -> None:
         super().__init__()
         check_whole("num_positives", num_positives)
-        if negatives not in get_args(Negatives):
-            raise ValueError(f"negatives must be one of {get_args(Negatives)}, got {negatives!r}")
+        check_choice("negatives", negatives, Negatives)
         names = [task.name for task in tasks]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"DLELoss needs tasks with different names, got {names}")

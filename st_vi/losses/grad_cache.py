@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from st_vi.checks import check_whole
 from st_vi.inputs.lazy import LazyInputs
 from st_vi.losses.columns import content_ids, listed
 from st_vi.losses.embed import Inputs, representatives
 from st_vi.losses.lazy import LazyBatch, LazyPart, lazy_columns
 from st_vi.stock.models import reads_flat
 from st_vi.stock.training import uncompiled
-from st_vi.terms.term import check_whole
 
 
 class GradCache:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
+from st_vi.checks import check_whole
 from st_vi.losses.columns import check_columns, listed
 from st_vi.losses.embed import reject_lazy
 from st_vi.losses.grad_cache import GradCache
 from st_vi.losses.settings import Settings
 from st_vi.stock.training import Read, uncompiled
-from st_vi.terms.term import check_whole
 
 IGNORED = -100
 MAX_LOGITS_BYTES = 2**28

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from st_vi.checks import check_whole
 from st_vi.modules.saved_module import SavedModule
-from st_vi.terms.term import check_whole
 
 
 def attention_weights(tokens: Tensor, v: Tensor, belongs: Tensor) -> Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from sentence_transformers.base.modules import Dense, Module
 from sentence_transformers.sentence_transformer.modules import LayerNorm
 from torch import Tensor, nn
 
+from st_vi.checks import check_choice, check_whole
 from st_vi.modules.saved_module import SavedModule
-from st_vi.terms.term import check_whole
 
 Activation = Literal["identity", "tanh", "gelu"]
 Init = Literal["random", "identity"]
@@ -63,10 +63,8 @@ class MLPHead(SavedModule):
         check_whole("out_features", out_features)
         if num_layers not in (1, 2):
             raise ValueError(f"num_layers must be 1 or 2, got {num_layers!r}")
-        if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation must be one of {get_args(Activation)}, got {activation!r}")
-        if init not in get_args(Init):
-            raise ValueError(f"init must be one of {get_args(Init)}, got {init!r}")
+        check_choice("activation", activation, Activation)
+        check_choice("init", init, Init)
         if init == "identity" and (in_features != out_features or num_layers == 2 or layer_norm):
             raise ValueError(
                 "only a head with one square layer and no norm can start as the identity; got "

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -17,6 +17,7 @@ from transformers.image_utils import SizeDict
 from transformers.utils import is_flash_attn_2_available, is_torchvision_available, is_vision_available  # type: ignore[attr-defined]
 from transformers.utils.versions import require_version
 
+from st_vi.checks import check_choice
 from st_vi.inputs.content import Size, content_key, picture_sizes
 from st_vi.inputs.flat import padded
 from st_vi.inputs.kinds import read_input, without_marks
@@ -445,8 +446,7 @@ def _check_arguments(min_pixels: int, max_pixels: int, prefixes: Sequence[str], 
     if not 0 < min_pixels <= max_pixels:
         raise ValueError(f"need 0 < min_pixels <= max_pixels, got {min_pixels} and {max_pixels}")
     _check_prefixes(prefixes)
-    if template not in get_args(Template):
-        raise ValueError(f"template must be one of {get_args(Template)}, got {template!r}")
+    check_choice("template", template, Template)
 
 
 def _check_prefixes(prefixes: Sequence[str]) -> None:

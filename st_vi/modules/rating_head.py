@@ -12,11 +12,11 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
+from st_vi.checks import check_whole
 from st_vi.inputs.as_list import as_list
 from st_vi.modules.saved_module import SavedModule
 from st_vi.terms.pairs import unit
 from st_vi.terms.ratings import region_losses, regions_of
-from st_vi.terms.term import check_whole
 
 Vectors = Tensor | np.ndarray
 

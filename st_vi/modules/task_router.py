@@ -12,10 +12,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from st_vi.checks import check_whole
 from st_vi.inputs.as_list import as_list
 from st_vi.modules.qwen2_vl import AUTO, Qwen2VLTransformer
 from st_vi.modules.saved_module import SavedModule
-from st_vi.terms.term import check_whole
 
 
 class TaskChoice(NamedTuple):

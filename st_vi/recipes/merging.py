@@ -15,12 +15,12 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 from tqdm.auto import tqdm
 
+from st_vi.checks import check_whole
 from st_vi.hub import load
 from st_vi.modules import TaskRouter
 from st_vi.modules.model_card import TAGS, ModelCard
 from st_vi.recipes.ablation.tables import markdown
 from st_vi.stock.merging import check_same_kind
-from st_vi.terms.term import check_whole
 
 Source = SentenceTransformer | str | Path
 """A model, or a folder or repository to load it from."""

@@ -18,6 +18,7 @@ from sentence_transformers.base.modules import Module, Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoConfig, TrainerCallback
 
+from st_vi.checks import check_choice
 from st_vi.data import MixedTaskCollator, split_by_task
 from st_vi.data.accepted import TrainRows, as_datasets, as_train_rows
 from st_vi.data.collator import PrefixSide, ScoreCollator
@@ -87,8 +88,7 @@ def build_vipolyqwen(
         >>> model.encode({"image": "bien_bao.jpg", "text": "Biển báo này nghĩa là gì?"}).shape  # doctest: +SKIP
         (1024,)
     """
-    if pooling not in get_args(PoolingName):
-        raise ValueError(f"pooling must be one of {get_args(PoolingName)}, got {pooling!r}")
+    check_choice("pooling", pooling, PoolingName)
     if head not in (*get_args(HeadName), None):
         raise ValueError(f"head must be one of {get_args(HeadName)} or None, got {head!r}")
     backbone = _backbone(included_or_same(base_model), lora, pooling, transformer_kwargs)

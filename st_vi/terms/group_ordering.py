@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from st_vi.checks import check_whole
 from st_vi.terms.pairs import PairBatch, products
-from st_vi.terms.term import Term, check_whole
+from st_vi.terms.term import Term
 
 Opponents = Literal["candidates", "anchors"]
 

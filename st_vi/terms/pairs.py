@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from st_vi.checks import check_choice
 
 SameAnchor = Literal["positive", "mask", "negative"]
 
@@ -95,8 +97,7 @@ class PairBatch:
     _values: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.same_anchor not in get_args(SameAnchor):
-            raise ValueError(f"same_anchor must be one of {get_args(SameAnchor)}, got {self.same_anchor!r}")
+        check_choice("same_anchor", self.same_anchor, SameAnchor)
         if (self.anchor_ids is None) != (self.candidate_ids is None):
             raise ValueError("pass both anchor_ids and candidate_ids, or neither")
         expected = (len(self.anchors), self.num_candidates)

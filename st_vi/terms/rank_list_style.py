@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from st_vi.checks import check_whole
 from st_vi.terms.pairs import PairBatch
 from st_vi.terms.scored import ScoredTerm
-from st_vi.terms.term import check_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from st_vi.terms.term import check_whole
+from st_vi.checks import check_whole
 
 NEVER = -1e30
 """The logarithm of 0 whose sums stay finite, and so do their gradients."""

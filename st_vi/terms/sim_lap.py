@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from st_vi.checks import check_whole
 from st_vi.terms.learned import LearnedTerm
 from st_vi.terms.pairs import PairBatch, any_of, products
-from st_vi.terms.term import check_whole
 
 Partners = Literal["arbitrary", "identical"]
 

@@ -5,29 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from numbers import Integral
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from st_vi.checks import check_choice
 from st_vi.terms.pairs import PairBatch
-
-
-def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
-    """Check a setting that counts something, as torch's own errors would not name it.
-
-    Raises:
-        ValueError: It is no integer, such as 2.0, or out of range.
-
-    Example:
-        >>> from st_vi.terms.term import check_whole
-        >>> check_whole("num_heads", 1.5)
-        Traceback (most recent call last):
-        ValueError: num_heads must be a whole number of at least 1, got 1.5
-    """
-    if not isinstance(value, Integral) or not least <= int(value) <= (math.inf if most is None else most):
-        span = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name} must be a whole number {span}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,4 +78,4 @@ class Term(ABC):
             self._require(name, math.isfinite(getattr(self, name)), "finite")
 
     def _require_one_of(self, name: str, choices: Any) -> None:
-        self._require(name, getattr(self, name) in get_args(choices), f"one of {get_args(choices)}")
+        check_choice(name, getattr(self, name), choices)

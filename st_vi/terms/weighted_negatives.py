@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from st_vi.checks import check_whole
 from st_vi.terms.pairs import PairBatch
-from st_vi.terms.term import Term, check_whole
+from st_vi.terms.term import Term
 
 
 @dataclass(frozen=True, kw_only=True)

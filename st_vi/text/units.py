@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
+
+from st_vi.checks import check_choice
 
 Span = tuple[int, int]
 By = Literal["syllable", "token"]
@@ -49,8 +51,7 @@ def groups(text: str, spans: Sequence[Span], by: By = "syllable") -> list[list[i
         >>> groups("Trời mưa", spans), groups("Trời mưa", spans, by="token")
         ([[0, 1], [2, 3]], [[0], [1], [2, 3]])
     """
-    if by not in get_args(By):
-        raise ValueError(f"by must be one of {get_args(By)}, got {by!r}")
+    check_choice("by", by, By)
     places = _syllables(text) if by == "syllable" else list(range(len(text)))
     found: list[list[int]] = []
     reached = -1

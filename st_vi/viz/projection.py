@@ -10,12 +10,14 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
+
+from st_vi.checks import check_choice
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +71,7 @@ def project(
         >>> project(torch.tensor([[0.0, 0.0, 3.0], [0.0, 0.0, -3.0], [1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])).axes
         ('PC 1 (90 %)', 'PC 2 (10 %)')
     """
-    if method not in get_args(Method):
-        raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}")
+    check_choice("method", method, Method)
     rows = as_rows(embeddings)
     if method == "pca":
         return _pca(rows)

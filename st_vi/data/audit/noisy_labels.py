@@ -17,8 +17,9 @@ from sklearn.model_selection import KFold, StratifiedGroupKFold, cross_val_predi
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from st_vi.checks import check_choice, check_whole
 from st_vi.data.accepted import Rows, as_dataset
-from st_vi.data.columns import check_choice, clean_texts, find_columns
+from st_vi.data.columns import clean_texts, find_columns
 from st_vi.data.values import bad_value, is_missing, number_of
 from st_vi.evaluation.distinct import encode_distinct
 from st_vi.text import comparison_key
@@ -122,12 +123,11 @@ def label_suspects(
     dataset = as_dataset(dataset)
     check_choice("features", features, Features)
     _check_limit(limit)
+    check_whole("folds", folds, least=2)
     found = find_columns(dataset.column_names, ("premise", "hypothesis", "label"), columns)
     labels, classes, codes = _classes(dataset, found["label"])
     premises, u, v = _embed(dataset, found["premise"], found["hypothesis"], model, batch_size, show_progress_bar)
     groups = np.unique([comparison_key(text, normalised=True) for text in premises], return_inverse=True)[1]
-    if folds < 2:
-        raise ValueError(f"folds must be 2 or more, got {folds}")
     for code, name in enumerate(classes):
         if (count := len(set(groups[codes == code]))) < folds:
             raise ValueError(f"label {name!r} has {count} different premises, and {folds} folds need as many")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from datasets import Dataset
 
-from st_vi.data.columns import check_choice
+from st_vi.checks import check_choice
 from st_vi.data.generated.scenes import COLOURS, GRID, KINDS, PLACES, RADII, Shape, draw_shapes
 from st_vi.data.generated.shared import side_of, to_dataset
 from st_vi.data.sample_sets import Split

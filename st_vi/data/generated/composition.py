@@ -13,6 +13,8 @@ from random import Random
 
 from datasets import Dataset
 
+from st_vi.checks import check_whole
+
 Pattern = tuple[str, str]
 """A sentence and its paraphrase, with {a}, {b} and perhaps {who}."""
 
@@ -159,8 +161,7 @@ def composition_probes(per_kind: int = 50, seed: int = 0) -> Dataset:
         >>> sorted(probes["positive"][0].lower().split()) == sorted(probes["negative"][0].lower().split())
         True
     """
-    if per_kind < 1:
-        raise ValueError(f"per_kind must be 1 or more, got {per_kind}")
+    check_whole("per_kind", per_kind)
     rows = []
     for kind in KINDS:
         patterns = [(pattern, fillers) for of, fillers, group in _GROUPS if of == kind for pattern in group]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from datasets import Dataset
 
-from st_vi.data.columns import check_choice
+from st_vi.checks import check_choice
 from st_vi.data.generated.shared import side_of, to_dataset
 from st_vi.data.sample_sets import Split
 from st_vi.text import mend

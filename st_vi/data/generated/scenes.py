@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from datasets import Dataset
 
-from st_vi.data.columns import check_choice
+from st_vi.checks import check_choice, check_whole
 from st_vi.data.generated.shared import side_of, to_dataset
 from st_vi.data.sample_sets import Split
 
@@ -329,7 +329,8 @@ def scene_rows(
         >>> rows["task"][1], rows["anchor"][1].startswith("Hỏi: ")
         ('vqa_multi', True)
     """
-    return to_dataset(islice(scene_stream(split, seed, tasks, size=size, options=options), _checked(count)))
+    check_whole("count", count)
+    return to_dataset(islice(scene_stream(split, seed, tasks, size=size, options=options), count))
 
 
 def caption_rows(
@@ -366,10 +367,11 @@ def caption_rows(
     """
     if direction not in ("image_to_text", "text_to_image"):
         raise ValueError(f"direction must be 'image_to_text' or 'text_to_image', got {direction!r}")
+    check_whole("count", count)
     check_choice("split", split, Split)
     rng = random.Random(f"captions {seed}")
     rows = []
-    for _ in range(_checked(count)):
+    for _ in range(count):
         found = scene(split, rng.getrandbits(48))
         text, image = caption(found, rng.getrandbits(48)), draw(found, size)
         if direction == "image_to_text":
@@ -377,12 +379,6 @@ def caption_rows(
         else:
             rows.append({"anchor": text, "positive": "", "positive_image": image, "task": task})
     return to_dataset(rows)
-
-
-def _checked(count: int) -> int:
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
-    return count
 
 
 # Shapes on paper

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from st_vi.checks import check_choice
 from st_vi.data.accepted import Rows, TrainRows, as_dataset
-from st_vi.data.columns import check_choice
 from st_vi.data.negatives.made import as_triplets, rows_of
 from st_vi.data.triplets import MissingNegative, Row, Triplets
 from st_vi.evaluation.distinct import distinct_vectors

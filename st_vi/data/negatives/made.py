@@ -16,8 +16,9 @@ from typing import Any, Literal, get_args
 
 from datasets import Dataset
 
+from st_vi.checks import check_choice, check_whole
 from st_vi.data.accepted import Rows, TrainRows, as_dataset, as_datasets
-from st_vi.data.columns import candidate_columns, check_choice, clean_texts
+from st_vi.data.columns import candidate_columns, clean_texts
 from st_vi.data.negatives.negation import swap_negation
 from st_vi.data.negatives.perturbations import Order, Unit, change_order, swap_number
 from st_vi.data.triplets import MissingNegative, Report, Row, Triplets, check_triplets, checked_rows, is_made
@@ -140,8 +141,7 @@ def same_document_negatives(
     dataset = as_dataset(dataset)
     if document not in dataset.column_names:
         raise ValueError(f"missing column {document!r} of documents; the columns are {dataset.column_names}")
-    if per_row < 1:
-        raise ValueError(f"per_row must be 1 or more, got {per_row}")
+    check_whole("per_row", per_row)
     check_choice("missing_negative", missing_negative, MissingNegative)
     rows, documents = rows_of(dataset), dataset[document][:]
     for number, name in enumerate(documents):

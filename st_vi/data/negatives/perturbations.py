@@ -12,7 +12,7 @@ from itertools import pairwise
 from random import Random
 from typing import Literal
 
-from st_vi.data.columns import check_choice
+from st_vi.checks import check_choice
 from st_vi.data.negatives.negation import outside
 from st_vi.text import mend
 from st_vi.text.segmentation import segment_words

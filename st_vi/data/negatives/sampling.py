@@ -12,6 +12,8 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.preprocessing import normalize
 
+from st_vi.checks import check_whole
+
 
 def cluster_rows(embeddings: ArrayLike, num_clusters: int, seed: int = 0) -> np.ndarray:
     """Clusters of similar directions: k-means (scikit-learn) over unit vectors.
@@ -170,8 +172,7 @@ class CurriculumBatchSampler(_RowBatchSampler):
         if not np.isfinite(self.numbers).all():
             raise ValueError(f"hardness of row {np.flatnonzero(~np.isfinite(self.numbers))[0]} is NaN or infinite")
         self.window = max(1, len(dataset) // 10) if window is None else window
-        if self.window < 1:
-            raise ValueError(f"window must be 1 row or more, got {window}")
+        check_whole("window", self.window)
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.argsort(self.numbers, kind="stable")

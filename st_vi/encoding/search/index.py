@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from st_vi.checks import check_choice, check_whole
 from st_vi.encoding.batches import encode_by_tokens, token_counts
 from st_vi.encoding.query import QueryEncoder
 from st_vi.encoding.search.passages import Passage, read_passages
@@ -149,14 +150,12 @@ class SearchIndex:
             ValueError: The query is blank, `top` is not positive, or `side` is unknown or needs a model.
         """
         side = side or ("both" if self._vectors is not None else "words")
-        if side not in get_args(Side):
-            raise ValueError(f"side must be one of {get_args(Side)}, got {side!r}")
+        check_choice("side", side, Side)
         if side != "words" and self._vectors is None:
             raise ValueError(f"side={side!r} needs a model")
         if is_blank(query):
             raise ValueError("the query is empty")
-        if top < 1:
-            raise ValueError(f"top must be positive, got {top}")
+        check_whole("top", top)
         by_words = self._by_words(query) if side != "vectors" else {}
         vector = self._query_vector(query) if side != "words" else None
         by_vectors = self._by_vectors(vector) if vector is not None else {}

@@ -12,6 +12,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
+from st_vi.checks import check_whole
 from st_vi.encoding.search.vectors import KEY_BYTES, VectorStore
 from st_vi.inputs.kinds import picture_suffixes
 from st_vi.inputs.pictures import open_image
@@ -109,8 +110,7 @@ class PictureIndex:
         """
         if is_blank(query):
             raise ValueError("the query is empty")
-        if top < 1:
-            raise ValueError(f"top must be at least 1, got {top}")
+        check_whole("top", top)
         vector: Any = self.model.encode({"text": query}, prompt_name=prompt_name, normalize_embeddings=True)  # type: ignore[call-overload]
         scores = self.vectors @ vector.astype(np.float32)
         return [FoundPicture(self.files[number], float(scores[number])) for number in np.argsort(-scores)[:top]]

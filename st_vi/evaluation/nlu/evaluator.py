@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sklearn.metrics import accuracy_score, f1_score
 
+from st_vi.checks import check_choice
 from st_vi.evaluation.base import Evaluator, in_words, logger
 from st_vi.evaluation.nlu.benchmarks import NLUBenchmark, canonical_dataset
 from st_vi.evaluation.nlu.protocols import finetune, probe
@@ -82,8 +83,7 @@ class NLUEvaluator(Evaluator):
         show_progress_bar: bool = False,
         write_csv: bool = True,
     ) -> None:
-        if protocol not in get_args(Protocol):
-            raise ValueError(f"protocol must be one of {get_args(Protocol)}, got {protocol!r}")
+        check_choice("protocol", protocol, Protocol)
         self.benchmark = benchmark
         self.train, self.test = canonical_dataset(benchmark, train), canonical_dataset(benchmark, test)
         self.protocol = protocol

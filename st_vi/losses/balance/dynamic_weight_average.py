@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from st_vi.checks import check_whole
 from st_vi.losses.balance.base import Balance, Measured
-from st_vi.terms.term import check_whole
 
 
 class DynamicWeightAverage(Balance):

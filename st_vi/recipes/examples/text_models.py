@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 from zlib import crc32
 
 from sentence_transformers import SentenceTransformer
@@ -15,6 +15,7 @@ from sentence_transformers.base.modules import Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import set_seed
 
+from st_vi.checks import check_choice
 from st_vi.data import nli_to_triplets, sample_nli
 from st_vi.hub import load, pretrained
 from st_vi.modules import AttentionPooling
@@ -79,8 +80,7 @@ def example_text_model(pooling: PoolingName = "attention", trained: bool = True,
         >>> model.encode("Trời mưa to.", prompt_name="text_pair").shape  # doctest: +SKIP
         (384,)
     """
-    if pooling not in get_args(PoolingName):
-        raise ValueError(f"pooling must be one of {get_args(PoolingName)}, got {pooling!r}")
+    check_choice("pooling", pooling, PoolingName)
     name = f"text-{pooling}-{'trained' if trained else 'untrained'}-{seed}"
     return kept(name, lambda folder: _make_text_model(folder, pooling, trained, seed))
 

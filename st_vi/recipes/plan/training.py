@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 
+from st_vi.checks import check_choice
 from st_vi.losses.blocks import MAX_MATRIX_BYTES
 from st_vi.modules import MLPHead
 from st_vi.recipes.plan.shape import ModelShape, Precision, read_shape
@@ -370,10 +371,9 @@ def _check(
         raise ValueError(f"pixels must not be negative, got {pixels}")
     if max_length > shape.positions:
         raise ValueError(f"{shape.name} reads at most {shape.positions} tokens, got max_length={max_length}")
-    if sharding not in get_args(Sharding):
-        raise ValueError(f"sharding must be one of {get_args(Sharding)}, got {sharding!r}")
-    if precision is not None and precision not in get_args(Precision):
-        raise ValueError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
+    check_choice("sharding", sharding, Sharding)
+    if precision is not None:
+        check_choice("precision", precision, Precision)
     if not 0 <= reserve < 1 or not 0 < utilisation <= 1:
         raise ValueError(f"reserve and utilisation are shares, got {reserve} and {utilisation}")
 
