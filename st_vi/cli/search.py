@@ -94,7 +94,6 @@ def search(
 
 def _answer(ask: Callable[[str], None], query: str | None) -> None:
     for question in _questions() if query is None else [query]:
-        _check(question)
         ask(question)
 
 
@@ -162,6 +161,7 @@ def _questions() -> Iterator[str]:
         if not line or (typed and is_blank(line)):
             return
         if not is_blank(line):
+            _check(line)
             yield line.strip()
 
 

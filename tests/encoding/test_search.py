@@ -182,6 +182,9 @@ def test_the_log_of_words_has_the_level_of_the_application(with_words, caplog):
     with caplog.at_level(logging.WARNING):
         SearchIndex(passages()).search("ly hon")
         assert not logging.getLogger("bm25s").isEnabledFor(logging.INFO)
+    with caplog.at_level(logging.ERROR, "bm25s"):
+        SearchIndex(passages())
+        assert logging.getLogger("bm25s").level == logging.ERROR
 
 
 def test_threads_share_a_folder(model, tmp_path):
@@ -315,7 +318,7 @@ def test_arguments(model, tmp_path):
     for arguments, message in (
         ({"query": " "}, "empty"),
         ({"query": "\u200b"}, "empty"),
-        ({"query": "a", "top": 0}, "top must be positive"),
+        ({"query": "a", "top": 0}, "top must be a whole number"),
         ({"query": "a", "side": "both"}, "needs a model"),
         ({"query": "a", "side": "left"}, "side must be one of"),
     ):

@@ -62,7 +62,8 @@ def _bm25(corpus: list[list[str]]) -> Any:
         import bm25s
     except ImportError as error:
         raise ImportError('search by words needs bm25s: pip install "st-vi[search]"') from error
-    logging.getLogger("bm25s").setLevel(logging.NOTSET)  # it sets DEBUG, whatever level the application has
+    if (logger := logging.getLogger("bm25s")).level == logging.DEBUG:  # it has set this itself
+        logger.setLevel(logging.NOTSET)
     index = bm25s.BM25()
     # Texts without syllables are not indexed; a corpus of only such texts has no vocabulary.
     index.index([words or [""] for words in corpus], show_progress=False)

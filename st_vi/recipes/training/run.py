@@ -94,8 +94,9 @@ def train(
     args = training_arguments(output_dir, **schedule(judges, arguments) | dict(arguments))
     check_arguments(args)
     if data_collator is not None:  # to one of our own, the stock trainer does not pass these
-        given: Any = {name: getattr(args, name) for name in ("prompts", "router_mapping")}  # JSON is parsed
-        data_collator = replace(data_collator, **{name: value for name, value in given.items() if value})
+        names = ("prompts", "router_mapping")  # of the arguments, where JSON is parsed
+        given: Any = {name: value for name in names if (value := getattr(args, name))}
+        data_collator = replace(data_collator, **given)
     run = describe(model, train_dataset, args, loss, judges, settings or {})
     now, place = run["base"], str(Path(output_dir).resolve())
     if resume:  # the model of this run may have been trained already
