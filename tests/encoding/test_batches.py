@@ -122,7 +122,7 @@ def test_precision_takes_its_ranges_from_all(tiny_model):
 
 
 def test_bad_arguments(tiny_model, monkeypatch):
-    with pytest.raises(ValueError, match="max_tokens must be positive, got 0"):
+    with pytest.raises(ValueError, match="max_tokens must be a whole number of at least 1, got 0"):
         encode_by_tokens(tiny_model, TEXTS, max_tokens=0)
     with pytest.raises(ValueError, match="no prompt 'ocr'"):
         encode_by_tokens(tiny_model, TEXTS, prompt_name="ocr")

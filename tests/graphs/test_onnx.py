@@ -268,7 +268,7 @@ def test_copies_and_autocast(encoder, model, tmp_path):
 
 @needs_onnx
 def test_bad_calls_say_what_is_wrong(encoder, folder, tmp_path):
-    with pytest.raises(ValueError, match="batch_size must be positive, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, got 0"):
         encoder.encode(TEXTS, batch_size=0)
     with pytest.raises(TypeError, match="input 1 is not a text but float"):
         encoder.encode(["a", float("nan")])

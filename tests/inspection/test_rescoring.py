@@ -133,7 +133,7 @@ def test_what_is_not_scored_again_stays_behind(model, pictures, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"top_k": 0}, "top_k must be a whole number of at least 1, got 0"),
         ({"weight": 1.5}, "weight must lie between 0 and 1, got 1.5"),
         ({"temperature": 0.0}, "temperature must be above 0, got 0.0"),
         ({"texts": []}, "texts and pictures need one length above 0, got 0 and 5"),

@@ -120,7 +120,7 @@ def test_what_cannot_be_judged():
     model = GivenVectors(vectors)
     with pytest.raises(ValueError, match="features must be one of"):
         label_suspects(rows, model, features="both")
-    with pytest.raises(ValueError, match="folds must be 2 or more"):
+    with pytest.raises(ValueError, match="folds must be a whole number of at least 2"):
         label_suspects(rows, model, folds=1)
     with pytest.raises(ValueError, match="'contradiction' has 3 different premises"):
         label_suspects(rows.select(range(9)), model)

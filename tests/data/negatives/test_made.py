@@ -164,7 +164,7 @@ def test_an_anchor_is_no_negative_of_its_own():
 def test_what_same_document_negatives_refuse():
     with pytest.raises(ValueError, match="missing column 'article'"):
         same_document_negatives(documents(), document="article")
-    with pytest.raises(ValueError, match="per_row must be 1 or more"):
+    with pytest.raises(ValueError, match="per_row must be a whole number of at least 1"):
         same_document_negatives(documents(), per_row=0)
     with pytest.raises(ValueError, match="missing_negative must be one of"):
         same_document_negatives(documents(), missing_negative="keep")

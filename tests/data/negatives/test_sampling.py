@@ -200,7 +200,7 @@ def test_what_is_refused():
         ClusterBatchSampler(dataset(3), batch_size=4, drop_last=False, clusters=[0, 1, np.nan])
     with pytest.raises(ValueError, match="hardness of row 2 is NaN"):
         CurriculumBatchSampler(dataset(3), batch_size=4, drop_last=False, hardness=[0, 1, np.nan])
-    with pytest.raises(ValueError, match="window must be 1 row or more, got 0"):
+    with pytest.raises(ValueError, match="window must be a whole number of at least 1, got 0"):
         CurriculumBatchSampler(dataset(), batch_size=4, drop_last=False, hardness=HARDNESS, window=0)
     with pytest.raises(ValueError, match="as many vectors as clusters"):
         cluster_rows(np.eye(3), num_clusters=4)
