@@ -295,6 +295,7 @@ def test_types_far_apart(write, monkeypatch):
         ([{"a": 1}, {"a": None}, {"a": 2}, {"a": "x"}, {"a": "y"}], 4),
         ([{"a": {"b": "x"}}, {}, {"a": {"b": [1]}}], 3),
         ([[1], [], None, [2, 0.5], ["x"]], 5),
+        ([[1], [], None, ["x"]], 4),
         ([[{"a": 1}], [{"a": True}]], 2),
     ],
 )
@@ -443,6 +444,15 @@ def test_excel_formulas_without_values(write, caplog):
     with caplog.at_level(logging.WARNING):
         read_rows(path)
     assert "no formula of column C has a value" in caplog.text
+    with ZipFile(path) as old:
+        parts = {name: old.read(name) for name in old.namelist()}
+    with ZipFile(path, "w") as new:  # as a spreadsheet saves it
+        for name, part in parts.items():
+            new.writestr(name, re.sub(rb"(</f>)<v ?/>|(</f>)<v></v>", rb"</f><v>0.5</v>", part))
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert columns(path)["score"] == ["0.5", "", "0.5"]
+    assert not caplog.text
 
 
 def test_excel_is_read_without_warnings_of_what_is_no_cell(write, recwarn):

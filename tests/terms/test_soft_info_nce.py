@@ -102,15 +102,16 @@ def test_few_negatives_weigh_one(alpha):
         assert a.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     ("alpha", "beta", "count"), [(0.9, 0.18, 5), (4.7, 4.7 / 3, 3), (0.6, 0.2, 3), (1.3, 1.3 / 9, 9)]
 )
-def test_the_singular_number_of_negatives_is_found_despite_rounding(alpha, beta, count):
+def test_the_singular_number_of_negatives_is_found_despite_rounding(alpha, beta, count, dtype):
     """β − α/M is then not 0 but 1e-8, and its inverse no weight."""
     positive = torch.arange(count + 1)[None] == 0
-    view = View(torch.linspace(-0.5, 0.9, count + 1)[None], positive, ~positive, ~positive)
+    view = View(torch.linspace(-0.5, 0.9, count + 1, dtype=dtype)[None], positive, ~positive, ~positive)
     weights = SoftInfoNCE(relevance_weight=alpha, uniformity_weight=beta).weights(view)
-    assert torch.equal(weights, torch.ones(1, count + 1))
+    assert torch.equal(weights, torch.ones(1, count + 1, dtype=dtype))
 
 
 def test_weights_have_no_gradient():

@@ -151,9 +151,11 @@ def test_an_error_of_the_training_stays_what_it_is(tiny_base, triplets, tmp_path
         train_viclsr(model, triplets, tmp_path, **SETTINGS)
 
 
-def test_weights_that_are_no_numbers_are_not_saved(tiny_base, triplets, tmp_path):
+@pytest.mark.parametrize("settings", [{}, {"save_strategy": "no"}, {"save_strategy": "epoch", "num_train_epochs": 2}])
+def test_weights_that_are_no_numbers_are_not_saved(tiny_base, triplets, tmp_path, settings):
+    """Nor kept as the last of a run that saves only at its end."""
     with pytest.raises(
         ValueError, match=r"diverged: after step \d, .* NaN or infinity; .* lower learning rate .* 1e\+12"
     ):
-        train_viclsr(built(tiny_base), triplets, tmp_path, **SETTINGS | {"learning_rate": 1e12})
+        train_viclsr(built(tiny_base), triplets, tmp_path, **SETTINGS | {"learning_rate": 1e12} | settings)
     assert not list(tmp_path.iterdir())  # so that the folder is free for the next try
