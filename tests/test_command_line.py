@@ -256,6 +256,17 @@ def test_search_without_a_question_and_with_a_closed_input(monkeypatch, capsys, 
     assert "error: there is no question, and no input to read one from" in capsys.readouterr().err
 
 
+def test_search_of_questions_in_another_encoding(monkeypatch, capsys, tmp_path):
+    """The first is answered; a console without UTF-8 would find nothing for the second."""
+    pytest.importorskip("bm25s", reason='needs pip install "st-vi[search]"')
+    (tmp_path / "rows.csv").write_text("text\nTrời mưa.\n", encoding="utf-8")
+    typed = io.BytesIO("mưa\n".encode() + "mưa\n".encode("cp1258"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(typed, "utf-8", "surrogateescape"))
+    assert run_main(monkeypatch, "search", tmp_path / "rows.csv", "--no-dense") == 2
+    shown = capsys.readouterr()
+    assert "Trời mưa." in shown.out and "is not in the encoding of this console" in shown.err
+
+
 def run_main(monkeypatch, *arguments):
     """The exit code of `st-vi …`."""
     monkeypatch.setattr(sys, "argv", ["st-vi", *map(str, arguments)])
