@@ -21,6 +21,7 @@ from datasets import (
 from datasets.table import InMemoryTable
 
 from st_vi.data.values import bad_value, shown
+from st_vi.files.read import without_views
 from st_vi.inputs.pictures import open_image
 
 if TYPE_CHECKING:
@@ -63,10 +64,12 @@ def as_dataset(rows: Rows) -> Dataset:
         frame: Any = rows
         names = _distinct([str(name) for name in frame.columns])
         return _columns({name: _cells(frame.iloc[:, place]) for place, name in enumerate(names)})
-    if hasattr(rows, "__arrow_c_stream__"):
-        table = pa.table(rows)
+    if _is_arrow(rows):
+        source: Any = rows
+        # polars gives categories as texts only here
+        table = source.to_arrow() if hasattr(rows, "to_arrow") else pa.table(source)
         _distinct(table.column_names)
-        return Dataset(InMemoryTable(table))
+        return without_views(Dataset(InMemoryTable(table)))
     if isinstance(rows, Sequence) and not isinstance(rows, (str, bytes)) and all(isinstance(r, Mapping) for r in rows):
         return _table(rows, None)
     raise ValueError(f"expected a Dataset, a list of dicts or a DataFrame, got {type(rows).__name__}: {shown(rows)}")
@@ -183,6 +186,7 @@ def _storable(value: Any, name: str, row: int) -> Any:
 
 def _unformatted(rows: Dataset) -> Dataset:
     """The rows as Python values, and not as tensors or arrays of `with_format`; transforms stay."""
+    rows = without_views(rows)
     kind, columns = rows.format["type"], rows.format["columns"]
     return rows if kind == "custom" or (kind is None and columns == rows.column_names) else rows.with_format(None)
 
@@ -215,12 +219,16 @@ def is_rows(value: Any) -> bool:
     """Whether it is a dataset, and not a column of one."""
     if isinstance(value, (list, tuple)):
         return bool(value) and all(isinstance(row, Mapping) for row in value)
-    known = isinstance(value, (Dataset, IterableDataset, Mapping)) or _is_frame(value)
-    return known or (hasattr(value, "__arrow_c_stream__") and not isinstance(value, (pa.Array, pa.ChunkedArray)))
+    return isinstance(value, (Dataset, IterableDataset, Mapping)) or _is_frame(value) or _is_arrow(value)
 
 
 def _is_frame(value: Any) -> bool:
-    return hasattr(value, "columns") and hasattr(value, "iloc")  # pandas is not imported for this
+    return hasattr(value, "iloc") and hasattr(value, "columns")  # pandas is not imported for this
+
+
+def _is_arrow(value: Any) -> bool:
+    """Whether it is a table of Arrow, polars, …; a Series and an array have no schema."""
+    return hasattr(value, "__arrow_c_stream__") and hasattr(value, "schema")
 
 
 def _chunks(rows: Iterator[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:

@@ -20,7 +20,7 @@ from zipfile import BadZipFile
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset, config, load_dataset
+from datasets import Dataset, Features, config, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from datasets.table import InMemoryTable
 
@@ -194,12 +194,30 @@ def _named(path: Path) -> Iterator[None]:
 
 def _parquet(path: Path) -> Dataset:
     with _named(path):
-        if not pq.ParquetFile(path).metadata.num_rows:
+        with pq.ParquetFile(path) as file:
+            count, names = file.metadata.num_rows, [normalize("NFC", name) for name in file.schema_arrow.names]
+        if not count:
             raise ValueError("there are no rows in it")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two columns have the name {twice[0]!r}")
         # Mapped to a file, not in memory. The cache knows a file by name and time, which other rows may share.
         rows = Dataset.from_parquet(str(path), cache_dir=str(Path(config.HF_DATASETS_CACHE, _end_of(path))))
-        composed = [normalize("NFC", name) for name in rows.column_names]
-        return rows.rename_columns(dict(zip(rows.column_names, composed, strict=True)))
+        return without_views(rows.rename_columns(dict(zip(rows.column_names, names, strict=True))))
+
+
+def without_views(rows: Dataset) -> Dataset:
+    """The rows with texts and bytes in Arrow's older layout: no path of type "string_view" is taken for an image."""
+    older = [field.with_type(_older(field.type)) for field in rows.features.arrow_schema]
+    changed = Features.from_arrow_schema(pa.schema(f for f in older if f != rows.features.arrow_schema.field(f.name)))
+    return rows.cast(Features({**rows.features, **changed})) if changed else rows
+
+
+def _older(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(kind):
+        return pa.list_(_older(kind.value_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_older(kind.value_type))
+    return {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind)
 
 
 def _end_of(path: Path) -> str:

@@ -43,6 +43,22 @@ def stream(rows):
     return IterableDataset.from_generator(one_by_one)
 
 
+class LikePolars:
+    """As much of polars' data frames as is used, with texts as categories; polars need not be installed."""
+
+    columns = ()
+
+    def __init__(self, rows):
+        self.schema, self.rows = {}, rows
+
+    def to_arrow(self):
+        columns = {name: pa.array([row[name] for row in self.rows], pa.large_string()) for name in self.rows[0]}
+        return pa.table({name: column.dictionary_encode() for name, column in columns.items()})
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        raise AssertionError("has categories of views, from which pyarrow makes no texts")
+
+
 FORMS = {
     "list": list,
     "tuple": tuple,
@@ -50,10 +66,15 @@ FORMS = {
     "a DataFrame with another index": lambda rows: pd.DataFrame(rows, index=[7, 8, 9][: len(rows)]),
     "a DataFrame of categories": lambda rows: pd.DataFrame(rows).astype({"label": "category"}),
     "an Arrow table": pa.Table.from_pylist,
+    "an Arrow table of views": lambda rows: pa.table(
+        {n: pa.array([r[n] for r in rows], pa.string_view()) for n in rows[0]}
+    ),
+    "a polars DataFrame": lambda rows: LikePolars(rows),
     "stream": stream,
     "stream with types": lambda rows: Dataset.from_list(rows).to_iterable_dataset(num_shards=2),
     "columns": lambda rows: {name: [row[name] for row in rows] for name in rows[0]},
     "columns of arrays": lambda rows: {name: np.array([row[name] for row in rows]) for name in rows[0]},
+    "columns of a DataFrame": lambda rows: dict(pd.DataFrame(rows, index=[7, 8, 9][: len(rows)]).items()),
 }
 
 
@@ -152,6 +173,7 @@ def test_pictures_come_through():
     [
         (7, "expected a Dataset, a list of dicts or a DataFrame, got int: 7"),
         ("rows.csv", "got str: 'rows.csv'"),
+        (pd.Series(["a"]), "expected a Dataset, a list of dicts or a DataFrame, got Series"),
         ([("a", "b")], "got list"),
         (DatasetDict(train=Dataset.from_list(ROWS)), r"several by name, \['train'\]: give rows\['train'\]"),
         ([{"a": 1}, {"a": "b"}], r"column 'a' cannot be a column of a dataset, it holds \['int', 'str'\]"),
@@ -184,6 +206,13 @@ def test_formats_of_a_dataset_change_nothing(kind):
         Dataset.from_dict(numbers).with_format(kind, columns=["label"]), labels={0: "entailment"}
     )
     assert triplets["pairs"][0] == {"anchor": "a", "positive": "b"}
+
+
+def test_paths_of_arrows_views_are_pictures(tmp_path):
+    Image.new("RGB", (30, 30), "red").save(path := tmp_path / "đỏ.png")
+    row = {"anchor": ["a"], "anchor_image": [str(path)], "positive": ["b"], "task": ["ocr"]}
+    rows, _ = check_task_rows(pa.table({name: pa.array(column, pa.string_view()) for name, column in row.items()}))
+    assert rows[0]["anchor_image"].size == (30, 30)
 
 
 def test_a_transform_stays():

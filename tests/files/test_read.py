@@ -16,6 +16,8 @@ from unicodedata import normalize
 from zipfile import ZipFile
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
@@ -374,6 +376,13 @@ def test_parquet(tmp_path):
         Dataset.from_dict({"a": [value]}).to_parquet(tmp_path / "same.parquet")
         os.utime(tmp_path / "same.parquet", (1e9, 1e9))
         assert columns(tmp_path / "same.parquet") == {"a": [value]}
+    views = pa.table({"a": pa.array(["x"], pa.string_view()), "b": pa.array([["y"]], pa.list_(pa.string_view()))})
+    pq.write_table(views, tmp_path / "views.parquet")
+    assert read_rows(tmp_path / "views.parquet").features == Dataset.from_dict({"a": ["x"], "b": [["y"]]}).features
+    for names in (["a", "a"], ["nhãn", normalize("NFD", "nhãn")]):
+        pq.write_table(pa.Table.from_arrays([pa.array([1])] * 2, names), tmp_path / "twice.parquet")
+        with pytest.raises(ValueError, match=rf"twice\.parquet: two columns have the name '{names[0]}'"):
+            read_rows(tmp_path / "twice.parquet")
     Dataset.from_dict({"a": []}).to_parquet(tmp_path / "none.parquet")
     with pytest.raises(ValueError, match=r"none.parquet: there are no rows"):
         read_rows(tmp_path / "none.parquet")
