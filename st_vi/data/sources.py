@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,7 +118,11 @@ def _with_paths_from(rows: Dataset, folder: Path) -> Dataset:
     def seen_from_here(value: Any) -> Any:
         if isinstance(value, list):
             return [seen_from_here(one) for one in value]
-        return value if is_missing(value) or "://" in value else str(folder / value)
+        return (
+            value
+            if is_missing(value) or re.match("data:|.*://", value, re.IGNORECASE)
+            else str(folder / os.path.expanduser(value))
+        )
 
     order = rows.column_names
     for name in [name for name in order if name.endswith(("_image", "_video"))]:

@@ -30,7 +30,9 @@ from st_vi.data.values import (
     teacher_vector_of,
     text_of,
 )
+from st_vi.files.lines import file_at
 from st_vi.inputs.content import Size
+from st_vi.inputs.pictures import of_base64
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
 logger = logging.getLogger(__name__)
@@ -340,15 +342,23 @@ def _typed(dataset: Dataset, scores: Sequence[float], pictured: set[str]) -> Dat
         if name not in pictured and len(dataset):
             dataset = dataset.remove_columns(name)
         elif isinstance(dataset.features[name], (List, LargeList)):
-            lists = [list(map(Image().encode_example, stored_images(value))) for value in undecoded(dataset)[name]]
+            lists = [
+                [Image().encode_example(_stored(image)) for image in stored_images(v)] for v in undecoded(dataset)[name]
+            ]
             dataset = dataset.remove_columns(name).add_column(name, lists, feature=List(Image()))
         elif kind in ("string", "large_string"):
-            paths = [None if is_missing(path) else path for path in dataset[name]]
-            dataset = dataset.remove_columns(name).add_column(name, paths, feature=Value("string"))
-            dataset = dataset.cast_column(name, Image())
+            images = [None if is_missing(one) else Image().encode_example(_stored(one)) for one in dataset[name]]
+            dataset = dataset.remove_columns(name).add_column(name, images, feature=Image())
         elif kind in ("binary", "large_binary"):
             dataset = dataset.cast_column(name, Value("binary")).cast_column(name, Image())
     return dataset.select_columns([name for name in order if name in dataset.column_names])
+
+
+def _stored(image: Any) -> Any:
+    """A path as it is written on the disk, and base64 as bytes: so `datasets` and stock's model card open them, too."""
+    if not isinstance(image, str):
+        return image
+    return of_base64(image) if image[:5].lower() == "data:" else str(file_at(image) or image)
 
 
 def _score(row: Mapping[str, Any], number: int, task: Task) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from st_vi.files.lines import file_at
 from st_vi.inputs.kinds import is_null, is_picture, shown
 from st_vi.inputs.pictures import of_base64
 from st_vi.text import is_blank, is_unicode
@@ -140,7 +142,10 @@ class InputColumns:
     def _names_picture(self, value: str) -> bool:
         """Whether a string among texts is an image path, and not a sentence that ends like one."""
         sentence = re.search(r"\s", value.strip()) and not re.search(r"[/\\]", value)
-        return looks_like_picture(value) and (not sentence or _is_file(Path(self.folder or ".", value)))
+        return looks_like_picture(value) and (not sentence or file_at(self._path(value)) is not None)
+
+    def _path(self, value: str | Path) -> Path:
+        return Path(self.folder or ".", os.path.expanduser(value))
 
     def _both(self, value: Mapping[str, Any], column: str, plain: bool) -> Any:
         try:
@@ -168,11 +173,11 @@ class InputColumns:
         if isinstance(value, str) and re.match(r"[A-Za-z][\w+.-]+://", value):
             raise BadValue(column, f"no such image: {value!r:.200}; only files are read here: download it")
         if isinstance(value, (str, Path)):
-            path = Path(self.folder or ".", value)
-            if not _is_file(path):
+            path = self._path(value)
+            if (file := file_at(path)) is None:
                 hint = "" if self.image else "; if these are texts, say text_only (--text-only)"
                 raise BadValue(column, f"no such image: {str(path)!r:.200}{hint}")
-            return path
+            return file
         if not _is_picture(value):
             raise BadValue(column, f"expected an image, got {shown(value)}")
         if isinstance(value, io.IOBase):  # its content tells whether it is the same when a run is resumed
@@ -211,10 +216,3 @@ def _is_nothing(value: Any) -> bool:
 def _is_picture(value: Any) -> bool:
     is_grey = isinstance(value, np.ndarray) or getattr(value, "ndim", 0) == 2
     return not isinstance(value, str) and (is_grey or is_picture(value))
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long for a path, or with a null character
-        return False

@@ -37,8 +37,17 @@ def _as_written(path: Path) -> Path:
     if path.exists() or path.parent == path:
         return path
     folder, name = _as_written(path.parent), normalize("NFC", path.name)
-    inside = folder.iterdir() if folder.is_dir() else ()
+    inside = folder.iterdir() if not name.isascii() and folder.is_dir() else ()
     return next((other for other in inside if normalize("NFC", other.name) == name), folder / path.name)
+
+
+def file_at(path: str | Path) -> Path | None:
+    """The file of this path (`on_disk`); None if there is none, or a text is no path, being too long, say."""
+    try:
+        found = on_disk(path)
+        return found if found.is_file() else None
+    except (OSError, ValueError):
+        return None
 
 
 def kind_of(path: Path) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping
 from hashlib import blake2b
 from typing import Any
 
+from st_vi.files.lines import file_at
 from st_vi.inputs.kinds import open_videos, picture_suffixes
 from st_vi.inputs.pictures import open_image
 from st_vi.text import comparison_key
@@ -102,4 +103,4 @@ def opened(value: Any) -> Any:
 
 def is_path_of_picture(text: str) -> bool:
     """Whether a text names an image by its extension, and the file exists."""
-    return text.lower().endswith(picture_suffixes()) and os.path.isfile(text)
+    return text.lower().endswith(picture_suffixes()) and file_at(text) is not None

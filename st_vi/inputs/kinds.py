@@ -17,6 +17,7 @@ from urllib.parse import urlparse
 
 from sentence_transformers.base.modality import is_message_dict, is_video_url_or_path
 
+from st_vi.files.lines import file_at
 from st_vi.inputs.pictures import WEB, open_image
 from st_vi.inputs.videos import StoredVideo, open_video
 
@@ -247,7 +248,7 @@ def _is_picture_text(text: str) -> bool:
     like_path = _PATH.match(text) is not None
     if not (like_path or lower.endswith((*_COMMON, *picture_suffixes()))) or lower.endswith(VIDEO_SUFFIXES):
         return False
-    if os.path.isfile(text):
+    if file_at(text):
         return True
     return _like_path(text, _COMMON)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from st_vi.files.lines import on_disk
 from st_vi.stock import web
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _file(source: Any, fetch: bool) -> Any:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source)
     if isinstance(source, os.PathLike):
-        return source
+        return on_disk(source)
     if hasattr(source, "read"):
         with _loading:  # threads share its position
             with suppress(AttributeError, io.UnsupportedOperation):  # a stream, as from the web, is read once
@@ -158,8 +159,8 @@ def _file(source: Any, fetch: bool) -> Any:
         return io.BytesIO(of_base64(source))
     if not os.path.exists(source):
         with suppress(ValueError):  # stock takes this without "data:", too
-            return _if_picture(of_base64(source)) or source
-    return source
+            return _if_picture(of_base64(source)) or on_disk(source)
+    return on_disk(source)
 
 
 def of_base64(text: str) -> bytes:
@@ -212,7 +213,7 @@ def _on_white(picture: Image) -> Image:
     elif picture.mode == "La":
         picture = picture.convert("LA")
     if alpha is None:
-        if key is None and picture.getbands()[-1] not in ("A", "a"):
+        if not picture.has_transparency_data:
             return picture.convert("RGB")
         picture = picture.convert("RGBA")
         alpha = picture.getchannel("A")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from st_vi.files.lines import file_at
 from st_vi.inputs.pictures import SECONDS, WEB, image_size, open_image, undecoded
 from st_vi.stock import web
 
@@ -143,8 +144,10 @@ def _of_file(source: Any, name: str, fetch: bool) -> list[Image]:
             raise ValueError("videos are not fetched from the web here; download it, and give the file")
         source = web.fetch(source, SECONDS)
     in_memory = isinstance(source, (bytes, bytearray, memoryview))
-    if not in_memory and not os.path.isfile(source):
-        raise ValueError(f"there is no video {name}")
+    if not in_memory:
+        if (file := file_at(source)) is None:
+            raise ValueError(f"there is no video {name}")
+        source = str(file)
     from PIL import Image
 
     try:

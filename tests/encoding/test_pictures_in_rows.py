@@ -72,6 +72,13 @@ def test_paths_are_relative_to_the_file_of_the_rows(model, folder, tmp_path, mon
     assert np.abs(vectors(tmp_path / "out") - model.encode(decoded(folder))).max() < 1e-5
 
 
+def test_names_of_images_in_the_letters_of_another_system(model, folder, tmp_path):
+    picture = folder / normalize("NFD", "ảnh một.png")
+    decoded(folder)[0].save(picture)
+    encode_corpus(model, write(folder, "dòng.jsonl", [{"image": "ảnh một.png"}]), tmp_path / "out", "image")
+    assert np.abs(vectors(tmp_path / "out") - model.encode(decoded(folder)[:1])).max() < 1e-5
+
+
 def test_every_form_of_a_picture_gives_the_same_vector(model, folder, tmp_path):
     paths = [folder / name for name in names()]
     features = datasets.Features({"image": datasets.Image()})

@@ -7,12 +7,15 @@ import io
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from unicodedata import normalize
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from st_vi.inputs.content import content_key
+from st_vi.inputs.kinds import is_picture
 from st_vi.inputs.pictures import open_image
 
 RED, WHITE = (200, 0, 0), (255, 255, 255)
@@ -41,6 +44,12 @@ def test_transparency_is_white(kind):
     opened = open_image(saved(image, kind, **({"lossless": True} if kind == "WEBP" else {})))
     assert opened.mode == "RGB"
     assert [opened.getpixel((x, 5)) for x in (3, 28)] == [WHITE, RED]
+
+
+def test_a_palette_may_be_transparent():
+    palette = half_transparent().quantize(2)
+    assert palette.palette.mode == "RGBA" and "transparency" not in palette.info
+    assert row(palette) == [WHITE, RED]
 
 
 @pytest.mark.parametrize("mode", ["LA", "PA", "La", "RGBa"])
@@ -133,6 +142,17 @@ def test_whatever_holds_it(tmp_path):
         assert row(way) == [WHITE, RED]
     with path.open("rb") as file:
         assert open_image(file).getpixel((1, 0)) == RED
+
+
+def test_a_name_in_the_letters_of_another_system(tmp_path, monkeypatch):
+    (folder := tmp_path / normalize("NFD", "ảnh")).mkdir()
+    half_transparent().save(folder / normalize("NFD", "một nửa.png"))
+    for name in (tmp_path / "ảnh" / "một nửa.png", str(tmp_path / "ảnh" / "một nửa.png")):
+        assert row(name) == [WHITE, RED]
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder))
+    assert is_picture("một nửa.png") and row("một nửa.png") == row("~/một nửa.png") == [WHITE, RED]
+    assert content_key("một nửa.png") == content_key(half_transparent())
 
 
 def test_the_first_of_several_frames():

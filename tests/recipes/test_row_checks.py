@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+from unicodedata import normalize
 
 import pytest
 from datasets import Dataset, DatasetDict, Value
@@ -96,6 +98,17 @@ def test_paths_of_either_arrow_type_are_pictures(file, kind):
     paths = Dataset.from_dict({"anchor_image": [str(folder / "red.png"), ""]}).cast_column("anchor_image", Value(kind))
     rows = Dataset.from_list([ROW, ROW]).add_column("anchor_image", paths["anchor_image"][:], feature=Value(kind))
     assert size_of_pictures(check_task_rows(rows)[0]) == [[(40, 40)], []]
+
+
+def test_pictures_in_base64_and_with_names_of_another_system(file):
+    folder = file([]).parent
+    data = (folder / "red.png").read_bytes()
+    (folder / normalize("NFD", "đỏ à.png")).write_bytes(data)
+    stored = [f"data:image/png;base64,{base64.b64encode(data).decode()}", "đỏ à.png"]
+    rows, _ = task_rows([file([{"anchor_image": one} for one in stored])])
+    assert [image.size for image in rows["anchor_image"]] == [(40, 40)] * 2
+    rows, _ = task_rows([file([{"anchor_image": stored}])])
+    assert size_of_pictures(rows) == [[(40, 40)] * 2]
 
 
 def test_several_pictures_a_row_from_a_file_and_beside_one_with_one(file):
