@@ -39,6 +39,7 @@ from st_vi.encoding.shards import (
     shard_path,
 )
 from st_vi.encoding.sources import folder_of, open_rows, row_count
+from st_vi.files.lines import on_disk
 from st_vi.identity import fingerprint, model_identity
 from st_vi.inputs.kinds import shown
 from st_vi.inputs.prompts import prompt_of
@@ -206,15 +207,15 @@ def encode_corpus(
         "image_column": image_column,
         "keep": list(keep),
         "layout": LAYOUT,
-        "max_tokens": max_tokens,
+        "max_tokens": int(max_tokens),
         "model": model_identity(model),
         "normalize": normalize,
         "precision": precision,
         "prompt": prompt,
-        "shard_rows": shard_rows,
+        "shard_rows": int(shard_rows),
         "text_only": text_only,
     }
-    output = Path(output)
+    output = on_disk(output)
     check_manifest(output, settings)
     check_writable(output)
     run = _Run(encoder, output, settings, list(keep), precision, bad_row, _named(rows))

@@ -639,6 +639,16 @@ def test_names_of_columns_in_other_letters_of_unicode(tiny_model, tmp_path, form
     np.testing.assert_allclose(made["embedding"].to_pylist(), tiny_model.encode(columns[name]), atol=1e-5)
 
 
+def test_a_folder_in_the_home_and_numbers_of_numpy(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    numbers = {"shard_rows": np.int64(1), "max_tokens": np.int64(100)}
+    encode_corpus(tiny_model, [{"text": "a"}, {"text": "b"}], "~/out", **numbers)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    again = encode_corpus(tiny_model, [{"text": "a"}, {"text": "b"}], tmp_path / "home" / "out", **numbers)
+    assert again.reused == 2
+
+
 @pytest.mark.parametrize("argument", ["column", "image_column"])
 @pytest.mark.parametrize("value", [0, "", ["text"]])
 def test_a_column_is_a_name(tiny_model, tmp_path, argument, value):

@@ -89,6 +89,9 @@ def test_bad_pictures_are_named_and_left_out(model, folder, tmp_path):
     Image.new("RGB", (9, 9)).save(folder / ".hidden.png")
     with pytest.warns(UserWarning, match=r"bad\.png is left out: cannot read the image '.*bad\.png'"):
         assert PictureIndex(folder, model).files == ["a.png", "c.webp", "sub/b.JPG"]
+    (folder / "gone.png").symlink_to(tmp_path / "gone.png")
+    with pytest.warns(UserWarning, match=r"gone\.png is left out: .*No such file"):
+        assert len(PictureIndex(folder, model).files) == 3
     with pytest.raises(ValueError, match="is no folder"):
         PictureIndex(tmp_path / "none", model)
     (tmp_path / "empty").mkdir()
@@ -96,6 +99,14 @@ def test_bad_pictures_are_named_and_left_out(model, folder, tmp_path):
         PictureIndex(tmp_path / "empty", model)
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="the query is empty"):
         PictureIndex(folder, model).search("  ")
+
+
+def test_linked_folders_are_searched(model, folder, tmp_path):
+    (tmp_path / "linked").symlink_to(folder)
+    (folder / "sub" / "up").symlink_to(folder)
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "p").symlink_to(tmp_path / "linked")
+    assert PictureIndex(tmp_path / "all", model).files == ["p/a.png", "p/c.webp", "p/sub/b.JPG"]
 
 
 def test_the_command(model, folder, tmp_path):

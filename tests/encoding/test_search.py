@@ -272,6 +272,29 @@ def test_what_a_folder_has_besides(tmp_path):
         read_passages(tmp_path / "b.pdf", count)
 
 
+def test_files_of_a_folder_that_cannot_be_read_are_left_out(tmp_path):
+    """Aloud, as images are; a file that is named is an error, see below."""
+    (tmp_path / "b.csv").write_text("a,b\nx,y,z\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"has no text to search; not searched: .*b\.csv, line 2: 3 fields"):
+        read_passages(tmp_path, count)
+    (tmp_path / "a.txt").write_text("Ly hôn.", encoding="utf-8")
+    (tmp_path / "c.txt").write_bytes("Thuế đất.".encode("utf-16"))
+    (tmp_path / "d.txt").symlink_to(tmp_path / "none.txt")
+    with pytest.warns(UserWarning) as said:
+        assert [p.file for p in read_passages(tmp_path, count)] == ["a.txt"]
+    assert [re.search(r"\w\.(csv|txt)", str(one.message))[0] for one in said] == ["b.csv", "c.txt", "d.txt"]
+
+
+def test_linked_folders_are_searched_once(tmp_path):
+    for name in ("docs/deep", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.txt").write_text("Ly hôn.", encoding="utf-8")
+    (tmp_path / "docs" / "deep" / "up").symlink_to(tmp_path / "docs")
+    (tmp_path / "docs" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "docs" / "deep")
+    assert [p.file for p in read_passages(tmp_path / "docs", count)] == ["deep/a.txt", "link/a.txt"]
+
+
 @pytest.mark.usefixtures("with_words")
 def test_every_question_of_a_file_is_answered(tmp_path):
     (tmp_path / "a.txt").write_text("Ly hôn.\n\nThuế đất.", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -73,8 +74,8 @@ def read_passages(
 
     Args:
         source: A file, or a folder, which is searched recursively for tables (.jsonl, .json, .csv, .tsv, .xlsx,
-            .parquet), .txt and .md; text files also .gz. Empty files and names that begin with a dot or "~$"
-            are ignored.
+            .parquet), .txt and .md; text files also .gz. Folders that are linked there are searched, too. Empty files
+            and names that begin with a dot or "~$" are ignored.
         count_tokens: Function that counts the tokens of each text, such as `token_counts` of a model.
         most_tokens: Maximum tokens per passage.
         column: Column of tables to search; None for "text", or the column with the longest texts. A column "title" is
@@ -85,11 +86,13 @@ def read_passages(
         Passages in the order of files and rows.
 
     Warns:
-        UserWarning: A folder has documents that are not read, such as .pdf and .docx; names one.
+        UserWarning: A folder has documents that are not read, such as .pdf and .docx; names one. Or a file of a folder
+            cannot be read and is left out; names it.
 
     Raises:
         FileNotFoundError: The file or folder does not exist.
-        ValueError: A file cannot be read or a table has no such column (they are named), or there is nothing to search.
+        ValueError: `source` is a file that cannot be read, or a table without such a column (they are named), or there
+            is nothing to search.
 
     Example:
         >>> import tempfile
@@ -102,9 +105,19 @@ def read_passages(
         [Passage(text='Mỗi năm mười hai ngày.', title='Nghỉ phép', file='nghi.md', place='line 3', start=0)]
     """
     source = on_disk(source)
-    documents = [document for file in _files(source) for document in _documents(file, _name(file, source), column)]
+    documents: list[_Document] = []
+    left_out: list[str] = []
+    for file in _files(source):
+        try:
+            documents += list(_documents(file, _name(file, source), column))
+        except (ImportError, OSError, ValueError) as error:
+            if file == source:
+                raise
+            left_out.append(f"not searched: {error}")
     if not documents:
-        raise ValueError(f"{source} has no text to search")
+        raise ValueError("; ".join([f"{source} has no text to search", *left_out[:1]]))
+    for problem in left_out:
+        warnings.warn(problem, stacklevel=2)
     spans = _spans([d.text for d in documents], most_tokens, count_tokens)
     bar = tqdm(spans, total=len(documents), desc="Texts", disable=not show_progress_bar)
     return [
@@ -130,10 +143,8 @@ def _files(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise FileNotFoundError(f"no such file or folder: {source}")
-    inside = sorted(source.rglob("*"))
-    hidden = {path for path in inside if any(part.startswith(_HIDDEN) for part in path.relative_to(source).parts)}
-    files = [path for path in inside if path not in hidden and path.is_file()]
-    found = [path for path in files if kind_of(path) in (*TABLES, *PROSE) and path.stat().st_size]
+    files = files_below(source)
+    found = [path for path in files if kind_of(path) in (*TABLES, *PROSE) and not _is_empty(path)]
     if others := [path for path in files if kind_of(path) in _DOCUMENTS]:
         first = others[0].relative_to(source)
         what = f"{first} is" if len(others) == 1 else f"{first} and {len(others) - 1} more are"
@@ -141,6 +152,34 @@ def _files(source: Path) -> list[Path]:
     if not found:
         raise ValueError(f"{source} has no file to search: {kinds}, text files also .gz")
     return found
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Files in a folder and below, without hidden ones. Links are followed, and every folder is looked at once.
+
+    Warns:
+        UserWarning: A folder cannot be read and is left out; names it.
+    """
+
+    def say(error: OSError) -> None:
+        warnings.warn(f"{error.filename} is left out: {error}", stacklevel=4)
+
+    found: list[Path] = []
+    seen: set[str] = set()
+    for here, folders, names in os.walk(folder, followlinks=True, onerror=say):
+        if (real := os.path.realpath(here)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        links_last = sorted(folders, key=lambda name: (os.path.islink(os.path.join(here, name)), name))
+        folders[:] = [name for name in links_last if not name.startswith(_HIDDEN)]
+        paths = [Path(here, name) for name in names if not name.startswith(_HIDDEN)]
+        found += [path for path in paths if path.is_file() or not path.exists()]  # a link to nothing is told of later
+    return sorted(found)
+
+
+def _is_empty(path: Path) -> bool:
+    return path.exists() and not path.stat().st_size
 
 
 def _name(file: Path, source: Path) -> str:

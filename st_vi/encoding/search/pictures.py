@@ -13,7 +13,9 @@ from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
 from st_vi.checks import check_whole
+from st_vi.encoding.search.passages import files_below
 from st_vi.encoding.search.vectors import KEY_BYTES, VectorStore
+from st_vi.files.lines import on_disk
 from st_vi.inputs.kinds import picture_suffixes
 from st_vi.inputs.pictures import open_image
 from st_vi.text import is_blank
@@ -36,7 +38,8 @@ class PictureIndex:
     """The vectors of all images in a folder and below.
 
     Args:
-        folder: Searched for all files that Pillow opens; names that begin with a dot are skipped.
+        folder: Searched for all files that Pillow opens, also in folders that are linked there; names that begin with
+            a dot are skipped.
         model: Encodes images and texts; a viPolyQwen.
         kept_in: A folder for the vectors (`VectorStore`), so that a later call encodes only images that are new;
             None keeps nothing.
@@ -65,18 +68,20 @@ class PictureIndex:
         batch_size: int = 16,
         show_progress_bar: bool = False,
     ) -> None:
-        self.folder, self.model = Path(folder), model
+        self.folder, self.model = on_disk(folder), model
         if not self.folder.is_dir():
             raise ValueError(f"{folder} is no folder")
-        keys = {file: _content(file) for file in _pictures(self.folder)}
-        if not keys:
+        suffixes = picture_suffixes()
+        files = [file for file in files_below(self.folder) if file.suffix.lower() in suffixes]
+        if not files:
             raise ValueError(f"there is no image in {folder}")
         if not model.supports("image"):
             raise ValueError("the model encodes no images: take one that does, such as poly-mini")
         store = VectorStore(kept_in, model) if kept_in is not None else None
         known = store.read() if store else {}
-        new = list({key: file for file, key in keys.items() if key not in known}.values())
         left_out: list[str] = []
+        keys = _contents(files, left_out)
+        new = list({key: file for file, key in keys.items() if key not in known}.values())
         with tqdm(total=len(new), desc="Pictures", disable=not (show_progress_bar and new)) as progress:
             for start in range(0, len(new), batch_size):
                 part = _opened(new[start : start + batch_size], left_out)
@@ -116,14 +121,14 @@ class PictureIndex:
         return [FoundPicture(self.files[number], float(scores[number])) for number in np.argsort(-scores)[:top]]
 
 
-def _pictures(folder: Path) -> list[Path]:
-    suffixes = picture_suffixes()
-    inside = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes and path.is_file()]
-    return [path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-
-
-def _content(file: Path) -> bytes:
-    return sha256(file.read_bytes()).digest()[:KEY_BYTES]
+def _contents(files: list[Path], left_out: list[str]) -> dict[Path, bytes]:
+    keys = {}
+    for file in files:
+        try:
+            keys[file] = sha256(file.read_bytes()).digest()[:KEY_BYTES]
+        except OSError as error:
+            left_out.append(f"{file} is left out: {error}")
+    return keys
 
 
 def _opened(files: list[Path], left_out: list[str]) -> dict[Path, Any]:

@@ -16,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
 from st_vi.encoding.batches import encode_by_tokens
+from st_vi.files.lines import on_disk
 from st_vi.identity import model_identity
 from st_vi.inputs.prompts import prompt_of
 
@@ -42,7 +43,7 @@ class VectorStore:
         self.model = model
         # Texts are encoded with the default prompt of the model, which is no part of its identity.
         identity = json.dumps(model_identity(model)) + (prompt_of(model) or "")
-        self.folder = Path(folder) / hashlib.sha256(identity.encode()).hexdigest()[:16]
+        self.folder = on_disk(folder) / hashlib.sha256(identity.encode()).hexdigest()[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def vectors(self, texts: Sequence[str], show_progress_bar: bool = False) -> np.ndarray:

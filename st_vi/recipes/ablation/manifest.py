@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, Image
 
+from st_vi.model_files import read_json
+
 if TYPE_CHECKING:
     from st_vi.recipes.ablation.run import Study
 
@@ -30,7 +32,7 @@ def check_manifest(study: Study, path: Path) -> None:
     new = manifest(study)
     if not path.is_file():
         raise ValueError(f"{path.parent} has results, and no {path.name} says of which study. Use another folder")
-    old = json.loads(path.read_text(encoding="utf-8"))
+    old = read_json(path)
     if differing := [name for name in {**old, **new} if old.get(name) != new.get(name)]:
         changes = "; ".join(f"{name}: {old.get(name)} there, {new.get(name)} here" for name in differing)
         raise ValueError(f"{path.parent} has the results of another study ({changes}). Use another folder")

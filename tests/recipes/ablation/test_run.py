@@ -102,6 +102,9 @@ def test_results_of_nobody_knows_what_are_refused(study, untrained, tmp_path):
     (tmp_path / "results.jsonl").write_text(json.dumps(RESULTS[0]) + "\n")
     with pytest.raises(ValueError, match=r"no study\.json says of which study"):
         next(ablate(study, tmp_path / "results.jsonl"))
+    (tmp_path / "study.json").write_text('{"base": ')
+    with pytest.raises(ValueError, match=r"study\.json is damaged or cut short"):
+        next(ablate(study, tmp_path / "results.jsonl"))
 
 
 def test_a_line_that_a_kill_left_unfinished_is_run_again(study, untrained, tmp_path):

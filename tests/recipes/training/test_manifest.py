@@ -118,6 +118,16 @@ def test_the_base_is_not_deleted_to_make_room(used):
     assert (used / "model.safetensors").is_file()
 
 
+def test_all_of_a_run_is_in_one_folder(tiny_base, tmp_path, monkeypatch):
+    """Stock takes "~" for the home, for checkpoints alone."""
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    train_viclsr(built(tiny_base), rows(), "~/run", **SETTINGS | {"max_steps": 5})
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert {"checkpoint-5", "modules.json", MANIFEST} <= {path.name for path in (tmp_path / "home" / "run").iterdir()}
+
+
 def test_resume_and_overwrite_exclude_each_other(tiny_base, used):
     with pytest.raises(ValueError, match="exclude each other"):
         train_viclsr(built(tiny_base), rows(), used, resume=True, overwrite=True, **SETTINGS)
