@@ -28,7 +28,7 @@ _FIRST_BYTES = {
 }
 
 
-def on_disk(path: str | Path) -> Path:
+def on_disk(path: str | os.PathLike[str]) -> Path:
     """The path with its names as they are on the disk, where Macs write "ố" in three characters; "~" is the home."""
     return _as_written(Path(os.path.expanduser(path)))  # that of Path raises for "~$rows.xlsx", which Excel writes
 
@@ -41,7 +41,7 @@ def _as_written(path: Path) -> Path:
     return next((other for other in inside if normalize("NFC", other.name) == name), folder / path.name)
 
 
-def file_at(path: str | Path) -> Path | None:
+def file_at(path: str | os.PathLike[str]) -> Path | None:
     """The file of this path (`on_disk`); None if there is none, or a text is no path, being too long, say."""
     try:
         found = on_disk(path)

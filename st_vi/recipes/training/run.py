@@ -92,7 +92,7 @@ def train(
     with_own_card(model)
     judges = judges_of(evaluator)
     args = training_arguments(output_dir, **schedule(judges, arguments) | dict(arguments))
-    output_dir = Path(args.output_dir)  # where stock saves checkpoints: "~" is the home
+    output_dir = Path(args.output_dir or output_dir)  # where stock saves checkpoints: "~" is the home
     check_arguments(args)
     if data_collator is not None:  # to one of our own, the stock trainer does not pass these
         names = ("prompts", "router_mapping")  # of the arguments, where JSON is parsed
