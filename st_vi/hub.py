@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from st_vi import modules
+from st_vi.files.lines import on_disk
 from st_vi.graphs.kept import GraphDtype, on_graph
 from st_vi.model_files import base_of_adapter, check_files, check_modules, plain_weights
 from st_vi.modules import MLPHead
@@ -194,6 +195,8 @@ def included_or_same(path_or_repo: str | Path) -> str:
         raise ValueError("the name of a model is empty")
     if Path(name).exists():
         return name
+    if (found := on_disk(name)).exists():
+        return str(found)
     if isinstance(path_or_repo, Path) or re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name, re.ASCII) is None:
         raise FileNotFoundError(f"no such folder: {name}")
     return pretrained(name) if name in _pretrained_names() else name

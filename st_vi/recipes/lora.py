@@ -51,6 +51,8 @@ def add_lora(backbone: Qwen2VLTransformer, config: LoraConfig, base_rows: int) -
     """
     if config.trainable_token_indices is not None:
         raise ValueError("do not set trainable_token_indices in the LoRA config: the prefixes' ids are filled in")
+    if "embed_tokens" in (config.modules_to_save or ()):
+        raise ValueError("modules_to_save: leave out embed_tokens, of which the prefixes' rows are trained already")
     if config.use_dora:
         raise ValueError("use_dora: transformers cannot read the magnitudes of a saved DoRA again; use LoRA")
     tokenizer: Any = backbone.tokenizer

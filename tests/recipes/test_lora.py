@@ -293,6 +293,13 @@ def test_an_adapter_that_could_not_be_loaded_again_is_refused(tiny_qwen):
         built(tiny_qwen, config)
 
 
+def test_embeddings_are_not_trained_in_two_ways(tiny_qwen):
+    config = lora_config()
+    config.modules_to_save = ["embed_tokens"]
+    with pytest.raises(ValueError, match="modules_to_save: leave out embed_tokens"):
+        built(tiny_qwen, config)
+
+
 def test_a_base_without_rows_for_the_prefixes_is_refused(tmp_path):
     save_tiny_qwen2_vl(tmp_path, spare_rows=4)
     with pytest.raises(ValueError, match="none to spare"):

@@ -12,6 +12,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from transformers import set_seed
 
+from st_vi.files.lines import on_disk
 from st_vi.losses import DLELoss
 from st_vi.recipes.ablation.manifest import check_manifest, write_manifest
 from st_vi.recipes.row_checks import num_positives
@@ -191,7 +192,7 @@ def ablate(
     if unknown := set(variants or ()) - set(known):
         raise ValueError(f"unknown variants {sorted(unknown)}; in this study there are {', '.join(known)}")
     study.check()
-    results = Path(results)
+    results = on_disk(results)
     done = read_results(results)
     record = results.with_name("study.json")
     if done:
@@ -221,9 +222,10 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: A line is something else; names the line.
     """
-    if not Path(path).exists():
+    path = on_disk(path)
+    if not path.exists():
         return []
-    *lines, _ = Path(path).read_text(encoding="utf-8").split("\n")
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")
     results = []
     for number, line in enumerate(lines, 1):
         try:

@@ -125,6 +125,7 @@ def test_all_of_a_run_is_in_one_folder(tiny_base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train_viclsr(built(tiny_base), rows(), "~/run", **SETTINGS | {"max_steps": 5})
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert load("~/run").encode("Trời mưa.").shape == (32,)
     assert {"checkpoint-5", "modules.json", MANIFEST} <= {path.name for path in (tmp_path / "home" / "run").iterdir()}
 
 
