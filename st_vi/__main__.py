@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from importlib.metadata import version as version_of
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +14,10 @@ from st_vi.cli import ablate, demo, distil, encode, evaluate, plan, search, sigh
 from st_vi.cli.common import InterruptedRun
 from st_vi.cli.options import Command
 from st_vi.stock.messages import open_streams
+from st_vi.stock.signals import handled
+
+# On a full disk, torch and safetensors raise no OSError, and do not name the file.
+_NOT_WRITTEN = "a file could not be written, most likely because the disk is full"
 
 app = typer.Typer(help="Vietnamese embeddings for sentence-transformers.", no_args_is_help=True, add_completion=False)
 app.command(cls=Command)(demo.demo)
@@ -56,14 +61,33 @@ def _fail(message: str) -> None:
 
 
 def main() -> None:
-    """Run the command line. Bad input exits with code 2 and a one-line message, Ctrl-C with code 130."""
+    """Run the command line. Bad input exits with code 2 and a one-line message, Ctrl-C with code 130.
+
+    SIGTERM (docker stop, systemd) and SIGHUP (a closed terminal) end it as Ctrl-C does, with codes 143 and 129.
+    """
+    asked = signal.SIGINT
+
+    def stop(number: int, frame: Any) -> None:
+        nonlocal asked
+        asked = signal.Signals(number)
+        raise KeyboardInterrupt
+
     open_streams()
+    with handled(stop):
+        code = _run()
+    sys.exit(128 + asked if code == 130 else code)
+
+
+def _run() -> int:
+    """Run the command, and return its exit code."""
     go_on = "nothing was written; run the same command to start again"
     try:
         code = app(standalone_mode=False)
     except (ValueError, OSError, ImportError) as error:
         _fail(str(error))
     except (MemoryError, RuntimeError) as error:
+        if re.search("inline_container|failed writing file", str(error)):  # torch.save
+            _fail(f"{_NOT_WRITTEN} ({error})")
         if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory", str(error)):
             raise
         _fail(f"out of memory: smaller batches or inputs need less ({error})")
@@ -72,6 +96,8 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
+        if type(error).__name__ == "SafetensorError":
+            _fail(f"{_NOT_WRITTEN} ({error})")
         if not hasattr(error, "format_message"):  # raised by typer for invalid options
             raise
         if type(error).__name__ == "NoArgsIsHelpError":  # show the help
@@ -80,7 +106,7 @@ def main() -> None:
         _fail(error.format_message())
     if code == 130:  # typer also turns Ctrl-C into this
         typer.echo(f"\ninterrupted: {go_on}", err=True)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import pytest
 import torch
 import typer
 from PIL import Image
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers.utils import logging
@@ -493,6 +494,43 @@ def test_ctrl_c_while_rows_are_read(monkeypatch, capsys, rows, tmp_path):
     monkeypatch.setattr("st_vi.data.sources.nli_rows", lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
     assert run_main(monkeypatch, "train", "viclsr", "--base", "none", "--train", rows, "--output", tmp_path) == 130
     assert capsys.readouterr().err.strip() == "interrupted: nothing was written; run the same command to start again"
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_other_signals_end_a_command_as_ctrl_c_does(monkeypatch, capsys, rows, tmp_path, name, code):
+    if (number := getattr(signal, name, None)) is None:
+        pytest.skip(f"no {name} here")
+    monkeypatch.setattr("st_vi.data.sources.nli_rows", lambda *args, **kwargs: signal.raise_signal(number))
+    before = signal.getsignal(number)
+    assert run_main(monkeypatch, "train", "viclsr", "--base", "none", "--train", rows, "--output", tmp_path) == code
+    assert capsys.readouterr().err.strip() == "interrupted: nothing was written; run the same command to start again"
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(
+    "error", [SafetensorError("No space left on device"), RuntimeError("enforce fail at inline_container.cc:672")]
+)
+def test_a_model_that_cannot_be_written_is_one_line(monkeypatch, capsys, tiny_model, rows, tmp_path, error):
+    def full(*args, **kwargs):
+        raise error
+
+    tiny_model.save_pretrained(str(tmp_path / "model"))
+    monkeypatch.setattr("sentence_transformers.SentenceTransformer.save_pretrained", full)
+    options = ("--column", "premise", "--output", tmp_path / "out")
+    monkeypatch.setattr("st_vi.vocabulary.trim_vocabulary", lambda *args, **kwargs: None)
+    assert run_main(monkeypatch, "trim", tmp_path / "model", rows, *options) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: a file could not be written, most likely because the disk is full (")
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_in_a_search_says_where_vectors_are(monkeypatch, capsys, tmp_path):
+    (tmp_path / "a.txt").write_text("Trời mưa to.", encoding="utf-8")
+    monkeypatch.setattr(
+        "st_vi.encoding.search.SearchIndex.of_files", lambda *args, **kwargs: signal.raise_signal(signal.SIGINT)
+    )
+    assert run_main(monkeypatch, "search", tmp_path / "a.txt", "mưa") == 130
+    assert f"vectors are kept in {tmp_path / '.st_vi' / 'a.txt'}" in capsys.readouterr().err
 
 
 def test_ctrl_c_while_a_corpus_is_encoded(monkeypatch, capsys, tiny_model, rows, tmp_path):

@@ -11,6 +11,7 @@ import typer
 from st_vi.cli.common import interruptible, rows_with, texts_of
 from st_vi.cli.options import Labels, Seed, folder, pairs, refuse
 from st_vi.cli.quiet import one_bar
+from st_vi.files.folders import alone_in
 
 
 def trim(
@@ -27,8 +28,7 @@ def trim(
     any_language: Annotated[bool, typer.Option(help="do not check that the texts are Vietnamese")] = False,
 ) -> None:
     """Trim the vocabulary of a model to the pieces used in texts. Prints one JSON object."""
-    if output.is_dir() and any(output.iterdir()):
-        raise ValueError(f"{output} is not an empty folder: use another --output, or take away what is there")
+    _check_empty(output)
     one_bar(context)
     from st_vi.hub import load
     from st_vi.vocabulary import trim_vocabulary
@@ -37,10 +37,19 @@ def trim(
     report = trim_vocabulary(
         encoder, rows, max_pieces=max_pieces, min_count=min_count, keep=keep or (), vietnamese=not any_language
     )
-    with interruptible(lambda: f"take away {output}, which is not complete, and run the same command again"):
+    with (
+        interruptible(lambda: f"take away {output}, which is not complete, and run the same command again"),
+        alone_in(output),
+    ):
+        _check_empty(output)  # again: another run may have been faster
         encoder.save_pretrained(str(output))
     typer.echo(report, err=True)
     typer.echo(json.dumps(report.as_dict(), indent=2))
+
+
+def _check_empty(output: Path) -> None:
+    if output.is_dir() and any(output.iterdir()):
+        raise ValueError(f"{output} is not an empty folder: use another --output, or take away what is there")
 
 
 def distill(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from st_vi.cli.common import interruptible
 from st_vi.cli.options import BF16, Device, folder, loading_options, refuse, use_device
 from st_vi.cli.quiet import one_bar
 from st_vi.files.cache import cache_folder
@@ -77,19 +78,22 @@ def search(
         prompt_of(loaded, prompt_name=prompt_name)  # an unknown name is an error now, not when all files are encoded
         return loaded
 
-    if images:
-        _answer(_pictures(files, encoder("poly-mini"), index, top, prompt_name, as_json), query)
-        return
-    found = SearchIndex.of_files(
-        files,
-        encoder("vi-mini") if dense else None,
-        kept_in=index or _beside(files),
-        column=column,
-        query_prompt_name=prompt_name,
-        show_progress_bar=True,
-    )
-    typer.echo(f"{len(found.passages):,} passage{'s' * (len(found.passages) > 1)}", err=True)
-    _answer(_asked(found, top, "both" if dense and words else "vectors" if dense else "words", as_json), query)
+    place = index or _beside(files)
+    with interruptible(lambda: f"run the same command again; vectors are kept in {place}" if dense else "run it again"):
+        if images:
+            ask = _pictures(files, encoder("poly-mini"), place, top, prompt_name, as_json)
+        else:
+            found = SearchIndex.of_files(
+                files,
+                encoder("vi-mini") if dense else None,
+                kept_in=place,
+                column=column,
+                query_prompt_name=prompt_name,
+                show_progress_bar=True,
+            )
+            typer.echo(f"{len(found.passages):,} passage{'s' * (len(found.passages) > 1)}", err=True)
+            ask = _asked(found, top, "both" if dense and words else "vectors" if dense else "words", as_json)
+        _answer(ask, query)
 
 
 def _answer(ask: Callable[[str], None], query: str | None) -> None:
@@ -105,12 +109,12 @@ def _check(question: str) -> None:
 
 
 def _pictures(
-    folder: Path, model: SentenceTransformer, index: Path | None, top: int, prompt_name: str | None, as_json: bool
+    folder: Path, model: SentenceTransformer, place: Path, top: int, prompt_name: str | None, as_json: bool
 ) -> Callable[[str], None]:
     """Asks for images."""
     from st_vi.encoding.search import PictureIndex
 
-    found = PictureIndex(folder, model, kept_in=index or _beside(folder), show_progress_bar=True)
+    found = PictureIndex(folder, model, kept_in=place, show_progress_bar=True)
     typer.echo(f"{len(found.files):,} image{'s' * (len(found.files) > 1)}", err=True)
 
     def ask(query: str) -> None:

@@ -66,6 +66,19 @@ def kind_by_bytes(path: Path) -> str | None:
     return None if kind and path.suffix.lower() in kind else kind
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file of lines, in place of a last one that a killed process has not finished."""
+    with path.open("ab+") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(line.encode() + b"\n")
+
+
+def finished_lines(path: Path) -> list[str]:
+    """The lines that `append_line` has written; none if there is no file."""
+    return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+
+
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """Lines of a UTF-8 file, compressed or not, with their ends and without a byte-order mark."""
     opened = PACKED.get(path.suffix.lower(), open)

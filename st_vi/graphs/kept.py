@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 import threading
+from contextlib import ExitStack
 from copy import copy
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
-from uuid import uuid4
 
 import torch
 from sentence_transformers import SentenceTransformer
 
 from st_vi.checks import check_choice
 from st_vi.files.cache import cache_folder
+from st_vi.files.folders import unfinished
 from st_vi.graphs.encoder import CONFIG_FILE, MODEL_FILE, OnnxEncoder
 from st_vi.graphs.export import INT8_FILE, export_onnx, lowest_cosine, quantize_onnx
 from st_vi.graphs.module import OnnxGraph
@@ -77,26 +77,22 @@ def _kept(model: SentenceTransformer, source: str) -> Path:
 
 
 def _export(model: SentenceTransformer, folder: Path) -> None:
-    try:
-        # Not by `tempfile`: other users, as that of a server in a container, read what was exported for them.
-        unfinished = folder.with_name(f".unfinished-{uuid4().hex}")
-        unfinished.mkdir(parents=True)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"{error.strerror}: set ST_VI_CACHE to a folder for exported graphs", str(folder.parent)
-        ) from error
-    try:
-        export_onnx(model, unfinished)
-        eight_bits = quantize_onnx(unfinished)
-        if not lowest_cosine(OnnxEncoder(unfinished, INT8_FILE, threads=1), model) >= CLOSE:
+    with ExitStack() as stack:
+        try:
+            new = stack.enter_context(unfinished(folder))
+        except OSError as error:
+            raise OSError(
+                error.errno, f"{error.strerror}: set ST_VI_CACHE to a folder for exported graphs", str(folder.parent)
+            ) from error
+        export_onnx(model, new)
+        eight_bits = quantize_onnx(new)
+        if not lowest_cosine(OnnxEncoder(new, INT8_FILE, threads=1), model) >= CLOSE:
             eight_bits.unlink()
         try:
-            os.rename(unfinished, folder)
+            os.rename(new, folder)
         except OSError:
             if not (folder / CONFIG_FILE).is_file():  # another process was not faster
                 raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _installed(name: str) -> bool:

@@ -6,7 +6,9 @@ import gzip
 import json
 import logging
 import math
+import os
 import re
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from unicodedata import normalize
@@ -232,6 +234,25 @@ def test_a_run_that_was_killed_goes_on(model, tmp_path, monkeypatch):
         VectorStore(tmp_path, model).vectors(TEXTS), VectorStore(tmp_path / "new", model).vectors(TEXTS), atol=1e-3
     )
     assert model.encoded == 3 + 5
+
+
+def test_what_a_killed_run_left_is_removed_when_nobody_writes_it_any_more(model, tmp_path):
+    store = VectorStore(tmp_path, model)
+    for name, age in (("part-old.tmp", 7200), ("part-new.tmp", 0)):
+        (store.folder / name).write_bytes(b"half")
+        os.utime(store.folder / name, (time.time() - age,) * 2)
+    store.vectors(TEXTS)
+    assert [path.name for path in store.folder.glob("*.tmp")] == ["part-new.tmp"]
+
+
+def test_a_full_disk_names_the_folder(model, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    store = VectorStore(tmp_path, model)
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match=rf"make room, or use another folder .*{store.folder.name}"):
+        store.vectors(TEXTS)
 
 
 def test_every_kind_of_file_in_a_folder(tmp_path):

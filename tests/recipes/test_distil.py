@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -147,6 +148,24 @@ def test_a_second_call_resumes_and_changes_nothing(run, teacher, documents):
     again = distill_encoder(teacher, documents, output, resume=True, progress=said.append, **options)
     assert said[1:] == [f"{stage}: done before" for stage in ("sentences", "retrieval", "nli", "more")]
     torch.testing.assert_close(again.encode(SENTENCES), model.encode(SENTENCES))
+
+
+def test_a_kill_in_the_middle_of_a_line_of_the_log(run, teacher, documents, tmp_path):
+    shutil.copytree(run[1], output := tmp_path / "run")
+    whole = (output / "log.jsonl").read_text()
+    (output / "log.jsonl").write_text(whole + '{"stage": "sent')
+    options = {"nli": sample_nli("train").select(range(90)), **QUICK}
+    distill_encoder(teacher, documents, output, resume=True, **options)
+    assert (output / "log.jsonl").read_text().startswith(whole)
+    assert all(map(json.loads, (output / "log.jsonl").read_text().splitlines()))
+
+
+def test_the_folder_of_a_training_is_not_taken(teacher, documents, tmp_path):
+    (tmp_path / "training_run.json").write_text('{"seed": 1}')
+    options = {"nli": sample_nli("train").select(range(90)), **QUICK}
+    with pytest.raises(ValueError, match="has an earlier run"):
+        distill_encoder(teacher, documents, tmp_path, **options)
+    assert (tmp_path / "training_run.json").read_text() == '{"seed": 1}'
 
 
 def test_another_run_is_not_resumed(run, teacher, documents, tmp_path):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 import zlib
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 from zipfile import BadZipFile
@@ -23,6 +25,7 @@ from st_vi.inputs.prompts import prompt_of
 KEY_BYTES = 16
 """Length of a key: the beginning of a SHA-256 of the content."""
 _AT_ONCE = 2048  # texts encoded between two writes
+_OLD = 3600  # seconds after which nobody writes a file any more
 
 
 class VectorStore:
@@ -85,16 +88,23 @@ class VectorStore:
                 keys = np.frombuffer(b"".join(vectors), np.uint8).reshape(-1, KEY_BYTES)
                 np.savez(output, keys=keys, vectors=np.stack(list(vectors.values())).astype(np.float16))
             os.replace(unfinished, file)
+        except OSError as error:
+            todo = f"{error.strerror or error}. Vectors are kept here: make room, or use another folder (--index)"
+            raise OSError(error.errno, todo, str(self.folder)) from error
         finally:
             unfinished.unlink(missing_ok=True)  # of a full disk
 
     def forget_others(self, known: Mapping[bytes, np.ndarray], keys: Collection[bytes]) -> None:
-        """Remove all vectors but those of `keys`, once the others outnumber them."""
+        """Remove all vectors but those of `keys`, once the others outnumber them, and what killed processes left."""
         if len(known) > 2 * len(set(keys)):
             old = self._files()
             self.write({key: known[key] for key in keys})
             for file in old:
                 file.unlink(missing_ok=True)
+        for file in self.folder.glob("part-*.tmp"):  # of a process that was killed
+            with suppress(OSError):  # removed by another
+                if file.stat().st_mtime < time.time() - _OLD:
+                    file.unlink()
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("part-*.npz"))

@@ -12,7 +12,8 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from transformers import set_seed
 
-from st_vi.files.lines import on_disk
+from st_vi.files.folders import alone_in
+from st_vi.files.lines import append_line, finished_lines, on_disk
 from st_vi.losses import DLELoss
 from st_vi.recipes.ablation.manifest import check_manifest, write_manifest
 from st_vi.recipes.row_checks import num_positives
@@ -186,34 +187,28 @@ def ablate(
 
     Raises:
         ValueError: A variant is unknown or equals another in this study, there are too few test rows, or `results`
-            belongs to another or an unknown study.
+            belongs to another or an unknown study, or another run is at work in its folder.
     """
     known = study.variants()
     if unknown := set(variants or ()) - set(known):
         raise ValueError(f"unknown variants {sorted(unknown)}; in this study there are {', '.join(known)}")
     study.check()
     results = on_disk(results)
-    done = read_results(results)
-    record = results.with_name("study.json")
-    if done:
-        check_manifest(study, record)
-    yield from done
-    finished = {(result["variant"], result["seed"]) for result in done}
-    for seed in seeds:
-        for name in known:
-            if (name, seed) in finished or not (variants is None or name in variants or name == BASELINE):
-                continue
-            result = study.run(name, seed)
-            write_manifest(study, record)  # only now: a study that could not begin leaves nothing behind
-            _append(results, result)
-            yield result
-
-
-def _append(path: Path, result: dict[str, Any]) -> None:
-    with path.open("ab+") as file:
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)  # removes a partial line left by a kill
-        file.write(json.dumps(result, ensure_ascii=False).encode() + b"\n")
+    with alone_in(results.parent):
+        done = read_results(results)
+        record = results.with_name("study.json")
+        if results.exists() and results.stat().st_size:
+            check_manifest(study, record)
+        yield from done
+        finished = {(result["variant"], result["seed"]) for result in done}
+        for seed in seeds:
+            for name in known:
+                if (name, seed) in finished or not (variants is None or name in variants or name == BASELINE):
+                    continue
+                result = study.run(name, seed)
+                write_manifest(study, record)  # only now: a study that could not begin leaves nothing behind
+                append_line(results, json.dumps(result, ensure_ascii=False))
+                yield result
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
@@ -222,12 +217,8 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: A line is something else; names the line.
     """
-    path = on_disk(path)
-    if not path.exists():
-        return []
-    *lines, _ = path.read_text(encoding="utf-8").split("\n")
-    results = []
-    for number, line in enumerate(lines, 1):
+    path, results = on_disk(path), []
+    for number, line in enumerate(finished_lines(path), 1):
         try:
             result = json.loads(line)
             result["variant"], result["seed"], result["hits"]

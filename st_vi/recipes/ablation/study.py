@@ -11,6 +11,7 @@ from datasets import Dataset, DatasetDict
 
 from st_vi.data import split_by_anchor
 from st_vi.data.generated.rows import first_rows, generated_rows, nli_text_pairs, texts_of
+from st_vi.files.folders import unfinished
 from st_vi.hub import included_or_same, load
 from st_vi.recipes.ablation.run import Study
 from st_vi.recipes.base_models import trained_parts
@@ -98,7 +99,9 @@ def _small_base(texts: list[str], folder: Path) -> Callable[[int], Path]:
     def save(seed: int) -> Path:
         path = folder / f"base-{seed}-{known}"
         if not path.exists():
-            small_qwen2_vl(texts, path, seed=seed, **SMALL_MODEL)
+            with unfinished(path) as new:
+                small_qwen2_vl(texts, new, seed=seed, **SMALL_MODEL)
+                new.rename(path)
         return path
 
     return save

@@ -17,6 +17,7 @@ from st_vi.data import MixedTaskCollator, nli_to_triplets, sample_nli, sample_re
 from st_vi.data.accepted import Rows, as_dataset, is_rows
 from st_vi.data.documents import document_contradictions
 from st_vi.data.negatives.sampling import ClusterBatchSampler
+from st_vi.files.folders import alone_in
 from st_vi.hub import load
 from st_vi.losses import DLELoss
 from st_vi.recipes.distil.draw import draw_questions, draw_texts
@@ -104,7 +105,8 @@ def distill_encoder(
     Raises:
         ValueError: Before any training: documents are not Vietnamese, or cannot be written with the student's
             vocabulary; the tokenizer cannot be trimmed; the teacher does not have these layers; `output` has teacher
-            vectors of other rows, an earlier run and `resume` is not set, or another run and it is.
+            vectors of other rows, an earlier run and `resume` is not set, or another run and it is, or another
+            process is at work in it.
 
     Example:
         >>> from st_vi.data import read_rows
@@ -141,50 +143,52 @@ def distill_encoder(
     large = load(str(teacher), device="cpu")
     check_layers(large, layers)
 
-    run.begin()
-    run.progress("cutting the vocabulary")
-    corpus = [text for part in parts for text in part["train"]["text"]]
-    random = Random(seed)
-    report = trim_vocabulary(
-        large, [*corpus, *texts, *(vary(text, random) for text in drawn)], max_pieces=max_pieces, keep=[prompt]
-    )
-    run.log({"stage": "trim", **report.as_dict()})
-    _check_writable(large, drawn)
-
-    nli_parts = split_by_anchor(nli, 0.1, anchor="premise", seed=seed)
-    measure = Distilled(
-        [part["test"] for part in parts],
-        nli_parts["test"],
-        seed=seed,
-        teacher=partial(vectors_of, large, prompt=prompt),
-    )
-    train_sets = [part["train"] for part in parts]
-
-    def rows_of(task: str, again: int) -> Dataset:
-        """The rows of a task, drawn anew each time that a stage uses it again."""
-        if task == "retrieval":
-            return draw_questions(train_sets, questions, num_questions, shares, seed + again)
-        if task == "nli":
-            return _triplet_rows(nli_parts["train"], train_sets, num_contradictions, seed + again)
-        return Dataset.from_dict(
-            {"anchor": draw_texts(train_sets, texts, num_texts, shares, seed + again) if again else drawn}
+    with alone_in(output):
+        run.check()  # again: another run may have been faster
+        run.begin()
+        run.progress("cutting the vocabulary")
+        corpus = [text for part in parts for text in part["train"]["text"]]
+        random = Random(seed)
+        report = trim_vocabulary(
+            large, [*corpus, *texts, *(vary(text, random) for text in drawn)], max_pieces=max_pieces, keep=[prompt]
         )
+        run.log({"stage": "trim", **report.as_dict()})
+        _check_writable(large, drawn)
 
-    student = small_student(large, layers, prompt)
-    run.log({"stage": "start", **measure(student)})
-    used: list[str] = []
-    for stage in stages:
-        if (done := run.done(stage.name)) is not None:
-            run.progress(f"{stage.name}: done before")
-            student = done
-        else:
-            run.progress(f"{stage.name}: rows and the teacher's vectors of them")
-            made = {part.task.name: rows_of(part.task.name, used.count(part.task.name)) for part in stage.parts}
-            _train_stage(student, stage, run.taught(large, made, stage.name, prompt), run)
-            student = load(str(run.folder(stage.name)), device="cpu")  # the trainer leaves autocast on
-            run.log({"stage": stage.name, "finished": True, **measure(student)})
-        used += [part.task.name for part in stage.parts]
-    student.save_pretrained(str(output))
+        nli_parts = split_by_anchor(nli, 0.1, anchor="premise", seed=seed)
+        measure = Distilled(
+            [part["test"] for part in parts],
+            nli_parts["test"],
+            seed=seed,
+            teacher=partial(vectors_of, large, prompt=prompt),
+        )
+        train_sets = [part["train"] for part in parts]
+
+        def rows_of(task: str, again: int) -> Dataset:
+            """The rows of a task, drawn anew each time that a stage uses it again."""
+            if task == "retrieval":
+                return draw_questions(train_sets, questions, num_questions, shares, seed + again)
+            if task == "nli":
+                return _triplet_rows(nli_parts["train"], train_sets, num_contradictions, seed + again)
+            return Dataset.from_dict(
+                {"anchor": draw_texts(train_sets, texts, num_texts, shares, seed + again) if again else drawn}
+            )
+
+        student = small_student(large, layers, prompt)
+        run.log({"stage": "start", **measure(student)})
+        used: list[str] = []
+        for stage in stages:
+            if (done := run.done(stage.name)) is not None:
+                run.progress(f"{stage.name}: done before")
+                student = done
+            else:
+                run.progress(f"{stage.name}: rows and the teacher's vectors of them")
+                made = {part.task.name: rows_of(part.task.name, used.count(part.task.name)) for part in stage.parts}
+                _train_stage(student, stage, run.taught(large, made, stage.name, prompt), run)
+                student = load(str(run.folder(stage.name)), device="cpu")  # the trainer leaves autocast on
+                run.log({"stage": stage.name, "finished": True, **measure(student)})
+            used += [part.task.name for part in stage.parts]
+        student.save_pretrained(str(output))
     return student
 
 

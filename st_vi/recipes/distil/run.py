@@ -13,8 +13,9 @@ from datasets import Dataset, concatenate_datasets
 from sentence_transformers import SentenceTransformer
 
 from st_vi.encoding import encode_corpus
+from st_vi.files.lines import append_line, finished_lines
 from st_vi.hub import load
-from st_vi.recipes.training.manifest import begin, check_same
+from st_vi.recipes.training.manifest import begin, check_same, left_in
 
 LOG = "log.jsonl"
 
@@ -31,13 +32,17 @@ class Run:
     settings: Mapping[str, Any]
 
     def __post_init__(self) -> None:
+        self.check()
+        self.start = time.time()
+
+    def check(self) -> None:
+        """Check that the run may use the folder."""
         if self.output.exists() and not self.output.is_dir():
             raise ValueError(f"{self.output} is a file: give a folder")
-        if (self.output / LOG).exists():
-            if not self.resume:
-                raise ValueError(f"{self.output} has an earlier run: use resume to continue it, or another folder")
-            check_same(self.output, self.settings, left=[self.output / LOG])
-        self.start = time.time()
+        left = [*left_in(self.output), *self.output.glob(LOG)]
+        if left and not self.resume:
+            raise ValueError(f"{self.output} has an earlier run: use resume to continue it, or another folder")
+        check_same(self.output, self.settings, left)
 
     def begin(self) -> None:
         """Record the run."""
@@ -46,13 +51,11 @@ class Run:
     def log(self, record: Mapping[str, Any]) -> None:
         """Log one line, with the seconds since the start of this call."""
         line = json.dumps({**record, "seconds": round(time.time() - self.start, 1)}, ensure_ascii=False)
-        with (self.output / LOG).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append_line(self.output / LOG, line)
 
     def done(self, stage: str) -> SentenceTransformer | None:
         """The student after a stage that is already finished."""
-        file = self.output / LOG
-        records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+        records = map(json.loads, finished_lines(self.output / LOG))
         if any(record["stage"] == stage and record.get("finished") for record in records):
             return load(str(self.folder(stage)), device="cpu")
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from transformers import set_seed
 
 from st_vi.checks import check_choice
 from st_vi.data import nli_to_triplets, sample_nli
+from st_vi.files.folders import unfinished
 from st_vi.hub import load, pretrained
 from st_vi.modules import AttentionPooling
 from st_vi.recipes.training.progress import Bar
@@ -43,12 +43,11 @@ def kept(name: str, make: Callable[[Path], None]) -> SentenceTransformer:
     begun_from = crc32(Path(pretrained(MODEL), "model.safetensors").read_bytes())
     folder = cache_folder() / f"{name}-{__version__}-{begun_from:08x}"
     if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
         logger.info(f"training an example model once, for {folder}")
-        with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
-            make(Path(unfinished) / "model")
+        with unfinished(folder) as new:
+            make(new / "model")
             try:
-                (Path(unfinished) / "model").rename(folder)
+                (new / "model").rename(folder)
             except OSError:  # another process was faster
                 if not folder.is_dir():
                     raise

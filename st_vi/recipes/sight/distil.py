@@ -18,11 +18,12 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from st_vi.data import split_by_anchor
+from st_vi.files.folders import alone_in, unfinished
 from st_vi.hub import load
 from st_vi.recipes.distil.draw import draw_questions, draw_texts
 from st_vi.recipes.sight.base import MAX_PIXELS, SIZES, Teacher, small_vipolyqwen
 from st_vi.recipes.sight.deeper import add_layers
-from st_vi.recipes.sight.half import HalfPrecision, Step, learn, write_record
+from st_vi.recipes.sight.half import HalfPrecision, Step, learn, save_whole, write_record
 from st_vi.recipes.sight.letters import add_letters, alphabet, letters_step, remove_letters
 from st_vi.recipes.sight.scenes import scene_texts
 from st_vi.recipes.sight.seeing import DEEPER, MORE_TEXT, READING, SEEING, Asked, Named, Scenes, Seeing
@@ -165,7 +166,7 @@ def distill_vipolyqwen(
 
     Raises:
         ValueError: An unknown stage; a folder with an earlier run and no `resume`, or one with other settings;
-            documents that are not Vietnamese.
+            documents that are not Vietnamese; another process at work in the folder.
 
     Example:
         >>> from st_vi.data import read_rows
@@ -188,54 +189,55 @@ def distill_vipolyqwen(
     }
     settings |= {"num_scenes": num_scenes, "sizes": sizes, "seed": seed, "shares": shares and list(shares)}
     settings |= {name: _described(rows) for name, rows in (("texts", texts), ("named", named), ("asked", asked))}
-    _begin(output, settings, resume)
-    progress("texts and the teacher's vectors")
-    material = _prepare(
-        str(teacher), documents, shares, texts, output, log,
-        pictured=[*pictured_texts(named, asked), *scene_texts(num_scenes * 3 // 2, seed)],
-        base=base, num_texts=num_texts, num_paragraphs=num_paragraphs, num_pairs=num_pairs, sizes=sizes, seed=seed,
-    )  # fmt: skip
-    model = load(str(output / "start"), device="cpu")
-    model[0].model.set_attn_implementation("eager")  # type: ignore[union-attr,operator]  # short inputs: faster so
-    if compiled:
-        compile_layers(model)
-    words = text_step(model, material.texts, material.pairs, size=batch_size)
+    with alone_in(output):
+        _begin(output, settings, resume)
+        progress("texts and the teacher's vectors")
+        material = _prepare(
+            str(teacher), documents, shares, texts, output, log,
+            pictured=[*pictured_texts(named, asked), *scene_texts(num_scenes * 3 // 2, seed)],
+            base=base, num_texts=num_texts, num_paragraphs=num_paragraphs, num_pairs=num_pairs, sizes=sizes, seed=seed,
+        )  # fmt: skip
+        model = load(str(output / "start"), device="cpu")
+        model[0].model.set_attn_implementation("eager")  # type: ignore[union-attr,operator]  # short inputs: faster so
+        if compiled:
+            compile_layers(model)
+        words = text_step(model, material.texts, material.pairs, size=batch_size)
 
-    letters = letters_step(model, material.texts.texts, size=batch_size * 3 // 8)
+        letters = letters_step(model, material.texts.texts, size=batch_size * 3 // 8)
 
-    def pictures(shares: Mapping[str, float]) -> Step:
-        scenes = Scenes(output / "scenes.npy", num_scenes, seed)
-        seeing = Seeing(model, material.teacher, material.texts, scenes, named, asked)
-        return seeing.step(words, letters, shares)
+        def pictures(shares: Mapping[str, float]) -> Step:
+            scenes = Scenes(output / "scenes.npy", num_scenes, seed)
+            seeing = Seeing(model, material.teacher, material.texts, scenes, named, asked)
+            return seeing.step(words, letters, shares)
 
-    steps: dict[str, Callable[[], Step]] = {
-        "text": lambda: words,
-        "letters": lambda: letters,
-        "seeing": lambda: pictures(SEEING),
-        "reading": lambda: pictures(READING),
-        "deeper": lambda: pictures(DEEPER),
-        "more_text": lambda: pictures(MORE_TEXT),
-    }
-    for stage in stages:
-        progress(f"{stage.name}: {stage.steps} steps")
-        if stage.name != "text":
-            add_letters(model, len(alphabet(material.texts.texts)))
-        new = add_layers(model, stage.new_layers) if base is None else []
-        if new and compiled:
-            compile_layers(model)  # the new ones are not
-        training = HalfPrecision(model, stage.learning_rate, dict.fromkeys(new, 1.0) | dict(stage.rates))
-        learn(
-            training,
-            steps[stage.name](),
-            stage.steps,
-            output / stage.name,
-            seed=seed,
-            warm_up=stage.warm_up,
-            log=partial(_of_stage, log, stage.name),
-        )
-        training.to_single()
-    remove_letters(model)
-    model.save(str(output / "model"))
+        steps: dict[str, Callable[[], Step]] = {
+            "text": lambda: words,
+            "letters": lambda: letters,
+            "seeing": lambda: pictures(SEEING),
+            "reading": lambda: pictures(READING),
+            "deeper": lambda: pictures(DEEPER),
+            "more_text": lambda: pictures(MORE_TEXT),
+        }
+        for stage in stages:
+            progress(f"{stage.name}: {stage.steps} steps")
+            if stage.name != "text":
+                add_letters(model, len(alphabet(material.texts.texts)))
+            new = add_layers(model, stage.new_layers) if base is None else []
+            if new and compiled:
+                compile_layers(model)  # the new ones are not
+            training = HalfPrecision(model, stage.learning_rate, dict.fromkeys(new, 1.0) | dict(stage.rates))
+            learn(
+                training,
+                steps[stage.name](),
+                stage.steps,
+                output / stage.name,
+                seed=seed,
+                warm_up=stage.warm_up,
+                log=partial(_of_stage, log, stage.name),
+            )
+            training.to_single()
+        remove_letters(model)
+        model.save(str(output / "model"))
     return model
 
 
@@ -304,7 +306,7 @@ def _prepare(
         check_vietnamese(drawn)
         drawn.sort(key=len)
         pairs = draw_questions(parts, None, num_pairs, shares, seed)
-        torch.save({"texts": drawn, "questions": list(pairs["anchor"]), "paragraphs": list(pairs["positive"])}, file)
+        save_whole({"texts": drawn, "questions": list(pairs["anchor"]), "paragraphs": list(pairs["positive"])}, file)
         log({"texts": len(drawn), "pairs": len(pairs)})
     kept = torch.load(file, weights_only=True)
     texts: list[str] = kept["texts"]
@@ -319,7 +321,9 @@ def _prepare(
         else:
             dimension = len(centred.centre)
             model = build_vipolyqwen(base, dimension, min_pixels=28 * 28, max_pixels=MAX_PIXELS).cpu().float()
-        model.save(str(output / "start"))
+        with unfinished(output / "start") as new:
+            model.save(str(new / "model"))
+            (new / "model").rename(output / "start")
         log({"weights": sum(parameter.numel() for parameter in model.parameters())})
     targets = {
         name: kept_targets(output / "targets" / f"{name}.pt", kept[name], centred, log)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from st_vi.files.lines import append_line
+
 Step = Callable[[Random], dict[str, Tensor]]
 """One batch's losses by name, drawn with the given random numbers; their sum is what is trained."""
 
@@ -135,12 +137,16 @@ def learn(
             totals, logged = {}, now
         if time.time() - saved > save_seconds or number + 1 == steps:
             folder.mkdir(parents=True, exist_ok=True)
-            torch.save({**training.state(), "step": number + 1}, file.with_suffix(".new"))
-            os.replace(file.with_suffix(".new"), file)
+            save_whole({**training.state(), "step": number + 1}, file)
             saved = time.time()
 
 
 def write_record(file: Path, record: dict[str, Any]) -> None:
     """One more line."""
-    with file.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps({"at": time.strftime("%H:%M:%S"), **record}, ensure_ascii=False) + "\n")
+    append_line(file, json.dumps({"at": time.strftime("%H:%M:%S"), **record}, ensure_ascii=False))
+
+
+def save_whole(content: Any, file: Path) -> None:
+    """Save with torch: the file is there completely or not at all, also after a kill."""
+    torch.save(content, file.with_suffix(".new"))
+    os.replace(file.with_suffix(".new"), file)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from st_vi.recipes.distil.draw import split_by_share
 from st_vi.recipes.sight.base import Teacher
+from st_vi.recipes.sight.half import save_whole
 from st_vi.terms import InfoNCE, PairBatch, TeacherCosine, TeacherSimilarities
 from st_vi.text import strip_diacritics
 from st_vi.text.variants import vary
@@ -82,7 +83,7 @@ def kept_targets(file: Path, texts: Sequence[str], teacher: Teacher, log: Callab
         piece = file.with_name(f"{file.stem}-{start}.pt")
         if not piece.exists():
             piece.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(teacher(texts[start : start + part]).half(), piece)
+            save_whole(teacher(texts[start : start + part]).half(), piece)
             log({"teacher": file.stem, "texts": min(len(texts), start + part)})
         made.append(torch.load(piece, weights_only=True))
     return torch.cat(made)

@@ -1,4 +1,4 @@
-"""Ctrl-C during training: saves a checkpoint after the current step."""
+"""Ctrl-C and other requests to end during training: a checkpoint after the current step."""
 
 from __future__ import annotations
 
@@ -12,39 +12,47 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
+from st_vi.stock.signals import handled
+from st_vi.stock.training import saving_when_raised
+
 logger = logging.get_logger(__name__)
 
 
 class Interruption(TrainerCallback):
-    """On the first Ctrl-C, saves a checkpoint after the current step and raises `KeyboardInterrupt`.
+    """On the first Ctrl-C, SIGTERM or SIGHUP, saves a checkpoint after the current step, and then lets the signal act.
 
-    The second Ctrl-C stops immediately. Stopping within a step would leave weights that are only partly updated.
+    Ctrl-C then raises `KeyboardInterrupt`; SIGTERM ends the process, unless the program handles it. The second one
+    stops immediately. Stopping within a step would leave weights that are only partly updated.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = 0  # the number of the signal
 
     @contextmanager
     def listening(self, alone: bool) -> Iterator[None]:
-        """Handle Ctrl-C in the block, in the main thread of a single process; several would stop at different steps."""
+        """Handle signals in the block, in the main thread of a single process: several would not stop at one step."""
         if not alone or threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGINT, self._ask)
-        try:
-            yield
-        except RuntimeError as error:
-            if self.asked:  # Ctrl-C also stopped the data loader workers
-                raise KeyboardInterrupt from error
-            raise
-        finally:
-            signal.signal(signal.SIGINT, before)
+        stopped: BaseException | None = None
+        with handled(self._ask):
+            try:
+                yield
+            except (KeyboardInterrupt, RuntimeError) as error:  # Ctrl-C also stops the data loader workers
+                if not self.asked or (isinstance(error, RuntimeError) and saving_when_raised(error)):
+                    raise
+                stopped = error
+        if self.asked:
+            signal.raise_signal(self.asked)
+        if stopped:  # the program's own handler lets it go on
+            raise KeyboardInterrupt from stopped
 
     def _ask(self, number: int, frame: Any) -> None:
         if self.asked:
             raise KeyboardInterrupt
-        self.asked = True
-        logger.warning("stopping after this step, with a checkpoint; Ctrl-C again stops immediately")
+        self.asked = number
+        again = "Ctrl-C again" if number == signal.SIGINT else "the same signal again"
+        logger.warning(f"stopping after this step, with a checkpoint; {again} stops immediately")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Request a checkpoint, except at the end of an epoch, where `on_epoch_end` does so after the evaluation."""

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,9 @@ _LENGTH = ("num_train_epochs", "max_steps")
 # Files that a training run leaves at the top of its folder.
 _LEFT = re.compile(
     r"modules\.json|config(_\w+)?\.json|sentence_\w+_config\.json|generation_config\.json|README\.md|"
-    r"(model|pytorch_model|adapter_model)[\w.-]*\.(safetensors|bin|json)|adapter_config\.json|"
-    r"tokenizer[\w.]*|vocab\.\w+|merges\.txt|bpe\.codes|sentencepiece[\w.]*|added_tokens\.json|special_tokens_map\.json|"
+    r"(model|pytorch_model|adapter_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?|adapter_config\.json|"
+    r"tokenizer(_config)?\.(json|model)|vocab\.(json|txt)|merges\.txt|bpe\.codes|(sentencepiece(\.bpe)?|spiece|spm)\.model|"
+    r"added_tokens\.json|special_tokens_map\.json|"
     r"\w*processor_config\.json|chat_template\.\w+|training_args\.bin|trainer_state\.json|" + re.escape(MANIFEST)
 )
 
@@ -85,14 +86,20 @@ def check_folder(folder: str | Path, run: Mapping[str, Any], resume: bool, overw
 
     Raises:
         ValueError: The folder has another run, or the same run and `resume` is not set, or other files that would be
-            overwritten. The message says what to do.
+            overwritten or taken for checkpoints. The message says what to do.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give a folder for the model")
     if resume and overwrite:
         raise ValueError("resume and overwrite exclude each other: continue the existing run, or replace it")
-    left = _left_in(folder)
+    left = left_in(folder)
+    kept = [path.name for path in sorted(folder.glob("checkpoint-*")) if path.is_dir() and path not in left]
+    if kept:  # the trainer goes by the name, and by the age
+        raise ValueError(
+            f"{folder} has folders that the trainer would delete as old checkpoints ({', '.join(kept[:4])}): rename "
+            "them, or use another folder"
+        )
     if resume:
         check_same(folder, run, left)
         return
@@ -117,8 +124,8 @@ def begin(folder: str | Path, run: Mapping[str, Any], resume: bool, overwrite: b
     """Record the run; with `overwrite`, first delete the files of an earlier run. See `check_folder`."""
     folder = Path(folder)
     if overwrite:
-        for path in _left_in(folder):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        for path in left_in(folder):
+            _delete(path)
     if resume and (folder / MANIFEST).is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,13 +134,27 @@ def begin(folder: str | Path, run: Mapping[str, Any], resume: bool, overwrite: b
     finished.replace(folder / MANIFEST)  # atomic
 
 
+def _delete(path: Path) -> None:
+    """Delete what a run left: a checkpoint as a whole, of the folder of a module only files that a run writes."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+    elif _is_left_folder(path):
+        shutil.rmtree(path)
+    else:
+        for inside in path.iterdir():
+            if inside.is_dir() or _LEFT.fullmatch(inside.name) or inside.name.endswith("config.json"):
+                _delete(inside)
+        with suppress(OSError):  # it has other files
+            path.rmdir()
+
+
 @contextmanager
 def forgotten_if_it_fails(folder: str | Path) -> Iterator[None]:
     """Delete the record of a run that fails in its first steps, so that the folder is free again."""
     try:
         yield
     except Exception:
-        if [path.name for path in _left_in(Path(folder))] == [MANIFEST]:
+        if [path.name for path in left_in(Path(folder))] == [MANIFEST]:
             Path(folder, MANIFEST).unlink(missing_ok=True)
         raise
 
@@ -168,7 +189,7 @@ def check_same(folder: Path, run: Mapping[str, Any], left: Sequence[Path]) -> No
     raise ValueError(f"{folder} has a different run: {'; '.join(different)}. {hint}")
 
 
-def _left_in(folder: Path) -> list[Path]:
+def left_in(folder: Path) -> list[Path]:
     """Files at the top of `folder` that a training run left, or would overwrite."""
     if not folder.is_dir():
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +23,7 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
+from st_vi.files.folders import alone_in
 from st_vi.losses.own_model import check_own_model, made_with
 from st_vi.modules.model_card import with_own_card
 from st_vi.recipes.training.arguments import check_arguments, count_steps
@@ -62,7 +64,8 @@ def train(
     at the end. The last weights are kept if there is no primary metric, as with `GeometryEvaluator`, or if checkpoints
     are not saved at each evaluation.
 
-    The first Ctrl-C saves a checkpoint after the current step and stops; the second stops immediately.
+    The first Ctrl-C saves a checkpoint after the current step and stops; the second stops immediately. So do SIGTERM
+    (docker stop, systemd) and SIGHUP (a closed terminal), unless they are ignored.
 
     Args:
         output_dir: Folder for checkpoints, the trained model, and the record of the run, `training_run.json`.
@@ -78,7 +81,7 @@ def train(
     Raises:
         ValueError: Before anything is written: the arguments would train nothing (`check_arguments`), `loss` is none or
             belongs to another model, or `output_dir` has files and neither `resume` nor `overwrite` is set, or another
-            run.
+            run, or another process is at work in it.
         OSError: A checkpoint or the trained model could not be written, for example on a full disk; names the
             checkpoint to resume from.
         KeyboardInterrupt: On Ctrl-C; use `resume` to continue.
@@ -113,7 +116,12 @@ def train(
         loss=loss,  # type: ignore[arg-type]
         evaluator=judges[0] if len(judges) == 1 else SequentialEvaluator(judges) if judges else None,
         data_collator=data_collator,  # type: ignore[arg-type]
-        callbacks=[BestMetric(judges), FiniteWeights(), *others, interruption],
+        callbacks=[
+            BestMetric(judges),
+            *others,
+            interruption,
+            FiniteWeights(),
+        ],  # which sees what the others want to save
     )
     divide_once(trainer)
     stop_after_last_step(trainer)
@@ -123,29 +131,31 @@ def train(
         trainer.add_callback(bars[0])
     states = not (trainer.args.save_only_model or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled)
     trainer.accelerator.wait_for_everyone()  # until every process has checked the folder
-    if trainer.args.should_save:  # only in the first process
-        begin(output_dir, run, resume, overwrite)
-    trainer.accelerator.wait_for_everyone()
-    checkpoint = last_complete_checkpoint(output_dir, model, states) if resume else None
-    if checkpoint is None and run["base"] != now:
-        raise ValueError(
-            f"{output_dir} has no checkpoint, and the model has been trained: build it again to start from scratch"
-        )
-    _begun_with(model)[place] = run["base"]
-    if checkpoint is not None:
-        count_steps(args, TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))))
-    try:
-        with forgotten_if_it_fails(output_dir), interruption.listening(alone=trainer.args.world_size == 1):
-            trainer.train(resume_from_checkpoint=checkpoint)
-        _show_best_figures(model, judges, trainer.state.log_history)
-        if trainer.args.should_save:
-            model.save_pretrained(str(output_dir))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if (saved := saving_when_raised(error)) is None:
-            raise
-        step = f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}" if saved == "checkpoint" else ""
-        left = last_complete_checkpoint(output_dir, model, states)
-        raise not_written(Path(output_dir, step), error, left) from error
+    with alone_in(output_dir) if trainer.args.should_save else nullcontext():
+        if trainer.args.should_save:  # only in the first process
+            check_folder(output_dir, run, resume, overwrite)  # again: another run may have been faster
+            begin(output_dir, run, resume, overwrite)
+        trainer.accelerator.wait_for_everyone()
+        checkpoint = last_complete_checkpoint(output_dir, model, states) if resume else None
+        if checkpoint is None and run["base"] != now:
+            raise ValueError(
+                f"{output_dir} has no checkpoint, and the model has been trained: build it again to start from scratch"
+            )
+        _begun_with(model)[place] = run["base"]
+        if checkpoint is not None:
+            count_steps(args, TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))))
+        try:
+            with forgotten_if_it_fails(output_dir), interruption.listening(alone=trainer.args.world_size == 1):
+                trainer.train(resume_from_checkpoint=checkpoint)
+                _show_best_figures(model, judges, trainer.state.log_history)
+                if trainer.args.should_save:
+                    model.save_pretrained(str(output_dir))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if (saved := saving_when_raised(error)) is None:
+                raise
+            step = f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}" if saved == "checkpoint" else ""
+            left = last_complete_checkpoint(output_dir, model, states)
+            raise not_written(Path(output_dir, step), error, left) from error
     return trainer
 
 

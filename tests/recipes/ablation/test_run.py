@@ -107,6 +107,21 @@ def test_results_of_nobody_knows_what_are_refused(study, untrained, tmp_path):
         next(ablate(study, tmp_path / "results.jsonl"))
 
 
+def test_a_file_of_one_line_that_is_nobodys_stays(study, untrained, tmp_path):
+    (tmp_path / "results.jsonl").write_text('{"mine": 1}')  # no end of the line, as after a kill
+    with pytest.raises(ValueError, match=r"no study\.json says of which study"):
+        next(ablate(study, tmp_path / "results.jsonl"))
+    assert (tmp_path / "results.jsonl").read_text() == '{"mine": 1}'
+
+
+def test_two_studies_at_the_same_time(study, untrained, tmp_path):
+    first = ablate(study, tmp_path / "results.jsonl", seeds=[0])
+    next(first)
+    with pytest.raises(ValueError, match="another run is at work in"):
+        next(ablate(study, tmp_path / "results.jsonl", seeds=[1]))
+    first.close()
+
+
 def test_a_line_that_a_kill_left_unfinished_is_run_again(study, untrained, tmp_path):
     results = tmp_path / "results.jsonl"
     whole = list(ablate(study, results, seeds=[0], variants=["mean pooling"]))

@@ -85,16 +85,41 @@ def test_a_used_folder_is_refused_and_stays_as_it_is(tiny_base, used):
 
 
 def test_overwriting_replaces_the_run_and_leaves_other_files(tiny_base, used):
-    (used / "notes.txt").write_text("mine")
-    for folder in ("data", "eval", "1_Data", "old checkpoint"):
-        (used / folder).mkdir()
+    for name in ("notes.txt", "tokenizer.jsonl", "tokenizer_notes.txt", "model-notes.json"):
+        (used / name).write_text("mine")
+    for folder in ("data", "eval", "1_Data", "old checkpoint", "1_Pooling"):
+        (used / folder).mkdir(exist_ok=True)
         (used / folder / "rows.jsonl").write_text("{}")
     train_viclsr(built(tiny_base), rows(), used, overwrite=True, **SETTINGS | {"max_steps": 6})
     assert {path.name for path in used.glob("checkpoint-*")} == {"checkpoint-5", "checkpoint-6"}
-    assert (used / "notes.txt").read_text() == "mine"
-    assert all((used / folder / "rows.jsonl").is_file() for folder in ("data", "eval", "1_Data", "old checkpoint"))
+    for name in ("notes.txt", "tokenizer.jsonl", "tokenizer_notes.txt", "model-notes.json"):
+        assert (used / name).read_text() == "mine"
+    for folder in ("data", "eval", "1_Data", "old checkpoint", "1_Pooling"):
+        assert (used / folder / "rows.jsonl").is_file()
     assert json.loads((used / MANIFEST).read_text())["max_steps"] == 6
     assert load(used).encode("Trời mưa.").shape == (32,)
+
+
+@pytest.mark.parametrize("name", ["checkpoint-best", "checkpoint-3"])
+def test_folders_that_the_trainer_would_take_for_checkpoints_are_named(tiny_base, used, name):
+    (used / name).mkdir()
+    (used / name / "photo.jpg").write_text("mine")
+    for other in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(ValueError, match=rf"would delete as old checkpoints \({name}\): rename them"):
+            train_viclsr(built(tiny_base), rows(), used, **other, **SETTINGS)
+
+
+def test_two_runs_at_the_same_time(tiny_base, tmp_path):
+    """The second one in the same folder stops when the first has begun, whatever it was told to do with the folder."""
+
+    class Second(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            for other in ({"overwrite": True}, {"resume": True}):
+                with pytest.raises(ValueError, match="another run is at work in"):
+                    train_viclsr(built(tiny_base), rows(), tmp_path, **other, **SETTINGS | {"max_steps": 1})
+
+    train_viclsr(built(tiny_base), rows(), tmp_path, callbacks=[Second()], **SETTINGS | {"max_steps": 1})
+    assert (tmp_path / "modules.json").is_file()
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "tokenizer.json", "model.safetensors"])
@@ -216,6 +241,67 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_the_same_weights_come(tiny_base, 
             folder = tmp_path
         train_viclsr(again, rows(), folder, resume=True, **settings)
         assert (again.encode("Trời mưa.") == whole[0].encode("Trời mưa.")).all()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_other_signals_leave_a_checkpoint_too(tiny_base, tmp_path, name):
+    if (number := getattr(signal, name, None)) is None:
+        pytest.skip(f"no {name} here")
+    got = []
+
+    class Asked(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 7:
+                signal.raise_signal(number)
+
+    before = signal.signal(number, lambda number, frame: got.append(number))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_viclsr(built(tiny_base), rows(), tmp_path, callbacks=[Asked()], **SETTINGS)
+        assert got == [number]  # then the program's own handler is called
+        assert (tmp_path / "checkpoint-8" / "trainer_state.json").is_file()
+        signal.signal(number, signal.SIG_IGN)  # as under nohup
+        train_viclsr(built(tiny_base), rows(), tmp_path, callbacks=[Asked()], overwrite=True, **SETTINGS)
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_full_disk_after_ctrl_c_is_said(tiny_base, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise RuntimeError("[enforce fail at inline_container.cc:672]")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="checkpoint-3 could not be written completely"):
+        train_viclsr(built(tiny_base), rows(), tmp_path, callbacks=[CtrlC(2)], **SETTINGS)
+
+
+def test_ctrl_c_does_not_save_weights_of_nan(tiny_base, tmp_path):
+    model = built(tiny_base)
+
+    class Diverged(CtrlC):
+        def on_step_begin(self, args, state, control, **kwargs):
+            super().on_step_begin(args, state, control, **kwargs)
+            if state.global_step == self.step:
+                torch.nn.init.constant_(next(model.parameters()), float("nan"))
+
+    with pytest.raises(ValueError, match="training has diverged: after step 3"):
+        train_viclsr(model, rows(), tmp_path, callbacks=[Diverged(2)], **SETTINGS)
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_ctrl_c_in_the_last_save_waits_for_its_end(tiny_base, tmp_path):
+    model = built(tiny_base)
+    save = model.save_pretrained
+
+    def interrupted(*args, **kwargs):
+        if args[0] == str(tmp_path):
+            signal.raise_signal(signal.SIGINT)
+        return save(*args, **kwargs)
+
+    model.save_pretrained = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        train_viclsr(model, rows(), tmp_path, **SETTINGS | {"max_steps": 1})
+    assert load(tmp_path).encode("Trời mưa.").shape == (32,)
 
 
 def test_ctrl_c_twice_stops_at_once(tiny_base, tmp_path):
