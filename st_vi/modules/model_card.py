@@ -12,6 +12,7 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData
+from sentence_transformers.base.modules import Module
 from sentence_transformers.util import fullname
 
 from st_vi.stock.cards import CardData
@@ -128,7 +129,9 @@ class ModelCard(CardData):
         return _LOADED.sub(lambda _: load, _COMMENT.sub(lambda _: f"# {comment}", code))
 
     def _has_own(self) -> bool:
-        return any(not fullname(module).startswith("sentence_transformers.") for module in self._model())
+        """Whether stock would refuse a module, also one inside of another, such as a `Router`."""
+        inside = (module for module in self._model().modules() if isinstance(module, Module))
+        return any(not fullname(module).startswith("sentence_transformers.") for module in (*self._model(), *inside))
 
     def _model(self) -> SentenceTransformer:
         if self.model is None:

@@ -6,14 +6,18 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from sentence_transformers import SentenceTransformerModelCardData
 
 
 class CardData(ABC, SentenceTransformerModelCardData):
-    """The stock card data, with three steps to override.
+    """The stock card data, with three steps to override, and one that is changed.
 
     - ``_model_card_text`` of a model is the card it was loaded with. Stock writes it again when the model is saved, and
       sets ``save_dir`` right before. Unchanged, its code would load the old folder.
+    - The name given to ``save_pretrained`` becomes the ``model_id``, by which the code loads the model from the Hub.
+      What can be no repository there is the ``model_name`` instead, the title of the card.
     - ``_asset_path_to_url`` gives the place of an image in the usage code.
     - ``_set_multimodal_usage_examples`` chooses inputs with images for that code.
 
@@ -22,6 +26,9 @@ class CardData(ABC, SentenceTransformerModelCardData):
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "model_id" and value and not _is_repository(value):
+            super().__setattr__("model_name", value)
+            value = None
         super().__setattr__(name, value)
         if name == "save_dir" and value and getattr(self, "model", None) is not None:
             text = self.model._model_card_text  # type: ignore[union-attr]
@@ -45,3 +52,12 @@ class CardData(ABC, SentenceTransformerModelCardData):
 
     def _set_multimodal_usage_examples(self, dataset: Any) -> None:
         self.set_picture_examples(dataset)
+
+
+def _is_repository(name: str) -> bool:
+    """Whether a repository on the Hub can have this name, with that of its owner."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name

@@ -16,8 +16,8 @@ from sentence_transformers import (
     SentenceTransformerTrainingArguments,
 )
 from sentence_transformers.base.evaluation import BaseEvaluator
-from sentence_transformers.base.modules import Normalize
-from sentence_transformers.sentence_transformer.modules import BoW
+from sentence_transformers.base.modules import Normalize, Router, Transformer
+from sentence_transformers.sentence_transformer.modules import BoW, Pooling
 from transformers import TrainerCallback
 
 from st_vi import (
@@ -31,7 +31,7 @@ from st_vi import (
     train_vipolyqwen,
 )
 from st_vi.data import nli_to_triplets, sample_nli
-from tests.helpers.cards import card, check
+from tests.helpers.cards import card, check, run_code
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 SETTINGS = {"per_device_train_batch_size": 4, "disable_tqdm": True, "use_cpu": True, "max_steps": 2}
@@ -100,6 +100,27 @@ def test_pushed_to_the_hub_the_card_names_the_repository(tmp_path):
     text = card(tmp_path)
     assert 'st_vi.load("ai-do/mot-mo-hinh")' in text and str(tmp_path) not in text
     assert 'SentenceTransformer("ai-do/mot-mo-hinh", trust_remote_code=True)' in text
+
+
+@pytest.mark.parametrize("name", ["Mô hình của tôi", "mo-hinh", "nhóm em/mô hình"])
+def test_a_name_that_no_repository_has_is_the_title(tmp_path, name):
+    model = SentenceTransformer(modules=[BoW(["trời", "mưa", "mèo"]), MLPHead(3, 4), Normalize()], device="cpu")
+    model.save_pretrained(str(tmp_path), model_name=name)
+    check(tmp_path)
+    assert f"\n# {name}\n" in card(tmp_path)
+
+
+def test_modules_inside_a_router(tiny_base, triplets, tmp_path):
+    passages = [Transformer(str(tiny_base)), Pooling(32, "mean"), MLPHead(32, 32)]
+    router = Router.for_query_document([Transformer(str(tiny_base)), Pooling(32, "cls")], passages)
+    model = SentenceTransformer(modules=[router, Normalize()], device="cpu")
+    routes = {"anchor": "query", "positive": "document", "negative": "document"}
+    train_viclsr(model, triplets, tmp_path / "a", router_mapping=routes, **SETTINGS)
+    load(tmp_path / "a").save_pretrained(str(tmp_path / "b"))
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        names, _, _ = run_code(folder)
+        assert names["query_embeddings"].shape == (1, 32) and names["document_embeddings"].shape == (2, 32)
+        assert "trust_remote_code=True" in card(folder)
 
 
 class Stop(TrainerCallback):
