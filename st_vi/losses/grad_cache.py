@@ -12,6 +12,7 @@ from sentence_transformers.base.losses.gradcache import (
     RandContext,
     has_static_embedding_input,
 )
+from sentence_transformers.sentence_transformer.losses import adaptive_layer
 from sentence_transformers.util import get_world_size
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -64,6 +65,13 @@ class GradCache:
     def _cached(self, sentence_features: Iterable[Mapping[str, Any]], labels: Tensor | None) -> tuple[Tensor, Any]:
         """The loss, whose backward pass embeds again, and the detached values of `calculate_loss`."""
         self._learned_gradients = []
+        model = uncompiled(self.model)
+        model = getattr(model, "module", model)  # inside DDP
+        if isinstance(getattr(model, "forward", None), adaptive_layer.ForwardDecorator):
+            raise ValueError(
+                f"{type(self).__name__} cannot be in AdaptiveLayerLoss, which keeps the layers of one pass over the "
+                f"batch: use {type(self).__name__.removeprefix('Cached')}"
+            )
         columns = listed(sentence_features)
         if lazy := lazy_columns(columns):
             return self._cached_lazily(lazy, labels)

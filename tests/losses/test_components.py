@@ -9,7 +9,7 @@ import pytest
 import torch
 from sentence_transformers.sentence_transformer.losses import AdaptiveLayerLoss, Matryoshka2dLoss
 
-from st_vi import DLELoss
+from st_vi import CachedDLELoss, CachedSupConNLILoss, DLELoss
 from st_vi.losses.components import Components
 from tests.helpers.columns import LABELS, TEXTS, Summed, assert_same, loss_step
 
@@ -46,3 +46,13 @@ def test_layers_are_summed_as_those_of_a_scalar(tiny_model, wrap):
         random.seed(0)
         found += loss_step(tiny_model, one, TEXTS[:2], LABELS[:5])
     assert_same(mine, theirs, 1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*is not compatible with")  # of stock, before it fails otherwise
+@pytest.mark.parametrize("kind", [CachedDLELoss, CachedSupConNLILoss])
+def test_layers_of_cached_losses_are_refused(tiny_model, kind):
+    loss = AdaptiveLayerLoss(tiny_model, kind(tiny_model))
+    with pytest.raises(
+        ValueError, match=f"{kind.__name__} cannot be in AdaptiveLayerLoss, .*: use {kind.__name__[6:]}"
+    ):
+        loss_step(tiny_model, loss, TEXTS[:2], LABELS[:5])
