@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import chain
 from math import nan
@@ -175,13 +175,16 @@ class MixedTaskCollator(BaseDataCollator):
 
 @dataclass
 class ScoreCollator(MixedTaskCollator):
-    """`MixedTaskCollator` for stock losses: the label is the score if every row of the batch has one, else absent.
+    """`MixedTaskCollator` with batches for stock losses, whose label is the score if every row has one, else absent.
 
     Stock losses would read the task's number as a label; those that need no labels ignore the scores.
 
     Args:
         preprocess_fn: The model's `preprocess`; see `MixedTaskCollator` for the other arguments.
+        datasets: The datasets with a stock loss; None for all. Batches of others are as from `MixedTaskCollator`.
     """
+
+    datasets: Collection[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -191,6 +194,8 @@ class ScoreCollator(MixedTaskCollator):
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate rows into one batch; see the class."""
         batch = super().__call__(features)
+        if self.datasets is not None and batch["dataset_name"] not in self.datasets:
+            return batch
         scores = batch.pop("label")[:, 1]
         return batch if scores.isnan().any() else {"label": scores, **batch}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Sequence
 from typing import Any, Literal
 
@@ -10,6 +11,9 @@ from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
 from st_vi.inputs.content import content_key, opened
+
+logger = logging.getLogger(__name__)
+_ROUNDING = 1e-6
 
 Method = Literal["encode", "encode_query", "encode_document"]
 
@@ -51,7 +55,10 @@ def distinct_vectors(
     method: Method = "encode",
     **settings: Any,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The vectors (distinct inputs, D) behind `encode_distinct`, and the row of each input of each column in them."""
+    """The vectors (distinct inputs, D) behind `encode_distinct`, and the row of each input of each column in them.
+
+    Warns if they are all the same, or hold NaN.
+    """
     keys = keys or [[content_key(value) for value in column] for column in columns]
     first: dict[Hashable, tuple[int, int]] = {}
     for number, column_keys in enumerate(keys):
@@ -72,4 +79,10 @@ def distinct_vectors(
     parts += [encode(others[start : start + batch_size], False) for start in bar]
     place = {key: row for row, key in enumerate([*texts, *others])}
     places = [np.array([place[key] for key in column_keys], dtype=int) for column_keys in keys]
-    return np.concatenate(parts) if parts else model.encode([]), places
+    vectors = np.concatenate(parts) if parts else model.encode([])
+    if len(vectors) > 1 and not np.ptp(vectors, axis=0).max() > _ROUNDING * np.abs(vectors).max():  # False for NaN
+        logger.warning(
+            f"the model gives {len(vectors)} different inputs the same vector, or NaN, and no figure says anything: "
+            "training has diverged, for example at too high a learning rate"
+        )
+    return vectors, places

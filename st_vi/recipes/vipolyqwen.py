@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -215,6 +215,7 @@ def train_vipolyqwen(
         raise ValueError(f"balance={balance!r} is for the default loss: pass it to your own, DLELoss(model, balance=…)")
     loss = made_with(loss, model) if loss else _default_loss(model, rows, balance)
     own = own_losses(loss, DLELoss)
+    losses = loss if isinstance(loss, Mapping) else {"": loss}
     if lazy_images and not (own and all(isinstance(part, CachedDLELoss) for part in own)):
         raise ValueError("lazy_images=True needs loss=CachedDLELoss(model, …)")
     tasks, rows = tasks_of(own), checked_rows(rows, own, model, bad_image)
@@ -233,7 +234,9 @@ def train_vipolyqwen(
     ]
     keepers = [LossKeeper(*own)] if any(loss.balance is not None or len(loss.learned) for loss in own) else []
     arguments = _with_rates(names, arguments)
-    collator = partial(MixedTaskCollator, lazy_images=lazy_images) if own else ScoreCollator
+    collator = partial(MixedTaskCollator, lazy_images=lazy_images)
+    if stock := [name for name, part in losses.items() if not own_losses(part, DLELoss)]:
+        collator = partial(ScoreCollator, datasets=stock if isinstance(loss, Mapping) else None)
     return train(
         model,
         undecoded(rows) if lazy_images else rows,

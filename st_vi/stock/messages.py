@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import warnings
@@ -27,6 +28,28 @@ def warnings_in_one_line() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = before
+
+
+@contextmanager
+def without_message(name: str, begin: str) -> Iterator[None]:
+    """Leave out the messages of the logger of this name that begin so.
+
+    Example:
+        >>> import logging
+        >>> from st_vi.stock.messages import without_message
+        >>> with without_message("library", "not of use"):
+        ...     logging.getLogger("library").warning("not of use here")
+    """
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(begin)
+
+    logger = logging.getLogger(name)
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 class Messages(io.TextIOWrapper):

@@ -119,3 +119,13 @@ def test_stored_like_a_stock_evaluator(tiny_model: SentenceTransformer, tmp_path
 def test_rows_that_make_no_sense(labels: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         NLISimilarityEvaluator(SENTENCES[:3], SENTENCES[3:6], labels)
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan])
+def test_a_model_with_one_vector_for_all_or_none_is_said(tiny_model, caplog, value):
+    evaluator = NLISimilarityEvaluator(["Mưa.", "Nắng."], ["Có mưa.", "Có nắng."], ["entailment", "contradiction"])
+    evaluator(tiny_model)
+    assert not caplog.records
+    tiny_model[2].layers[0].weight.data.fill_(value)
+    evaluator(tiny_model)
+    assert "the model gives 4 different inputs the same vector, or NaN" in caplog.text

@@ -192,10 +192,39 @@ def test_the_output_is_a_file(tiny_model, tmp_path):
         {"learning_rate": -1e-5},
         {"learning_rate": float("nan")},
         {"gradient_accumulation_steps": 0},
+        {"learning_rate": "1e-5"},  # as YAML has it
+        {"learning_rate_mapping": {"encoder": "1e-5"}},
+        {"per_device_train_batch_size": "8"},
+        {"max_grad_norm": None},
     ],
     ids=lambda arguments: "".join(f"{name}={value}" for name, value in arguments.items()),
 )
 def test_arguments_that_train_nothing(arguments, tiny_model, tmp_path):
-    with pytest.raises(ValueError, match=f"{next(iter(arguments))} must be "):
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))}.* must be "):
         train_viclsr(tiny_model, Dataset.from_dict(ROWS), tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["prompts", "router_mapping"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"query": "hỏi: "}, r"there is no 'query'; the columns are \['anchor', 'positive', 'negative'"),
+        ({"a": {"anchor": "hỏi: "}}, "there is no 'a'"),
+        ({"one": {"anchors": "hỏi: "}}, r"there is no 'anchors'; the columns are .*, the datasets \['one', 'two'\]$"),
+    ],
+)
+def test_prompts_and_routes_of_what_is_not_there(name, given, message, tiny_model, tmp_path):
+    rows = Dataset.from_dict(ROWS)
+    with pytest.raises(ValueError, match=f"{name}: {message}"):
+        train_viclsr(
+            tiny_model, {"one": rows, "two": rows} if "one" in given else rows, tmp_path / "out", **{name: given}
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_prompts_of_columns_and_datasets_that_are_there(tiny_model, tmp_path):
+    rows, settings = Dataset.from_dict(ROWS), {"max_steps": 1, "use_cpu": True}
+    train_viclsr(tiny_model, rows, tmp_path / "a", prompts={"anchor": "hỏi: "}, **settings)
+    prompts = {"one": {"anchor": "hỏi: "}, "two": {"positive": "đáp: "}}
+    train_viclsr(tiny_model, {"one": rows, "two": rows}, tmp_path / "b", prompts=prompts, **settings)

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvaluator
 from sentence_transformers.sentence_transformer import losses as stock
-from sentence_transformers.sentence_transformer.evaluation import TripletEvaluator
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator, TripletEvaluator
 
 from st_vi import CachedDLELoss, DLELoss, build_viclsr, train_viclsr, train_vipolyqwen
 from st_vi.data import sample_nli
@@ -241,6 +241,37 @@ def test_stock_losses_of_mixed_tasks_get_scores_or_no_labels(tiny_base, tmp_path
     with pytest.raises(ValueError, match="info_nce_warm_up"):
         loss = stock.MultipleNegativesRankingLoss(model)
         train_vipolyqwen(model, unscored, tmp_path / "warm", loss=loss, info_nce_warm_up=0.5, **settings)
+
+
+def test_one_dataset_with_a_stock_loss_and_one_with_that_of_tasks(tiny_base, tmp_path):
+    model, seen = built(tiny_base), {"tasks": [], "scores": []}
+
+    class WatchTasks(DLELoss):
+        def forward(self, sentence_features, labels):
+            seen["tasks"].append(labels)
+            return super().forward(sentence_features, labels)
+
+    class WatchScores(stock.CoSENTLoss):
+        def forward(self, sentence_features, labels):
+            seen["scores"].append(labels)
+            return super().forward(sentence_features, labels)
+
+    pairs = [{key: row[key] for key in ("anchor", "positive", "task", "score")} for row in TASKS]
+    losses, rows = {"tasks": WatchTasks(model), "scores": WatchScores(model)}, {"tasks": pairs[:8], "scores": pairs[8:]}
+    settings = SETTINGS | {"gradient_accumulation_steps": 1, "multi_dataset_batch_sampler": "round_robin"}
+    train_vipolyqwen(model, rows, tmp_path / "both", loss=losses, **settings)
+    assert [labels.shape for labels in seen["tasks"]] == [(4, 2)] * 2
+    assert [labels.shape for labels in seen["scores"]] == [(4,)] * 2
+    assert sorted(round(15 * value) for labels in seen["scores"] for value in labels.tolist()) == [*range(8, 16)]
+
+
+def test_a_figure_that_is_no_number_is_said(tiny_base, tmp_path, caplog):
+    """At such a learning rate all weights are finite, and all vectors the same."""
+    pairs = [COLUMNS[name][:8] for name in ("anchor", "positive")]
+    evaluator = EmbeddingSimilarityEvaluator(*pairs, [n / 8 for n in range(8)], show_progress_bar=False)
+    settings = SETTINGS | STEPWISE | {"learning_rate": 100.0, "lr_scheduler_type": "constant", "warmup_steps": 0}
+    train_viclsr(built(tiny_base), ROWS, tmp_path, evaluator=[nli(), evaluator], **settings)
+    assert "eval_spearman_cosine is NaN after step 1" in caplog.text and "lower learning rate than 100" in caplog.text
 
 
 def test_reports_go_where_stock_sends_them(tiny_base, tmp_path):

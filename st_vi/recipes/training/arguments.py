@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
 from transformers import TrainerState
+
+# fmt: off
+_NUMBERS = (
+    "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "weight_decay", "max_grad_norm",
+)
+# fmt: on
 
 
 def common_arguments(output_dir: str | Path, **arguments: Any) -> SentenceTransformerTrainingArguments:
@@ -36,8 +45,14 @@ def check_arguments(arguments: SentenceTransformerTrainingArguments) -> None:
     """
     if arguments.resume_from_checkpoint is not None:  # the trainer does not read it, it is for scripts
         raise ValueError("resume_from_checkpoint has no effect: resume=True continues from the last checkpoint")
-    by_name = arguments.learning_rate_mapping
-    rates = [arguments.learning_rate, *(by_name.values() if isinstance(by_name, dict) else ())]
+    for name in _NUMBERS:
+        if not isinstance(value := getattr(arguments, name), Real):  # as in YAML, where 1e-5 is a text
+            raise ValueError(f"{name} must be a number, got {value!r}")
+    by_name = arguments.learning_rate_mapping if isinstance(arguments.learning_rate_mapping, dict) else {}
+    for pattern, rate in by_name.items():
+        if not isinstance(rate, Real):
+            raise ValueError(f"learning_rate_mapping: the rate of {pattern!r} must be a number, got {rate!r}")
+    rates = [arguments.learning_rate, *by_name.values()]
     wrong = {
         "num_train_epochs": not (arguments.max_steps > 0 or 0 < arguments.num_train_epochs < math.inf),
         "per_device_train_batch_size": arguments.per_device_train_batch_size < 1,
@@ -47,6 +62,36 @@ def check_arguments(arguments: SentenceTransformerTrainingArguments) -> None:
     for name, is_wrong in wrong.items():
         if is_wrong:
             raise ValueError(f"{name} must be more than 0, got {getattr(arguments, name)}: nothing would be trained")
+
+
+def check_names(arguments: SentenceTransformerTrainingArguments, rows: Any) -> None:
+    """Check that prompts and routes are for columns or datasets that there are; stock ignores those of others.
+
+    Args:
+        arguments: Have `prompts` and `router_mapping`, by column, by dataset, or by column in each dataset.
+        rows: A dataset, or datasets by name.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> rows = Dataset.from_dict({"anchor": ["Mưa?"], "positive": ["Mưa."]})
+        >>> check_names(common_arguments("outputs", prompts={"query": "hỏi: "}), rows)
+        Traceback (most recent call last):
+        ValueError: prompts: there is no 'query'; the columns are ['anchor', 'positive']
+    """
+    parts = rows if isinstance(rows, Mapping) else {"": rows}
+    columns = [part.column_names for part in parts.values()]
+    if None in columns:  # a stream without types
+        return
+    columns = list(dict.fromkeys(name for of_part in columns for name in of_part))
+    datasets = [name for name in parts if name]
+    for argument in ("prompts", "router_mapping"):
+        given = getattr(arguments, argument)
+        given = given if isinstance(given, Mapping) else {}
+        inner = [name for part in given.values() if isinstance(part, Mapping) for name in part]
+        for name in (*given, *inner):
+            if name not in columns + datasets:
+                also = f", the datasets {datasets}" if datasets else ""
+                raise ValueError(f"{argument}: there is no {name!r}; the columns are {columns}{also}")
 
 
 def count_steps(arguments: SentenceTransformerTrainingArguments, checkpoint: TrainerState) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
@@ -68,7 +69,11 @@ def schedule(evaluators: Sequence[BaseEvaluator], arguments: Mapping[str, Any]) 
 
 
 class BestMetric(TrainerCallback):
-    """Sets the metric for the best checkpoint after the first evaluation."""
+    """Sets the metric for the best checkpoint after the first evaluation, and warns where it is NaN.
+
+    Such a figure chooses no checkpoint. Correlations are NaN if all vectors are the same, to which a learning rate that
+    is too high leads, too, while all weights are finite.
+    """
 
     def __init__(self, evaluators: Sequence[BaseEvaluator]) -> None:
         self.evaluators = evaluators
@@ -82,12 +87,18 @@ class BestMetric(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Set the metric; without one, there is no best checkpoint."""
-        if args.metric_for_best_model != _NOT_YET_KNOWN:
-            return
         found = [metric for metric in map(_metric, self.evaluators) if metric in (metrics or {})]
         if not found and "eval_evaluator" in (metrics or {}):  # a number, and not a dict
             found = ["eval_evaluator"]
-        args.metric_for_best_model = found[-1] if found else None
+        if args.metric_for_best_model == _NOT_YET_KNOWN:
+            args.metric_for_best_model = found[-1] if found else None
+        for metric in found[-1:]:
+            if math.isnan((metrics or {})[metric]):
+                logger.warning(
+                    f"{metric} is NaN after step {state.global_step}: unless all labels of the evaluator are the same, "
+                    "all vectors are, and training has diverged; start again with a lower learning rate than "
+                    f"{args.learning_rate:g}"
+                )
 
 
 def _judge(evaluators: Sequence[BaseEvaluator]) -> BaseEvaluator:

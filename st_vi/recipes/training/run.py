@@ -26,12 +26,13 @@ from transformers.utils import logging
 from st_vi.files.folders import alone_in
 from st_vi.losses.own_model import check_own_model, made_with
 from st_vi.modules.model_card import with_own_card
-from st_vi.recipes.training.arguments import check_arguments, count_steps
+from st_vi.recipes.training.arguments import check_arguments, check_names, count_steps
 from st_vi.recipes.training.best_checkpoint import BestMetric, judges_of, schedule
 from st_vi.recipes.training.checkpoints import FiniteWeights, last_complete_checkpoint, not_written
 from st_vi.recipes.training.interruption import Interruption
 from st_vi.recipes.training.manifest import begin, check_folder, describe, forgotten_if_it_fails
 from st_vi.recipes.training.progress import Bar
+from st_vi.stock.messages import without_message
 from st_vi.stock.training import divide_once, saving_when_raised, stop_after_last_step
 
 logger = logging.get_logger(__name__)
@@ -79,9 +80,9 @@ def train(
         settings: Further settings that identify the run, such as those of the collator.
 
     Raises:
-        ValueError: Before anything is written: the arguments would train nothing (`check_arguments`), `loss` is none or
-            belongs to another model, or `output_dir` has files and neither `resume` nor `overwrite` is set, or another
-            run, or another process is at work in it.
+        ValueError: Before anything is written: the arguments would train nothing (`check_arguments`) or name no column
+            (`check_names`), `loss` is none or belongs to another model, or `output_dir` has files and neither `resume`
+            nor `overwrite` is set, or another run, or another process is at work in it.
         OSError: A checkpoint or the trained model could not be written, for example on a full disk; names the
             checkpoint to resume from.
         KeyboardInterrupt: On Ctrl-C; use `resume` to continue.
@@ -97,6 +98,7 @@ def train(
     args = training_arguments(output_dir, **schedule(judges, arguments) | dict(arguments))
     output_dir = Path(args.output_dir or output_dir)  # where stock saves checkpoints: "~" is the home
     check_arguments(args)
+    check_names(args, train_dataset)
     if data_collator is not None:  # to one of our own, the stock trainer does not pass these
         names = ("prompts", "router_mapping")  # of the arguments, where JSON is parsed
         given: Any = {name: value for name in names if (value := getattr(args, name))}
@@ -145,7 +147,11 @@ def train(
         if checkpoint is not None:
             count_steps(args, TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))))
         try:
-            with forgotten_if_it_fails(output_dir), interruption.listening(alone=trainer.args.world_size == 1):
+            with (
+                forgotten_if_it_fails(output_dir),
+                interruption.listening(alone=trainer.args.world_size == 1),
+                without_message("transformers.trainer_utils", "mtime"),  # of checkpoints within a second of each other
+            ):
                 trainer.train(resume_from_checkpoint=checkpoint)
                 _show_best_figures(model, judges, trainer.state.log_history)
                 if trainer.args.should_save:
