@@ -26,7 +26,10 @@ _REMOVED = {
     "chẳng": "",
     "chả": "",
     "đừng": "hãy",
+    "chưa vợ": "có vợ",
+    "chưa chồng": "có chồng",
     "đừng có": "hãy",
+    "đừng bao giờ": "hãy luôn luôn",
     "đừng nên": "nên",
     "đâu có": "có",
 }
@@ -66,15 +69,20 @@ _KNOW = _any("biết nhớ hiểu rõ đoán chắc")
 _CLAUSE = r"[^,;:.!?…]*"
 _END = r"(?=\s*(?:[,;:.!?…]|$)|[”\"’')»\]])"
 
-_CLOSING = rf"\b{_any('không chưa')}{_END}"  # it asks ("Em có đi không, nói đi"), or has no verb ("tôi thì không")
+# It asks ("Em có đi không, nói đi"), or has no verb ("tôi thì không").
+_CLOSING = rf"\b{_any('không chưa')}(?: {_any('ạ à hả nha nhé nhỉ vậy')})*{_END}"
 
 # What looks like a negation and is none: words that have the syllable, and tags.
 _NO_NEGATION = _pattern(
     r"\b(?:hãng|ngành|vé|ga|cảng|đường|vận tải|tiếp viên|dịch vụ|an ninh|công ty) hàng không\b|^hàng không\b",
     r"\b(?:pháo|tên lửa|lực lượng|bộ đội|quân chủng|hệ thống) phòng không\b",
-    r"\b(?:hút|bơm|buồng|môi trường) chân không\b|\bsố không\b|\bnếu không (?:thì|sẽ)\b",
+    r"\b(?:hút|bơm|buồng|môi trường) chân không\b|\bsố không\b|\bnếu không sẽ\b|\bkhông thì\b",
     rf"\bkhông {_any('khí gian quân trung phận tưởng tặc lực vận kích chiến dưng sao ngờ lẽ')}\b",
     rf"\bchẳng {_any('hạn qua lẽ ngờ')}\b|\b{_any('không chưa chẳng')} kể\b|\bkhông (?:biết chừng|hẹn mà)\b",
+    rf"^\W*không {_any('chừng khéo may')}\b",
+    rf"\b\w+ không (?:dây|người lái)\b|\btay không {_any('bắt đánh mà ra trở về')}\b",
+    rf"\bchưa đầy (?:\d|{_any('một hai ba bốn năm sáu bảy tám chín mười nửa vài')}\b)",
+    rf"\bchả {_any('đã rất này là của và')}\b|\b{_any('chẳng chả đừng')}{_END}",
     rf"\b{_any('bún giò nem bánh đĩa miếng')} chả\b|\bchả {_any('giò cá lụa mực quế ram nem rươi trứng')}\b",
     rf"{_CLOSING}|\bhay {_any('không chưa')}\b",
 )
@@ -90,8 +98,9 @@ _FIXED = _pattern(
     rf"\b{_NO} (?:{_any('ai gì một những chỉ đời mấy khỏi thà trách')}|bao (?:lâu|nhiêu)|phải (?:là )?không)\b",
     rf"\b{_NO} (?:bao giờ\b|(?!bao giờ\b|{_KNOW}\b)){_CLAUSE}\b{_SOMETHING}\b(?! {_any('đó ấy cũng')}\b)",
     rf"\b{_NO} {_KNOW} (?:{_any('gì nào bao')}\b|{_any('ai đâu mấy')}{_END})",
-    rf"\b{_any('chứ chớ')} (?:{_NO}|đâu)\b|\b{_NO} phải {_CLAUSE},? mà\b|\b{_NO} \w+ không được\b",
-    rf"\bcó {_CLAUSE}\bđâu{_END}|\blàm gì có\b|\bđâu (?:có|phải) {_CLAUSE}\b{_any('gì nào')}\b",
+    rf"\b{_any('chứ chớ')} (?:{_NO}|đâu)\b|\b{_NO} phải {_CLAUSE},? mà\b|\b{_NO} \w+ không\b",
+    rf"\bcó {_CLAUSE}\bđâu(?: {_any('ạ mà nha nhé')})?{_END}|\blàm gì có\b",
+    rf"\bđâu (?:có|phải) {_CLAUSE}\b{_any('gì nào')}\b",
 )
 _NOWHERE = "".join(rf"(?<!\b{place} )" for place in ("ở", "từ", "về", "tới", "đến", "vào"))
 _EMPHASIS = _pattern(rf"(?P<negated>\b{_NO}\b{_CLAUSE}?) (?:(?:chút|tí|tẹo|mảy may) nào|{_NOWHERE}đâu){_END}")
@@ -100,8 +109,9 @@ _ANSWER = _pattern(r"^(?P<before>\W*)(?P<no>không|chưa),")
 # The number of an item, which may stand in front of a sentence.
 _OPENING = _pattern(r"^\W*(?:\d+(?:\.\d+)*|[a-zđ]|[ivx]+)[.)/]\s")
 _TITLE = re.compile(r"\b(?:Không|Chưa|Chẳng|Chả|Đừng) $")  # inside a sentence
-# Negations as they are typed in chats. They are not taken out, and a sentence with one is given no other.
-_CHAT = _pattern(rf"\b{_any('ko kh k khg hok hong hông hổng hem khum đếch éo chớ')}\b")
+# Negations as they are typed in chats, or without diacritics. They are not taken out, and a sentence with one is given
+# no other.
+_CHAT = _pattern(rf"\b{_any('ko kô kh k khg khong hk hok hong hông hổng hem khum chx đếch éo chớ')}\b")
 _ALREADY = _pattern(rf"(?P<rest> {_CLAUSE}?) rồi{_END}")
 _QUESTION_WORD = _pattern(rf"\b{_any('ai gì nào đâu sao mấy bao')}\b")
 _YES_OR_NO = _pattern(
@@ -111,6 +121,7 @@ _YES_OR_NO = _pattern(
     r"\bcó phải\b|\bliệu\b(?=.*\bkhông\b)|\bhay (?:không|chưa|là)\b",
 )
 _ASKED = _pattern(_CLOSING)
+_TAG = _pattern(r"\b(?:à|ư|hả|nhỉ|(?:phải|đúng) không)[.!…”\"’')»\]]*$")  # asks without a question mark, too
 # What follows "phải" where it means must, and where "không phải" is the negation of "là".
 _DONE = _any(
     "ăn báo chạy chịu chờ chuyển cố dậy dùng di đi đóng đọc đợi đứng gửi giải giữ học khai làm lên lo mang mất mặc mổ "
@@ -135,8 +146,8 @@ def swap_negation(text: str) -> str | None:
 
     Left alone are
 
-    - questions: one to be answered by yes or no asks for both ("… không?", "… chưa?", "có phải …"), and of the others
-      those where the question word stands behind the negation ("Anh không mua gì?") or the verb ("Đây là gì?");
+    - questions: one to be answered by yes or no asks for both ("… không?", "… chưa?", "có phải …", "… nhỉ"), and of the
+      others those where the question word stands behind the negation ("Anh không mua gì?") or the verb ("Đây là gì?");
     - negations that cannot go by themselves: "không ai", "không … nào", "không … gì", "không những", "chứ không";
     - what is no negation: "không khí", "số không", "hay không", "bún chả", a closing "không".
 
@@ -196,7 +207,7 @@ def _negated(sentence: str) -> str | None:
 
 
 def _is_question(sentence: str) -> bool:
-    return sentence.rstrip("”\"’')»] ").endswith("?")
+    return sentence.rstrip("”\"’')»] ").endswith("?") or bool(_TAG.search(sentence))
 
 
 def _counts(match: re.Match[str]) -> bool:

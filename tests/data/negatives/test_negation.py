@@ -30,6 +30,12 @@ Chẳng phải nó là anh của Lan. | Nó là anh của Lan.
 Chả hiểu vì sao máy bơm hỏng. | Hiểu vì sao máy bơm hỏng.
 Đừng mở cửa sổ. | Hãy mở cửa sổ.
 Đừng nên thức khuya. | Nên thức khuya.
+Đừng bao giờ nói dối. | Hãy luôn luôn nói dối.
+Cô Hoa chưa chồng. | Cô Hoa có chồng.
+Bình chưa đầy nước. | Bình đầy nước.
+Cô ấy không khéo tay. | Cô ấy khéo tay.
+Bà không may áo dài. | Bà may áo dài.
+Mình không đi nhé. | Mình đi nhé.
 Xin đừng giẫm lên cỏ. | Xin hãy giẫm lên cỏ.
 KHÔNG HÚT THUỐC | HÚT THUỐC
 “Không được vào!” | “Được vào!”
@@ -74,6 +80,13 @@ Nhất là buổi sáng, chợ có rất đông người. | Nhất là buổi s�
 Trạm đo ở bên phải đã hỏng. | Trạm đo ở bên phải chưa hỏng.
 Ai đã nộp bài? | Ai chưa nộp bài?
 Tàu đã vào ga rồi, mọi người lên tàu. | Tàu chưa vào ga, mọi người lên tàu.
+Chưa đầy một năm, anh đã học xong. | Chưa đầy một năm, anh chưa học xong.
+Không may anh ấy đã ngã. | Không may anh ấy chưa ngã.
+Không chừng mẹ đang ngủ. | Không chừng mẹ không ngủ.
+Điện thoại không dây đã hỏng. | Điện thoại không dây chưa hỏng.
+Máy bay không người lái bị rơi. | Máy bay không người lái không bị rơi.
+Nem và chả đã chín. | Nem và chả chưa chín.
+Mẹ đã làm chả. | Mẹ chưa làm chả.
 Phim “Không Thể Tha Thứ” đã chiếu. | Phim “Không Thể Tha Thứ” chưa chiếu.
 """
 LEFT_ALONE = """
@@ -108,6 +121,16 @@ Em có yêu anh không, nói đi.
 Đây không phải con mèo, mà là con chó.
 Bộ phim Không Được Khóc rất hay.
 Tôi ko muốn đi.
+Tui khong muốn đi.
+Tôi có ăn đâu mà.
+Không thì thôi.
+Anh xem xe có hỏng không nhé.
+Trời không mưa nhỉ.
+Bạn không đi à
+Anh không đến, đúng không
+Nặng năm cân, không hơn không kém.
+Mẹ làm chả.
+Đừng!
 mình hông có biết
 Anh ấy cũng vậy.
 """
