@@ -23,6 +23,7 @@ from datasets.table import InMemoryTable
 from st_vi.data.values import bad_value, shown
 from st_vi.files.read import without_views
 from st_vi.inputs.pictures import open_image
+from st_vi.text import is_unicode
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -163,8 +164,14 @@ def _columns(columns: Mapping[str, list[Any]], features: Any = None) -> Dataset:
             try:
                 Dataset.from_dict({name: values})
             except Exception as cause:
+                for row, value in enumerate(values):
+                    if isinstance(value, str) and not is_unicode(value):
+                        bad_value(name, row, value, "expected Unicode, it has half of a surrogate pair")
                 kinds = sorted({type(value).__name__ for value in values})
-                raise ValueError(f"column {name!r} cannot be a column of a dataset, it holds {kinds}") from cause
+                other = next((row for row, value in enumerate(values) if type(value) is not type(values[0])), 0)
+                raise ValueError(
+                    f"column {name!r} cannot be a column of a dataset, it holds {kinds}, first in row {other}"
+                ) from cause
         raise ValueError(f"the columns make no dataset: {error}") from error
 
 

@@ -180,7 +180,8 @@ def train_vipolyqwen(
             the end. In a list, the last evaluator with a primary metric decides.
         loss: A loss for this model; defaults to a `DLELoss` with the tasks of the paper and as many positives as there
             are columns. If a row that is not streamed has the task of `VIDEO_TASK`, the default has it too, and the
-            model gets its prefix. Stock losses get scores as labels if all rows have one.
+            model gets its prefix. Stock losses, of all datasets or of some by name, get scores as labels if
+            all rows of a batch have one.
         prefix_side: See `MixedTaskCollator`.
         prefix_dropout: See `MixedTaskCollator`.
         info_nce_warm_up: Share of the steps at the start with InfoNCE only; see `InfoNCEWarmUp`. Not in the paper, but
@@ -234,7 +235,7 @@ def train_vipolyqwen(
     ]
     keepers = [LossKeeper(*own)] if any(loss.balance is not None or len(loss.learned) for loss in own) else []
     arguments = _with_rates(names, arguments)
-    collator = partial(MixedTaskCollator, lazy_images=lazy_images)
+    collator: Any = partial(MixedTaskCollator, lazy_images=lazy_images)
     if stock := [name for name, part in losses.items() if not own_losses(part, DLELoss)]:
         collator = partial(ScoreCollator, datasets=stock if isinstance(loss, Mapping) else None)
     return train(

@@ -176,7 +176,11 @@ def test_pictures_come_through():
         (pd.Series(["a"]), "expected a Dataset, a list of dicts or a DataFrame, got Series"),
         ([("a", "b")], "got list"),
         (DatasetDict(train=Dataset.from_list(ROWS)), r"several by name, \['train'\]: give rows\['train'\]"),
-        ([{"a": 1}, {"a": "b"}], r"column 'a' cannot be a column of a dataset, it holds \['int', 'str'\]"),
+        (
+            [{"a": 1}, {"a": "b"}],
+            r"column 'a' cannot be a column of a dataset, .* holds \['int', 'str'\], first in row 1",
+        ),
+        ([{"a": "b"}, {"a": "c\ud83d"}], r"column 'a', row 1: expected Unicode, .* surrogate pair, got 'c\\ud83d'"),
         (frame(a=[[1], "b"]), "column 'a' cannot be a column"),
         ({"train": {"a": ["x"]}}, r"several by name, \['train'\]"),
         ({"train": frame(a=["x"])}, r"several by name, \['train'\]"),

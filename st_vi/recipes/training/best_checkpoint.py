@@ -87,7 +87,7 @@ class BestMetric(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Set the metric; without one, there is no best checkpoint."""
-        found = [metric for metric in map(_metric, self.evaluators) if metric in (metrics or {})]
+        found = [metric for metric in map(_metric, self.evaluators) if metric and metric in (metrics or {})]
         if not found and "eval_evaluator" in (metrics or {}):  # a number, and not a dict
             found = ["eval_evaluator"]
         if args.metric_for_best_model == _NOT_YET_KNOWN:
