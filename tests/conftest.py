@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedTokenizerFast
 
-if find_spec("optimum") is None:  # in an environment of its own: .ci/openvino
-    collect_ignore = ["graphs/test_openvino.py"]
+# What `dev` leaves out, and `.ci/run` tests: an extra with an environment of its own, and one with a cluster.
+without = {"optimum": "graphs/test_openvino.py", "ray": "encoding/test_ray.py"}
+collect_ignore = [file for package, file in without.items() if find_spec(package) is None]
 
 SENTENCES = [
     "Trời mưa to nên đường phố ngập nước.",
@@ -54,7 +55,7 @@ SENTENCES = [
 ]
 
 
-FIRST = ("browser", "processes", "tests/encoding/test_ray.py", "browser 2")
+FIRST = ("browser", "processes", "browser 2")
 """The groups that take longest: most of the notebooks and the site with one worker, processes with the other."""
 
 

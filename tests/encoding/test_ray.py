@@ -18,8 +18,8 @@ from tests.conftest import SENTENCES
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "st-vi[ray]"')
-    pytest.importorskip("ray.data", reason='Ray Data is not installed: pip install "st-vi[ray]"')
+    import ray
+
     # Ray locks its clusters, and would leave the key it makes in the home folder: this one is gone with the test.
     key = tmp_path_factory.mktemp("ray") / "token"
     key.write_text(secrets.token_hex(32))

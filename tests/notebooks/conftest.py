@@ -122,7 +122,7 @@ def opened(request: pytest.FixtureRequest, notebook: Any) -> Iterator[Any]:
     from tests.notebooks.headless import HeadlessNotebook
 
     if isinstance(notebook, HeadlessNotebook):
-        pytest.skip("no chromium on the PATH: apt-get install chromium")
+        pytest.skip("no chromium on the PATH: apt-get install chromium-headless-shell")
     try:
         yield notebook
         notebook.finish()
