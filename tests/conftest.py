@@ -55,8 +55,8 @@ SENTENCES = [
 ]
 
 
-FIRST = ("browser", "processes", "browser 2")
-"""The groups that take longest: most of the notebooks and the site with one worker, processes with the other."""
+FIRST = ("browser", "processes")
+"""The groups that take longest: notebooks and site, with one JupyterLab, and what starts processes."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -78,8 +78,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     def group(item: pytest.Item) -> str:
         if place(item):
-            with_the_rest = item.path.name in ("test_02_image_patches.py", "test_05_loss_laboratory.py")
-            return "browser 2" if with_the_rest else "browser"
+            return "browser"
         if isinstance(item, pytest.Function) and vars(item.module).keys() & {"on_two", "forked"}:
             return "processes"  # which are forked from one server a worker
         return item.nodeid.partition("::")[0]
