@@ -48,8 +48,7 @@ def alone_in(folder: str | Path) -> Iterator[None]:
         if new:
             with suppress(OSError):  # it has files
                 folder.rmdir()
-        if lock >= 0:
-            os.close(lock)
+        _unlock(lock)
 
 
 @contextmanager
@@ -78,7 +77,7 @@ def _remove_if_left(folder: Path) -> None:
             # An empty one may be so new that its process has not locked it yet.
             if any(folder.iterdir()):
                 shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
+            _unlock(lock)
 
 
 def _locked(folder: Path) -> int | None:
@@ -95,3 +94,9 @@ def _locked(folder: Path) -> int | None:
         os.close(descriptor)
         return -1
     return descriptor
+
+
+def _unlock(descriptor: int) -> None:
+    if descriptor >= 0:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough where a process that was forked lives on
+        os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -70,3 +71,17 @@ def test_what_killed_processes_left_is_removed_and_what_others_work_on_is_not(at
         (folder / "file").write_text("whole")
         folder.rename(tmp_path / "model")
     assert {path.name for path in tmp_path.iterdir()} == {other.name, "model"}
+
+
+def test_a_process_forked_meanwhile_keeps_no_folder(tmp_path):
+    """As a worker that outlives the block: it has every file that was open."""
+    with alone_in(tmp_path):
+        ready, end = os.pipe()
+        if (child := os.fork()) == 0:
+            os.close(end)
+            os.read(ready, 1)  # until the parent closes its end
+            os._exit(0)
+    with alone_in(tmp_path):
+        pass
+    os.close(end)
+    os.waitpid(child, 0)

@@ -118,12 +118,8 @@ def train(
         loss=loss,  # type: ignore[arg-type]
         evaluator=judges[0] if len(judges) == 1 else SequentialEvaluator(judges) if judges else None,
         data_collator=data_collator,  # type: ignore[arg-type]
-        callbacks=[
-            BestMetric(judges),
-            *others,
-            interruption,
-            FiniteWeights(),
-        ],  # which sees what the others want to save
+        # The last one sees what the others want to save.
+        callbacks=[BestMetric(judges), *others, interruption, FiniteWeights()],
     )
     divide_once(trainer)
     stop_after_last_step(trainer)
