@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor, nn
 
+from st_vi.evaluation.base import by_place
 from st_vi.inputs.prompts import prompt_of
 from st_vi.inspection.read_text import ReadText, read_text
 from st_vi.modules import AttentionPooling
@@ -98,7 +99,7 @@ def pool_texts(
 
     Raises:
         ValueError: The model does not have exactly one attention pooling, its tokenizer gives no offsets, or
-            `temperature` is not above 0.
+            `temperature` is not above 0; or there is one text in place of a list.
 
     Example:
         >>> from st_vi.inspection.attention import pool_texts, units
@@ -108,6 +109,7 @@ def pool_texts(
         >>> [unit.text for unit in units(view)]  # doctest: +SKIP
         ['<s>', 'cặp', 'câu:', 'Trời', 'mưa', 'to.', '</s>']
     """
+    texts = by_place(texts)
     before, pooling, _ = around_pooling(model)
     prompt = prompt_of(model, prompt, prompt_name)
     model.eval()
@@ -193,7 +195,10 @@ def around_pooling(model: SentenceTransformer) -> tuple[nn.Sequential, Attention
     places = [place for place, module in enumerate(modules) if isinstance(module, AttentionPooling)]
     if len(places) != 1:
         names = ", ".join(type(module).__name__ for module in modules)
-        raise ValueError(f"the model needs exactly one AttentionPooling among its modules, but has {names}")
+        raise ValueError(
+            f"the model needs exactly one AttentionPooling among its modules, whose weights are looked at, but has "
+            f"{names}; other poolings have no weights"
+        )
     (place,) = places
     return nn.Sequential(*modules[:place]), modules[place], nn.Sequential(*modules[place + 1 :])  # type: ignore[return-value]
 

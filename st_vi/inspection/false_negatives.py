@@ -10,7 +10,8 @@ import torch
 from sklearn.feature_extraction.text import CountVectorizer
 from torch import Tensor
 
-from st_vi.inspection.rankings import document_ranks
+from st_vi.evaluation.geometry.vectors import as_tensor
+from st_vi.inspection.rankings import document_ranks, with_columns
 from st_vi.text import comparison_key
 
 
@@ -59,7 +60,7 @@ def suspected_false_negatives(
         limit: Maximum number of suspects to return.
 
     Raises:
-        ValueError: There is no pooling.
+        ValueError: There is no pooling, or as for `relevant_ranks`.
 
     Example:
         >>> import torch
@@ -71,9 +72,10 @@ def suspected_false_negatives(
     """
     if not similarities:
         raise ValueError("there must be the similarities of at least one pooling")
-    columns = torch.as_tensor(relevant)[:, None]
+    pairs = [with_columns(matrix, relevant) for matrix in similarities]
+    similarities, columns = [matrix for matrix, _ in pairs], pairs[0][1]
     gaps = torch.stack([matrix - matrix.gather(1, columns) for matrix in similarities]).amin(dim=0)
-    above, alike = gaps > -margin, torch.from_numpy(overlaps >= min_overlap)
+    above, alike = gaps > -margin, as_tensor(overlaps) >= min_overlap
     if k is not None:
         above &= torch.stack([document_ranks(matrix) <= k for matrix in similarities]).all(dim=0)
     found = (above | alike).scatter(1, columns, False)
@@ -100,7 +102,8 @@ def word_overlaps(corpus: Sequence[str], relevant: Sequence[int]) -> np.ndarray:
         array([[1. , 0.5]])
     """
     texts = [comparison_key(text) for text in corpus]
-    words = CountVectorizer(binary=True, token_pattern=r"\w+", dtype=np.float64).fit_transform(texts)
+    counts = CountVectorizer(binary=True, token_pattern=r"\w+", dtype=np.float64)
+    words = counts.fit([*texts, "word"]).transform(texts)  # emoji alone would be an empty vocabulary, an error
     both = (words[list(relevant)] @ words.T).toarray()
     sizes = np.asarray(words.sum(axis=1)).ravel()
     return both / np.maximum(sizes[list(relevant)][:, None] + sizes - both, 1)

@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 
+from st_vi.evaluation.geometry.vectors import as_tensor
 from st_vi.inspection.rankings import cosine_matrix, top_k_margins
 from st_vi.modules import AttentionPooling
 
@@ -45,7 +46,8 @@ def find_flips(a: Tensor, b: Tensor, margin: float = 0.0) -> Flips:
         >>> find_flips(torch.tensor([0.2, 0.1, -0.3]), torch.tensor([-0.1, 0.3, 0.01]))
         Flips(only_a=[0], only_b=[2])
     """
-    if margin < 0 or a.shape != b.shape:
+    a, b = as_tensor(a), as_tensor(b)
+    if not margin >= 0 or a.shape != b.shape:
         raise ValueError(f"margin must be at least 0 and the lengths equal, got {margin}, {len(a)} and {len(b)}")
     only_a, only_b = (a > margin) & (b <= -margin), (b > margin) & (a <= -margin)
     return Flips(only_a.nonzero().flatten().tolist(), only_b.nonzero().flatten().tolist())
@@ -118,6 +120,7 @@ def syllable_effects(query: str, a: Tensor, b: Tensor) -> list[SyllableEffect]:
         >>> syllable_effects("đừng đi", a, b)[0]
         SyllableEffect(position=1, syllable='đi', effect=0.5, undoes=True)
     """
+    a, b = as_tensor(a), as_tensor(b)
     distance = (a - b) * (1 if a[0] >= b[0] else -1)
     agree = (a > 0) == (b > 0)
     effects = [

@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from st_vi.evaluation.geometry.vectors import as_tensor
 from st_vi.inspection.patches import Patch, PatchView, preprocess_pictures, views_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def mask_patches(
 
     Args:
         patches: Patches to mask; may be empty.
-        query: An embedding, (D,).
+        query: An embedding, (D,), a tensor or an array.
         number: Index of the image to mask.
         draws: Number of random masks with the same number of patches, at least 1.
         seed: Seed of the random masks.
@@ -92,7 +93,7 @@ def mask_patches(
     unpooled = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
     unpooled[1, places.flatten()[mask.to(places.device)]] = True
     views = views_of(model, batch, unpooled)
-    cosines = cosine_similarity(torch.stack([view.embedding for view in views]), query.float().cpu(), dim=-1)
+    cosines = cosine_similarity(torch.stack([view.embedding for view in views]), as_tensor(query).float().cpu(), dim=-1)
     whole, left_out, painted = views[:3]
     return MaskEffect(whole, painted, left_out, float(cosines[0]), float(cosines[2]), float(cosines[1]), cosines[3:])
 

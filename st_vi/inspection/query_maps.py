@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from st_vi.evaluation.geometry.vectors import as_tensor
 from st_vi.inspection.patch_masks import copies, paint, picture_grid
 from st_vi.inspection.patches import preprocess_pictures, views_of
 from st_vi.inspection.rescoring import embedded_patches
@@ -54,7 +55,7 @@ def query_map(
     Model, images, text and prompt are those of `view_patches`.
 
     Args:
-        query: An embedding, (D,).
+        query: An embedding, (D,), a tensor or an array.
         number: Index of the image to look at.
         batch_size: Number of painted copies encoded together, at least 1.
 
@@ -73,7 +74,7 @@ def query_map(
     """
     features = preprocess_pictures(model, pictures, text, prompt_name)
     places = picture_grid(model, features, number)
-    query = query.float().cpu()
+    query = as_tensor(query).float().cpu()
     (whole,) = views_of(model, dict(features))
     cosine = float(cosine_similarity(whole.embedding, query, dim=-1))
     (vectors,) = embedded_patches(model, dict(features))  # of the patches of all images

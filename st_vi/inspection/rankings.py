@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from scipy.stats import bootstrap, rankdata
 from torch import Tensor
 
+from st_vi.checks import check_whole
+from st_vi.evaluation.base import by_place
+from st_vi.evaluation.geometry.vectors import as_tensor
 from st_vi.text import comparison_key
 
 
@@ -42,6 +45,8 @@ class RetrievalSet:
     relevant: Sequence[int]
 
     def __post_init__(self) -> None:
+        for column in ("queries", "corpus", "relevant"):  # the rows of a pandas Series are counted by place
+            object.__setattr__(self, column, by_place(getattr(self, column)))
         if len(self.queries) != len(self.relevant):
             raise ValueError(
                 f"each query needs one relevant row, got {len(self.queries)} queries and {len(self.relevant)} rows"
@@ -78,11 +83,36 @@ def cosine_matrix(queries: Tensor, corpus: Tensor) -> Tensor:
     """Cosines of all queries and documents, (Q, N), in float32 or higher precision.
 
     Args:
-        queries: Embeddings (Q, D).
+        queries: Embeddings (Q, D), a tensor, an array or a list of either.
         corpus: Embeddings (N, D).
     """
-    dtype = torch.promote_types(queries.dtype, torch.float32)
+    queries, corpus = as_tensor(queries), as_tensor(corpus)
+    dtype = torch.promote_types(torch.promote_types(queries.dtype, corpus.dtype), torch.float32)
     return F.normalize(queries.to(dtype), dim=-1) @ F.normalize(corpus.to(dtype), dim=-1).T
+
+
+def _numbers(similarities: Tensor) -> Tensor:
+    """Similarities (Q, N) as a tensor; NaN has no rank."""
+    similarities = as_tensor(similarities)
+    if similarities.isnan().any():
+        raise ValueError("the similarities hold NaN, which has no rank: are there NaN or infinite embeddings?")
+    return similarities
+
+
+def with_columns(similarities: Tensor, relevant: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+    """Similarities (Q, N) and the columns of the relevant documents (Q, 1), as tensors.
+
+    Raises:
+        ValueError: NaN among the similarities, another number of columns than of queries, or a column out of range.
+    """
+    similarities, columns = _numbers(similarities), as_tensor(relevant).flatten()
+    if len(columns) != len(similarities):
+        raise ValueError(f"each query needs one relevant column, got {len(similarities)} and {len(columns)}")
+    if len(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < similarities.shape[1]:
+        raise ValueError(
+            f"relevant names columns from {columns.min()} to {columns.max()}; there are {similarities.shape[1]}"
+        )
+    return similarities, columns.long()[:, None].to(similarities.device)
 
 
 def relevant_ranks(similarities: Tensor, relevant: Sequence[int] | Tensor) -> Tensor:
@@ -92,14 +122,17 @@ def relevant_ranks(similarities: Tensor, relevant: Sequence[int] | Tensor) -> Te
         similarities: (Q, N).
         relevant: Q columns.
 
+    Raises:
+        ValueError: There is NaN among the similarities, or the columns are not one for each query.
+
     Example:
         >>> import torch
         >>> from st_vi.inspection.rankings import relevant_ranks
         >>> relevant_ranks(torch.tensor([[0.9, 0.5, 0.1], [0.7, 0.7, 0.2]]), [1, 0])
         tensor([2, 2])
     """
-    own = similarities.gather(1, torch.as_tensor(relevant)[:, None])
-    return (similarities >= own).sum(dim=1)  # includes its own column
+    similarities, columns = with_columns(similarities, relevant)
+    return (similarities >= similarities.gather(1, columns)).sum(dim=1)  # includes its own column
 
 
 def document_ranks(similarities: Tensor) -> Tensor:
@@ -108,13 +141,16 @@ def document_ranks(similarities: Tensor) -> Tensor:
     Args:
         similarities: (Q, N).
 
+    Raises:
+        ValueError: There is NaN among the similarities.
+
     Example:
         >>> import torch
         >>> from st_vi.inspection.rankings import document_ranks
         >>> document_ranks(torch.tensor([[0.9, 0.5, 0.5, 0.1]]))
         tensor([[1, 3, 3, 4]])
     """
-    return torch.from_numpy(rankdata(-similarities.numpy(), method="max", axis=1)).long()
+    return torch.from_numpy(rankdata(-_numbers(similarities).double().cpu().numpy(), method="max", axis=1)).long()
 
 
 def top_k_margins(similarities: Tensor, relevant: Sequence[int] | Tensor, k: int) -> Tensor:
@@ -128,7 +164,7 @@ def top_k_margins(similarities: Tensor, relevant: Sequence[int] | Tensor, k: int
         k: Cutoff, from 1 to N.
 
     Raises:
-        ValueError: k is out of range.
+        ValueError: k is out of range, or as for `relevant_ranks`.
 
     Example:
         >>> import torch
@@ -136,9 +172,9 @@ def top_k_margins(similarities: Tensor, relevant: Sequence[int] | Tensor, k: int
         >>> top_k_margins(torch.tensor([[0.9, 0.5, 0.1]]), [1], k=2)  # the second best of the others has 0.1
         tensor([0.4000])
     """
+    similarities, columns = with_columns(similarities, relevant)
     if not 1 <= k <= similarities.shape[1]:
         raise ValueError(f"k must be from 1 to the number of documents, {similarities.shape[1]}, got {k}")
-    columns = torch.as_tensor(relevant)[:, None]
     others = similarities.scatter(1, columns, -torch.inf)
     return similarities.gather(1, columns).squeeze(1) - others.topk(k, dim=1).values[:, -1]
 
@@ -169,7 +205,7 @@ def recall_at_k(ranks: Tensor, k: int, confidence: float = 0.95, resamples: int 
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: There are no queries.
+        ValueError: There are no queries, or k or the confidence is out of range.
 
     Example:
         >>> import torch
@@ -177,7 +213,8 @@ def recall_at_k(ranks: Tensor, k: int, confidence: float = 0.95, resamples: int 
         >>> str(recall_at_k(torch.tensor([1, 1, 2, 9]), k=1))
         '0.50 (0.00 to 1.00)'
     """
-    return _bootstrapped_mean((ranks <= k).double(), confidence, resamples, seed)
+    check_whole("k", k)
+    return _bootstrapped_mean((as_tensor(ranks) <= k).double(), confidence, resamples, seed)
 
 
 def recall_difference(
@@ -193,8 +230,10 @@ def recall_difference(
         b: Ranks (Q,) under B, for the same queries.
 
     Raises:
-        ValueError: Lengths differ, or there are no queries.
+        ValueError: Lengths differ, or as for `recall_at_k`.
     """
+    a, b = as_tensor(a), as_tensor(b)
+    check_whole("k", k)
     if a.shape != b.shape:
         raise ValueError(f"both must rank the same queries, got {len(a)} and {len(b)}")
     return _bootstrapped_mean((a <= k).double() - (b <= k).double(), confidence, resamples, seed)
@@ -203,11 +242,13 @@ def recall_difference(
 def _bootstrapped_mean(values: Tensor, confidence: float, resamples: int, seed: int) -> Estimate:
     if not len(values):
         raise ValueError("there are no queries to average")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
     mean = values.mean().item()
     if len(values) == 1:
         return Estimate(mean, float("nan"), float("nan"))
     result = bootstrap(
-        (values.numpy(),),
+        (values.cpu().numpy(),),
         np.mean,
         n_resamples=resamples,
         confidence_level=confidence,

@@ -269,6 +269,8 @@ def test_models_that_cannot_be_shown(tiny_base, encoder):
     mean = SentenceTransformer(modules=[Transformer(str(tiny_base)), Pooling(32, "mean")], device="cpu")
     with pytest.raises(ValueError, match=r"exactly one AttentionPooling .* Transformer, Pooling"):
         pool_texts(mean, TEXTS)
+    with pytest.raises(ValueError, match="expected a list of inputs, got the text 'mưa'"):
+        pool_texts(encoder, "mưa")  # three texts of a letter each
     with pytest.raises(ValueError, match="by must be one of"):
         units(pool_texts(encoder, TEXTS)[0], by="word")
     assert pool_texts(encoder, []) == []

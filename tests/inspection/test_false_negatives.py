@@ -48,5 +48,9 @@ def test_suspects(scores, relevant):
         assert all(naive_rank(matrix[suspect.query].tolist(), suspect.document) <= 4 for matrix in scores)
 
 
+def test_texts_without_words_share_none():
+    assert word_overlaps(["🙂", "!!!"], [0]).tolist() == [[0, 0]]
+
+
 def test_word_overlap_knows_both_unicode_forms():
     assert word_overlaps(["Cà phê sữa đá", "ca\u0300 phe\u0302 su\u031b\u0303a \u0111a\u0301"], [0])[0, 1] == 1

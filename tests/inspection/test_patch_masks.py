@@ -103,6 +103,15 @@ def test_nothing_and_everything(model, query):
     assert everything.unpooled.image == 0 and everything.unpooled.special == pytest.approx(1)
 
 
+def test_a_query_as_encode_gives_it(model, query):
+    """`encode` returns an array unless it is told otherwise."""
+    array = query.numpy()
+    assert mask_patches(model, SQUARE, [(0, 0)], array).similarity == pytest.approx(
+        mask_patches(model, SQUARE, [(0, 0)], query).similarity
+    )
+    assert query_map(model, SQUARE, array).fall.equal(query_map(model, SQUARE, query).fall)
+
+
 def test_wrong_patches_and_pictures(model, query):
     with pytest.raises(ValueError, match=r"4 x 4 patches; \(4, 0\) is none"):
         mask_patches(model, SQUARE, [(0, 0), (4, 0)], query)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import binom
@@ -83,6 +84,50 @@ def test_the_difference_is_paired():
     assert recall_at_k(a, 5).low < recall_at_k(b, 5).high  # although the intervals overlap
     with pytest.raises(ValueError, match="same queries"):
         recall_difference(a, b[:5], k=5)
+
+
+def test_arrays_and_lists_are_ranked_as_tensors_are(scores, relevant):
+    ranks, margins = relevant_ranks(scores, relevant), top_k_margins(scores, relevant, 2)
+    for given in (scores.numpy(), list(scores), list(scores.numpy()), scores.clone().requires_grad_()):
+        assert relevant_ranks(given, np.array(relevant)).equal(ranks)
+        assert top_k_margins(given, relevant, 2).equal(margins)
+        assert document_ranks(given).equal(document_ranks(scores))
+    assert recall_at_k(ranks.numpy(), 2) == recall_at_k(ranks, 2)
+    vectors = torch.randn(3, 4, dtype=torch.double)
+    assert cosine_matrix(vectors.float().numpy(), list(vectors)).dtype == torch.double
+
+
+def test_nan_has_no_rank():
+    """It would be rank 0, better than the best: a model that gives NaN found everything."""
+    nan = torch.full((2, 3), torch.nan)
+    for call in (
+        lambda: relevant_ranks(nan, [0, 1]),
+        lambda: document_ranks(nan),
+        lambda: top_k_margins(nan, [0, 1], 1),
+    ):
+        with pytest.raises(ValueError, match="NaN, which has no rank"):
+            call()
+
+
+@pytest.mark.parametrize(("relevant", "message"), [([0], "one relevant column"), ([0, 3], "from 0 to 3; there are 3")])
+def test_columns_that_do_not_fit(relevant, message):
+    with pytest.raises(ValueError, match=message):
+        relevant_ranks(torch.eye(2, 3), relevant)
+
+
+def test_settings_of_a_recall():
+    with pytest.raises(ValueError, match="k must be a whole number"):
+        recall_at_k(torch.tensor([1, 2]), 0)
+    with pytest.raises(ValueError, match="confidence must lie between 0 and 1"):
+        recall_at_k(torch.tensor([1, 2]), 1, confidence=95)
+
+
+def test_a_retrieval_set_of_pandas_is_counted_by_place():
+    queries, corpus = (pd.Series(texts, index=[7, 7]) for texts in (["a", "b"], ["c", "d"]))
+    found = RetrievalSet(queries, corpus, pd.Series([0, 1], index=[4, 3])).with_queries(str.upper)
+    assert (found.queries, found.corpus, found.relevant) == (["A", "B"], ["c", "d"], [0, 1])
+    with pytest.raises(ValueError, match="got the text 'ab'"):
+        RetrievalSet("ab", ["c"], [0, 0])
 
 
 def test_retrieval_sets():

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from st_vi.evaluation.base import check_labels
 from st_vi.evaluation.geometry.vectors import CHUNK, blocks, checked, unit_chunks
 
 
@@ -85,7 +86,8 @@ def tolerance(x: Tensor, labels: Sequence[Any] | np.ndarray | Tensor, chunk: int
         chunk: Rows at once.
 
     Raises:
-        ValueError: Unequal numbers of labels and vectors, no two of one class, or see `st_vi.evaluation.geometry`.
+        ValueError: Unequal numbers of labels and vectors, a missing label, no two of one class, or see
+            `st_vi.evaluation.geometry`.
 
     Example:
         >>> import torch
@@ -96,6 +98,7 @@ def tolerance(x: Tensor, labels: Sequence[Any] | np.ndarray | Tensor, chunk: int
     x, labels = checked(x), labels.tolist() if isinstance(labels, (np.ndarray, Tensor)) else list(labels)
     if len(labels) != len(x):
         raise ValueError(f"there must be one label for each vector, got {len(labels)} labels for {len(x)} vectors")
+    check_labels(labels)  # None and NaN are no class
     # Not `np.unique`, to which tuples are rows, and 1 and "1" are equal. Values of numpy and torch become Python's.
     names = [label.item() if isinstance(label, (np.generic, Tensor)) else label for label in labels]
     number = {name: place for place, name in enumerate(dict.fromkeys(names))}

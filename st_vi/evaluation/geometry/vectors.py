@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,9 +14,18 @@ CHUNK = 2048
 """Rows at once: a block of 2048 × 2048 similarities takes 16 MB in float32."""
 
 
+def as_tensor(values: Any) -> Tensor:
+    """Numbers as a tensor without a gradient: a tensor, an array, a table of pandas, or a list, also of tensors."""
+    if isinstance(values, (list, tuple)) and any(isinstance(row, (Tensor, np.ndarray)) for row in values):
+        return torch.stack([torch.as_tensor(row).detach() for row in values])
+    if hasattr(values, "to_numpy"):
+        return torch.tensor(values.to_numpy())  # a copy: that of pandas is read-only
+    return torch.as_tensor(values).detach()
+
+
 def checked(x: Tensor) -> Tensor:
-    """Vectors (N, D), a tensor or an array, in float32 or better and without a gradient; they must be finite."""
-    x = torch.as_tensor(x).detach()
+    """Vectors (N, D), as for `as_tensor`, in float32 or better and without a gradient; they must be finite."""
+    x = as_tensor(x)
     if x.ndim != 2 or len(x) < 2:
         raise ValueError(f"there must be two vectors or more, (N, D), got the shape {tuple(x.shape)}")
     if not all(rows.isfinite().all() for _, rows in blocks(x)):

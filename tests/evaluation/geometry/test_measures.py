@@ -226,6 +226,7 @@ def test_kinds_of_numbers():
         (lambda x: g.neighbourhood_overlap(x, x[1:], 2), "same points"),
         (lambda x: g.tolerance(x, [1, 2]), "2 labels for 13"),
         (lambda x: g.tolerance(x, range(13)), "all labels differ"),
+        (lambda x: g.tolerance(x, [None] * 13), "expected a label, got None"),
         (lambda x: g.relative_penalty(x, 0), "temperature"),
         (lambda x: g.relative_penalty(torch.tensor([torch.nan, 1.0]), 1), "NaN or inf"),
         (lambda x: g.relative_penalty(torch.tensor([torch.inf, 1.0]), 1), "NaN or inf"),
