@@ -73,6 +73,8 @@ class LiveFigure(go.FigureWidget):
         super().__init__(*args, **kwargs)
         if self.layout.width is None:
             self.layout.autosize = True  # or the first change of its height would fix its width
+        if _plotly().comm is None:  # it was closed, as by `Widget.close_all`
+            _plotly.cache_clear()
         self._script = _plotly().model_id
         self._is_whole = True
         self.open()

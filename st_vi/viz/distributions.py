@@ -10,7 +10,8 @@ import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from st_vi.viz.theme import COLOURS, styled
+from st_vi.evaluation.geometry.vectors import as_tensor
+from st_vi.viz.theme import COLOURS, escaped, styled
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 BELOW = {"orientation": "v", "x": 0, "xanchor": "left"}
@@ -52,7 +53,7 @@ def similarity_histogram(groups: Mapping[str, Tensor], title: str = "", bins: in
         figure.add_scatter(
             x=(edges[:-1] + edges[1:]) / 2,
             y=counts / len(values),
-            name=f"{name}: mean {values.mean():.2f}, {len(values):,} {'pair' if len(values) == 1 else 'pairs'}",
+            name=f"{escaped(name)}: mean {values.mean():.2f}, {len(values):,} pair{'s' * (len(values) != 1)}",
             mode="lines",
             line={"shape": "hvh", "color": colour, "width": 2, "dash": DASHES[number % len(DASHES)]},
             fill="tozeroy",
@@ -65,10 +66,12 @@ def similarity_histogram(groups: Mapping[str, Tensor], title: str = "", bins: in
 
 
 def _cosines(name: str, cosines: Tensor) -> np.ndarray:
-    values = torch.as_tensor(cosines).detach().double().flatten().cpu().numpy()
+    given = as_tensor(cosines)
+    values = given.double().flatten().cpu().numpy()
     if not len(values):
         raise ValueError(f"the group {name!r} has no pairs")
-    if not (np.abs(values) <= 1 + 1e-3).all():  # NaN is not below either; rounding may exceed 1 a little
+    rounding = max(1e-3, 2 * torch.finfo(given.dtype).eps if given.is_floating_point() else 0)  # bfloat16: 0.016
+    if not (np.abs(values) <= 1 + rounding).all():  # NaN is not below either
         raise ValueError(f"the group {name!r} must hold cosines in [-1, 1], got {values.min()} to {values.max()}")
     return values.clip(-1, 1)
 
@@ -85,7 +88,7 @@ def spectrum(singular_values: Mapping[str, Tensor], title: str = "") -> go.Figur
         title: Title of the figure.
 
     Raises:
-        ValueError: No values, or negative or NaN ones.
+        ValueError: No values, or negative, NaN or infinite ones.
 
     Example:
         >>> import torch
@@ -97,9 +100,9 @@ def spectrum(singular_values: Mapping[str, Tensor], title: str = "") -> go.Figur
         raise ValueError("there are no singular values to draw")
     figure = go.Figure()
     for number, (name, values) in enumerate(singular_values.items()):
-        values = torch.as_tensor(values).detach().double().flatten().cpu()
-        if not len(values) or not (values >= 0).all():
-            raise ValueError(f"{name}: there must be at least one singular value, and none may be negative")
+        values = as_tensor(values).double().flatten().cpu()
+        if not len(values) or not ((values >= 0) & values.isfinite()).all():
+            raise ValueError(f"{name}: there must be at least one singular value, and each finite and not negative")
         values = values.sort(descending=True).values
         relative = values / values[0] if values[0] > 0 else values
         rank = torch.special.entr(values / values.sum()).sum().exp().item() if values[0] > 0 else 0.0
@@ -107,7 +110,7 @@ def spectrum(singular_values: Mapping[str, Tensor], title: str = "") -> go.Figur
         figure.add_scatter(
             x=np.arange(1, len(drawn) + 1),
             y=drawn.numpy(),
-            name=f"{name}: effective rank {rank:.1f}",
+            name=f"{escaped(name)}: effective rank {rank:.1f}",
             mode="lines",
             line={"color": COLOURS[number % len(COLOURS)], "width": 2, "dash": DASHES[number % len(DASHES)]},
             hovertemplate="direction %{x}: %{y:.3g} of the largest<extra></extra>",

@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from st_vi.viz.theme import COLOURS, styled
+from st_vi.files.lines import on_disk
+from st_vi.viz.theme import COLOURS, escaped, styled
 
 Log = Sequence[Mapping[str, Any]]
 KEY, ORDER = "dle/", ", in order"
@@ -65,7 +66,7 @@ def component_traces(log: Log) -> list[dict[str, Any]]:
     keys = list(dict.fromkeys(key for entry in log for key in entry if key.startswith(KEY)))
     traces = []
     for number, key in enumerate(key for key in keys if not key.endswith(("_in_order", "_constant"))):
-        colour, name = COLOURS[number % len(COLOURS)], key.removeprefix(KEY)
+        colour, name = COLOURS[number % len(COLOURS)], escaped(key.removeprefix(KEY))
         traces.append(_line(log, key) | {"name": name, "line": {"color": colour}})
         if f"{key}_constant" in keys:
             line = {"color": colour, "dash": "dot", "width": 1}
@@ -80,11 +81,14 @@ def read_log(log_history: Log | str | Path) -> Log:
     """The entries of a training log; see `loss_components` for what is accepted."""
     if not isinstance(log_history, str | Path):
         return log_history
-    path = Path(log_history)
+    path = on_disk(log_history)
     path = path / "trainer_state.json" if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"{path} is not a file; pass a trainer_state.json or a checkpoint folder")
-    return json.loads(path.read_text(encoding="utf-8"))["log_history"]
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["log_history"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} has no log_history; pass a trainer_state.json or a checkpoint folder") from error
 
 
 def gradient_share_bars(shares: Mapping[str, tuple[Any, Any]], title: str = "Who pulls") -> go.Figure:
@@ -107,7 +111,7 @@ def gradient_share_bars(shares: Mapping[str, tuple[Any, Any]], title: str = "Who
 
 def share_traces(shares: Mapping[str, tuple[Any, Any]]) -> list[dict[str, Any]]:
     """The bars of `gradient_share_bars`."""
-    names = [re.sub("(?<=[a-z])(?=[A-Z])", "<br>", name) for name in shares]  # CamelCase in narrow columns
+    names = [re.sub("(?<=[a-z])(?=[A-Z])", "<br>", escaped(name)) for name in shares]  # CamelCase in narrow columns
     kinds = {"share of the gradient": COLOURS[0], "share of the step": COLOURS[4]}
     return [
         _bars(names, [float(pair[part]) for pair in shares.values()], name, colour) | {"offsetgroup": part}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from st_vi.viz.projection import Projection
+from st_vi.evaluation.base import by_place
+from st_vi.viz.projection import Projection, as_points
 from st_vi.viz.theme import COLOURS, SEQUENTIAL, escaped, styled
 
 SYMBOLS = {
@@ -64,7 +66,8 @@ def scatter(
         shares: N numbers in [0, 1] to colour by, instead of the labels.
 
     Raises:
-        ValueError: The number of labels, texts or shares differs from the number of points.
+        ValueError: The number of labels, texts or shares differs from the number of points, or these are not (N, 2) or
+            hold NaN or infinite values.
 
     Example:
         >>> import numpy as np
@@ -73,7 +76,8 @@ def scatter(
         >>> [trace.name for trace in figure.data]
         ['points', 'mưa', 'nắng']
     """
-    projection = points if isinstance(points, Projection) else Projection(np.asarray(points))
+    labels, texts = (None if column is None else by_place(column) for column in (labels, texts))
+    projection = points if isinstance(points, Projection) else Projection(as_points(points))
     rows = sample_rows(len(projection.points), limit)
     figure = go.Figure([point_trace(projection.points, rows, labels, texts, shown, shares)])
     figure.add_traces([] if shares is not None else legend_traces(labels, shown))
@@ -93,7 +97,7 @@ def with_axes(figure: go.Figure, projection: Projection) -> go.Figure:
 
 def _legend(figure: go.Figure) -> dict[str, Any]:
     """Layout of the legend, with as many columns as fit the width of the page."""
-    names = [len(trace.name) for trace in figure.data if trace.showlegend is not False]
+    names = [len(html.unescape(trace.name)) for trace in figure.data if trace.showlegend is not False]
     return {**FIXED_LEGEND, **WIDE, "font": {"size": 12}, "entrywidth": LETTER * max(names, default=0) + 8}
 
 
@@ -111,7 +115,8 @@ def looks_of(labels: Sequence[Any], shown: Sequence[str] | None = None) -> dict[
         name: (COLOURS[number % len(COLOURS)], symbols[number % len(symbols)])
         for number, name in enumerate(names[:MOST_LABELS])
     }
-    return looks | ({"others": REST} if count.keys() - looks.keys() else {})
+    rest = "others" if "others" not in looks else "all others"
+    return looks | ({rest: REST} if count.keys() - looks.keys() else {})
 
 
 def marker_style(
@@ -168,7 +173,11 @@ def legend_traces(labels: Sequence[Any] | None, shown: Sequence[str] | None = No
     looks = {} if labels is None else looks_of(labels, shown)
     return [
         go.Scattergl(
-            x=[None], y=[None], mode="markers", name=name, marker={"color": colour, "symbol": symbol, "size": 9}
+            x=[None],
+            y=[None],
+            mode="markers",
+            name=escaped(name),
+            marker={"color": colour, "symbol": symbol, "size": 9},
         )
         for name, (colour, symbol) in looks.items()
     ]
@@ -195,9 +204,10 @@ def side_by_side(
         texts: N texts.
         shown: See `scatter`.
     """
+    labels, texts = (None if column is None else by_place(column) for column in (labels, texts))
     first = next(iter(states.values()))
     rows = sample_rows(len(next(iter(first.values())).points), TWIN_LIMIT)
-    figure = make_subplots(1, len(first), subplot_titles=list(first), horizontal_spacing=0.1)
+    figure = make_subplots(1, len(first), subplot_titles=[*map(escaped, first)], horizontal_spacing=0.1)
     for number, projection in enumerate(first.values()):
         figure.add_trace(point_trace(projection.points, rows, labels, texts, shown), 1, number + 1)
     figure.add_traces(legend_traces(labels, shown))
@@ -210,7 +220,8 @@ def side_by_side(
         figure.update_yaxes(scaleanchor=f"x{number}", zeroline=False, side=side, row=1, col=number)
     if len(states) > 1:
         buttons = [
-            {"label": name, "method": "update", "args": _arguments(state, rows)} for name, state in states.items()
+            {"label": escaped(name), "method": "update", "args": _arguments(state, rows)}
+            for name, state in states.items()
         ]
         place = {"x": 0, "y": 1.1, "xanchor": "left", "yanchor": "bottom"}
         figure.update_layout(updatemenus=[{"type": "buttons", "direction": "right", "buttons": buttons, **place}])

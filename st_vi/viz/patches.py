@@ -10,9 +10,10 @@ import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
+from st_vi.evaluation.geometry.vectors import as_tensor
 from st_vi.inputs.pictures import open_image
 from st_vi.viz.pictures import under
-from st_vi.viz.theme import COLOURS, SEQUENTIAL, slider, styled
+from st_vi.viz.theme import COLOURS, SEQUENTIAL, escaped, slider, styled
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,6 +44,9 @@ def patch_map(
         title: Title of the figure.
         name: Name of the value, for the scale and the hover.
 
+    Raises:
+        ValueError: The weights have another shape, or the image cannot be read.
+
     Example:
         >>> import torch
         >>> from PIL import Image
@@ -51,7 +55,9 @@ def patch_map(
         >>> figure.data[0].dx, figure.layout.xaxis.range
         (27.8260869565..., (0, 640))
     """
-    picture = open_image(picture)
+    picture, weights = open_image(picture), as_tensor(weights)
+    if weights.ndim != 2 or not weights.numel():
+        raise ValueError(f"weights must have the shape (rows, columns), got {tuple(weights.shape)}")
     heat, covers = _traces(picture, weights, masked, opacity, colour_range, name)
     rows, columns = weights.shape
     centres = go.Scatter(
@@ -89,13 +95,13 @@ def with_value_menu(figure: go.Figure, maps: Mapping[str, Tensor]) -> go.Figure:
     The colours of a "weight" begin at 0, those of other values at the smallest.
     """
     shown, buttons = str(figure.data[0].colorbar.title.text).replace("<br>", " "), []
-    for name, values in maps.items():
+    for name, values in zip(map(escaped, maps), maps.values(), strict=True):
         low = 0.0 if name == "weight" else float(values.min())
         hover = "row %{customdata[0]}, column %{customdata[1]}<br>" + name + " %{z:.4f}<extra></extra>"
         change = {"z": [values.tolist()], "zmin": low, "zmax": max(float(values.max()), low + 1e-6)}
         change |= {"colorbar.title.text": name.replace(" ", "<br>"), "hovertemplate": hover}
         buttons.append({"label": name, "method": "restyle", "args": [change, [0]]})
-    place = {"x": 1, "y": 1.02, "xanchor": "right", "yanchor": "bottom", "active": list(maps).index(shown)}
+    place = {"x": 1, "y": 1.02, "xanchor": "right", "yanchor": "bottom", "active": [*map(escaped, maps)].index(shown)}
     more = 20 * str(figure.layout.title.text or "").count("<br>")  # the menu is below all lines of the title
     figure.update_layout(title={"y": 1, "yanchor": "top", "pad": {"t": 12}}, height=figure.layout.height + more)
     return figure.update_layout(updatemenus=[{"buttons": buttons, **place}], margin_t=84 + more)
@@ -110,7 +116,7 @@ def resolutions_side_by_side(picture: Image.Image, maps: Mapping[str, Tensor], *
         raise ValueError("there is no map to show: pass at least one")
     picture = open_image(picture)
     image = under(picture)
-    names = [f"{name}<br>{w.shape[0]} × {w.shape[1]}<br>{w.numel()} patches" for name, w in maps.items()]
+    names = [f"{escaped(name)}<br>{w.shape[0]} × {w.shape[1]}<br>{w.numel()} patches" for name, w in maps.items()]
     figure = make_subplots(1, len(maps), subplot_titles=names, horizontal_spacing=0.02)
     for number, weights in enumerate(maps.values(), start=1):
         heat, _ = _traces(picture, weights, (), opacity, None)
@@ -132,12 +138,12 @@ def mass_bars(masses: Mapping[str, Mapping[str, float]], title: str = "") -> go.
     parts = list(next(iter(masses.values()), {}))
     bars = [
         go.Bar(
-            name=part,
-            y=list(masses),
+            name=escaped(part),
+            y=[*map(escaped, masses)],
             x=[mass[part] for mass in masses.values()],
             orientation="h",
             marker_color=COLOURS[number],
-            hovertemplate="%{y}: " + part + " %{x:.3f}<extra></extra>",
+            hovertemplate="%{y}: " + escaped(part) + " %{x:.3f}<extra></extra>",
         )
         for number, part in enumerate(parts)
     ]
@@ -155,7 +161,8 @@ def similarity_bars(
 
     If there are cosines of random masks, the last bar is their mean, with minimum and maximum.
     """
-    bars, spread = dict(similarities), go.Scatter(x=[], y=[], mode="markers", marker_color="#1a1a1a", hoverinfo="skip")
+    bars = {escaped(name): x for name, x in similarities.items()}
+    spread = go.Scatter(x=[], y=[], mode="markers", marker_color="#1a1a1a", hoverinfo="skip")
     if len(random):
         cosines = torch.as_tensor(random)
         mean = bars["random patches painted"] = float(cosines.mean())
@@ -200,9 +207,9 @@ def _traces(
         zmax=high,
         opacity=opacity,
         colorscale=SEQUENTIAL,
-        colorbar={"title": name.replace(" ", "<br>"), "thickness": 12},
+        colorbar={"title": escaped(name).replace(" ", "<br>"), "thickness": 12},
         customdata=[[(row, column) for column in range(columns)] for row in range(rows)],
-        hovertemplate="row %{customdata[0]}, column %{customdata[1]}<br>" + name + " %{z:.4f}<extra></extra>",
+        hovertemplate="row %{customdata[0]}, column %{customdata[1]}<br>" + escaped(name) + " %{z:.4f}<extra></extra>",
     )
     mean = "rgb({}, {}, {})".format(*picture.resize((1, 1), resample=4).getpixel((0, 0)))  # type: ignore[misc]  # 4: box
     covers = go.Heatmap(

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from st_vi.viz.theme import COLOURS, styled
+from st_vi.viz.theme import COLOURS, escaped, styled
 
 Point = tuple[float, float]
 
@@ -48,7 +48,7 @@ def alignment_uniformity_plane(
 
 def plane_traces(points: Mapping[str, Point], path: Sequence[Point]) -> list[dict[str, Any]]:
     """The traces of the figure, fast enough to update at every training step."""
-    names = {"mode": "markers+text", "text": list(points), "textposition": "top center", "cliponaxis": False}
+    names = {"mode": "markers+text", "text": [*map(escaped, points)], "textposition": "top center", "cliponaxis": False}
     return [
         _trace(path, mode="lines", line={"color": COLOURS[5], "width": 2}),
         _trace(path[-1:], mode="markers", marker={"color": COLOURS[1], "size": 11}),

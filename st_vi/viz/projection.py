@@ -18,6 +18,8 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from st_vi.checks import check_choice
+from st_vi.evaluation.geometry.vectors import as_tensor
+from st_vi.files.lines import on_disk
 
 logger = logging.getLogger(__name__)
 
@@ -76,13 +78,13 @@ def project(
     if method == "pca":
         return _pca(rows)
     # Identical points would become a meaningless cloud.
-    distinct = len(np.unique(rows, axis=0))
+    distinct = 1 if _are_equal(rows) else len(np.unique(rows, axis=0))
     if distinct <= n_neighbors:
         return _pca(rows, f"UMAP needs more than {n_neighbors} different points, got {distinct}: this is PCA.")
     parameters = {"n_neighbors": n_neighbors, "min_dist": min_dist, "metric": "cosine", "random_state": seed}
     key = hashlib.sha256(repr((rows.shape, sorted(parameters.items()))).encode() + rows.tobytes()).hexdigest()
     try:
-        path = None if cache is None else Path(cache) / f"umap-{key[:32]}.npz"
+        path = None if cache is None else on_disk(cache) / f"umap-{key[:32]}.npz"
         return Projection(_kept(path, len(rows), lambda: _umap(rows, parameters)), "umap")
     except ImportError:
         return _pca(rows, 'umap-learn is not installed: this is PCA. For UMAP: pip install "st-vi[notebooks]"')
@@ -94,7 +96,7 @@ def as_rows(embeddings: Tensor | np.ndarray, name: str = "embeddings") -> np.nda
     Raises:
         ValueError: Another shape, no rows, or NaN or infinite values.
     """
-    rows = torch.as_tensor(embeddings).detach().float().cpu().numpy()
+    rows = as_tensor(embeddings).float().cpu().numpy()
     if rows.ndim != 2 or not rows.size:
         raise ValueError(f"{name} must have the shape (N, D) with at least one row, got {rows.shape}")
     wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
@@ -103,9 +105,30 @@ def as_rows(embeddings: Tensor | np.ndarray, name: str = "embeddings") -> np.nda
     return np.ascontiguousarray(rows)
 
 
+def _are_equal(rows: np.ndarray) -> bool:
+    """Whether all rows are the same up to the rounding of float32, of which a map would make a cloud."""
+    return bool((abs(rows - rows[0]).max(axis=0) <= 4 * np.finfo(rows.dtype).eps * abs(rows).max()).all())
+
+
+def as_points(points: Any, name: str = "points") -> np.ndarray:
+    """Points of a map as an array (N, 2).
+
+    Raises:
+        ValueError: Another shape, or NaN or infinite values.
+    """
+    found = as_tensor(points).cpu()
+    if found.ndim != 2 or found.shape[1] != 2:
+        raise ValueError(
+            f"{name} must have the shape (N, 2), got {tuple(found.shape)}: `project` makes a map of vectors"
+        )
+    if not found.isfinite().all():
+        raise ValueError(f"{name} hold NaN or infinite values, which have no place on a map")
+    return (found.float() if found.dtype == torch.bfloat16 else found).numpy()
+
+
 def _pca(rows: np.ndarray, notice: str = "") -> Projection:
     points = np.zeros((len(rows), 2), dtype=np.float32)
-    if (rows == rows[0]).all():
+    if _are_equal(rows):
         same = "All points are equal." if len(rows) > 1 else "There is one point."
         return Projection(points, "pca", f"{notice} {same}".strip())
     pca = PCA(min(2, *rows.shape), random_state=0)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from st_vi.evaluation.base import by_place
 from st_vi.inspection.rankings import Estimate
 from st_vi.viz.theme import COLOURS, escaped, styled
 
@@ -49,6 +50,7 @@ def rank_slopes(
         >>> [trace.name for trace in figure.data], figure.data[1].customdata[0][0]
         (['others (1)', 'flipped (1)'], 'Ai nấu cơm?')
     """
+    labels = by_place(labels)
     if any(len(ranks) != len(labels) for ranks in ranks_by_pooling.values()):
         raise ValueError(f"every pooling must rank the {len(labels)} rows that have a label")
     columns = [np.asarray(column, int) for column in ranks_by_pooling.values()]
@@ -61,7 +63,7 @@ def rank_slopes(
     grey = sorted({*range(len(labels))}.difference(*groups.values()))
     names, heights, figure = list(ranks_by_pooling), _side_by_side(ranks), go.Figure()
     for name, rows, colour in [(others, grey, GREY), *zip(groups, groups.values(), cycle(COLOURS))]:
-        trace = go.Scatter(_lines(ranks, heights, rows, labels, names), name=f"{name} ({len(rows)})")
+        trace = go.Scatter(_lines(ranks, heights, rows, labels, names), name=f"{escaped(name)} ({len(rows)})")
         trace.line = {"color": colour, "width": 1 if colour == GREY else 2}
         trace.marker = {"color": colour, "size": 4 if colour == GREY else 7}
         figure.add_trace(trace)
@@ -89,14 +91,18 @@ def _lines(
         told = ", ".join(f"{escaped(name)} {rank}" for name, rank in zip(names, ranks[row], strict=True))
         x += [*range(len(names)), None]
         y += [*heights[row].tolist(), None]
-        under_mouse += [["<br>".join(map(escaped, textwrap.wrap(labels[row], 70))), told]] * (len(names) + 1)
+        under_mouse += [["<br>".join(map(escaped, textwrap.wrap(str(labels[row]), 70))), told]] * (len(names) + 1)
     template = "%{customdata[0]}<br>rank: %{customdata[1]}<extra></extra>"
     return {"x": x, "y": y, "customdata": under_mouse, "mode": "lines+markers", "hovertemplate": template}
 
 
 def _with_axes(figure: go.Figure, names: list[str], last: int, k: int | None) -> go.Figure:
     figure.update_xaxes(
-        tickvals=list(range(len(names))), ticktext=names, range=[-0.15, len(names) - 0.85], side="top", zeroline=False
+        tickvals=list(range(len(names))),
+        ticktext=[*map(escaped, names)],
+        range=[-0.15, len(names) - 0.85],
+        side="top",
+        zeroline=False,
     )
     figure.update_yaxes(
         type="log",
@@ -130,12 +136,13 @@ def rank_slopes_by_pair(ranks_by_pooling: Mapping[str, Sequence[int]], labels: S
     shown = [[owner == pair for owner in range(len(pairs)) for _ in range(3)] for pair in range(len(pairs))]
     for trace, visible in zip(joint.data, shown[0], strict=True):
         trace.visible = visible
+    named = [[*map(escaped, pair)] for pair in pairs]
     buttons = [
-        {"label": " – ".join(pair), "method": "update", "args": [{"visible": visible}, {"xaxis.ticktext": list(pair)}]}
-        for pair, visible in zip(pairs, shown, strict=True)
+        {"label": " – ".join(pair), "method": "update", "args": [{"visible": visible}, {"xaxis.ticktext": pair}]}
+        for pair, visible in zip(named, shown, strict=True)
     ]
     menu = {"type": "dropdown", "x": 0, "y": 1.12, "xanchor": "left", "yanchor": "bottom"}
-    joint.update_layout(updatemenus=[menu | {"buttons": buttons}], margin_t=110, xaxis_ticktext=list(pairs[0]))
+    joint.update_layout(updatemenus=[menu | {"buttons": buttons}], margin_t=110, xaxis_ticktext=named[0])
     return joint
 
 
@@ -164,7 +171,7 @@ def recall_bars(
     estimates = list(recalls.values())
     figure = go.Figure(
         go.Bar(
-            x=list(recalls),
+            x=[*map(escaped, recalls)],
             y=[estimate.value for estimate in estimates],
             error_y={
                 "array": [estimate.high - estimate.value for estimate in estimates],
@@ -178,6 +185,7 @@ def recall_bars(
         )
     )
     styled(figure, f"recall@{k}, 95% bootstrap over queries", height).update_yaxes(range=[0, 1])
+    figure.update_xaxes(type="category")  # a name such as "2026-11-29" is no date
     if chance is not None:
         _with_border(figure, chance).add_annotation(
             text="chance", xref="paper", x=1, y=chance, xanchor="left", yanchor="middle", showarrow=False

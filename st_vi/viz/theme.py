@@ -55,13 +55,19 @@ TEMPLATE = go.layout.Template(
 
 
 def escaped(text: str) -> str:
-    """A text for hovers and labels. Plotly knows few entities: ``&quot;`` would be shown as it is."""
-    return html.escape(text, quote=False)
+    """A text or a name as plotly shows it: it would read tags, formulas between dollar signs, and ``%{`` in a template.
+
+    Plotly knows few entities by name: ``&quot;`` would be shown as it is.
+    """
+    return html.escape(str(text), quote=False).replace("$", "&#36;").replace("%{", "&#37;{")
 
 
 def styled(figure: go.Figure, title: str = "", height: int = 380) -> go.Figure:
-    """Apply the style of the project, in place. A long title takes two lines, so that it fits a narrow page."""
-    title = "<br>".join(textwrap.wrap(title, TITLE, break_long_words=False))
+    """Apply the style of the project, in place. A long title takes two lines, so that it fits a narrow page.
+
+    The title is shown as it is written: tags in it are no tags.
+    """
+    title = "<br>".join(map(escaped, textwrap.wrap(title, TITLE, break_long_words=False)))
     return figure.update_layout(template=TEMPLATE, title_text=title, height=height, margin_t=48 if title else 16)
 
 

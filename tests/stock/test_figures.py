@@ -9,7 +9,7 @@ comm = pytest.importorskip("comm")
 
 import plotly.graph_objects as go
 
-from st_vi.stock.figures import LiveFigure
+from st_vi.stock.figures import LiveFigure, _plotly
 
 FIGURE = go.Figure(go.Bar(y=[1, 2], name="thanh"), layout={"title": {"text": "Tựa"}})
 
@@ -57,6 +57,12 @@ def test_all_figures_share_one_script(announced):
 def click(number, kind="plotly_click"):
     points = {"xs": [number], "ys": [0], "point_indexes": [number], "trace_indexes": [0]}
     return {"event_type": kind, "points": points, "device_state": None, "selector": None}
+
+
+def test_figures_are_made_after_all_widgets_were_closed(announced):
+    _plotly.cache_clear()
+    _plotly().close()  # as `Widget.close_all` does
+    assert LiveFigure(FIGURE)._script == _plotly().model_id
 
 
 def test_callbacks_get_clicks_again_and_again():

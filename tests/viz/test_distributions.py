@@ -45,6 +45,12 @@ class TestSimilarityHistogram:
             similarity_histogram(groups)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_cosines_of_half_precision_may_be_rounded_above_one(dtype):
+    above = torch.tensor([1 + torch.finfo(dtype).eps], dtype=dtype)
+    assert similarity_histogram({"a": above}).data[0].name.startswith("a: mean 1.00")
+
+
 class TestSpectrum:
     def test_curve_and_rank(self):
         x = torch.randn(50, 8, generator=torch.manual_seed(0)) * torch.arange(1, 9)
@@ -65,7 +71,7 @@ class TestSpectrum:
         trace = spectrum({"a": torch.zeros(3)}).data[0]
         assert (len(trace.y), trace.name) == (0, "a: effective rank 0.0")
 
-    @pytest.mark.parametrize("wrong", [[], [-1.0], [float("nan")]])
+    @pytest.mark.parametrize("wrong", [[], [-1.0], [float("nan")], [float("inf")]])
     def test_bad_input(self, wrong):
         with pytest.raises(ValueError, match="at least one singular value"):
             spectrum({"a": torch.tensor(wrong)})

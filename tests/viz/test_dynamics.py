@@ -55,6 +55,9 @@ def test_the_state_that_a_stock_trainer_saves(tiny_model, tmp_path):
 def test_logs_that_are_refused(tmp_path):
     with pytest.raises(ValueError, match="DLEMonitor"):
         loss_components([{"step": 1, "loss": 2.0}])
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match="has no log_history"):
+        loss_components(tmp_path / "other.json")
     with pytest.raises(ValueError, match="not a file"):
         loss_components(tmp_path / "nothing")
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": []}))

@@ -4,6 +4,7 @@ import sys
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -204,6 +205,34 @@ class TestScatter:
     @pytest.mark.parametrize("count", [1, 2, 5])
     def test_few_points(self, count):
         assert len(scatter(project(torch.randn(count, 3)), labels=["a"] * count).data[0].x) == count
+
+
+def test_what_is_no_map():
+    with pytest.raises(ValueError, match=r"shape \(N, 2\), got \(3, 8\)"):
+        scatter(torch.ones(3, 8))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        scatter(np.array([[0.0, np.nan]]))
+
+
+def test_columns_of_pandas_are_counted_by_place():
+    labels = pd.Series(["a", "b", "c"], index=[2, 0, 1])
+    figure = scatter(torch.zeros(3, 2, requires_grad=True), labels=labels, texts=labels)
+    assert figure.data[0].text == ("a<br>[a]", "b<br>[b]", "c<br>[c]")
+    assert looks_of(["others", *"abcdefghij"]).keys() >= {"others", "all others"}
+
+
+def test_the_same_up_to_rounding_is_no_cloud():
+    rows = torch.full((40, 384), 0.05) + 1e-9 * torch.randn(40, 384, generator=torch.manual_seed(0))
+    for method in ("pca", "umap"):
+        found = project(rows, method)
+        assert not found.points.any() and "All points are equal." in found.notice
+
+
+def test_vectors_in_any_container():
+    rows = torch.randn(5, 3, generator=torch.manual_seed(0))
+    expected = project(rows).points
+    for given in (list(rows), list(rows.numpy()), rows.tolist(), pd.DataFrame(rows.numpy()), rows.requires_grad_()):
+        np.testing.assert_allclose(project(given).points, expected, atol=1e-6)
 
 
 class TestSideBySide:

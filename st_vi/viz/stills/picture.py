@@ -33,7 +33,7 @@ from st_vi.viz.stills.marks import (
     swatch,
     write_cells,
 )
-from st_vi.viz.theme import COLOURS
+from st_vi.viz.theme import COLOURS, escaped
 
 WIDTH = 760
 """Pixels of a figure that has no width of its own."""
@@ -48,8 +48,8 @@ def still(figure: go.Figure | Mapping[str, Any]) -> bytes:
     """A figure as a PNG picture, mostly of less than 30 kB, for viewers that run no scripts.
 
     It is drawn with Pillow, without a browser. It shows what the figures of st_vi are made of: bars, lines, markers,
-    heat maps, points in space and images; a note in the picture says so if it leaves a trace out. An animation stands
-    at its last frame.
+    heat maps, points in space and images; a note in the picture says so if it leaves a trace out or cannot draw a
+    figure, such as one with dates. An animation stands at its last frame.
 
     Args:
         figure: A plotly figure, or what its `to_dict` returns.
@@ -60,7 +60,21 @@ def still(figure: go.Figure | Mapping[str, Any]) -> bytes:
         >>> still(go.Figure(go.Bar(x=["mưa", "nắng"], y=[2, 1])))[1:4]
         b'PNG'
     """
-    return _Still(figure if isinstance(figure, Mapping) else figure.to_dict()).png()
+    given = figure if isinstance(figure, Mapping) else figure.to_dict()
+    try:
+        return _Still(given).png()
+    except ImportError:  # of the font
+        raise
+    except Exception as error:  # a figure that is not of st_vi; it must not keep the live one from being shown
+        return _Still(_only_live(given, error)).png()
+
+
+def _only_live(figure: Mapping[str, Any], error: Exception) -> dict[str, Any]:
+    """The title of a figure, and why there is no more of it."""
+    layout = figure.get("layout") or {}
+    said = "<br>".join(map(escaped, textwrap.wrap(f"{type(error).__name__}: {error}"[:300], 80)))
+    note = {"text": f"Only in the live figure; it could not be drawn here:<br>{said}", "x": 0.5, "y": 0.5}
+    return {"layout": {"title": layout.get("title"), "annotations": [note]}}
 
 
 def use_stills() -> None:
@@ -138,7 +152,8 @@ class _Still:
 
     def _title(self) -> str:
         """The title, in lines as long as the picture has room for."""
-        return "<br>".join(textwrap.wrap(_text(self.layout.get("title")).replace("<br>", " "), self.width // 12))
+        title, letters = _text(self.layout.get("title")).replace("<br>", " "), max(1, self.width // 12)
+        return "<br>".join(textwrap.wrap(title, letters))
 
     # Places
 

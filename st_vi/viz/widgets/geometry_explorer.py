@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from st_vi.evaluation import geometry
+from st_vi.evaluation.base import by_place
 from st_vi.evaluation.geometry.neighbours import shared_neighbours
 from st_vi.stock.figures import LiveFigure
 from st_vi.viz.distributions import similarity_histogram, spectrum
@@ -69,7 +70,8 @@ class GeometryExplorer(Explorer):
         summary: The table of measures.
 
     Raises:
-        ValueError: Columns differ in length, values are NaN or infinite, or a row number does not exist.
+        ValueError: Columns differ in length, both names are one, there is no method, values are NaN or infinite, or a
+            row number does not exist.
 
     Example:
         >>> import torch
@@ -95,6 +97,8 @@ class GeometryExplorer(Explorer):
         cache: str | Path | None = None,
         seed: int = 0,
     ) -> None:
+        if len(set(names)) < len(names) or not methods:
+            raise ValueError(f"names must differ, and there must be a method, got {names} and {methods}")
         self.vectors = {
             name: torch.from_numpy(as_rows(x, name)) for name, x in zip(names, (before, after), strict=True)
         }
@@ -103,7 +107,7 @@ class GeometryExplorer(Explorer):
             if column is not None and len(column) != self.count:
                 raise ValueError(f"{name} has {len(column)} rows, but {names[0]} has {self.count}")
         self.columns = {
-            name: None if column is None else [str(value) for value in column]
+            name: None if column is None else [*map(str, by_place(column))]
             for name, column in {"labels": labels, "modality": modality}.items()
         }
         self.overlap = torch.zeros(self.count)

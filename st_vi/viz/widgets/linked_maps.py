@@ -13,13 +13,14 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
+from st_vi.evaluation.base import by_place
 from st_vi.stock.figures import LiveFigure
 from st_vi.text import comparison_key, strip_diacritics
 from st_vi.viz.lasso import drawn_lines, inside
 from st_vi.viz.maps import OPACITY, marker_style, point_trace, sample_rows, side_by_side, with_axes
-from st_vi.viz.projection import Projection
+from st_vi.viz.projection import Projection, as_points
 from st_vi.viz.tables import kept_share, legend, neighbour_table
-from st_vi.viz.theme import COLOURS, styled
+from st_vi.viz.theme import COLOURS, escaped, styled
 from st_vi.viz.widgets.explorer import Explorer, beside, wrapping
 
 NEIGHBOUR_SYMBOLS = ("circle-open", "square-open", "diamond-open")
@@ -86,6 +87,7 @@ class LinkedMaps(Explorer):
             if column is not None and len(column) != self.count:
                 raise ValueError(f"{name} has {len(column)} rows, the first map has {self.count}")
         self.texts = [f"row {row}" for row in range(self.count)] if texts is None else list(map(str, texts))
+        labels = None if labels is None else by_place(labels)
         self.labels, self.shown = labels, shown
         self.shares: Sequence[float] | None = None
         self.neighbours: dict[str, np.ndarray] = {}
@@ -119,6 +121,7 @@ class LinkedMaps(Explorer):
         shares: Sequence[float] | None = None,
     ) -> None:
         """Recolour all points; see `st_vi.viz.maps.scatter` for the arguments."""
+        labels = None if labels is None else by_place(labels)
         self.labels, self.shown, self.shares = labels, shown, shares
         marker = marker_style(self.drawn, labels, shown, shares)
         with self.at_once():
@@ -236,7 +239,9 @@ class LinkedMaps(Explorer):
 
 
 def _projections(maps: Mapping[str, Projection | np.ndarray]) -> dict[str, Projection]:
-    return {name: m if isinstance(m, Projection) else Projection(np.asarray(m)) for name, m in maps.items()}
+    return {
+        name: m if isinstance(m, Projection) else Projection(as_points(m, f"map {name!r}")) for name, m in maps.items()
+    }
 
 
 def _overlays(names: Sequence[str] | Mapping[str, Any]) -> list[go.Scattergl]:
@@ -246,7 +251,7 @@ def _overlays(names: Sequence[str] | Mapping[str, Any]) -> list[go.Scattergl]:
     near = [
         go.Scattergl(
             **shared,
-            name=f"nearest {name}",
+            name=f"nearest {escaped(name)}",
             marker={"size": 13 + 4 * number, "symbol": symbol, "color": colour, "line": {"width": 2, "color": colour}},
         )
         for number, (name, symbol, colour) in enumerate(zip(names, NEIGHBOUR_SYMBOLS, COLOURS, strict=False))

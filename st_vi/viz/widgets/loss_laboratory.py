@@ -8,6 +8,7 @@ from typing import Any
 import ipywidgets as w
 import plotly.graph_objects as go
 
+from st_vi.checks import check_whole
 from st_vi.stock.figures import LiveFigure
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 from st_vi.terms import Term
@@ -36,6 +37,9 @@ class LossLaboratory(Explorer):
         path: (alignment, uniformity) of each step.
         figures: A `LiveFigure` for each panel; see `laboratory`.
 
+    Raises:
+        ValueError: Another dimension, or fewer than 4 rows.
+
     Example:
         >>> from st_vi.viz import LossLaboratory
         >>> laboratory = LossLaboratory(rows=8)
@@ -45,6 +49,7 @@ class LossLaboratory(Explorer):
     """
 
     def __init__(self, rows: int = 24, dimension: int = 3, seed: int = 0, interval: int = 250) -> None:
+        check_whole("dimension", dimension, 2, 3)
         self._make = lambda twins: FreePoints(rows, dimension, twins, seed)
         self._make_controls(rows, interval)
         self._start()

@@ -27,7 +27,6 @@ from st_vi.viz.patches import (
     with_value_menu,
 )
 from st_vi.viz.pictures import is_transparent, readable
-from st_vi.viz.theme import escaped
 from st_vi.viz.widgets.explorer import Explorer, beside, wrapping
 
 TOKEN_PIXELS = 28 * 28  # of Qwen2-VL
@@ -228,9 +227,7 @@ class PatchExplorer(Explorer):
     def _show(self) -> None:
         """Draw the results of `_look`."""
         effect, count = self.effect, len(self.masked)
-        rows, columns = self._weights().shape
-        title = f"{self.name}: {rows} × {columns} patches" + (f", {count} masked" if count else "")
-        self.map = self.redraw(self.map, self._overlay(title))
+        self.map = self.redraw(self.map, self._overlay(self._title()))
         cosines, masses = {"as it is": effect.similarity}, {"as it is": _mass(effect.whole)}
         if count:
             cosines |= {"painted": effect.painted_similarity, "out of the pool": effect.unpooled_similarity}
@@ -241,6 +238,10 @@ class PatchExplorer(Explorer):
         pooled = mass_bars(masses, "What is pooled")
         pooled.layout.height = 210  # a page that learns of another height no longer follows the width
         self.masses = self.redraw(self.masses, pooled)
+
+    def _title(self) -> str:
+        (rows, columns), count = self._weights().shape, len(self.masked)
+        return f"{self.name}: {rows} × {columns} patches" + (f", {count} masked" if count else "")
 
     def _weights(self) -> Tensor:
         return (self.effect.painted if self.masked else self.effect.whole).maps[0]
@@ -266,8 +267,7 @@ class PatchExplorer(Explorer):
 
     def _static_twin(self) -> go.Figure:
         query = self.query.value.strip()
-        title = self.map.layout.title.text.replace("<br>", " ") + (f" · {escaped(query)}" if query else "")
-        figure = with_opacity_slider(self._overlay(title))
+        figure = with_opacity_slider(self._overlay(self._title() + (f" · {query}" if query else "")))
         if not query:
             return figure
         with pixel_budget(self.model, self.budget.value):

@@ -81,10 +81,10 @@ class RankingExplorer(Explorer):
         batch_size: int = 32,
         show_progress_bar: bool = True,
     ) -> None:
-        if not models or not queries:
+        self.sets = {"all": RetrievalSet(queries, corpus, relevant), **(variants or {})}
+        if not models or not self.sets["all"].queries:
             raise ValueError("there must be at least one model and one query")
         self.models, self.prompt_name = dict(models), prompt_name
-        self.sets = {"all": RetrievalSet(queries, corpus, relevant), **(variants or {})}
         self._encode(batch_size, show_progress_bar)
         # One filter at a time, to save memory.
         self._matrices = lru_cache(maxsize=1)(self._cosines_and_overlaps)

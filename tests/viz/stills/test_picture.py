@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from datetime import date
 from io import BytesIO
 from xml.etree import ElementTree
 
@@ -151,6 +152,20 @@ def test_an_animation_stands_at_its_end():
 def test_what_it_cannot_draw_is_named():
     empty, other = go.Figure(), go.Figure(go.Violin(y=[1, 2, 3]))
     assert still(other) != still(empty)
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        go.Figure(go.Scatter(x=[date(2026, 11, 29)], y=[1])),
+        go.Figure(go.Bar(x=[["a"], ["b"]], y=[1])),
+        go.Figure(go.Scatter(y=[1, 2])).add_shape(type="path", path="M0,0L1,1Z"),
+        go.Figure([go.Bar(y=[1]), go.Bar(y=[1])], frames=[go.Frame(data=[go.Bar(y=[2])])]),
+        go.Figure(go.Bar(y=[1], name="a", showlegend=True), {"width": 10, "height": 10}),
+    ],
+)
+def test_a_figure_that_it_cannot_draw_is_still_shown_live(figure):
+    assert bundle(figure).keys() == {"application/vnd.plotly.v1+json", "image/png"}
 
 
 def test_its_state_is_told():

@@ -219,6 +219,8 @@ def test_static_twin(explorer):
         ({"pairs": {"suy ra": [(0, 24)]}}, "'suy ra' name rows from 0 to 24; there are 24"),
         ({"after": torch.full((24, 4), torch.nan)}, "after: 24 rows hold NaN"),
         ({"before": torch.zeros(0, 4)}, "before must have the shape"),
+        ({"names": ("a", "a")}, "names must differ"),
+        ({"methods": ()}, "there must be a method"),
     ],
 )
 def test_bad_input(spaces, change, message):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from plotly.callbacks import Points
 
@@ -221,6 +222,14 @@ def test_few_and_equal_points(count):
     linked = LinkedMaps({"before": np.zeros((count, 2)), "after": np.zeros((count, 2))})
     click(linked, 0, [count - 1])
     assert f"row {count - 1}" in linked.table.value
+
+
+def test_labels_of_pandas_are_counted_by_place():
+    linked = LinkedMaps({"a": np.eye(2)}, labels=pd.Series(["x", "y"], index=[1, 0]))
+    assert [text.split("[")[1] for text in linked.maps[0].data[0].text] == ["x]", "y]"]
+    linked.colour(pd.Series(["x", "x"], index=[5, 6]))
+    linked.pick([1])
+    assert linked.maps[0].data[1].x == (0.0,) and "(N, 2)" not in linked.notice.value
 
 
 def test_static_twin(linked):

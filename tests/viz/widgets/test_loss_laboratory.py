@@ -113,6 +113,11 @@ def test_its_twin_without_a_kernel(laboratory):
     assert laboratory.points.steps == 0  # the film is made of other points
 
 
+def test_there_is_no_picture_of_four_dimensions():
+    with pytest.raises(ValueError, match="dimension must be a whole number from 2 to 3, got 4"):
+        LossLaboratory(rows=6, dimension=4)
+
+
 def test_on_a_circle():
     laboratory = LossLaboratory(rows=6, dimension=2)
     laboratory.step.click()

@@ -165,6 +165,14 @@ def test_text_and_query(explorer):
     assert not explorer.notice.value
 
 
+def test_names_and_queries_are_shown_as_they_are_written(model):
+    explorer = PatchExplorer(model, {"<img src=x>": draw(scene("test", 0))}, query="<img src=y> $a$")
+    explorer._mask({(0, 0)})
+    for figure in (explorer.map, explorer._static_twin()):
+        text = str(figure.to_plotly_json()["layout"]["title"])
+        assert "&lt;img" in text and "<img" not in text and "$a$" not in text and "&amp;" not in text
+
+
 def test_opacity_and_colour_range_need_no_model(explorer, monkeypatch):
     monkeypatch.setattr(type(explorer.model[0]), "forward", None)
     explorer.opacity.value = 0.2

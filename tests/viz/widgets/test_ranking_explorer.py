@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
@@ -195,6 +196,12 @@ def test_one_pooling_only(models):
         RankingExplorer({}, QUERIES, CORPUS, RELEVANT)
     with pytest.raises(ValueError, match="names row 99"):
         RankingExplorer(models, QUERIES[:1], CORPUS, [99])
+
+
+def test_columns_of_pandas(explorer, models):
+    columns = (pd.Series(column).set_axis([1] * len(column)) for column in (QUERIES, CORPUS, RELEVANT))
+    other = RankingExplorer(models, *columns, k=2, show_progress_bar=False)
+    assert other.flips == explorer.flips and other.sets["all"].queries == QUERIES
 
 
 def test_static_twin(explorer, ranks):
