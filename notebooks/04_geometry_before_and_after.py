@@ -40,7 +40,7 @@ if MODEL is None:
 else:
     before, after = load(MODEL), load(MODEL)
     set_seed(0)
-    before[0].model = AutoModel.from_config(before[0].model.config).to(before.device)
+    before[0].model = AutoModel.from_config(before[0].model.config).to(before.device, before.dtype)
 
 # %% [markdown]
 # A saved model does not tell which weights its training began with. So with a model of your own, *before* is its
@@ -130,9 +130,9 @@ hypotheses = {
 }
 cosines = {}
 for name, model in {"before": before, "after": after}.items():
-    anchors = model.encode(premises, convert_to_tensor=True)
+    anchors = model.encode(premises, convert_to_tensor=True).float()
     cosines[name] = {
-        label: (anchors * model.encode(texts, convert_to_tensor=True)).sum(dim=1).cpu()
+        label: torch.cosine_similarity(anchors, model.encode(texts, convert_to_tensor=True).float()).cpu()
         for label, texts in hypotheses.items()
     }
 nearer = {
@@ -166,7 +166,7 @@ stacked([similarity_histogram(of, name) for name, of in cosines.items()])
 # than to its own image, look at the gap first.
 
 # %%
-import torch
+from torch.nn.functional import normalize
 
 from st_vi import build_vipolyqwen
 from st_vi.data.generated.scenes import caption, draw, scene
@@ -184,7 +184,9 @@ both = {
 
 gap, found, maps = {}, {}, {}
 for name, model in both.items():
-    texts, images = (model.encode(inputs, convert_to_tensor=True).float().cpu() for inputs in (captions, drawings))
+    texts, images = (
+        normalize(model.encode(inputs, convert_to_tensor=True).float().cpu()) for inputs in (captions, drawings)
+    )
     gap[name] = modality_gap(texts, images)
     found[name] = float(((texts @ images.T).argmax(dim=1) == torch.arange(60)).float().mean())
     maps[name] = project(torch.cat([texts, images]))

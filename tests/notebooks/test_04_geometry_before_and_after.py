@@ -57,6 +57,14 @@ some = passages[:5]
 assert (after.encode(some) == trained.encode(some)).all() and not (before.encode(some) == trained.encode(some)).any()
 same = {name for name, value in before.named_parameters() if (value == trained.get_parameter(name)).all()}
 assert same >= {"1.attention_context_vector"} and len(same) < 5
+
+# Its vectors may have any length; cosines are cosines.
+from sentence_transformers import SentenceTransformer
+
+before = after = SentenceTransformer(modules=[*trained][:-1])
+of_unit_vectors = cosines["after"]["neutral"]
+get_ipython().run_cell(next(cell for cell in In if "cosines[name] = {" in cell)).raise_error()
+assert torch.allclose(cosines["after"]["neutral"], of_unit_vectors, atol=1e-4)
 """
 
 
