@@ -34,6 +34,8 @@ _DENIED = tuple(
         ("thường", "không bao giờ"),
     )
 )
+SHORTEST_ANSWER = 150
+"""Characters of the shortest paragraph that `document_questions` asks for."""
 _ALIKE = 25  # texts that begin with the same letters, such as those that a program wrote
 
 
@@ -109,7 +111,7 @@ def document_questions(documents: Rows, count: int, seed: int = 0, per_document:
     paragraphs_of = _paragraphs(documents)
     names = documents["subject" if "subject" in documents.column_names else "title"]
     for name, (title, section, text) in zip(names, paragraphs_of, strict=True):
-        if len(text) >= 150:
+        if len(text) >= SHORTEST_ANSWER:
             by_document[str(name)].append((title, section, _beginning(text)))
     rows: list[dict[str, str]] = []
     documents_left = list(by_document.items())

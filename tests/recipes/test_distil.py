@@ -251,7 +251,28 @@ def test_variants_of_a_row_are_the_same_each_time():
 def test_bad_settings_before_any_training(change, message, teacher, documents, tmp_path):
     with pytest.raises(ValueError, match=message):
         distill_encoder(teacher, documents, tmp_path / "out", **{**QUICK, **change})
-    assert not (tmp_path / "out" / "stages").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"nli": sample_nli("train").filter(lambda row: row["label"] != "contradiction")},
+            "no premise of the NLI rows",
+        ),
+        (
+            {"documents": Dataset.from_list([{"title": f"Chợ {n}", "text": SENTENCES[0]} for n in range(40)])},
+            "no paragraph of the documents gives a question: those that do have at least 150 characters",
+        ),
+    ],
+)
+def test_rows_of_later_stages_are_made_before_any_training(change, message, teacher, documents, tmp_path):
+    """The folder is then free for another run."""
+    given = {"documents": documents} | QUICK | change
+    with pytest.raises(ValueError, match=message):
+        distill_encoder(teacher, output=tmp_path / "out", **given)
+    assert not (tmp_path / "out").exists()
 
 
 def test_documents_of_another_language(teacher, tmp_path):
@@ -261,8 +282,9 @@ def test_documents_of_another_language(teacher, tmp_path):
             for i in range(50)
         ]
     )
-    with pytest.raises(ValueError, match="the texts are not Vietnamese"):
+    with pytest.raises(ValueError, match=r"the texts are not Vietnamese: [^(]*$"):  # with no hint at options of others
         distill_encoder(teacher, rows, tmp_path / "out", **QUICK)
+    assert not (tmp_path / "out").exists()
 
 
 def test_letters_that_the_student_cannot_write(teacher, documents, tmp_path):

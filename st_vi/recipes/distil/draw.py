@@ -8,7 +8,8 @@ from random import Random
 
 from datasets import Dataset, concatenate_datasets
 
-from st_vi.data.documents import document_questions, document_texts
+from st_vi.data.documents import SHORTEST_ANSWER, document_questions, document_texts
+from st_vi.vocabulary.trim import check_vietnamese
 
 
 def split_by_share(count: int, sets: int, shares: Sequence[float] | None) -> list[int]:
@@ -30,6 +31,16 @@ def split_by_share(count: int, sets: int, shares: Sequence[float] | None) -> lis
     return [round(count * share / sum(parts)) for share in parts]
 
 
+def check_documents(sets: Sequence[Dataset]) -> None:
+    """Check that documents are Vietnamese, before anything is drawn: what is made of them has Vietnamese words.
+
+    Raises:
+        ValueError: They are not.
+    """
+    each = max(1, 1000 // len(sets))
+    check_vietnamese([text for rows in sets for text in rows["text"][:each]])
+
+
 def draw_texts(
     sets: Sequence[Dataset], texts: Sequence[str], count: int, shares: Sequence[float] | None, seed: int
 ) -> list[str]:
@@ -45,9 +56,18 @@ def draw_texts(
 def draw_questions(
     sets: Sequence[Dataset], own: Dataset | None, count: int, shares: Sequence[float] | None, seed: int
 ) -> Dataset:
-    """Rows anchor, positive, document made of the sets by their shares, and those of one's own."""
+    """Rows anchor, positive, document made of the sets by their shares, and those of one's own.
+
+    Raises:
+        ValueError: There is no row. See also `split_by_share` and `document_questions`.
+    """
     counts = split_by_share(count, len(sets), shares)
     made = [document_questions(rows, part, seed) for rows, part in zip(sets, counts, strict=True)]
     if own is not None:
         made.append(own)
+    if not any(map(len, made)):
+        raise ValueError(
+            "no paragraph of the documents gives a question: those that do have at least "
+            f"{SHORTEST_ANSWER} characters, in whole sentences"
+        )
     return concatenate_datasets([rows.select_columns(["anchor", "positive", "document"]) for rows in made if len(rows)])

@@ -20,7 +20,7 @@ from st_vi.data.negatives.sampling import ClusterBatchSampler
 from st_vi.files.folders import alone_in
 from st_vi.hub import load
 from st_vi.losses import DLELoss
-from st_vi.recipes.distil.draw import draw_questions, draw_texts
+from st_vi.recipes.distil.draw import check_documents, draw_questions, draw_texts
 from st_vi.recipes.distil.held_out import Distilled, vectors_of
 from st_vi.recipes.distil.run import Run
 from st_vi.recipes.distil.stages import STAGES, Part, Stage
@@ -29,7 +29,7 @@ from st_vi.recipes.training.manifest import ARGUMENTS, as_record, identity_of_ro
 from st_vi.recipes.training.run import train
 from st_vi.text import strip_diacritics
 from st_vi.text.variants import vary
-from st_vi.vocabulary.trim import check_vietnamese, trim_vocabulary, unwritable
+from st_vi.vocabulary.trim import trim_vocabulary, unwritable
 
 _MAX_UNWRITABLE = 0.01  # share of the texts
 
@@ -103,10 +103,11 @@ def distill_encoder(
         The student, a stock model: `Transformer`, `Pooling`, `Normalize`.
 
     Raises:
-        ValueError: Before any training: documents are not Vietnamese, or cannot be written with the student's
-            vocabulary; the tokenizer cannot be trimmed; the teacher does not have these layers; `output` has teacher
-            vectors of other rows, an earlier run and `resume` is not set, or another run and it is, or another
-            process is at work in it.
+        ValueError: Before anything is written: documents are not Vietnamese, cannot be written with the student's
+            vocabulary, or give no question; no premise of `nli` has both an entailment and a contradiction; the
+            tokenizer cannot be trimmed; the teacher does not have these layers; `output` has an earlier run and
+            `resume` is not set, or another run and it is, or another process is at work in it. Later: `output` has
+            teacher vectors of other rows.
 
     Example:
         >>> from st_vi.data import read_rows
@@ -139,20 +140,23 @@ def distill_encoder(
     run = Run(Path(output), resume, seed, progress or (lambda _: None), arguments, as_record(settings))
     parts = [split_by_anchor(rows, held_out, anchor="title", seed=seed) for rows in sets]
     drawn = draw_texts([part["train"] for part in parts], texts, num_texts, shares, seed)
-    check_vietnamese(drawn)
+    check_documents([part["train"] for part in parts])
     large = load(str(teacher), device="cpu")
     check_layers(large, layers)
 
     with alone_in(output):
         run.check()  # again: another run may have been faster
-        run.begin()
+        # Nothing is written before all rows are made, so that after unusable ones the folder is still free.
         run.progress("cutting the vocabulary")
         corpus = [text for part in parts for text in part["train"]["text"]]
         random = Random(seed)
         report = trim_vocabulary(
-            large, [*corpus, *texts, *(vary(text, random) for text in drawn)], max_pieces=max_pieces, keep=[prompt]
+            large,
+            [*corpus, *texts, *(vary(text, random) for text in drawn)],
+            max_pieces=max_pieces,
+            keep=[prompt],
+            vietnamese=False,  # checked
         )
-        run.log({"stage": "trim", **report.as_dict()})
         _check_writable(large, drawn)
 
         nli_parts = split_by_anchor(nli, 0.1, anchor="premise", seed=seed)
@@ -174,6 +178,9 @@ def distill_encoder(
                 {"anchor": draw_texts(train_sets, texts, num_texts, shares, seed + again) if again else drawn}
             )
 
+        first = {task: rows_of(task, 0) for task in {part.task.name for stage in stages for part in stage.parts}}
+        run.begin()
+        run.log({"stage": "trim", **report.as_dict()})
         student = small_student(large, layers, prompt)
         run.log({"stage": "start", **measure(student)})
         used: list[str] = []
@@ -183,7 +190,10 @@ def distill_encoder(
                 student = done
             else:
                 run.progress(f"{stage.name}: rows and the teacher's vectors of them")
-                made = {part.task.name: rows_of(part.task.name, used.count(part.task.name)) for part in stage.parts}
+                made = {
+                    task: rows_of(task, used.count(task)) if task in used else first[task]
+                    for task in (part.task.name for part in stage.parts)
+                }
                 _train_stage(student, stage, run.taught(large, made, stage.name, prompt), run)
                 student = load(str(run.folder(stage.name)), device="cpu")  # the trainer leaves autocast on
                 run.log({"stage": stage.name, "finished": True, **measure(student)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,8 @@ from torch import Tensor
 from st_vi.data import split_by_anchor
 from st_vi.files.folders import alone_in, unfinished
 from st_vi.hub import load
-from st_vi.recipes.distil.draw import draw_questions, draw_texts
+from st_vi.model_files import read_json
+from st_vi.recipes.distil.draw import check_documents, draw_questions, draw_texts
 from st_vi.recipes.sight.base import MAX_PIXELS, SIZES, Teacher, small_vipolyqwen
 from st_vi.recipes.sight.deeper import add_layers
 from st_vi.recipes.sight.half import HalfPrecision, Step, learn, save_whole, write_record
@@ -31,9 +33,11 @@ from st_vi.recipes.sight.text import Pairs, Texts, draw_paragraphs, kept_targets
 from st_vi.recipes.sight.tower import compile_layers
 from st_vi.recipes.vipolyqwen import build_vipolyqwen
 from st_vi.text.variants import vary
-from st_vi.vocabulary.trim import check_vietnamese
 
 LOG = "log.jsonl"
+SETTINGS = "settings.json"
+FEWEST_PAIRS = 8
+"""Questions with paragraphs: a batch has runs of four."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +170,8 @@ def distill_vipolyqwen(
 
     Raises:
         ValueError: An unknown stage; a folder with an earlier run and no `resume`, or one with other settings;
-            documents that are not Vietnamese; another process at work in the folder.
+            another process at work in the folder. Before the run is recorded: documents that are not Vietnamese, or
+            give too few questions.
 
     Example:
         >>> from st_vi.data import read_rows
@@ -190,10 +195,10 @@ def distill_vipolyqwen(
     settings |= {"num_scenes": num_scenes, "sizes": sizes, "seed": seed, "shares": shares and list(shares)}
     settings |= {name: _described(rows) for name, rows in (("texts", texts), ("named", named), ("asked", asked))}
     with alone_in(output):
-        _begin(output, settings, resume)
+        _check(output, settings, resume)
         progress("texts and the teacher's vectors")
         material = _prepare(
-            str(teacher), documents, shares, texts, output, log,
+            str(teacher), documents, shares, texts, output, settings, log,
             pictured=[*pictured_texts(named, asked), *scene_texts(num_scenes * 3 // 2, seed)],
             base=base, num_texts=num_texts, num_paragraphs=num_paragraphs, num_pairs=num_pairs, sizes=sizes, seed=seed,
         )  # fmt: skip
@@ -241,18 +246,21 @@ def distill_vipolyqwen(
     return model
 
 
-def _begin(output: Path, settings: dict[str, Any], resume: bool) -> None:
+def _check(output: Path, settings: dict[str, Any], resume: bool) -> None:
     """Refuse a folder with another run."""
-    file = output / "settings.json"
-    if file.exists():
-        if not resume:
-            raise ValueError(f"{output} has an earlier run: go on with resume, or name another folder")
-        before = json.loads(file.read_text(encoding="utf-8"))
-        for name, value in settings.items():
-            if before.get(name) != value:
-                raise ValueError(f"{output} was begun with {name} = {before.get(name)!r}, not {value!r}")
-    output.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings), encoding="utf-8")
+    if not (output / SETTINGS).exists():
+        return
+    if not resume:
+        raise ValueError(f"{output} has an earlier run: go on with resume, or name another folder")
+    before = read_json(output / SETTINGS)
+    for name, value in settings.items():
+        if before.get(name) != value:
+            raise ValueError(f"{output} was begun with {name} = {before.get(name)!r}, not {value!r}")
+
+
+def _record(file: Path, settings: Mapping[str, Any]) -> None:
+    file.with_suffix(".new").write_text(json.dumps(settings), encoding="utf-8")
+    os.replace(file.with_suffix(".new"), file)  # whole, also after a kill
 
 
 def _described(rows: Sequence[Any]) -> str:
@@ -280,12 +288,36 @@ class _Material:
     pairs: Pairs
 
 
+def _drawn(
+    sets: Sequence[Dataset],
+    shares: Sequence[float] | None,
+    others: Sequence[str],
+    num_texts: int,
+    num_paragraphs: int,
+    num_pairs: int,
+    seed: int,
+) -> dict[str, list[str]]:
+    """Texts, shortest first, and questions with their paragraphs."""
+    parts = [split_by_anchor(rows, 0.03, anchor="title", seed=seed)["train"] for rows in sets]
+    drawn = draw_texts(parts, (), num_texts, shares, seed) + draw_paragraphs(parts, shares, num_paragraphs, seed)
+    check_documents(parts)
+    pairs = draw_questions(parts, None, num_pairs, shares, seed)
+    if len(pairs) < FEWEST_PAIRS:
+        raise ValueError(f"the documents give {len(pairs)} questions with paragraphs, and {FEWEST_PAIRS} are needed")
+    return {
+        "texts": sorted(dict.fromkeys([*drawn, *others]), key=len),
+        "questions": list(pairs["anchor"]),
+        "paragraphs": list(pairs["positive"]),
+    }
+
+
 def _prepare(
     teacher: str,
     documents: Callable[[], Sequence[Dataset]],
     shares: Sequence[float] | None,
     others: Iterable[str],
     output: Path,
+    settings: Mapping[str, Any],
     log: Callable[[dict[str, Any]], None],
     *,
     pictured: Sequence[str],
@@ -296,23 +328,21 @@ def _prepare(
     sizes: dict[str, Any],
     seed: int,
 ) -> _Material:
-    """The untrained model in ``start/``, and what the text side learns; read from `output` where it is there."""
-    file = output / "texts.pt"
-    if not file.exists():
-        sets = documents()
-        parts = [split_by_anchor(rows, 0.03, anchor="title", seed=seed)["train"] for rows in sets]
-        drawn = draw_texts(parts, (), num_texts, shares, seed) + draw_paragraphs(parts, shares, num_paragraphs, seed)
-        drawn = list(dict.fromkeys([*drawn, *others, *pictured]))
-        check_vietnamese(drawn)
-        drawn.sort(key=len)
-        pairs = draw_questions(parts, None, num_pairs, shares, seed)
-        save_whole({"texts": drawn, "questions": list(pairs["anchor"]), "paragraphs": list(pairs["positive"])}, file)
-        log({"texts": len(drawn), "pairs": len(pairs)})
-    kept = torch.load(file, weights_only=True)
+    """The untrained model in ``start/``, and what the text side learns; read from `output` where it is there.
+
+    The run is recorded once texts and model are made, so that after unusable ones the folder is still free.
+    """
+    file, start = output / "texts.pt", output / "start"
+    kept = (
+        torch.load(file, weights_only=True)
+        if file.exists()
+        else _drawn(documents(), shares, [*others, *pictured], num_texts, num_paragraphs, num_pairs, seed)
+    )
     texts: list[str] = kept["texts"]
     large = load(teacher, device="cpu")
     centred = Centred(large.bfloat16(), Random(seed).sample(texts, min(4096, len(texts))))
-    if not (output / "start").is_dir():
+    model = None
+    if not start.is_dir():
         if base is None:
             random = Random(seed)
             shown = [text for text in texts + kept["questions"] for text in (text, vary(text, random))]
@@ -321,9 +351,14 @@ def _prepare(
         else:
             dimension = len(centred.centre)
             model = build_vipolyqwen(base, dimension, min_pixels=28 * 28, max_pixels=MAX_PIXELS).cpu().float()
-        with unfinished(output / "start") as new:
+    _record(output / SETTINGS, settings)
+    if not file.exists():
+        save_whole(kept, file)
+        log({"texts": len(texts), "pairs": len(kept["questions"])})
+    if model is not None:
+        with unfinished(start) as new:
             model.save(str(new / "model"))
-            (new / "model").rename(output / "start")
+            (new / "model").rename(start)
         log({"weights": sum(parameter.numel() for parameter in model.parameters())})
     targets = {
         name: kept_targets(output / "targets" / f"{name}.pt", kept[name], centred, log)

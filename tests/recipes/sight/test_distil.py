@@ -133,6 +133,25 @@ def test_the_last_stage_has_new_layers_but_in_a_base_of_ones_own(layers, teacher
     assert load(tmp_path / "out" / "model", device="cpu").encode(SENTENCES).shape == (len(SENTENCES), 32)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("It was raining, and we all stayed at home that day. " * 4, "the texts are not Vietnamese"),
+        (SENTENCES[0], "no paragraph of the documents gives a question"),
+        (None, "there is no such file"),
+    ],
+)
+def test_after_unusable_documents_the_folder_is_free(text, message, teacher, tmp_path):
+    def unusable():
+        if text is None:
+            raise ValueError("there is no such file")
+        return [Dataset.from_list([{"title": f"{text[:12]} {number}", "text": text} for number in range(40)])]
+
+    with pytest.raises(ValueError, match=message):
+        distill_vipolyqwen(teacher, unusable, tmp_path / "out", **QUICK)
+    assert not (tmp_path / "out").exists()
+
+
 def test_unknown_stages_are_refused_before_anything(teacher, tmp_path):
     with pytest.raises(ValueError, match="there is no stage 'sounds'"):
         distill_vipolyqwen(teacher, documents, tmp_path / "out", stages=[replace(STAGES[0], name="sounds")], **QUICK)
