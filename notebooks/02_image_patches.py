@@ -28,10 +28,12 @@
 
 # %%
 from st_vi import load
+from st_vi.inspection.patches import reader
 
 MODEL = None  # or a folder or a name on the hub
 
 model = load(MODEL or "poly-mini")
+reader(model)  # an error here if it takes no images
 prompt = "instr" if "instr" in model.prompts else None
 
 # %% [markdown]
