@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
 from abc import ABC, abstractmethod
@@ -165,10 +166,17 @@ def _when(epoch: int, steps: int) -> str:
 
 
 def _append_csv(path: Path, metrics: Mapping[str, float], epoch: int, steps: int) -> None:
+    """Add a line. The metrics depend on what is measured: those that earlier lines lack become columns of all."""
+    row = {"epoch": epoch, "steps": steps, **metrics}
     path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.is_file()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if is_new:
-            writer.writerow(["epoch", "steps", *metrics])
-        writer.writerow([epoch, steps, *metrics.values()])
+    with path.open("a+", newline="", encoding="utf-8") as file:
+        file.seek(0)
+        earlier = csv.DictReader(io.StringIO(file.read().removeprefix("\ufeff"), newline=""))  # Excel saves the mark
+        header = list(earlier.fieldnames or ())
+        writer = csv.DictWriter(file, list(dict.fromkeys([*header, *row])))
+        if writer.fieldnames != header:
+            rows = list(earlier)
+            file.truncate(0)
+            writer.writeheader()
+            writer.writerows(rows)
+        writer.writerow(row)

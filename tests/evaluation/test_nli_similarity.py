@@ -92,6 +92,21 @@ def test_without_triplets_spearman_is_primary(tiny_model: SentenceTransformer) -
     assert SequentialEvaluator([evaluator])(tiny_model)["sequential_score"] == metrics["nli_nli_spearman"]
 
 
+def test_metrics_of_other_rows_are_columns_of_their_own(tiny_model: SentenceTransformer, tmp_path) -> None:
+    """The metrics depend on the rows: no value may come under the name of another."""
+    few = NLISimilarityEvaluator(SENTENCES[:2], SENTENCES[2:4], ["entailment", "contradiction"], name="dev")
+    every = NLISimilarityEvaluator(*nli_rows(), name="dev")
+    path = tmp_path / every.csv_file
+    found = [evaluator(tiny_model, str(tmp_path)) for evaluator in (few, every)]
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # opened and saved in Excel
+    found.append(few(tiny_model, str(tmp_path)))
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert list(lines[0]) == ["epoch", "steps", "nli_spearman", "triplet_accuracy"]
+    for line, metrics in zip(lines, found, strict=True):
+        assert {f"dev_{name}": float(value) for name, value in line.items() if value and name[0] in "nt"} == metrics
+
+
 def test_stored_like_a_stock_evaluator(tiny_model: SentenceTransformer, tmp_path, caplog) -> None:
     evaluator = NLISimilarityEvaluator(*nli_rows(), name="dev")
     with caplog.at_level(logging.INFO, logger="st_vi"):
