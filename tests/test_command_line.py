@@ -268,6 +268,29 @@ def test_search_of_questions_in_another_encoding(monkeypatch, capsys, tmp_path):
     assert "Trời mưa." in shown.out and "is not in the encoding of this console" in shown.err
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "cp1258", "cp437"])
+def test_search_of_questions_in_a_file_and_json_on_windows(monkeypatch, tmp_path, encoding):
+    """Files are in UTF-8, whatever letters the console has; JSON written into one can be read."""
+    pytest.importorskip("bm25s", reason='needs pip install "st-vi[search]"')
+    text = "Thủ tục ở tòa án 😀 – café"
+    (tmp_path / "rows.csv").write_text(f"text\n{text}\nThuế nhà đất\n", encoding="utf-8")
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\ufeffthủ\n".encode()), encoding))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+    assert run_main(monkeypatch, "search", tmp_path / "rows.csv", "--no-dense", "--json") == 0
+    sys.stdout.flush()
+    (found,) = json.loads(written.getvalue())
+    assert found["passage"]["text"] == text
+
+
+def test_search_of_questions_in_utf_16(monkeypatch, capsys, tmp_path):
+    pytest.importorskip("bm25s", reason='needs pip install "st-vi[search]"')
+    (tmp_path / "rows.csv").write_text("text\nTrời mưa.\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("mưa\n".encode("utf-16")), "cp1252"))
+    assert run_main(monkeypatch, "search", tmp_path / "rows.csv", "--no-dense") == 2
+    assert "is not in the encoding of this console" in capsys.readouterr().err
+
+
 def run_main(monkeypatch, *arguments):
     """The exit code of `st-vi …`."""
     monkeypatch.setattr(sys, "argv", ["st-vi", *map(str, arguments)])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +27,12 @@ def interruptible(go_on: Callable[[], str]) -> Iterator[None]:
 
 class InterruptedRun(Exception):
     """Carries a message on how to resume."""
+
+
+def json_text(value: Any) -> str:
+    """JSON in one line for standard output; escaped where that is not in UTF-8, as in a file written on Windows."""
+    in_utf8 = codecs.lookup(getattr(sys.stdout, "encoding", None) or "ascii").name == "utf-8"
+    return json.dumps(value, ensure_ascii=not in_utf8)
 
 
 def echo_metrics(metrics: dict[str, float]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from st_vi.cli.common import interruptible
+from st_vi.cli.common import interruptible, json_text
 from st_vi.cli.options import BF16, Device, folder, loading_options, refuse, use_device
 from st_vi.cli.quiet import one_bar
 from st_vi.files.cache import cache_folder
@@ -104,7 +103,7 @@ def _answer(ask: Callable[[str], None], query: str | None) -> None:
 def _check(question: str) -> None:
     if is_blank(question):
         raise ValueError("the question is empty")
-    if not is_unicode(question):
+    if not is_unicode(question) or "\0" in question:  # UTF-16 has it
         raise ValueError(f"the question {question!r} is not in the encoding of this console, mostly UTF-8")
 
 
@@ -120,7 +119,7 @@ def _pictures(
     def ask(query: str) -> None:
         results = found.search(query, top, prompt_name)
         if as_json:
-            typer.echo(json.dumps([asdict(one) for one in results], ensure_ascii=False))
+            typer.echo(json_text([asdict(one) for one in results]))
             return
         for number, one in enumerate(results, 1):
             typer.echo(f"{number}. {one.score:.2f}  {one.file}")
@@ -132,7 +131,7 @@ def _asked(index: SearchIndex, top: int, side: Side, as_json: bool) -> Callable[
     def ask(query: str) -> None:
         results = index.search(query, top, side)
         if as_json:
-            typer.echo(json.dumps([asdict(found) for found in results], ensure_ascii=False))
+            typer.echo(json_text([asdict(found) for found in results]))
             return
         if not results:
             typer.echo("nothing found")
@@ -159,7 +158,7 @@ def _questions() -> Iterator[str]:
         if typed:
             typer.echo("? ", nl=False, err=True)
         try:
-            line = sys.stdin.readline()
+            line = sys.stdin.readline() if typed else _decoded(sys.stdin.buffer.readline())
         except KeyboardInterrupt:
             return
         if not line or (typed and is_blank(line)):
@@ -167,6 +166,14 @@ def _questions() -> Iterator[str]:
         if not is_blank(line):
             _check(line)
             yield line.strip()
+
+
+def _decoded(line: bytes) -> str:
+    """A line of a file or pipe: UTF-8 if it is valid, whatever letters the console has; otherwise in those."""
+    try:
+        return line.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return line.decode(sys.stdin.encoding, "surrogateescape")
 
 
 def _beside(source: Path) -> Path:
