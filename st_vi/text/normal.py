@@ -172,6 +172,17 @@ def _tone_place(vowels: str, closed: bool) -> int:
     return 1 if len(vowels) == 3 or vowels in {"oa", "oe", "uy"} else 0
 
 
+def without_capitals(text: str) -> str:
+    """The text in lower case if all of it is in capitals, but for a single word, which may be an abbreviation.
+
+    Example:
+        >>> from st_vi.text.normal import without_capitals
+        >>> without_capitals("THỦ TỤC LY HÔN"), without_capitals("UBND"), without_capitals("UBND ở đâu?")
+        ('thủ tục ly hôn', 'UBND', 'UBND ở đâu?')
+    """
+    return text.lower() if text.isupper() and len(text.split()) > 1 else text
+
+
 def strip_diacritics(text: str) -> str:
     """Vietnamese as it is typed without accents: no marks on Latin letters, "d" for "đ" and for eth.
 

@@ -97,6 +97,22 @@ def test_a_query_without_diacritics_and_another_spelling_of_the_tone():
 
 
 @pytest.mark.usefixtures("with_words")
+def test_single_words_of_a_query_without_diacritics():
+    """A text seldom has them so; but "hai" is a word of its own."""
+    words = WordIndex(["Thủ tục ly hôn", "Hai thư viện", "Hải sản tươi", "Tuc"] + ["Tục ngữ"] * 20)
+    np.testing.assert_array_equal(words.scores("thủ tuc ly hon"), words.scores("thủ") + words.scores("tuc ly hon"))
+    assert np.flatnonzero(words.scores("hai thư")).tolist() == [1]
+
+
+def test_a_query_in_capitals(model):
+    """Models read capitals badly; a single word may be an abbreviation."""
+    index, seen = SearchIndex(passages(), model), []
+    index._encoder.encode = lambda text, **settings: seen.append(text) or np.ones(model[0].get_embedding_dimension())
+    for query in ("THỦ TỤC LY HÔN?", "UBND", "Thủ tục ở UBND"):
+        index.search(query)
+    assert seen == ["thủ tục ly hôn?", "UBND", "Thủ tục ở UBND"]
+
+
 def test_both_sides_are_standardised_and_added(model):
     index = SearchIndex(passages(), model)
     query = "tòa nhà quận"

@@ -308,4 +308,7 @@ def test_the_documented_server(server, model, web, tmp_path):
         assert error.value.args[0] == 422
     with pytest.raises(Refused):
         server.encode(server.Request(["Trời mưa."], "không có"))
+    with pytest.raises(Refused) as error:
+        server.encode(server.Request(["Trời mưa."], "\ud800"))
+    assert error.value.args[1].encode()  # what FastAPI does with it
     assert server.encode(server.Request([])) == [] and not asked

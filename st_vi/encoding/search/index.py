@@ -19,6 +19,7 @@ from st_vi.encoding.search.passages import Passage, read_passages
 from st_vi.encoding.search.vectors import VectorStore, unit
 from st_vi.encoding.search.words import WordIndex
 from st_vi.text import is_blank
+from st_vi.text.normal import without_capitals
 
 Side = Literal["both", "vectors", "words"]
 
@@ -49,11 +50,12 @@ class Found:
 class SearchIndex:
     """Hybrid search of passages by vectors and words.
 
-    Vectors are compared by cosine (FAISS, exact). Words are compared with BM25, which ignores diacritics if the query
-    has none. On both sides a score is the mean of those of the passage and of its title, with weights 1 and
-    `title_weight`, because a title says what a long text is about; a passage without a title has its own score. For
-    hybrid search, the scores of each side are standardised over the candidates of both, (s − mean) / deviation, and
-    added. Unlike reciprocal rank fusion, this lets a confident side outweigh an uncertain one.
+    Vectors are compared by cosine (FAISS, exact). Words are compared with BM25, which ignores the diacritics where
+    the query is typed without them. A query in capitals is encoded in lower case. On both sides a score is the mean of
+    those of the passage and of its title, with weights 1 and `title_weight`, because a title says what a long text is
+    about; a passage without a title has its own score. For hybrid search, the scores of each side are standardised over
+    the candidates of both, (s − mean) / deviation, and added. Unlike reciprocal rank fusion, this lets a confident side
+    outweigh an uncertain one.
 
     Args:
         passages: Passages, at least one; see `read_passages`.
@@ -202,7 +204,7 @@ class SearchIndex:
 
     def _query_vector(self, query: str) -> np.ndarray:
         """The query vector of unit length, (1, D)."""
-        vector = self._encoder.encode(query, prompt_name=self.query_prompt_name)
+        vector = self._encoder.encode(without_capitals(query), prompt_name=self.query_prompt_name)
         if not np.isfinite(vector).all():
             raise ValueError("the model returned a vector that is not finite")
         return unit(vector[None])

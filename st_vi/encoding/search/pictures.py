@@ -19,6 +19,7 @@ from st_vi.files.lines import on_disk
 from st_vi.inputs.kinds import picture_suffixes
 from st_vi.inputs.pictures import open_image
 from st_vi.text import is_blank
+from st_vi.text.normal import without_capitals
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class PictureIndex:
         if is_blank(query):
             raise ValueError("the query is empty")
         check_whole("top", top)
-        vector: Any = self.model.encode({"text": query}, prompt_name=prompt_name, normalize_embeddings=True)  # type: ignore[call-overload]
+        text: Any = {"text": without_capitals(query)}
+        vector = self.model.encode(text, prompt_name=prompt_name, normalize_embeddings=True)
         scores = self.vectors @ vector.astype(np.float32)
         return [FoundPicture(self.files[number], float(scores[number])) for number in np.argsort(-scores)[:top]]
 

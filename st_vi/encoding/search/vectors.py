@@ -100,7 +100,8 @@ class VectorStore:
             old = self._files()
             self.write({key: known[key] for key in keys})
             for file in old:
-                file.unlink(missing_ok=True)
+                with suppress(OSError):  # removed by another, or, on Windows, read by one
+                    file.unlink()
         for file in self.folder.glob("part-*.tmp"):  # of a process that was killed
             with suppress(OSError):  # removed by another
                 if file.stat().st_mtime < time.time() - _OLD:
