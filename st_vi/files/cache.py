@@ -8,4 +8,4 @@ from pathlib import Path
 
 def cache_folder(name: str) -> Path:
     """A folder in the user's cache, which may not exist yet: ``~/.cache/st_vi``, or ``ST_VI_CACHE`` if it is set."""
-    return Path(os.environ.get("ST_VI_CACHE") or Path.home() / ".cache" / "st_vi") / name
+    return Path(os.environ.get("ST_VI_CACHE") or "~/.cache/st_vi").expanduser() / name

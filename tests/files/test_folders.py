@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from st_vi.files.cache import cache_folder
 from st_vi.files.folders import alone_in, unfinished
 
 pytest.importorskip("fcntl")
@@ -85,3 +87,8 @@ def test_a_process_forked_meanwhile_keeps_no_folder(tmp_path):
         pass
     os.close(end)
     os.waitpid(child, 0)
+
+
+def test_the_cache_may_be_below_the_home(monkeypatch):
+    monkeypatch.setenv("ST_VI_CACHE", "~/vectors")
+    assert cache_folder("onnx") == Path.home() / "vectors" / "onnx"

@@ -129,6 +129,7 @@ class Scenes:
             for number in range(self.count):
                 made[number] = np.asarray(draw(self.scene(number), self.size))
             made.flush()
+            del made  # Windows renames no file that is mapped
             new.rename(self.file)
         self.pixels = np.load(self.file, mmap_mode="r")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
+import weakref
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -286,6 +288,17 @@ def test_scenes_are_drawn_once(model, tmp_path):
     assert first.scene(2) == scene("train", 2) != scene("test", 2)
     again.seed = 1
     assert again.scene(2) == scene("train", 1_000_005)
+
+
+def test_the_file_of_scenes_is_not_mapped_when_it_gets_its_name(tmp_path, monkeypatch):
+    """Windows renames no file that is."""
+    opened, rename, mapped = np.lib.format.open_memmap, Path.rename, []
+    monkeypatch.setattr(
+        np.lib.format, "open_memmap", lambda *a, **kw: mapped.append(weakref.ref(found := opened(*a, **kw))) or found
+    )
+    monkeypatch.setattr(Path, "rename", lambda old, new: mapped.append(mapped[0]()) or rename(old, new))
+    Scenes(tmp_path / "s.npy", 2, size=84)
+    assert mapped[1] is None
 
 
 def test_training_goes_on_where_it_stopped(tmp_path):
