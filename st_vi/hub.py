@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from st_vi import modules
+from st_vi.checks import check_model
 from st_vi.files.lines import on_disk
 from st_vi.graphs.kept import GraphDtype, on_graph
 from st_vi.model_files import base_of_adapter, check_files, check_modules, plain_weights
@@ -132,6 +134,7 @@ def export_stock(model: SentenceTransformer, path: str | Path) -> None:
         ...     [type(module).__name__ for module in SentenceTransformer(folder)]
         ['BoW', 'Dense']
     """
+    check_model(model)
     modules: dict[str, Module] = {}
     module: Any
     for name, module in model.named_children():
@@ -148,7 +151,7 @@ def export_stock(model: SentenceTransformer, path: str | Path) -> None:
     stock.model_card_data = copy.copy(model.model_card_data)
     stock.model_card_data.register_model(stock)
     with_own_card(stock)
-    stock.save_pretrained(str(path))
+    stock.save_pretrained(os.fspath(path))
 
 
 def pretrained(name: str = "vi-mini") -> str:

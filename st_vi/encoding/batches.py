@@ -14,7 +14,7 @@ from sentence_transformers.base.modality import infer_modality
 from sentence_transformers.util import quantize_embeddings
 from tqdm.auto import tqdm
 
-from st_vi.checks import check_choice, check_whole
+from st_vi.checks import check_choice, check_model, check_whole
 from st_vi.encoding.forward import KeptTokens, vectors_of
 from st_vi.inputs.as_list import as_list
 from st_vi.inputs.kinds import is_picture, is_video_file, shown
@@ -85,6 +85,7 @@ def encode_by_tokens(
         >>> encode_by_tokens(model, "xin chào").tolist()
         [1.0, 1.0]
     """
+    check_model(model)
     check_choice("precision", precision, Precision)  # stock says so after encoding
     prompt = prompt_of(model, prompt, prompt_name)
     inputs, single = as_list(inputs)

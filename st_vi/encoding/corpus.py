@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import quantize_embeddings
 from tqdm.auto import tqdm
 
-from st_vi.checks import check_whole
+from st_vi.checks import check_model, check_whole
 from st_vi.encoding.batches import MAX_TOKENS
 from st_vi.encoding.limits import token_limit
 from st_vi.encoding.row_encoder import BadRow, CountedRows, EncodedRows, Problems, RowEncoder
@@ -187,6 +187,7 @@ def encode_corpus(
         '3 rows in 2 shards, 2 of them from an earlier run'
         '4 rows in 2 shards, 1 of them from an earlier run, 1 rows added to the last of an earlier run'
     """
+    check_model(model)
     check_arguments(column, image_column, keep, shard_rows, precision, bad_row, chunk)
     if part is not None and not (isinstance(part, tuple) and len(part) == 2 and 1 <= part[0] <= part[1]):
         raise ValueError(f"part must be (k, n) with k from 1 to n, got {part}")

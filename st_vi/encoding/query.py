@@ -10,6 +10,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 
+from st_vi.checks import check_model
 from st_vi.encoding.batches import as_texts
 from st_vi.encoding.forward import vectors_of
 from st_vi.inputs.as_list import as_list
@@ -42,6 +43,7 @@ class QueryEncoder:
     """
 
     def __init__(self, model: SentenceTransformer) -> None:
+        check_model(model)
         if "text" not in model.modalities and "message" not in model.modalities:
             raise ValueError(f"the model does not accept text, only {', '.join(map(str, model.modalities))}")
         self.model = model

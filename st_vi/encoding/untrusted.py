@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modality import is_message_dict
 
+from st_vi.checks import check_model
 from st_vi.inputs.kinds import plain_text, shown, without_marks
 from st_vi.inputs.pictures import of_base64, open_image
 from st_vi.inputs.videos import open_video
@@ -62,6 +63,7 @@ def untrusted_input(model: SentenceTransformer, value: Any, *, max_pixels: int =
         Traceback (most recent call last):
         ValueError: 'image': expected the bytes of an image, or these in base64; paths and addresses are not opened
     """
+    check_model(model)
     marks = _special_tokens(model)
     clean = partial(_without_tokens, marks, _normal_form(model))
     if isinstance(value, str):

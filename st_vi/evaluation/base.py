@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
+from torch import nn
 
 from st_vi.evaluation.distinct import encode_distinct
 from st_vi.inputs.kinds import is_null, shown
@@ -84,9 +85,11 @@ def by_place(values: Iterable[Any]) -> Sequence[Any]:
     tensors are not those of Python.
 
     Raises:
-        ValueError: One text in place of several.
+        ValueError: One text in place of several, a dict, or a model.
     """
     given: Any = values
+    if isinstance(given, (Mapping, nn.Module)):
+        raise ValueError(f"expected a list of inputs, got {type(given).__name__}")
     if isinstance(given, (str, bytes)):
         raise ValueError(f"expected a list of inputs, got the text {shown(given)}")
     if getattr(given, "ndim", 1) == 1:  # an array of more dimensions is one of images

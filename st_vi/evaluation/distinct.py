@@ -10,6 +10,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
+from st_vi.checks import check_model
 from st_vi.inputs.content import content_key, opened
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ def distinct_vectors(
 
     Warns if they are all the same, or hold NaN.
     """
+    if isinstance(model, str) or not hasattr(model, method):  # anything else that encodes will do
+        check_model(model)
     keys = keys or [[content_key(value) for value in column] for column in columns]
     first: dict[Hashable, tuple[int, int]] = {}
     for number, column_keys in enumerate(keys):

@@ -19,6 +19,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.util import fullname
 from torch import Tensor, nn
 
+from st_vi.checks import check_model
 from st_vi.graphs.encoder import CONFIG_FILE, MODEL_FILE, OnnxEncoder
 from st_vi.modules import WordSegmentedTransformer
 
@@ -67,6 +68,7 @@ def export_onnx(model: SentenceTransformer, path: str | Path) -> Path:
         >>> quantize_onnx(file.parent)  # doctest: +SKIP
         PosixPath('outputs/onnx/model_int8.onnx')
     """
+    check_model(model)
     _check_modules(model)
     _require_onnx()
     model = copy.deepcopy(model).to("cpu", torch.float32).eval()

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from sentence_transformers import SentenceTransformer
 
-from st_vi.checks import check_choice
+from st_vi.checks import check_choice, check_model
 from st_vi.files.cache import cache_folder
 from st_vi.files.folders import unfinished
 from st_vi.graphs.encoder import CONFIG_FILE, MODEL_FILE, OnnxEncoder
@@ -45,6 +45,7 @@ def on_graph(model: SentenceTransformer, dtype: GraphDtype = "auto") -> Sentence
     The dtype "auto" is 8 bits where the CPU has instructions for them (VNNI) and the vectors stay `CLOSE`, otherwise
     float32.
     """
+    check_model(model)
     check_choice("dtype", dtype, GraphDtype)
     whole = copy(model)
     whole.truncate_dim = None  # cut after the graph, so that it can be changed

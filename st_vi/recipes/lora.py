@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 
+from st_vi.checks import check_model
 from st_vi.modules import Qwen2VLTransformer
 from st_vi.modules.qwen2_vl import check_adapters
 from st_vi.stock.adapters import merge_adapter
@@ -89,6 +90,7 @@ def merge_lora(model: SentenceTransformer) -> None:
         >>> merge_lora(model)  # doctest: +SKIP
         >>> model.save_pretrained("outputs/vipolyqwen")  # doctest: +SKIP
     """
+    check_model(model)
     peft = _peft()
     for module in model.modules():
         if isinstance(module, Transformer) and isinstance(module.model, peft.PeftModel):  # wrapped by PEFT

@@ -15,6 +15,7 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoTokenizer, TrainerCallback
 
+from st_vi.checks import check_model
 from st_vi.data.accepted import TrainRows
 from st_vi.data.triplets import triplets_to_train_on
 from st_vi.hub import included_or_same
@@ -26,7 +27,7 @@ from st_vi.modules.positions import usable_positions
 from st_vi.modules.whole_backbone import whole_backbone
 from st_vi.recipes.base_models import check_base
 from st_vi.recipes.training.arguments import common_arguments
-from st_vi.recipes.training.run import Evaluators, Loss, check_model, train
+from st_vi.recipes.training.run import Evaluators, Loss, train
 
 
 def build_viclsr(

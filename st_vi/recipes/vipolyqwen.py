@@ -18,7 +18,7 @@ from sentence_transformers.base.modules import Module, Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoConfig, TrainerCallback
 
-from st_vi.checks import check_choice
+from st_vi.checks import check_choice, check_model
 from st_vi.data import MixedTaskCollator, split_by_task
 from st_vi.data.accepted import TrainRows, as_datasets, as_train_rows
 from st_vi.data.collator import PrefixSide, ScoreCollator
@@ -36,7 +36,7 @@ from st_vi.recipes.base_models import check_base
 from st_vi.recipes.lora import add_lora, lora_config
 from st_vi.recipes.row_checks import check_evaluator, checked_rows, num_positives, tasks_of
 from st_vi.recipes.training.arguments import common_arguments
-from st_vi.recipes.training.run import Evaluators, Loss, check_model, train
+from st_vi.recipes.training.run import Evaluators, Loss, train
 from st_vi.tasks import VIDEO_TASK, VIPOLYQWEN_TASKS
 from st_vi.text import comparison_key
 

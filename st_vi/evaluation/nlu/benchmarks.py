@@ -129,6 +129,7 @@ def load_benchmark(benchmark: NLUBenchmark, path_or_hub_id: str | Path | None = 
         ...     load_benchmark(NLU_BENCHMARKS["ViWikiFC"], f"{folder}/test.jsonl")[0]
         {'text1': 'Huế ở Việt Nam.', 'text2': 'Huế là cố đô.', 'label': 'NEI'}
     """
+    _check_benchmark(benchmark)
     source = path_or_hub_id or benchmark.hub_id
     if source is None:
         raise ValueError(
@@ -141,8 +142,17 @@ def load_benchmark(benchmark: NLUBenchmark, path_or_hub_id: str | Path | None = 
     return canonical_dataset(benchmark, read_rows(path) if path else load_dataset(str(source), split=split))
 
 
+def _check_benchmark(benchmark: Any) -> None:
+    if not isinstance(benchmark, NLUBenchmark):
+        known = benchmark if isinstance(benchmark, str) and benchmark in NLU_BENCHMARKS else next(iter(NLU_BENCHMARKS))
+        raise ValueError(
+            f"benchmark must be an NLUBenchmark, such as NLU_BENCHMARKS[{known!r}], got {type(benchmark).__name__}"
+        )
+
+
 def canonical_dataset(benchmark: NLUBenchmark, dataset: Dataset) -> Dataset:
     """The rows in canonical columns; a dataset that has them already is only checked. See `load_benchmark`."""
+    _check_benchmark(benchmark)
     if not isinstance(dataset, Dataset):
         raise ValueError(
             f"{benchmark.name}: expected a Dataset, got {type(dataset).__name__}; Dataset.from_list, from_pandas or "

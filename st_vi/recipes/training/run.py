@@ -161,12 +161,6 @@ def train(
     return trainer
 
 
-def check_model(model: Any) -> None:
-    """Check that it is a model, and not the name of one."""
-    if not isinstance(model, SentenceTransformer):
-        raise ValueError(f"model must be a SentenceTransformer, such as st_vi.load gives, got {type(model).__name__}")
-
-
 def _begun_with(model: SentenceTransformer) -> dict[str, Any]:
     """The initial backbone of the runs of this model object, by output folder."""
     return model.__dict__.setdefault("_st_vi_begun_with", {})
