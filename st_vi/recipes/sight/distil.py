@@ -225,6 +225,7 @@ def distill_vipolyqwen(
         }
         for stage in stages:
             progress(f"{stage.name}: {stage.steps} steps")
+            torch.manual_seed(seed)  # what a stage adds to the model is the same in a run that goes on here
             if stage.name != "text":
                 add_letters(model, len(alphabet(material.texts.texts)))
             new = add_layers(model, stage.new_layers) if base is None else []
@@ -343,6 +344,7 @@ def _prepare(
     centred = Centred(large.bfloat16(), Random(seed).sample(texts, min(4096, len(texts))))
     model = None
     if not start.is_dir():
+        torch.manual_seed(seed)
         if base is None:
             random = Random(seed)
             shown = [text for text in texts + kept["questions"] for text in (text, vary(text, random))]

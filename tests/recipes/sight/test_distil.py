@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -114,6 +115,17 @@ def test_a_second_call_goes_on(run, teacher):
     again = distill_vipolyqwen(teacher, never, output, resume=True, **options)
     assert (output / "log.jsonl").read_text() == lines
     torch.testing.assert_close(again.encode(SENTENCES), model.encode(SENTENCES), atol=1e-5, rtol=1e-4)
+
+
+def test_a_run_that_goes_on_between_stages_has_the_same_weights(teacher, tmp_path):
+    stages = [replace(STAGES[place], steps=1, warm_up=1) for place in (0, 1, 4)]
+    whole = distill_vipolyqwen(teacher, documents, tmp_path / "out", stages=stages, **QUICK)
+    for done in ("letters", "deeper"):
+        shutil.rmtree(tmp_path / "out" / done)
+    torch.manual_seed(7)
+    again = distill_vipolyqwen(teacher, documents, tmp_path / "out", stages=stages, resume=True, **QUICK)
+    for before, after in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(before, after)
 
 
 @pytest.mark.parametrize("layers", [0, 3])
