@@ -297,6 +297,15 @@ def test_every_kind_of_file_in_a_folder(tmp_path):
     assert read_passages(tmp_path / "a.jsonl", count)[0].searched == f"Ly hôn\n{TEXTS[0]}"
 
 
+def test_metadata_of_markdown_is_no_passage(tmp_path):
+    """Only its title is used; two lines between which there is text are none."""
+    (tmp_path / "a.md").write_text('---\ntags: [x]\ntitle: "Hỏi đáp"\n---\nMột\n\n# Hai\nBa\n', encoding="utf-8")
+    (tmp_path / "b.md").write_text("---\n\nBốn\n\n---\nNăm", encoding="utf-8")
+    found = [(one.text, one.title, one.place) for one in read_passages(tmp_path, count)]
+    assert found[:2] == [("Một", "Hỏi đáp", "line 5"), ("Ba", "Hỏi đáp › Hai", "line 8")]
+    assert [text for text, *_ in found[2:]] == ["---", "Bốn", "--- Năm"]
+
+
 def test_what_a_folder_has_besides(tmp_path):
     (tmp_path / "a.ndjson").write_text(json.dumps({"text": TEXTS[0]}), encoding="utf-8")
     (tmp_path / "empty.csv").touch()

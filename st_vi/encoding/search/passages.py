@@ -28,6 +28,8 @@ _DOCUMENTS = (".pdf", ".docx", ".doc", ".odt", ".rtf", ".html", ".htm", ".epub",
 _HIDDEN = (".", "~$")  # the latter beside a file that is open in Word or Excel
 _AT_ONCE = 1000  # texts that are counted together
 _HEADING = re.compile(r"#{1,6}\s+(.*?)\s*#*\s*\Z")
+_FIELD = re.compile(r"[\w-]+\s*:")
+_TITLE = re.compile(r"title\s*:\s*[\"']?(.+?)[\"']?\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Passage:
 
     Attributes:
         text: Text as in the file, with normalised white space.
-        title: Title of the row, or headings of the Markdown file; may be "".
+        title: Title of the row, or title and headings of the Markdown file; may be "".
         file: The file, relative to the searched folder.
         place: "row 12" (from 1) of a table, or "line 80" of a text file.
         start: Position in the text of its row or paragraph, in characters.
@@ -215,7 +217,10 @@ def _paragraphs(file: Path, name: str) -> Iterator[_Document]:
     """Paragraphs separated by blank lines, with their Markdown headings."""
     lines = [line.removesuffix("\n") for _, line in lines_of(file)]
     markdown = kind_of(file) != ".txt"
-    headings: dict[int, str] = {}
+    matter = _front_matter(lines) if markdown else []
+    lines[: len(matter)] = [""] * len(matter)
+    titles = [found[1] for line in matter if (found := _TITLE.match(line))]
+    headings = dict(enumerate(titles[:1]))  # level 0
     begin: int | None = None
     for number, line in enumerate([*lines, ""], 1):
         heading = _HEADING.match(line) if markdown else None
@@ -228,3 +233,9 @@ def _paragraphs(file: Path, name: str) -> Iterator[_Document]:
         if heading:
             depth = len(line) - len(line.lstrip("#"))
             headings = {level: text for level, text in headings.items() if level < depth} | {depth: heading[1]}
+
+
+def _front_matter(lines: Sequence[str]) -> Sequence[str]:
+    """The lines of metadata that Hugo, Jekyll, MkDocs and Obsidian keep between "---" at the top."""
+    ends = [number for number, line in enumerate(lines) if line.rstrip() == "---"]
+    return lines[: ends[1] + 1] if ends[:1] == [0] and len(ends) > 1 and _FIELD.match(lines[1]) else []
