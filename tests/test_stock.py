@@ -106,7 +106,7 @@ def overridden(tree: ast.Module, module: str) -> Iterator[str]:
 
 
 def test_no_other_room_overrides_a_private_name():
-    for extra in ("plotly", "anywidget", "umap", "ray"):
+    for extra in ("plotly", "anywidget", "umap"):
         pytest.importorskip(extra)
     found = {}
     for path, tree in TREES.items():

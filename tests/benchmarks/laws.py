@@ -187,14 +187,14 @@ def timed(model: SentenceTransformer, count: int, output: Path, shard_rows: int)
 
 
 def ranks(index: SearchIndex, questions: dict[str, str], answers: Sequence[str], texts: Sequence[str]) -> list[Row]:
-    """For each question, with diacritics and without, the place of the right article on each side and on both.
+    """For each question, as `typed`, the place of the right article on each side and on both.
 
     Of an article that was split, `search` gives only the best passage, so a place is one among articles. Right is the
     article with the title or, where there are answers, any whose text has that of the question.
     """
     rows = []
     for (question, title), answer in zip_longest(questions.items(), answers):
-        for asked in (question, strip_diacritics(question)):
+        for asked in typed(question).values():
             places, first = [], ""
             for side in SIDES:
                 found = index.search(asked, top=1000, side=side)
@@ -205,16 +205,25 @@ def ranks(index: SearchIndex, questions: dict[str, str], answers: Sequence[str],
     return rows
 
 
+def typed(question: str) -> dict[str, str]:
+    """With diacritics, without them in every other word, and without them."""
+    words = question.split()
+    words[::2] = map(strip_diacritics, words[::2])
+    return {"with": question, "half": " ".join(words), "without": strip_diacritics(question)}
+
+
 def text_of(result: Found, texts: Sequence[str]) -> str:
     """The whole article of a passage, in lower case."""
     return texts[int(result.passage.place.removeprefix("row ")) - 1].lower()
 
 
 def summary(rows: list[list[str]]) -> list[list[str]]:
-    """Right answers in the first place and in the first five, mean reciprocal rank; with diacritics and without."""
+    """Right answers in the first place and in the first five, mean reciprocal rank; for each way of typing."""
     table = []
+    ways = list(typed(""))
     for column, side in enumerate(SIDES, 1):
-        for name, part in (("with", rows[::2]), ("without", rows[1::2])):
+        for number, name in enumerate(ways):
+            part = rows[number :: len(ways)]
             ranks = [float(row[column]) if row[column] != "—" else math.inf for row in part]
             first, five = (sum(rank <= most for rank in ranks) for most in (1, 5))
             mean = np.mean([1 / rank for rank in ranks])

@@ -54,7 +54,6 @@ def test_two_workers_give_what_one_process_gives(cluster, tiny_model, tmp_path):
 
 
 def test_files_need_ids(tmp_path):
-    pytest.importorskip("ray.data", reason='Ray Data is not installed: pip install "st-vi[ray]"')
     Dataset.from_dict({"text": SENTENCES}).to_parquet(tmp_path / "rows.parquet")
     with pytest.raises(ValueError, match="missing column 'id': Ray does not keep the order"):
         encode_with_ray(tmp_path / "model", tmp_path / "rows.parquet", tmp_path / "out")
