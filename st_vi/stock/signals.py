@@ -23,9 +23,11 @@ def handled(handler: Callable[[int, Any], None], numbers: tuple[signal.Signals, 
     Example:
         >>> import signal
         >>> from st_vi.stock.signals import handled
-        >>> with handled(lambda number, frame: print("asked to stop")):
+        >>> asked = []
+        >>> with handled(lambda number, frame: asked.append(number)):
         ...     signal.raise_signal(signal.SIGTERM)
-        asked to stop
+        >>> asked == [signal.SIGTERM]
+        True
     """
     not_ours = (signal.SIG_IGN, None)  # None: not by Python
     numbers = tuple(number for number in numbers if signal.getsignal(number) not in not_ours)
