@@ -74,6 +74,13 @@ def append_line(path: Path, line: str) -> None:
         file.write(line.encode() + b"\n")
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there completely or not at all, also after a kill."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
 def finished_lines(path: Path) -> list[str]:
     """The lines that `append_line` has written; none if there is no file."""
     return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, Image
 
+from st_vi.files.lines import write_whole
 from st_vi.model_files import read_json
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _WITHOUT_EFFECT = ("disable_tqdm", "logging_steps", "report_to", "save_strategy"
 def write_manifest(study: Study, path: Path) -> None:
     """Record the study beside its results."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(manifest(study), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(manifest(study), ensure_ascii=False, indent=2) + "\n")
 
 
 def check_manifest(study: Study, path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from st_vi.data import split_by_anchor
 from st_vi.files.folders import alone_in, unfinished
+from st_vi.files.lines import write_whole
 from st_vi.hub import load
 from st_vi.model_files import read_json
 from st_vi.recipes.distil.draw import check_documents, draw_questions, draw_texts
@@ -259,11 +259,6 @@ def _check(output: Path, settings: dict[str, Any], resume: bool) -> None:
             raise ValueError(f"{output} was begun with {name} = {before.get(name)!r}, not {value!r}")
 
 
-def _record(file: Path, settings: Mapping[str, Any]) -> None:
-    file.with_suffix(".new").write_text(json.dumps(settings), encoding="utf-8")
-    os.replace(file.with_suffix(".new"), file)  # whole, also after a kill
-
-
 def _described(rows: Sequence[Any]) -> str:
     """How many rows, and a hash of them; an image counts by its name, wherever it lies."""
     plain = [vars(row) | {"picture": row.picture.name} if isinstance(row, (Named, Asked)) else row for row in rows]
@@ -353,7 +348,7 @@ def _prepare(
         else:
             dimension = len(centred.centre)
             model = build_vipolyqwen(base, dimension, min_pixels=28 * 28, max_pixels=MAX_PIXELS).cpu().float()
-    _record(output / SETTINGS, settings)
+    write_whole(output / SETTINGS, json.dumps(settings))
     if not file.exists():
         save_whole(kept, file)
         log({"texts": len(texts), "pairs": len(kept["questions"])})

@@ -19,6 +19,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvalu
 from sentence_transformers.base.modules import Module, Transformer
 from torch import nn
 
+from st_vi.files.lines import write_whole
 from st_vi.model_files import read_json, read_modules
 
 MANIFEST = "training_run.json"
@@ -129,9 +130,7 @@ def begin(folder: str | Path, run: Mapping[str, Any], resume: bool, overwrite: b
     if resume and (folder / MANIFEST).is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    finished = folder / f"{MANIFEST}.{os.getpid()}"
-    finished.write_text(json.dumps(run, indent=1, ensure_ascii=False), encoding="utf-8")
-    finished.replace(folder / MANIFEST)  # atomic
+    write_whole(folder / MANIFEST, json.dumps(run, indent=1, ensure_ascii=False))
 
 
 def _delete(path: Path) -> None:
