@@ -27,6 +27,7 @@ from st_vi import build_vipolyqwen
 from st_vi.__main__ import app, main
 from st_vi.cli.options import Command
 from st_vi.cli.quiet import one_bar
+from st_vi.cli.search import decoded
 from st_vi.cli.sight import asked_rows, named_rows
 from st_vi.data import sample_nli, sample_retrieval
 from st_vi.encoding.search.words import syllables
@@ -271,6 +272,7 @@ def test_search_of_questions_in_another_encoding(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize("encoding", ["cp1252", "cp1258", "cp437"])
 def test_search_of_questions_in_a_file_and_json_on_windows(monkeypatch, tmp_path, encoding):
     """Files are in UTF-8, whatever letters the console has; JSON written into one can be read."""
+    assert decoded("\ufeffthủ".encode()) == "thủ"
     pytest.importorskip("bm25s", reason='needs pip install "st-vi[search]"')
     text = "Thủ tục ở tòa án 😀 – café"
     (tmp_path / "rows.csv").write_text(f"text\n{text}\nThuế nhà đất\n", encoding="utf-8")

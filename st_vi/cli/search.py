@@ -158,7 +158,7 @@ def _questions() -> Iterator[str]:
         if typed:
             typer.echo("? ", nl=False, err=True)
         try:
-            line = sys.stdin.readline() if typed else _decoded(sys.stdin.buffer.readline())
+            line = sys.stdin.readline() if typed else decoded(sys.stdin.buffer.readline())
         except KeyboardInterrupt:
             return
         if not line or (typed and is_blank(line)):
@@ -168,7 +168,7 @@ def _questions() -> Iterator[str]:
             yield line.strip()
 
 
-def _decoded(line: bytes) -> str:
+def decoded(line: bytes) -> str:
     """A line of a file or pipe: UTF-8 if it is valid, whatever letters the console has; otherwise in those."""
     try:
         return line.decode("utf-8-sig")

@@ -103,6 +103,7 @@ def test_metrics_of_other_rows_are_columns_of_their_own(tiny_model: SentenceTran
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = list(csv.DictReader(file))
     assert list(lines[0]) == ["epoch", "steps", "nli_spearman", "triplet_accuracy"]
+    assert {line["epoch"] for line in lines} == {"-1"}
     for line, metrics in zip(lines, found, strict=True):
         assert {f"dev_{name}": float(value) for name, value in line.items() if value and name[0] in "nt"} == metrics
 

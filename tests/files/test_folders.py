@@ -75,6 +75,13 @@ def test_what_killed_processes_left_is_removed_and_what_others_work_on_is_not(at
     assert {path.name for path in tmp_path.iterdir()} == {other.name, "model"}
 
 
+def test_a_folder_that_is_just_made_is_not_removed(tmp_path):
+    """Its process has not locked it yet."""
+    (tmp_path / ".unfinished-1").mkdir()
+    with unfinished(tmp_path / "model"):
+        assert (tmp_path / ".unfinished-1").is_dir()
+
+
 def test_a_process_forked_meanwhile_keeps_no_folder(tmp_path):
     """As a worker that outlives the block: it has every file that was open."""
     with alone_in(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from st_vi import trim_vocabulary
 from st_vi.__main__ import app
 from st_vi.data import sample_nli, sample_retrieval
 from st_vi.data.negatives.sampling import ClusterBatchSampler
+from st_vi.recipes.distil import encoder
 from st_vi.recipes.distil.draw import draw_questions, draw_texts
 from st_vi.recipes.distil.encoder import _varied, distill_encoder
 from st_vi.recipes.distil.held_out import Distilled
@@ -166,6 +168,20 @@ def test_the_folder_of_a_training_is_not_taken(teacher, documents, tmp_path):
     with pytest.raises(ValueError, match="has an earlier run"):
         distill_encoder(teacher, documents, tmp_path, **options)
     assert (tmp_path / "training_run.json").read_text() == '{"seed": 1}'
+
+
+def test_a_run_that_was_faster(teacher, documents, tmp_path, monkeypatch):
+    """It ends between the look at the folder and the lock on it."""
+
+    @contextmanager
+    def late(folder):
+        (tmp_path / "log.jsonl").write_text("")
+        yield
+
+    monkeypatch.setattr(encoder, "alone_in", late)
+    options = {"nli": sample_nli("train").select(range(90)), **QUICK}
+    with pytest.raises(ValueError, match="has an earlier run"):
+        distill_encoder(teacher, documents, tmp_path, **options)
 
 
 def test_another_run_is_not_resumed(run, teacher, documents, tmp_path):

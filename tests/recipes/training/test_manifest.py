@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from transformers import TrainerCallback
 
 from st_vi import CachedSupConNLILoss, SupConNLILoss, build_viclsr, build_vipolyqwen, load, train_viclsr
 from st_vi import train_vipolyqwen as train_mixed
+from st_vi.recipes.training import run
 from st_vi.recipes.training.manifest import MANIFEST, check_folder, describe, differences
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -120,6 +122,20 @@ def test_two_runs_at_the_same_time(tiny_base, tmp_path):
 
     train_viclsr(built(tiny_base), rows(), tmp_path, callbacks=[Second()], **SETTINGS | {"max_steps": 1})
     assert (tmp_path / "modules.json").is_file()
+
+
+def test_a_run_that_was_faster(tiny_base, tmp_path, monkeypatch):
+    """It ends between the look at the folder and the lock on it."""
+
+    @contextmanager
+    def late(folder):
+        (tmp_path / MANIFEST).write_text("{}")
+        yield
+
+    monkeypatch.setattr(run, "alone_in", late)
+    with pytest.raises(ValueError, match="--resume"):
+        train_viclsr(built(tiny_base), rows(), tmp_path, **SETTINGS | {"max_steps": 1})
+    assert (tmp_path / MANIFEST).read_text() == "{}"
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "tokenizer.json", "model.safetensors"])
