@@ -56,8 +56,9 @@ def read_rows(source: str | Path, split: str = "train") -> Dataset:
     """Rows of a file, or of a dataset on the Hub.
 
     A file is .jsonl (or .json: an object on each line, or one array), .csv, .tsv, .txt (a line is a row, the column is
-    "text"), .xlsx (the first sheet that is not hidden; needs openpyxl) or .parquet, whatever the case of these letters;
-    text files may be compressed: .gz, .bz2, .xz. A path is never looked up on the Hub.
+    "text"), .xlsx (the first sheet that is not hidden, each row of a merged cell with its value; needs openpyxl) or
+    .parquet, whatever the case of these letters; text files may be compressed: .gz, .bz2, .xz. A path is never looked
+    up on the Hub.
 
     The columns of CSV, TSV and Excel files stay text: "007", "NA", "1e5" and "" are not converted, and functions that
     need numbers, such as scores, read them from text. Blank lines are skipped.
@@ -70,8 +71,8 @@ def read_rows(source: str | Path, split: str = "train") -> Dataset:
         FileNotFoundError: A path that is not there.
         ValueError: A line that is not UTF-8, not JSON or no object; a row with more or fewer fields than the header;
             quotation marks that do not match; a duplicate column name; a column of mixed types, or a value that no
-            column can hold: names the line. Or a file that is damaged, has no rows, is a folder, or of another kind, a
-            split of a file, or a source that is no path.
+            column can hold; Excel cells that are merged over columns: names the line. Or a file that is damaged, has no
+            rows, is a folder, or of another kind, a split of a file, or a source that is no path.
         ImportError: An Excel file, and openpyxl is not installed.
 
     Example:
@@ -238,13 +239,14 @@ def _fields(path: Path) -> Fields:
 def _workbook(path: Path) -> Fields:
     """Cells of the first sheet that is shown as text, with the numbers of their rows."""
     try:
-        import openpyxl  # type: ignore[import-untyped]  # noqa: F401
+        from openpyxl import load_workbook  # type: ignore[import-untyped]
         from openpyxl.utils import get_column_letter  # type: ignore[import-untyped]
         from openpyxl.utils.escape import unescape  # type: ignore[import-untyped]  # of "_x000D_"
     except ImportError as error:
         raise ImportError(f'{path}: to read it, pip install "st-vi[excel]"; or save it as CSV UTF-8') from error
     import pandas as pd  # type: ignore[import-untyped]
 
+    merged: list[Any] = []
     with _named(path), catch_warnings(action="ignore", category=UserWarning):  # of styles and other things but cells
         with pd.ExcelFile(path, engine="openpyxl") as book:
             sheets = book.book.worksheets  # without sheets of charts
@@ -253,29 +255,51 @@ def _workbook(path: Path) -> Fields:
             if len(sheets) > 1:
                 logger.warning(f"{path}: of its {len(sheets)} sheets only {read!r} is read")
         if (frame == "").any(axis=None):
-            _warn_of_formulas(path, read, frame)
+            with closing(load_workbook(path)) as book:  # that of pandas has neither formulas nor merged cells
+                _warn_of_formulas(path, book[read], frame)
+                merged = list(book[read].merged_cells.ranges)
     used = [column for column in frame if (frame[column] != "").any()]
+    shown = _shown_in_merged(merged, frame, used, path)
     for number, row in enumerate(frame[used].itertuples(index=False, name=None), 1):
         if wrong := [place for place, cell in zip(used, row, strict=True) if not isinstance(cell, str)]:
             cell = f"{get_column_letter(wrong[0] + 1)}{number}"
             raise ValueError(f"{path}, line {number}: the cell {cell} has an error such as #N/A; mend its formula")
         if any(cell.strip() for cell in row):
-            yield number, [unescape(cell) for cell in row]
+            yield number, [unescape(shown.get((number, place), cell)) for place, cell in zip(used, row, strict=True)]
 
 
-def _warn_of_formulas(path: Path, sheet: str, frame: Any) -> None:
+def _shown_in_merged(merged: list[Any], frame: Any, used: list[int], path: Path) -> dict[tuple[int, int], str]:
+    """The text of each cell that is merged with one above it, by row and column; blank rows stay blank.
+
+    Raises:
+        ValueError: Cells of several columns are merged: the row has no value for each.
+    """
+    header = (frame != "").any(axis=1).idxmax() + 1
+    shown: dict[tuple[int, int], str] = {}
+    for area in merged:
+        columns = [place for place in used if area.min_col <= place + 1 <= area.max_col]
+        if area.min_row <= header or not columns or area.min_row > len(frame):
+            continue
+        text = frame.iat[area.min_row - 1, area.min_col - 1]
+        if len(columns) > 1 and text != "":
+            raise ValueError(
+                f"{path}, line {area.min_row}: the cells {area.coord} are merged over {len(columns)} columns; unmerge "
+                "them, so that each has its own value, or take the row out"
+            )
+        shown |= {(number, columns[0]): text for number in range(area.min_row, min(area.max_row, len(frame)) + 1)}
+    return shown
+
+
+def _warn_of_formulas(path: Path, sheet: Any, frame: Any) -> None:
     """Warn of columns whose formulas all have no value, as programs that do not calculate save them."""
-    from openpyxl import load_workbook
     from openpyxl.utils import get_column_letter
 
-    with closing(load_workbook(path, read_only=True)) as book:
-        book[sheet].reset_dimensions()  # which other programs may have written wrongly
-        has_value: dict[int, bool] = {}
-        values = frame.itertuples(index=False, name=None)
-        for row, cells in zip_longest(values, book[sheet].rows, fillvalue=()):
-            for place, cell in enumerate(cells):
-                if cell.data_type == "f":
-                    has_value[place] = has_value.get(place, False) or row[place : place + 1] not in ((), ("",))
+    has_value: dict[int, bool] = {}
+    values = frame.itertuples(index=False, name=None)
+    for row, cells in zip_longest(values, sheet.rows, fillvalue=()):
+        for place, cell in enumerate(cells):
+            if cell.data_type == "f":
+                has_value[place] = has_value.get(place, False) or row[place : place + 1] not in ((), ("",))
     if empty := [get_column_letter(place + 1) for place, found in has_value.items() if not found]:
         logger.warning(
             f"{path}: no formula of column {', '.join(empty)} has a value, so that its cells are read as empty: open "

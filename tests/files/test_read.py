@@ -472,6 +472,29 @@ def test_excel_formulas_without_values(write, caplog):
     assert not caplog.text
 
 
+def test_excel_merged_cells(write):
+    openpyxl = pytest.importorskip("openpyxl", reason='needs pip install "st-vi[excel]"')
+
+    book = openpyxl.Workbook()
+    for row in (["premise", "label", "note"], [], ["a", 1], [None, 2], ["b", 3], [], [None, 4], ["c", 5]):
+        book.active.append(row)
+    book.active.merge_cells("A1:A2")  # a tall header
+    book.active.merge_cells("A3:A4")
+    book.active.merge_cells("A5:A7")  # over a blank row
+    book.active.merge_cells("B9:B10")  # nothing in it
+    book.active.merge_cells("A8:A12")  # beyond the last row
+    book.active.merge_cells("C3:F3")  # only for looks
+    book.save(path := write("rows.xlsx", ""))
+    read_as = columns(path)
+    assert (read_as["premise"], read_as["label"]) == (["a", "a", "b", "b", "c"], ["1", "2", "3", "4", "5"])
+    book.active.unmerge_cells("A3:A4")
+    book.active["A4"] = "Phần 2"
+    book.active.merge_cells("A4:B4")
+    book.save(path)
+    with pytest.raises(ValueError, match=r"rows\.xlsx, line 4: the cells A4:B4 are merged over 2 columns; unmerge"):
+        read_rows(path)
+
+
 def test_excel_is_read_without_warnings_of_what_is_no_cell(write, recwarn):
     openpyxl = pytest.importorskip("openpyxl", reason='needs pip install "st-vi[excel]"')
 
