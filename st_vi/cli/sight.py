@@ -85,7 +85,8 @@ def distill_vipolyqwen_command(
 
 def named_rows(source: str, columns: Mapping[str, str]) -> list[Named]:
     """Images with names, those that are kept for measuring left out."""
-    from st_vi.data.values import is_missing, shown
+    from st_vi.data.values import shown
+    from st_vi.inputs.kinds import is_missing
     from st_vi.recipes.sight.seeing import Named, for_testing
 
     found = []
@@ -131,7 +132,8 @@ def _rows(source: str, wanted: tuple[str, ...], columns: Mapping[str, str]) -> I
     """Number, image and values of every row with an image; images lie beside the file or in ``images``."""
     from st_vi.data import read_rows
     from st_vi.data.sources import renamed
-    from st_vi.data.values import is_missing, shown
+    from st_vi.data.values import shown
+    from st_vi.inputs.kinds import is_missing
     from st_vi.inputs.pictures import open_image
 
     rows = renamed(read_rows(source), source, columns)

@@ -14,7 +14,8 @@ from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.columns import clean_texts
 from st_vi.data.negatives.negation import swap_negation
 from st_vi.data.negatives.perturbations import swap_number
-from st_vi.data.values import bad_value, is_missing
+from st_vi.data.values import bad_value
+from st_vi.inputs.kinds import is_missing
 from st_vi.text.questions import clauses, question, sentences
 
 SHARES: Mapping[str, float] = {"sentence": 0.47, "clause": 0.29, "title": 0.1, "question": 0.07, "passage": 0.07}

@@ -16,7 +16,8 @@ from datasets import Dataset, Features, Image, LargeList, List, Value, concatena
 
 from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.columns import candidate_columns, clean_text, find_columns
-from st_vi.data.values import bad_value, is_missing, number_of
+from st_vi.data.values import bad_value, number_of
+from st_vi.inputs.kinds import is_missing
 
 logger = logging.getLogger(__name__)
 

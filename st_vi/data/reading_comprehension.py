@@ -10,7 +10,8 @@ from st_vi.checks import check_choice
 from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.columns import clean_text, find_columns
 from st_vi.data.triplets import Conflict, Report, Row, Triplets
-from st_vi.data.values import bad_value, is_missing, number_of
+from st_vi.data.values import bad_value, number_of
+from st_vi.inputs.kinds import is_missing
 from st_vi.text import comparison_key
 
 

@@ -14,8 +14,8 @@ from st_vi.data.columns import clean_texts, find_columns
 from st_vi.data.nli import known_labels, unused_labels
 from st_vi.data.task_rows import BadImage, check_task_rows, combined
 from st_vi.data.triplets import Report
-from st_vi.data.values import is_missing
 from st_vi.files.read import local_path, read_rows
+from st_vi.inputs.kinds import is_missing
 from st_vi.tasks import VIDEO_TASK, VIPOLYQWEN_TASKS, Task
 
 TASK_ROLES = (

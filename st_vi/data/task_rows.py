@@ -21,17 +21,16 @@ from st_vi.data.values import (
     bad_value,
     class_of,
     images_of,
-    is_missing,
     model_input,
     score_of,
     shown,
-    stored_images,
     teacher_scores_of,
     teacher_vector_of,
     text_of,
 )
 from st_vi.files.lines import file_at
 from st_vi.inputs.content import Size
+from st_vi.inputs.kinds import is_missing, stored_images
 from st_vi.inputs.pictures import of_base64
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 

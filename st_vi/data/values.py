@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 
 import torch
 
-from st_vi.inputs.kinds import is_null, open_stored, stock_input
+from st_vi.inputs.kinds import is_missing, open_stored, stock_input, stored_images
 from st_vi.inputs.videos import StoredVideo
-from st_vi.text import is_blank, is_unicode, mend
+from st_vi.text import is_unicode, mend
 
 PICTURE_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
 """Tokens that stand for an image in Qwen2-VL; in a text without an image, they stop the batch."""
@@ -30,16 +30,6 @@ def bad_value(column: str, row: int | str, value: Any, problem: str) -> NoReturn
     if problem.startswith("expected") and isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+,\d+\s*", value):
         problem += ", with a point for the decimals"
     raise ValueError(f"column {column!r}, row {row}: {problem}, got {shown(value)}")
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a value is missing: None, NaN, or a blank text, as files without types store it.
-
-    Example:
-        >>> [is_missing(value) for value in (None, float("nan"), " ", 0.0, "a")]
-        [True, True, True, False, False]
-    """
-    return is_blank(value) if isinstance(value, str) else is_null(value)
 
 
 def number_of(value: Any) -> Any:
@@ -216,21 +206,6 @@ def stored_in(row: Mapping[str, Any], column: str) -> list[Any]:
     is_frames = isinstance(video, (list, tuple)) or hasattr(video, "ndim")
     has_video = len(video) if is_frames else stored_images(video)
     return [*stored_images(row.get(f"{column}_image")), *([StoredVideo(video)] if has_video else [])]
-
-
-def stored_images(value: Any) -> list[Any]:
-    """All images of one field, as they are stored. None, NaN and "" are no image, also in a list.
-
-    Example:
-        >>> from st_vi.data.values import stored_images
-        >>> stored_images("a.png"), stored_images(["a.png", ""]), stored_images({"bytes": None, "path": None})
-        (['a.png'], ['a.png'], [])
-    """
-    if isinstance(value, (list, tuple)):
-        return [image for one in value for image in stored_images(one)]
-    if isinstance(value, Mapping) and ("bytes" in value or "path" in value):
-        return [value] if value.get("bytes") is not None or not is_missing(value.get("path")) else []
-    return [] if is_missing(value) else [value]
 
 
 class BadImageError(ValueError):

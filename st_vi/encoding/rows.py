@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from st_vi.files.lines import file_at
-from st_vi.inputs.kinds import is_null, is_picture, shown
-from st_vi.inputs.pictures import of_base64
+from st_vi.inputs.kinds import is_missing, is_null, is_picture, shown
+from st_vi.inputs.pictures import IN_TEXT, of_base64, undecoded
 from st_vi.text import is_blank, is_unicode
 
 _PICTURE = re.compile(
@@ -158,13 +158,12 @@ class InputColumns:
 
     def _pictures(self, value: Any, column: str) -> Any:
         """One image, a list of images, or None."""
-        if value is None or (isinstance(value, str) and is_blank(value)):
+        value = undecoded(value)
+        if is_missing(value):
             return None
         if isinstance(value, (list, tuple)):
             several = [found for one in value if (found := self._pictures(one, column)) is not None]
             return several or None
-        if isinstance(value, Mapping) and value.keys() & {"bytes", "path"}:  # an undecoded image column of datasets
-            value = value.get("bytes") or value.get("path")
         if isinstance(value, str) and value[:5].lower() == "data:":
             try:
                 return of_base64(value)
@@ -188,7 +187,7 @@ class InputColumns:
 
 def looks_like_picture(text: str) -> bool:
     """Whether a string looks like the path or URL of an image."""
-    if text[:11].lower() == "data:image/":
+    if IN_TEXT.match(text):
         return True
     name = text.partition("?")[0] if text.startswith(("http://", "https://")) else text
     return bool(_PICTURE.fullmatch(name))  # "." does not match a line break

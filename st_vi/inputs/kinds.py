@@ -18,8 +18,9 @@ from urllib.parse import urlparse
 from sentence_transformers.base.modality import is_message_dict, is_video_url_or_path
 
 from st_vi.files.lines import file_at
-from st_vi.inputs.pictures import WEB, open_image
+from st_vi.inputs.pictures import IN_TEXT, WEB, open_image
 from st_vi.inputs.videos import StoredVideo, open_video
+from st_vi.text import is_blank
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".wmv", ".flv", ".mkv")
 """Extensions by which a text is the path of a video file, as in stock. Others are read, too, where it is known."""
@@ -220,6 +221,32 @@ def is_null(value: Any) -> bool:
     )
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a value is missing: None, NaN, or a blank text, as files without types store it.
+
+    Example:
+        >>> from st_vi.inputs.kinds import is_missing
+        >>> [is_missing(value) for value in (None, float("nan"), " ", 0.0, "a")]
+        [True, True, True, False, False]
+    """
+    return is_blank(value) if isinstance(value, str) else is_null(value)
+
+
+def stored_images(value: Any) -> list[Any]:
+    """All images of one field, as they are stored. None, NaN and "" are no image, also in a list.
+
+    Example:
+        >>> from st_vi.inputs.kinds import stored_images
+        >>> stored_images("a.png"), stored_images(["a.png", ""]), stored_images({"bytes": None, "path": None})
+        (['a.png'], ['a.png'], [])
+    """
+    if isinstance(value, (list, tuple)):
+        return [image for one in value for image in stored_images(one)]
+    if isinstance(value, Mapping) and ("bytes" in value or "path" in value):
+        return [value] if value.get("bytes") is not None or not is_missing(value.get("path")) else []
+    return [] if is_missing(value) else [value]
+
+
 def shown(value: Any) -> str:
     """A value in a message: one line of at most 100 characters.
 
@@ -237,7 +264,7 @@ def shown(value: Any) -> str:
 
 def _is_picture_text(text: str) -> bool:
     text = text.strip()  # as of a line that was read from a file
-    if text[:11].lower() == "data:image/":
+    if IN_TEXT.match(text):
         return True
     lower = text.lower()
     if lower.startswith(WEB):
@@ -280,13 +307,16 @@ def _opened(value: Any, bare: bool = False) -> Any:
 
 def _is_absent(kind: Any, value: Any) -> bool:
     # No images are no image, but a video without frames is a broken one.
-    return value is None or (kind != "video" and isinstance(value, (list, tuple)) and not value)
+    if kind == "image":
+        return not stored_images(value)
+    return is_null(value) or (kind != "video" and isinstance(value, (list, tuple)) and not value)
 
 
 def _part(kind: Any, value: Any) -> Any:
     """One modality of a dict."""
     if kind == "image":
-        return [_opened(one) for one in value] if isinstance(value, (list, tuple)) else _opened(value)
+        images = [_opened(one) for one in stored_images(value)]
+        return images if isinstance(value, (list, tuple)) else images[0]
     if kind == "video":
         return open_videos(value)
     if kind == "text":

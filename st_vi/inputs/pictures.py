@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 MAX_ASPECT_RATIO = 200  # Qwen2-VL's image processor refuses longer strips
 
 WEB = ("http://", "https://")
+IN_TEXT = re.compile(r"data:(?:image/|[^\s,]*;base64,)", re.IGNORECASE)
+"""How an image begins that is a string itself."""
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://|file:")  # "C:" is a drive
 SECONDS = 60
 """Timeout for a file on the web."""
 _WHITE = 1.1
@@ -33,8 +37,8 @@ def open_image(value: Any, *, fetch: bool = False) -> Image:
     """An image as 8-bit RGB, fully read: upright, transparency on white, the first of several frames.
 
     - **Upright**: rotated as given in its EXIF data.
-    - **8 bits**: the upper eight bits of 16. 32-bit integers and floats count as 8 bits if no value exceeds 255, else
-      as 16 bits; floats between 0 and 1, or 1.1 where interpolation overshoots, are scaled up.
+    - **8 bits**: wider integers and floats count as 8 bits if no value exceeds 255, else as 16 bits, of which the upper
+      eight are taken; floats between 0 and 1, or 1.1 where interpolation overshoots, are scaled up.
 
     Args:
         value: A PIL image; a path; the bytes of a file, or an open file; base64 with or without
@@ -158,6 +162,8 @@ def _file(source: Any, fetch: bool) -> Any:
     if source[:5].lower() == "data:":
         return io.BytesIO(of_base64(source))
     if not os.path.exists(source):
+        if scheme := _ADDRESS.match(source):
+            raise ValueError(f"addresses with {scheme[0]!r} are not opened; give the path of a file")
         with suppress(ValueError):  # stock takes this without "data:", too
             return _if_picture(of_base64(source)) or on_disk(source)
     return on_disk(source)
@@ -193,8 +199,8 @@ def _upright(picture: Image) -> Image:
     from PIL import ImageOps
 
     result = _on_white(picture)
-    result.info = dict(picture.info)
     with suppress(Exception):  # broken EXIF data: as it is stored
+        result.info["exif"] = picture.getexif().tobytes()  # also those that were set in memory
         ImageOps.exif_transpose(result, in_place=True)
     result.info = {}
     return result
@@ -228,8 +234,6 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
         return values
     if values.dtype.kind == "b":
         return values.astype(np.uint8) * 255
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return (values >> 8).astype(np.uint8)
     if values.dtype.kind not in "iuf":
         raise TypeError(f"expected numbers, got {values.dtype}")
     if values.dtype == np.float16:  # has no 65536

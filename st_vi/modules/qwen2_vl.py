@@ -20,7 +20,7 @@ from transformers.utils.versions import require_version
 from st_vi.checks import check_choice
 from st_vi.inputs.content import Size, content_key, picture_sizes
 from st_vi.inputs.flat import padded
-from st_vi.inputs.kinds import read_input, without_marks
+from st_vi.inputs.kinds import is_missing, read_input, without_marks
 from st_vi.modules.model_card import with_own_card
 from st_vi.modules.saved_module import declare_requirement
 from st_vi.modules.tokenizers import own_tokenizer
@@ -56,7 +56,7 @@ class Qwen2VLTransformer(OpenTransformer):
 
     Inputs are as in stock: a text, an image (PIL, path, URL, bytes, array), ``{"text": …, "image": …}`` with one image
     or a list of images, ``{"video": …}``, a conversation, and any mixture of these in a batch. Images and videos come
-    before the text, whatever the order of the dict; None in a dict counts as absent.
+    before the text, whatever the order of the dict; None, NaN and "" in a dict count as absent.
 
     - **Images** are opened by `st_vi.inputs.pictures.open_image`, as in training: upright, on white, 8 bits.
     - **Videos** are opened by `st_vi.inputs.videos.open_video`: a list of frames, an animated GIF, WebP or PNG, or a
@@ -203,7 +203,7 @@ class Qwen2VLTransformer(OpenTransformer):
         if isinstance(item, str) and is_blank(item):
             # As in other models, a blank text is special tokens only; the plain template has none.
             return {"text": self.tokenizer.pad_token}  # type: ignore[union-attr]
-        if all(part is None or (isinstance(part, str) and is_blank(part)) for part in _parts(item)):
+        if all(map(is_missing, _parts(item))):
             raise ValueError(f"{_name(number, item)} is empty: give a text, an image or both")
         if not all(is_unicode(part) for part in _parts(item) if isinstance(part, str)):
             raise ValueError(f"{_name(number, item)} is no Unicode text: it has half of a surrogate pair")

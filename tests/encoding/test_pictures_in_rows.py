@@ -18,6 +18,7 @@ from st_vi import build_vipolyqwen
 from st_vi.encoding import encode_by_tokens, encode_corpus
 from st_vi.encoding.batches import token_counts
 from st_vi.encoding.rows import InputColumns, looks_like_picture
+from st_vi.inputs.kinds import is_picture
 from st_vi.inputs.pictures import open_image
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -110,7 +111,7 @@ def test_every_form_of_a_picture_gives_the_same_vector(model, folder, tmp_path):
 
 def test_text_and_picture_of_a_row_are_one_input(model, folder, tmp_path):
     texts = ["Màu gì?", "", "Có gì?", None, "Chỉ có chữ, logo.png"]
-    pictures = [*names()[:2], None, names()[3], ""]
+    pictures = [*names()[:2], None, names()[3], {"bytes": None, "path": None}]
     rows = [{"text": text, "photo": name} for text, name in zip(texts, pictures, strict=True)]
     expected = [
         {"text": texts[0], "image": decoded(folder)[0]},
@@ -258,9 +259,10 @@ def test_a_column_is_of_pictures_if_most_of_it_is(values, pictures):
 
 
 def test_names_of_pictures():
-    assert all(
-        map(looks_like_picture, ["a.png", "thư mục/ảnh 1.JPG", "https://a.vn/b.webp?w=3", "data:image/png;x", "a.tif"])
-    )
+    pictures = ["a.png", "thư mục/ảnh 1.JPG", "https://a.vn/b.webp?w=3", "a.tif"]
+    pictures += ["data:image/png;x", "data:;base64,x", "DATA:application/octet-stream;base64,x"]
+    assert all(map(looks_like_picture, pictures))
+    assert all(map(is_picture, pictures[2:]))
     assert not any(map(looks_like_picture, ["Trời mưa.", "a.pdf", "png", "a.png\nb", "Xem a.png.", "https://a.vn/b"]))
 
 

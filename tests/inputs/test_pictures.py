@@ -86,11 +86,12 @@ LEVELS = [0, 1, 64, 128, 255]
         np.array([LEVELS], np.uint16) * 256 + 7,
         np.array([LEVELS], np.int32) * 256 + 7,
         np.array([LEVELS], np.int32),
+        np.array([LEVELS], np.uint16),
         np.array([LEVELS], np.float32),
         np.array([LEVELS], np.float32) * 256,
         np.array([LEVELS], np.float32) / 255,
     ],
-    ids=["I;16", "I of 16 bits", "I of 8 bits", "F to 255", "F of 16 bits", "F to 1"],
+    ids=["I;16", "I of 16 bits", "I of 8 bits", "I;16 of 8 bits", "F to 255", "F of 16 bits", "F to 1"],
 )
 def test_more_than_eight_bits(values):
     image = Image.fromarray(values)
@@ -172,6 +173,12 @@ def test_turned_after_it_lies_on_white(kind):
     assert open_image(saved(image, kind, exif=exif)).size == (10, 20)
 
 
+def test_turned_as_the_exif_data_in_memory_say():
+    image = half_transparent().resize((20, 10))
+    image.getexif()[0x0112] = 6
+    assert open_image(image).size == (10, 20)
+
+
 def test_a_file_that_was_not_read_yet_by_several_threads():
     data = saved(Image.effect_noise((400, 400), 90).convert("RGB"))
     expected = open_image(data).tobytes()
@@ -215,6 +222,13 @@ def test_a_picture_too_large_to_be_meant():
 def test_a_page_without_pictures_fetches_none():
     with pytest.raises(ValueError, match="not fetched"):
         open_image("http://127.0.0.1:1/a.png")
+
+
+@pytest.mark.parametrize("scheme", ["file://", "file:", "s3://", "FTP://"])
+def test_addresses_that_are_not_opened_are_named(scheme, tmp_path):
+    (path := tmp_path / "a.png").write_bytes(saved(half_transparent()))
+    with pytest.raises(ValueError, match=f"addresses with '{scheme}' are not opened; give the path"):
+        open_image(f"{scheme}{path}")
 
 
 def test_a_stream_that_cannot_go_back():

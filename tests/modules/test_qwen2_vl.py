@@ -442,7 +442,18 @@ def test_a_blank_text_is_the_end_of_text(plain, blank):
     assert features["input_ids"][1][features["attention_mask"][1].bool()].tolist() == [plain.tokenizer.pad_token_id]
 
 
-@pytest.mark.parametrize("empty", [{"text": "", "image": None}, {"text": " ", "image": []}, {}])
+NOTHING = [None, "", " ", float("nan"), [], ["", None], {"bytes": None, "path": None}]
+"""Stands for no image in rows of training, and so elsewhere."""
+
+
+@pytest.mark.parametrize("nothing", NOTHING, ids=repr)
+def test_no_image_is_the_text_alone(plain, nothing):
+    expected = plain.preprocess([{"text": "Nắng."}])
+    found = plain.preprocess([{"text": "Nắng.", "image": nothing}])
+    assert found.keys() == expected.keys() and torch.equal(found["input_ids"], expected["input_ids"])
+
+
+@pytest.mark.parametrize("empty", [*({"text": "", "image": nothing} for nothing in NOTHING), {}], ids=repr)
 def test_empty_input_is_named(plain, empty):
     with pytest.raises(ValueError, match=r"input 1 of the batch.*empty"):
         plain.preprocess(["Nắng.", empty])

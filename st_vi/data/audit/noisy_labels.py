@@ -20,8 +20,9 @@ from sklearn.preprocessing import StandardScaler
 from st_vi.checks import check_choice, check_whole
 from st_vi.data.accepted import Rows, as_dataset
 from st_vi.data.columns import clean_texts, find_columns
-from st_vi.data.values import bad_value, is_missing, number_of
+from st_vi.data.values import bad_value, number_of
 from st_vi.evaluation.distinct import encode_distinct
+from st_vi.inputs.kinds import is_missing
 from st_vi.text import comparison_key
 
 Features = Literal["pair", "cosine"]

@@ -22,7 +22,8 @@ from st_vi.data.columns import candidate_columns, clean_texts
 from st_vi.data.negatives.negation import swap_negation
 from st_vi.data.negatives.perturbations import Order, Unit, change_order, swap_number
 from st_vi.data.triplets import MissingNegative, Report, Row, Triplets, check_triplets, checked_rows, is_made
-from st_vi.data.values import bad_value, is_missing
+from st_vi.data.values import bad_value
+from st_vi.inputs.kinds import is_missing
 from st_vi.text import comparison_key, strip_diacritics
 
 Kind = Literal["order", "negation", "number", "diacritics"]
