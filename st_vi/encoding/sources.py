@@ -90,7 +90,8 @@ def _or_none(value: Any) -> Any:
 
 def _check_kind(source: Any) -> None:
     if isinstance(source, Mapping) or not isinstance(source, Iterable):
-        keys = f" with the keys {list(source)[:5]}: pass one of its datasets" if isinstance(source, Mapping) else ""
+        todo = "pass one of its datasets, or the Dataset.from_dict of its columns"
+        keys = f" with the keys {list(source)[:5]}: {todo}" if isinstance(source, Mapping) else ""
         raise ValueError(f"expected a dataset, a data frame or dicts, got a {type(source).__name__}{keys}")
 
 

@@ -18,7 +18,8 @@ def as_list(inputs: Any) -> tuple[list[Any], bool]:
     generator, ….
 
     Raises:
-        ValueError: A table (name the column), a set (it has no order), or nothing that can be encoded.
+        ValueError: A table or a dict of columns (name the column), a set (it has no order), or nothing that can be
+            encoded.
 
     Example:
         >>> from st_vi.inputs.as_list import as_list
@@ -29,6 +30,8 @@ def as_list(inputs: Any) -> tuple[list[Any], bool]:
     columns = getattr(inputs, "column_names", None)
     if columns is None and hasattr(inputs, "columns") and not isinstance(inputs, Mapping):
         columns = inputs.columns  # pandas, polars
+    if columns is None and isinstance(inputs, Mapping) and any(map(_is_column, inputs, inputs.values())):
+        columns = inputs
     if columns is not None:
         names = [str(name) for name in columns]
         example = f", such as [{names[0]!r}]" if names else ""
@@ -49,6 +52,12 @@ def as_list(inputs: Any) -> tuple[list[Any], bool]:
     if isinstance(inputs, Iterable):
         return list(inputs), False
     raise ValueError(f"expected texts, images or both, one or a list of them, got a {kind}")
+
+
+def _is_column(key: Any, value: Any) -> bool:
+    """Whether a value of a dict is no part of one input, of which images, frames and the content may be several."""
+    several = key in ("image", "video", "audio", "array", "content")
+    return not several and isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
 
 
 def _is_one(inputs: Any) -> bool:

@@ -173,6 +173,8 @@ def test_every_container_is_a_list_of_its_values(tiny_model, name):
         (pd.DataFrame({"text": ["a", "b"]}), r"a DataFrame with the columns \['text'\]: pass one of its columns"),
         (Dataset.from_dict({"body": ["a", "b"]}), r"a Dataset with the columns \['body'\]"),
         (pa.table({"text": ["a"]}), r"a Table with the columns \['text'\]"),
+        ({"text": ["a", "b"]}, r"a dict with the columns \['text'\]: pass one of its columns"),
+        ({"image": ["a.png"], "text": pd.Series(["a"])}, r"a dict with the columns \['image', 'text'\]"),
         ({"a", "b"}, "a set has no order"),
         (None, "nothing to encode in None"),
         (3, "nothing to encode in 3"),

@@ -428,6 +428,8 @@ def test_bad_input_is_named(tiny_model, tmp_path):
         encode_corpus(tiny_model, pd.DataFrame([["mưa", "gió"]], columns=["text", "text"]), out)
     with pytest.raises(ValueError, match=r"got a dict with the keys \['train'\]: pass one of its datasets"):
         encode_corpus(tiny_model, {"train": ROWS}, out)
+    with pytest.raises(ValueError, match=r"keys \['text'\]: .* or the Dataset.from_dict of its columns"):
+        encode_corpus(tiny_model, {"text": ["mưa", "gió"]}, out)
     with pytest.raises(ValueError, match="expected a dataset, a data frame or dicts, got a NoneType"):
         encode_corpus(tiny_model, None, out)
     with pytest.raises(ValueError, match="the corpus is empty"):
