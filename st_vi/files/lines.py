@@ -10,6 +10,7 @@ import lzma
 import os
 import re
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,7 @@ from unicodedata import normalize
 
 PACKED: dict[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 Fields = Iterator[tuple[int, list[str]]]
+_OLD_ENDS = "a carriage return within a text, or at the end of lines as on old Macs; end lines with a line feed"
 _FIRST_BYTES = {
     b"\x1f\x8b": ".gz",
     b"BZh": ".bz2",
@@ -87,7 +89,10 @@ def finished_lines(path: Path) -> list[str]:
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a UTF-8 file, compressed or not, with their ends and without a byte-order mark."""
+    """Lines of a UTF-8 file, compressed or not, with their ends and without byte-order marks.
+
+    Files that were joined have a mark in the middle, too, before which CSV would know no quotation mark.
+    """
     opened = PACKED.get(path.suffix.lower(), open)
     try:
         with opened(path, "rb") as file:
@@ -103,7 +108,7 @@ def _decoded(line: bytes, number: int, path: Path) -> str:
     if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError(f"{where} but UTF-16; {todo}")
     try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        text = line.removeprefix(BOM_UTF8).decode()
         if "\0" not in text:
             return text
         problem = f"{path}, line {number}: a NUL character, which no text has; if it is UTF-16, {todo}"
@@ -125,9 +130,10 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         return
     for number, line in chain([first], lines):
         try:
-            row = json.loads(line, object_pairs_hook=_with_distinct_names)
+            row = json.loads(line, object_pairs_hook=_with_distinct_names, parse_constant=_constant)
         except json.JSONDecodeError as error:
             problem = f"not JSON ({error.msg} at column {error.colno}); expected an object on each line, or one array"
+            problem = _OLD_ENDS if "\r" in line.rstrip() else problem
             raise ValueError(f"{path}, line {number}: {problem}") from error
         except (ValueError, RecursionError) as error:  # thousands of digits, lists in lists in lists
             raise ValueError(f"{path}, line {number}: {error}") from error
@@ -135,7 +141,10 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _json_array(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    decoder, blank = json.JSONDecoder(object_pairs_hook=_with_distinct_names), re.compile(r"[ \t\r\n]*")
+    decoder, blank = (
+        json.JSONDecoder(object_pairs_hook=_with_distinct_names, parse_constant=_constant),
+        re.compile(r"[ \t\r\n]*"),
+    )
 
     def after_blank(place: int) -> int:
         match = blank.match(text, place)
@@ -172,6 +181,11 @@ def _with_distinct_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+def _constant(name: str) -> float | None:
+    """None for NaN, which tables of pandas have in place of any missing value, texts too."""
+    return None if name == "NaN" else float(name)
+
+
 def _object(row: Any, number: int, path: Path) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}")
@@ -183,7 +197,7 @@ def text_lines(path: Path) -> Fields:
     yield 1, ["text"]
     for number, line in lines_of(path):
         if "\r" in (text := line.rstrip("\r\n")):
-            raise ValueError(f"{path}, line {number}: a carriage return within a text; end lines with a line feed")
+            raise ValueError(f"{path}, line {number}: {_OLD_ENDS}")
         if text.strip():
             yield number, [text]
 
@@ -200,7 +214,7 @@ def table_lines(path: Path) -> Fields:
     lines = lines_of(path)
     filled = ((number, line) for number, line in lines if line.strip())
     number, header = next(filled, (0, ""))
-    said = None if tabs else re.fullmatch(r"(?i)sep=(.)\s*", header)
+    said = re.fullmatch(r"(?i)sep=(.)\s*", header)
     if said:
         number, header = next(filled, (0, ""))
     if not header:
@@ -235,7 +249,7 @@ def _separator(header: str, where: str) -> str:
 
 def _reason(error: csv.Error, begins: int, ends: int) -> str:
     if "new-line" in str(error):
-        return "a carriage return within a text; quote the text, or take it out"
+        return f"{_OLD_ENDS}, or quote the text"
     until = f", in line {ends}" if ends > begins else ""
     return f"quotation marks that do not match ({error}{until}); write a mark within a quoted text twice"
 

@@ -334,7 +334,7 @@ def _warn(table: pa.Table, path: Path) -> None:
 
 def _warn_of_quotes(table: pa.Table, path: Path) -> None:
     """Warn of a TSV written with quoting, or a CSV with spaces before quotes: there the quotes are part of the text."""
-    pattern = r'^\s+".*"\s*$' if kind_of(path) == ".csv" else r'^".*"".*"$'
+    pattern = r'^\s+".*"\s*$' if kind_of(path) == ".csv" else r'^".*"$'
     for name in table.column_names:
         if count := pc.sum(pc.match_substring_regex(table[name], f"(?s){pattern}")).as_py():
             logger.warning(f"{path}: column {name!r} keeps the quotation marks around {count} texts as part of them")

@@ -8,6 +8,7 @@ import gzip
 import json
 import logging
 import lzma
+import math
 import os
 import re
 import sys
@@ -59,6 +60,29 @@ def test_a_tsv_that_was_written_with_quoting_is_said(write, caplog):
     assert "column 'a' keeps the quotation marks around 1 texts" in caplog.text
 
 
+@pytest.mark.parametrize("line", ['"Mưa, gió"\tx\n', '"câu"\t"x"\n'])
+def test_a_tsv_that_a_spreadsheet_quoted_is_said(write, caplog, line):
+    with caplog.at_level(logging.WARNING):
+        read_rows(write("quoted.tsv", f"a\tb\n{line}"))
+    assert "column 'a' keeps the quotation marks around 1 texts" in caplog.text
+
+
+def test_byte_order_marks_of_joined_files(write):
+    part = '\ufeff"a","b"\n"Mưa, gió","1"\n'
+    with pytest.raises(ValueError, match="line 3: the header once more"):
+        read_rows(write("joined.csv", part + part))
+    assert columns(write("cut.csv", part + '\ufeff"Nắng, nóng","2"\n'))["a"] == ["Mưa, gió", "Nắng, nóng"]
+    assert columns(write("joined.jsonl", '\ufeff{"a": "Mưa"}\n\ufeff{"a": "Nắng"}\n')) == {"a": ["Mưa", "Nắng"]}
+    assert columns(write("joined.txt", "\ufeffMưa\n\ufeffNắng\n")) == {"text": ["Mưa", "Nắng"]}
+
+
+@pytest.mark.parametrize(("name", "layout"), [("rows.jsonl", "{}\n{}\n"), ("rows.json", "[{},\n{}]")])
+def test_nan_is_a_missing_value_of_any_column(write, name, layout):
+    rows = [{"image": math.nan, "score": 0.5}, {"image": "a.png", "score": math.nan}]
+    path = write(name, layout.format(*map(json.dumps, rows)))
+    assert columns(path) == {"image": [None, "a.png"], "score": [0.5, None]}
+
+
 def test_csv_as_the_standard_library_writes_it(write):
     texts = ['Nói "đi" rồi, đi', "hai\ndòng", "", " ", "a;b", "\ttab", '"', "'", "Đ" * 200_000]
     path = write("rows.csv", "")
@@ -89,6 +113,8 @@ def test_a_first_line_that_names_the_separator(write, mark, before):
     if mark in ",;":
         content = content.replace("câu, vế; một", '"câu, vế; một"')
     assert columns(write("rows.csv", content)) == {"câu, vế; một": ["Mưa"], "b": ["4.5"]}
+    if mark == "\t":
+        assert columns(write("rows.tsv", content)) == {"câu, vế; một": ["Mưa"], "b": ["4.5"]}
     with pytest.raises(ValueError, match="line 6: 1 fields" if before else "line 4: 1 fields"):
         read_rows(write("bad.csv", content + "\r\nx\r\n"))
 
@@ -241,6 +267,8 @@ def test_first_bytes_of_a_text_may_be_those_of_another_kind(write):
         ("a.jsonl", '{"a": 1}\n{"a": 1, "a": 2}\n', "line 2: the name 'a' is in the object twice"),
         ("a.json", '[{"a": 1},\n{"a": {"b": 1, "b": 2}}]', "line 2: the name 'b' is in the object twice"),
         ("a.txt", "Mưa.\rNắng.\r", "line 1: a carriage return within a text"),
+        ("a.csv", "a,b\rx,1\r", "line 1: a carriage return within a text, or at the end of lines as on old Macs"),
+        ("a.jsonl", '{"a": 1}\r{"a": 2}\r', "line 1: a carriage return within a text, or at the end of lines"),
         ("a.csv.gz", b"not gzip", ": damaged or cut short"),
         ("a.csv.gz", gzip.compress(b"a,b\n" + b"x,1\n" * 999, mtime=0)[:-9], ": damaged or cut short"),
         ("a.docx", "x", ": cannot read this kind of file"),
