@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,8 +119,8 @@ def encode_with_ray(
 
     Raises:
         ImportError: Ray is not installed.
-        ValueError: A column is missing, or an argument is out of range. A bad row, named by its id, raises an error of
-            Ray.
+        ValueError: `model_path` is a model or rows, a column is missing, or an argument is out of range. A bad row,
+            named by its id, raises an error of Ray.
 
     Example:
         >>> from datasets import Dataset
@@ -127,6 +128,9 @@ def encode_with_ray(
         >>> rows = Dataset.from_dict({"text": ["Trời mưa.", "Trời nắng."]})
         >>> encode_with_ray("outputs/viclsr", rows, "outputs/vectors", concurrency=8, num_gpus=1)  # doctest: +SKIP
     """
+    if not isinstance(model_path, (str, os.PathLike)):
+        kind = type(model_path).__name__
+        raise ValueError(f"model_path must be the folder or Hub id of a model, which each worker loads, got {kind}")
     try:
         import ray.data
     except ImportError as error:

@@ -53,6 +53,13 @@ def test_two_workers_give_what_one_process_gives(cluster, tiny_model, tmp_path):
     assert np.abs(ours - theirs).max() < 1e-5 and np.abs(np.linalg.norm(theirs, axis=1) - 1).max() < 1e-5
 
 
+def test_a_model_or_rows_are_no_path_of_a_model(tiny_model, tmp_path):
+    rows = Dataset.from_dict({"text": SENTENCES})
+    for given, path in ((tiny_model, rows), (rows, tmp_path / "model")):
+        with pytest.raises(ValueError, match=f"model_path must be the folder or Hub id .* got {type(given).__name__}"):
+            encode_with_ray(given, path, tmp_path / "out")
+
+
 def test_files_need_ids(tmp_path):
     Dataset.from_dict({"text": SENTENCES}).to_parquet(tmp_path / "rows.parquet")
     with pytest.raises(ValueError, match="missing column 'id': Ray does not keep the order"):
