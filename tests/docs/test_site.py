@@ -119,18 +119,21 @@ def test_pages_are_soon_interactive(visits):
     assert max(one.times["interactive"] for one in visits.values()) < 10
 
 
-@pytest.mark.parametrize("query", ["hà nội", "ha noi", "Hà Nội", "HA NOI"])
-def test_search_finds_vietnamese_with_and_without_diacritics(query, site, browser):
+def test_search_finds_vietnamese_with_and_without_diacritics(site, browser):
     wrong: list[str] = []
     with opened(browser, site.with_search, site.with_search, wrong) as page:
-        page.locator("[data-md-component=search-query]").click()
-        page.keyboard.type(query, delay=20)
+        box = page.locator("[data-md-component=search-query]")
         first = page.locator(".md-search-result__item:first-child")
-        first.filter(has_text="Hà Nội").wait_for(timeout=120_000)  # results come while one types
-        assert first.locator("mark", has_text="Nội").count()
-        assert "Missing" not in first.inner_text()
-        found = [link.get_attribute("href") for link in page.locator("a.md-search-result__link").all()]
-        assert any("look-inside/where-does-the-pool-look/" in link for link in found)
+        for query in ("hà nội", "ha noi", "Hà Nội", "HA NOI"):
+            box.click()
+            box.fill("")
+            first.wait_for(state="detached")
+            page.keyboard.type(query, delay=20)
+            first.filter(has_text="Hà Nội").wait_for(timeout=120_000)  # results come while one types
+            assert first.locator("mark", has_text="Nội").count(), query
+            assert "Missing" not in first.inner_text(), query
+            found = [link.get_attribute("href") for link in page.locator("a.md-search-result__link").all()]
+            assert any("look-inside/where-does-the-pool-look/" in link for link in found), query
     assert not wrong
 
 
@@ -155,8 +158,7 @@ def test_search_forgives_one_wrong_letter_a_word_and_finds_the_language_of_the_p
 
 
 @pytest.mark.parametrize("name", ["front page", "reference", "notebook"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1300, 375])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1300), ("dark", 375)])
 def test_light_and_dark(name, scheme, width, site, readers):
     page = {"front page": "", "reference": "reference/modules/", "notebook": f"look-inside/{NOTEBOOKS[1]}/"}[name]
     with opened(readers[scheme], site.root + page, site.root, [], width) as page:
