@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from st_vi import DLELoss
 from st_vi.evaluation import geometry as g
+from st_vi.inspection.rankings import cosine_matrix
 from st_vi.tasks import Task
 from st_vi.terms import CosineAlignment, InfoNCE, ScoreMSE
 
@@ -214,6 +216,15 @@ def test_kinds_of_numbers():
     assert not g.uniformity(x.requires_grad_()).requires_grad
 
 
+@pytest.mark.parametrize("scale", [1e30, 1e-30])  # squares of such float32 are infinite, or zero
+def test_the_length_of_vectors_does_not_matter(scale):
+    x, y = vectors(), vectors(seed=1)
+    for measure in (g.uniformity, g.mean_cosine, partial(g.alignment, y), partial(g.modality_gap, y)):
+        assert measure(x * scale).item() == pytest.approx(measure(x).item(), rel=1e-5)
+    assert torch.equal(g.nearest_neighbours(x * scale, 3), g.nearest_neighbours(x, 3))
+    assert torch.allclose(cosine_matrix(x * scale, y), cosine_matrix(x, y), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -222,7 +233,12 @@ def test_kinds_of_numbers():
         (lambda x: g.effective_rank(x.index_fill(0, torch.tensor(3), torch.nan)), "NaN"),
         (lambda x: g.alignment(x, x[1:]), "one shape"),
         (lambda x: g.modality_gap(x, x[:, 1:]), "one dimension"),
-        (lambda x: g.nearest_neighbours(x, len(x)), "between 1 and 12 for 13"),
+        *(
+            (lambda x, k=k: g.nearest_neighbours(x, k), f"k must be a whole number from 1 to 12, got {k}")
+            for k in (13, 0, -1, 2.0)
+        ),
+        (lambda x: g.uniformity(x, chunk=0), "chunk must be a whole number of at least 1, got 0"),
+        (lambda x: g.uniformity(x[:, :0]), "two vectors or more"),
         (lambda x: g.neighbourhood_overlap(x, x[1:], 2), "same points"),
         (lambda x: g.tolerance(x, [1, 2]), "2 labels for 13"),
         (lambda x: g.tolerance(x, range(13)), "all labels differ"),
