@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.stats import bootstrap, rankdata
 from torch import Tensor
 
 from st_vi.checks import check_whole
 from st_vi.evaluation.base import by_place
-from st_vi.evaluation.geometry.vectors import as_tensor
+from st_vi.evaluation.geometry.vectors import as_tensor, unit_vectors
 from st_vi.text import comparison_key
 
 
@@ -88,7 +87,7 @@ def cosine_matrix(queries: Tensor, corpus: Tensor) -> Tensor:
     """
     queries, corpus = as_tensor(queries), as_tensor(corpus)
     dtype = torch.promote_types(torch.promote_types(queries.dtype, corpus.dtype), torch.float32)
-    return F.normalize(queries.to(dtype), dim=-1) @ F.normalize(corpus.to(dtype), dim=-1).T
+    return unit_vectors(queries.to(dtype)) @ unit_vectors(corpus.to(dtype)).T
 
 
 def _numbers(similarities: Tensor) -> Tensor:

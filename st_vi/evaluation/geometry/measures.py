@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from st_vi.evaluation.base import check_labels
-from st_vi.evaluation.geometry.vectors import CHUNK, blocks, checked, unit_chunks
+from st_vi.evaluation.geometry.vectors import CHUNK, blocks, checked, unit_chunks, unit_vectors
 
 
 def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
@@ -62,7 +61,7 @@ def uniformity(x: Tensor, t: float = 2.0, chunk: int = CHUNK) -> Tensor:
         tensor(-4.0000, dtype=torch.float64)
     """
     _check_positive(t=t)
-    x = F.normalize(checked(x), dim=1)
+    x = unit_vectors(checked(x))
     log_sum = torch.tensor(-math.inf, dtype=torch.float64, device=x.device)
     for first, rows in blocks(x, chunk):
         for second, columns in blocks(x[first:], chunk):

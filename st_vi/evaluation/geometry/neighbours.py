@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from st_vi.evaluation.geometry.vectors import CHUNK, blocks, checked
+from st_vi.checks import check_whole
+from st_vi.evaluation.geometry.vectors import CHUNK, blocks, checked, unit_vectors
 
 
 def nearest_neighbours(x: Tensor, k: int, chunk: int = CHUNK) -> Tensor:
@@ -20,7 +20,7 @@ def nearest_neighbours(x: Tensor, k: int, chunk: int = CHUNK) -> Tensor:
         chunk: Rows and columns of a block.
 
     Raises:
-        ValueError: k out of range, fewer than two vectors, NaN or infinite values.
+        ValueError: k is no whole number or out of range, fewer than two vectors, NaN or infinite values.
 
     Example:
         >>> import torch
@@ -28,9 +28,8 @@ def nearest_neighbours(x: Tensor, k: int, chunk: int = CHUNK) -> Tensor:
         >>> nearest_neighbours(torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.3]]), k=1).flatten()
         tensor([1, 0, 1])
     """
-    x = F.normalize(checked(x), dim=1)
-    if not 1 <= k < len(x):
-        raise ValueError(f"k must lie between 1 and {len(x) - 1} for {len(x)} vectors, got {k}")
+    x = unit_vectors(checked(x))
+    check_whole("k", k, most=len(x) - 1)
     return torch.cat([_nearest_of(rows, first, x, k, chunk) for first, rows in blocks(x, chunk)])
 
 

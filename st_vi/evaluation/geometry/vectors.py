@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from st_vi.checks import check_whole
+
 CHUNK = 2048
 """Rows at once: a block of 2048 × 2048 similarities takes 16 MB in float32."""
 
@@ -26,7 +28,7 @@ def as_tensor(values: Any) -> Tensor:
 def checked(x: Tensor) -> Tensor:
     """Vectors (N, D), as for `as_tensor`, in float32 or better and without a gradient; they must be finite."""
     x = as_tensor(x)
-    if x.ndim != 2 or len(x) < 2:
+    if x.ndim != 2 or len(x) < 2 or not x.shape[1]:
         raise ValueError(f"there must be two vectors or more, (N, D), got the shape {tuple(x.shape)}")
     if not all(rows.isfinite().all() for _, rows in blocks(x)):
         raise ValueError("the vectors hold NaN or infinite values")
@@ -35,9 +37,24 @@ def checked(x: Tensor) -> Tensor:
 
 def blocks(x: Tensor, chunk: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
     """Rows in chunks, each with the number of its first row."""
+    check_whole("chunk", chunk)
     return ((first, x[first : first + chunk]) for first in range(0, len(x), chunk))
 
 
 def unit_chunks(x: Tensor, chunk: int = CHUNK) -> Iterator[Tensor]:
     """Rows of unit length in float64, in chunks."""
-    return (F.normalize(rows.double(), dim=1) for _, rows in blocks(x, chunk))
+    return (unit_vectors(rows.double()) for _, rows in blocks(x, chunk))
+
+
+def unit_vectors(x: Tensor) -> Tensor:
+    """Vectors (…, D) with the length 1, whatever length they had; zeros stay zeros.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.evaluation.geometry.vectors import unit_vectors
+        >>> unit_vectors(torch.tensor([[3e30, 4e30], [0.0, -1e-30]]))  # the squares leave the range of float32
+        tensor([[ 0.6000,  0.8000],
+                [ 0.0000, -1.0000]])
+    """
+    largest = x.abs().amax(dim=-1, keepdim=True)
+    return F.normalize(x / largest.clamp_min(torch.finfo(x.dtype).tiny), dim=-1)
