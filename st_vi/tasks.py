@@ -19,8 +19,8 @@ class Task:
         terms: The loss of a row is their weighted sum.
 
     Raises:
-        ValueError: No terms.
-        TypeError: A term that is no `st_vi.terms.Term`.
+        ValueError: No terms, or the name is blank.
+        TypeError: A term that is no `st_vi.terms.Term`, or a name or prefix that is no text.
 
     Example:
         >>> from st_vi import Task
@@ -35,6 +35,12 @@ class Task:
     terms: tuple[Term, ...]
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and isinstance(self.prefix, str)):
+            raise TypeError(f"name and prefix of a task are texts, got {self.name!r} and {self.prefix!r}")
+        if not self.name.strip():
+            raise ValueError("the name of a task must not be blank")
+        if isinstance(self.terms, Term):
+            raise TypeError(f"task {self.name!r}: terms must be a tuple; of one term, it ends with a comma: (term,)")
         if not self.terms:
             raise ValueError(f"task {self.name!r} has no terms")
         for term in self.terms:
@@ -79,6 +85,32 @@ class Task:
     def needs_positive(self) -> bool:
         """Whether rows of this task need a positive: not if all its terms compare each input with a teacher."""
         return any(term.needs_positive for term in self.terms)
+
+
+def check_tasks(tasks: Sequence[Task]) -> None:
+    """Check that tasks can be told apart, and their parts of the loss.
+
+    Raises:
+        TypeError: This is no list of tasks.
+        ValueError: It is empty, or two tasks have the same name, or a component of the same name.
+
+    Example:
+        >>> from st_vi import Task
+        >>> from st_vi.tasks import check_tasks
+        >>> from st_vi.terms import InfoNCE, SoftInfoNCE
+        >>> check_tasks([Task("ocr", "", (SoftInfoNCE(),)), Task("ocr_soft", "", (InfoNCE(),))])
+        Traceback (most recent call last):
+        ValueError: two tasks have a component 'ocr_soft_info_nce': give one of them another name
+    """
+    if not isinstance(tasks, Sequence) or not all(isinstance(task, Task) for task in tasks):
+        raise TypeError(f"expected a list of st_vi.Task, got {tasks!r:.100}")
+    names = [task.name for task in tasks]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"there must be tasks, with different names, got {names}")
+    components = [name for task in tasks for name in task.components]
+    for name in components:
+        if components.count(name) > 1:
+            raise ValueError(f"two tasks have a component {name!r}: give one of them another name")
 
 
 T = 0.07

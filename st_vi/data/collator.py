@@ -18,7 +18,7 @@ from st_vi.data.columns import candidate_columns
 from st_vi.data.values import class_of, model_input, scores_of, shown, teacher_vector_of, unopened_input
 from st_vi.inputs.lazy import LazyInputs
 from st_vi.inputs.videos import StoredVideo
-from st_vi.tasks import VIPOLYQWEN_TASKS, Task
+from st_vi.tasks import VIPOLYQWEN_TASKS, Task, check_tasks
 
 logger = logging.get_logger(__name__)
 PrefixSide = Literal["anchor", "both", "none"]
@@ -96,6 +96,7 @@ class MixedTaskCollator(BaseDataCollator):
 
     def __post_init__(self) -> None:
         check_choice("prefix_side", self.prefix_side, PrefixSide)
+        check_tasks(self.tasks)
         if not 0 <= self.prefix_dropout <= 1:
             raise ValueError(f"prefix_dropout must lie between 0 and 1, got {self.prefix_dropout}")
         if self.lazy_images and getattr(self.preprocess_fn, "__name__", None) != "preprocess":

@@ -20,7 +20,7 @@ from st_vi.losses.components import Components
 from st_vi.losses.embed import embedded
 from st_vi.losses.learned import with_own_parameters
 from st_vi.losses.settings import Settings
-from st_vi.tasks import VIPOLYQWEN_TASKS, Task
+from st_vi.tasks import VIPOLYQWEN_TASKS, Task, check_tasks
 from st_vi.terms import PairBatch
 
 Negatives = Literal["task", "batch"]
@@ -68,8 +68,8 @@ class DLELoss(Settings, nn.Module):
         this loss, and sum each component over dimensions and layers.
 
     Raises:
-        ValueError: There are no tasks, two tasks have the same name, there are too few columns, shapes do not match, a
-            label is not the index of a task, or a score is infinite.
+        ValueError: There are no tasks, two tasks or two components have the same name, there are too few columns,
+            shapes do not match, a label is not the index of a task, or a score is not in [0, 1].
 
     Example:
         >>> import torch
@@ -97,9 +97,7 @@ class DLELoss(Settings, nn.Module):
         super().__init__()
         check_whole("num_positives", num_positives)
         check_choice("negatives", negatives, Negatives)
-        names = [task.name for task in tasks]
-        if not names or len(set(names)) < len(names):
-            raise ValueError(f"DLELoss needs tasks with different names, got {names}")
+        check_tasks(tasks)
         self.model = model
         self.tasks, self.learned = with_own_parameters(tasks)
         self.negatives = negatives
@@ -249,8 +247,8 @@ class DLELoss(Settings, nn.Module):
         vectors = labels[:, 1 + columns :].unflatten(1, (columns, -1)) if labels.shape[1] > 1 + columns else None
         if not ((task_of >= 0) & (task_of < len(self.tasks)) & (task_of == task_of.floor())).all():
             raise ValueError(f"labels name tasks 0 to {len(self.tasks) - 1}, got {task_of.unique().tolist()}")
-        if scores.isinf().any():
-            raise ValueError(f"the scores of labels must be finite, or NaN where there are none, got {scores.tolist()}")
+        if ((scores < 0) | (scores > 1)).any():
+            raise ValueError(f"the scores of labels lie in [0, 1], or are NaN for none, got {scores.tolist()}")
         if classes is not None:
             if not (classes.isnan() | ((classes >= 0) & (classes.frac() == 0))).all():
                 raise ValueError(f"classes of labels must be whole numbers from 0 on, or NaN, got {classes.tolist()}")

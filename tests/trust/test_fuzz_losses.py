@@ -348,7 +348,9 @@ def test_weights_of_any_size_weigh_alike():
     [
         (None, "DLELoss needs labels .* got None. MixedTaskCollator creates them"),
         (NO_SCORES[:2], r"DLELoss needs labels \(B, 2\).* here for B = 3; got \(2, 2\)"),
-        (torch.tensor([[0.0, INF]] * 3), "the scores of labels must be finite"),
+        (torch.tensor([[0.0, INF]] * 3), "the scores of labels lie in"),
+        (torch.tensor([[0.0, 4.5]] * 3), "the scores of labels lie in"),
+        (torch.tensor([[0.0, -0.5]] * 3), "the scores of labels lie in"),
     ],
 )
 def test_labels_that_do_not_fit_are_named(labels, message):
