@@ -21,7 +21,7 @@ from st_vi import modules
 from st_vi.checks import check_model
 from st_vi.files.lines import on_disk
 from st_vi.graphs.kept import GraphDtype, on_graph
-from st_vi.model_files import base_of_adapter, check_files, check_modules, plain_weights
+from st_vi.model_files import base_of_adapter, check_files, check_has_model, check_modules, plain_weights
 from st_vi.modules import MLPHead
 from st_vi.modules.model_card import TAGS, ModelCard, with_own_card
 from st_vi.modules.positions import usable_positions
@@ -273,8 +273,7 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
             ) from error
         if file := load_file_path(name, "modules.json", **hub) or load_file_path(name, "config.json", **hub):
             check_files(Path(file).parent)
-        elif Path(name).is_dir():
-            raise ValueError(f"{name} has no model: neither modules.json nor config.json is in it") from error
+        check_has_model(name)
         raise
     _check_vocabulary(model, name)
     with_own_card(model)

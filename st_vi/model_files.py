@@ -64,6 +64,15 @@ def read_modules(file: Path) -> list[dict[str, Any]]:
     return modules
 
 
+def check_has_model(name: str) -> None:
+    """Check that a folder holds a model, if it is a folder: transformers would only miss its tokenizer."""
+    folder = Path(name)
+    if folder.is_file():
+        raise ValueError(f"{name} is a file: give the folder of a model")
+    if folder.is_dir() and not any((folder / file).is_file() for file in ("modules.json", "config.json", *_ADAPTER)):
+        raise ValueError(f"{name} has no model: neither modules.json nor config.json is in it")
+
+
 def weight_files(folder: Path) -> Iterator[Path]:
     """The weight files of the model saved in `folder`."""
     for pattern in _WEIGHTS:

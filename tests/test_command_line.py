@@ -113,6 +113,13 @@ def test_train_then_evaluate(tiny_base, rows, tmp_path, quiet):
     quiet(result, "Batches: 100%")
 
 
+def test_training_on_the_held_out_rows_is_said(tiny_base, rows, tmp_path, caplog):
+    options = ("--base", tiny_base, "--output", tmp_path, "--max-steps", 1, "--batch-size", 4)
+    result = st_vi("train", "viclsr", "--train", rows, "--eval", rows, *options)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"(\d+) of \1 held-out rows are training rows", caplog.text)
+
+
 def test_evaluate_a_benchmark_on_local_files(tiny_model, rows, tmp_path):
     tiny_model.save_pretrained(str(tmp_path))
     facts = sample_nli("test").rename_columns({"premise": "Evidence", "hypothesis": "Statement", "label": "labels"})
@@ -124,6 +131,12 @@ def test_evaluate_a_benchmark_on_local_files(tiny_model, rows, tmp_path):
     assert result.exit_code == 0, result.output
     metrics = json.loads(result.stdout[result.stdout.index("{") :])
     assert metrics["ViFactCheck_probe_macro_f1"] > 0.4
+
+    (tmp_path / "bad.csv").write_text("Statement,Evidence,labels\na,,0\n", encoding="utf-8")
+    result = st_vi("evaluate", tmp_path, *options[:-1], tmp_path / "bad.csv")
+    assert f"{tmp_path / 'bad.csv'}: ViFactCheck: column 'Evidence'" in str(result.exception)
+    result = st_vi("evaluate", tmp_path, *options[:-1], "")
+    assert "the name of a file is empty" in str(result.exception)
 
 
 def test_train_and_evaluate_vipolyqwen(tmp_path, quiet):

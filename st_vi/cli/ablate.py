@@ -75,7 +75,7 @@ def ablate_vipolyqwen(
 
     one_bar(context)
     from st_vi.data import split_by_task
-    from st_vi.data.sources import nli_rows, task_rows
+    from st_vi.data.sources import nli_rows, say_what_is_in_both, task_rows
     from st_vi.recipes.ablation.report import graph_objects, headline, plot, summarise, table
     from st_vi.recipes.ablation.run import ablate, read_results
     from st_vi.recipes.ablation.study import generated_study, study_of_rows
@@ -85,10 +85,9 @@ def ablate_vipolyqwen(
     if not table_only:
         if train:
             bad_image: Literal["error", "skip"] = "skip" if skip_bad_images else "error"
-            sides = (
-                split_by_task(task_rows(side, found, bad_image=bad_image)[0]) for side in (train, evaluation or ())
-            )
-            study = study_of_rows(*sides, output, steps, base)  # type: ignore[call-arg]
+            rows_of, held_out = (task_rows(side, found, bad_image=bad_image)[0] for side in (train, evaluation or ()))
+            say_what_is_in_both(rows_of, held_out)
+            study = study_of_rows(split_by_task(rows_of), split_by_task(held_out), output, steps, base)
         else:
             (texts,) = nli_rows(nli, columns=found, labels=names) if nli else [None]
             study = generated_study(output, steps, rows, test_rows, nli=texts, base=base)

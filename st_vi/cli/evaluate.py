@@ -53,7 +53,6 @@ def evaluate(
     encoder_options = loading_options(bf16, use_device(device))
 
     one_bar(context)
-    from st_vi.data import read_rows
     from st_vi.data.sources import nli_rows, task_rows
     from st_vi.evaluation import NLU_BENCHMARKS, NLUEvaluator, load_benchmark
     from st_vi.hub import load
@@ -71,7 +70,7 @@ def evaluate(
     if config:
         config = replace(config, columns={**config.columns, **of_benchmark})
         sources = {"train": train, "test": test}
-        splits = (read_rows(path) if path else load_benchmark(config, split=name) for name, path in sources.items())
+        splits = (load_benchmark(config, path, split=name) for name, path in sources.items())
         evaluators.append(NLUEvaluator(config, *splits, protocol, seed=seed, show_progress_bar=True))  # type: ignore[call-arg,misc]
     encoder = load(model, **encoder_options)
     for evaluator in evaluators:

@@ -88,7 +88,7 @@ def viclsr(
     from transformers import set_seed
 
     from st_vi.data import nli_to_triplets, split_by_anchor
-    from st_vi.data.sources import nli_rows
+    from st_vi.data.sources import nli_rows, say_what_is_in_both
     from st_vi.hub import included_or_same
     from st_vi.losses import SupConNLILoss
     from st_vi.recipes import build_viclsr, train_viclsr
@@ -96,7 +96,9 @@ def viclsr(
 
     groups = [train, evaluation] if evaluation else [train]
     rows, held_out = (*nli_rows(*groups, columns=found, labels=names, places=True), None)[:2]
-    if eval_size and not evaluation:
+    if held_out:
+        say_what_is_in_both(rows, held_out)
+    elif eval_size:
         sides = split_by_anchor(rows, eval_size, anchor="premise", seed=seed)
         if can_be_evaluated(sides["test"]):
             rows, held_out = sides["train"], sides["test"]
@@ -187,7 +189,7 @@ def vipolyqwen(
     one_bar(context)
     from transformers import set_seed
 
-    from st_vi.data.sources import task_rows
+    from st_vi.data.sources import say_what_is_in_both, task_rows
     from st_vi.hub import included_or_same
     from st_vi.recipes import build_vipolyqwen, lora_config, train_vipolyqwen, vipolyqwen_evaluator
     from st_vi.recipes.training.progress import Bar
@@ -199,6 +201,7 @@ def vipolyqwen(
     evaluator = None
     if evaluation:
         held_out, _ = task_rows(evaluation, found, bad_image=bad_image)
+        say_what_is_in_both(rows, held_out)
         evaluator = vipolyqwen_evaluator(held_out)
     set_seed(seed)  # for pooling and head
     base = included_or_same(base)

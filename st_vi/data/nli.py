@@ -10,6 +10,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Literal
 
 from datasets import ClassLabel, Dataset
@@ -309,6 +310,6 @@ def _keys(value: Any) -> tuple[str, ...]:
         return (text.split(".")[0] if re.fullmatch(r"-?\d+\.0+", text) else text,)
     if isinstance(value, bool):
         return (str(value).casefold(), str(int(value)))
-    if isinstance(value, (int, float)):
+    if isinstance(value, (int, float, Decimal)):  # of databases, the last
         return (str(int(value)) if value == value // 1 else str(value),)
     return ("None",) if value is None else ()

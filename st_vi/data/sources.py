@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from datasets import Dataset, concatenate_datasets
 
 from st_vi.data.columns import clean_texts, find_columns
 from st_vi.data.nli import known_labels, unused_labels
-from st_vi.data.task_rows import BadImage, check_task_rows, combined
+from st_vi.data.task_rows import BadImage, check_task_rows, combined, undecoded
 from st_vi.data.triplets import Report
 from st_vi.files.read import local_path, read_rows
 from st_vi.inputs.kinds import is_missing
 from st_vi.tasks import VIDEO_TASK, VIPOLYQWEN_TASKS, Task
+from st_vi.text import comparison_key
+
+logger = logging.getLogger(__name__)
 
 TASK_ROLES = (
     *("anchor", "anchor_image", "anchor_video", "positive", "positive_image", "positive_video"),
@@ -131,6 +135,27 @@ def _with_paths_from(rows: Dataset, folder: Path) -> Dataset:
             paths = [seen_from_here(value) for value in rows[name]]
             rows = rows.remove_columns(name).add_column(name, paths, feature=feature)
     return rows.select_columns(order)
+
+
+def say_what_is_in_both(train: Dataset, held_out: Dataset) -> None:
+    """Warn of held-out rows whose texts, images and videos are those of a training row: they show no generalisation.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from st_vi.data.sources import say_what_is_in_both
+        >>> say_what_is_in_both(Dataset.from_dict({"anchor": ["Mưa."]}), Dataset.from_dict({"anchor": ["Nắng."]}))
+    """
+    inputs = ("premise", "hypothesis", *(role for role in TASK_ROLES if role.startswith(("anchor", "positive"))))
+    names = [name for name in inputs if name in train.column_names or name in held_out.column_names]
+
+    def contents(rows: Dataset) -> Iterator[int]:
+        for row in undecoded(rows.select_columns([name for name in names if name in rows.column_names])):
+            found = [None if is_missing(value) else value for value in map(row.get, names)]
+            yield hash(tuple(comparison_key(value) if isinstance(value, str) else repr(value) for value in found))
+
+    known = set(contents(train))
+    if shared := sum(content in known for content in contents(held_out)):
+        logger.warning(f"{shared} of {len(held_out)} held-out rows are training rows, too: their figures say little")
 
 
 def renamed(rows: Dataset, source: str | Path, columns: Mapping[str, str]) -> Dataset:

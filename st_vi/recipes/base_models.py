@@ -9,7 +9,7 @@ from typing import Any
 from sentence_transformers.util import load_file_path
 from transformers.utils import logging
 
-from st_vi.model_files import read_json, read_modules
+from st_vi.model_files import check_has_model, read_json, read_modules
 
 logger = logging.get_logger(__name__)
 
@@ -50,6 +50,7 @@ def check_base(
     hub = {name: arguments[name] for name in ("token", "revision", "local_files_only") if name in arguments}
     if "cache_dir" in transformer_kwargs:
         hub["cache_folder"] = transformer_kwargs["cache_dir"]
+    check_has_model(str(base))
     if parts := trained_parts(base, **hub):
         whole = "merge it (st_vi.recipes.merge_lora), " if ADAPTER in parts else ""
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections import Counter
+from decimal import Decimal
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
@@ -201,7 +202,7 @@ def test_beside_verdicts_the_value_that_is_none_is_named(missing):
 
 
 @pytest.mark.parametrize("key", [1, "1", 1.0, " 1 "])
-@pytest.mark.parametrize("value", [1, "1", 1.0, "1.0", " 1"])
+@pytest.mark.parametrize("value", [1, "1", 1.0, "1.0", " 1", Decimal("1.00")])
 def test_a_number_is_the_same_however_it_is_written(key, value):
     assert labels([value], {key: "mâu thuẫn"}) == ["contradiction"]
 

@@ -9,6 +9,7 @@ from datasets import Dataset, concatenate_datasets
 from PIL import Image
 
 from st_vi.data import check_triplets, nli_to_triplets, read_rows, sample_nli, split_by_anchor
+from st_vi.data.sources import say_what_is_in_both
 
 
 def test_split_keeps_anchors_together_and_depends_on_them_alone():
@@ -82,3 +83,15 @@ def test_pictures_are_split_by_what_they_show_and_not_by_the_question(tmp_path):
     sides = split_by_anchor(rows, test_size=0.5)
     shown = [set(sides[side]["anchor_image"]) for side in ("train", "test")]
     assert all(shown) and not shown[0] & shown[1]
+
+
+def test_held_out_rows_that_are_training_rows_are_said(caplog):
+    def rows(*texts, image=None):
+        return Dataset.from_list([{"anchor": text, "positive": "Có mưa.", "anchor_image": image} for text in texts])
+
+    train = rows("Hòa bình.", "Trời mưa.")
+    say_what_is_in_both(train, rows("Trời nắng."))
+    say_what_is_in_both(train, rows("Trời mưa.", image="a.png"))
+    assert not caplog.records
+    say_what_is_in_both(train, rows("Trời  mưa.", "Hoà bình.", "Trời nắng.").remove_columns("anchor_image"))
+    assert "2 of 3 held-out rows are training rows" in caplog.text

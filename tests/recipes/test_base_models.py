@@ -35,6 +35,16 @@ def test_a_trained_viclsr_is_refused_with_what_to_do(tiny_base, tmp_path):
     assert build_viclsr(tmp_path / "encoder").encode("Trời mưa.").shape == (32,)
 
 
+@pytest.mark.parametrize("build", [build_viclsr, build_vipolyqwen])
+def test_what_is_no_model_is_named(build, tmp_path):
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n", "utf-8")
+    with pytest.raises(ValueError, match=f"{tmp_path} has no model: neither modules.json nor config.json is in it"):
+        build(tmp_path)
+    for use in (build, load):
+        with pytest.raises(ValueError, match=r"rows\.csv is a file: give the folder of a model"):
+            use(tmp_path / "rows.csv")
+
+
 def test_a_stock_head_is_not_dropped_either(tiny_base, tmp_path):
     stock(tiny_base, Dense(32, 16)).save_pretrained(str(tmp_path / "dense"))
     export_stock(build_viclsr(tiny_base), tmp_path / "exported")

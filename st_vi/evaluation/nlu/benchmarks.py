@@ -130,7 +130,7 @@ def load_benchmark(benchmark: NLUBenchmark, path_or_hub_id: str | Path | None = 
         {'text1': 'Huế ở Việt Nam.', 'text2': 'Huế là cố đô.', 'label': 'NEI'}
     """
     _check_benchmark(benchmark)
-    source = path_or_hub_id or benchmark.hub_id
+    source = benchmark.hub_id if path_or_hub_id is None else path_or_hub_id
     if source is None:
         raise ValueError(
             f"{benchmark.name} has no Hub id: such sets are distributed on request by their authors. "
@@ -138,8 +138,12 @@ def load_benchmark(benchmark: NLUBenchmark, path_or_hub_id: str | Path | None = 
         )
     from st_vi.files.read import local_path, read_rows  # the room above: one reader of files for all
 
-    path = None if Path(source).is_dir() else local_path(source)
-    return canonical_dataset(benchmark, read_rows(path) if path else load_dataset(str(source), split=split))
+    path = None if str(source).strip() and Path(source).is_dir() else local_path(source)
+    rows = read_rows(path) if path else load_dataset(str(source), split=split)
+    try:
+        return canonical_dataset(benchmark, rows)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
 
 
 def _check_benchmark(benchmark: Any) -> None:
