@@ -13,6 +13,8 @@ from st_vi.data import drop_false_negatives, effective_contrastive_information, 
 from st_vi.encoding import QueryEncoder, encode_by_tokens, encode_corpus, export_onnx, untrusted_input
 from st_vi.evaluation import NLU_BENCHMARKS, GeometryEvaluator, NLISimilarityEvaluator, NLUEvaluator, load_benchmark
 from st_vi.hub import export_stock, on_graph
+from st_vi.inspection.attention import pool_texts
+from st_vi.inspection.patches import view_patches
 from st_vi.recipes import merge_lora
 
 TEXTS = ["Trời mưa.", "Trời nắng."]
@@ -21,6 +23,8 @@ DOORS = {
     "encode_by_tokens": lambda model: encode_by_tokens(model, TEXTS),
     "encode_corpus": lambda model: encode_corpus(model, [{"text": text} for text in TEXTS], "out"),
     "QueryEncoder": QueryEncoder,
+    "pool_texts": lambda model: pool_texts(model, TEXTS),
+    "view_patches": lambda model: view_patches(model, TEXTS[0]),
     "untrusted_input": lambda model: untrusted_input(model, TEXTS[0]),
     "export_onnx": lambda model: export_onnx(model, "out"),
     "export_stock": lambda model: export_stock(model, "out"),

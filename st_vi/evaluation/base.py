@@ -17,6 +17,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 from torch import nn
 
+from st_vi.checks import check_whole
 from st_vi.evaluation.distinct import encode_distinct
 from st_vi.inputs.kinds import is_null, shown
 
@@ -45,6 +46,7 @@ class Evaluator(BaseEvaluator, ABC):
         write_csv: bool,
     ) -> None:
         super().__init__()
+        check_whole("batch_size", batch_size)
         self.name = name
         self.batch_size = batch_size
         self.show_progress_bar = show_progress_bar

@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor, nn
 
+from st_vi.checks import check_model
 from st_vi.evaluation.base import by_place
 from st_vi.inputs.prompts import prompt_of
 from st_vi.inspection.read_text import ReadText, read_text
@@ -191,6 +192,7 @@ def _pool(
 
 def around_pooling(model: SentenceTransformer) -> tuple[nn.Sequential, AttentionPooling, nn.Sequential]:
     """The modules before the attention pooling of a model, which has exactly one, the pooling, and those after it."""
+    check_model(model)
     modules = list(model)
     places = [place for place, module in enumerate(modules) if isinstance(module, AttentionPooling)]
     if len(places) != 1:

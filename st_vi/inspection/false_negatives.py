@@ -10,6 +10,7 @@ import torch
 from sklearn.feature_extraction.text import CountVectorizer
 from torch import Tensor
 
+from st_vi.checks import check_whole
 from st_vi.evaluation.geometry.vectors import as_tensor
 from st_vi.inspection.rankings import document_ranks, with_columns
 from st_vi.text import comparison_key
@@ -60,7 +61,8 @@ def suspected_false_negatives(
         limit: Maximum number of suspects to return.
 
     Raises:
-        ValueError: There is no pooling, or as for `relevant_ranks`.
+        ValueError: There is no pooling, `overlaps` has another shape, k or `limit` is below 1, or as for
+            `relevant_ranks`.
 
     Example:
         >>> import torch
@@ -75,8 +77,14 @@ def suspected_false_negatives(
     pairs = [with_columns(matrix, relevant) for matrix in similarities]
     similarities, columns = [matrix for matrix, _ in pairs], pairs[0][1]
     gaps = torch.stack([matrix - matrix.gather(1, columns) for matrix in similarities]).amin(dim=0)
+    if np.shape(overlaps) != tuple(gaps.shape):
+        raise ValueError(
+            f"overlaps must have the shape {tuple(gaps.shape)} of the similarities, got {np.shape(overlaps)}"
+        )
     above, alike = gaps > -margin, as_tensor(overlaps) >= min_overlap
+    check_whole("limit", limit)
     if k is not None:
+        check_whole("k", k)
         above &= torch.stack([document_ranks(matrix) <= k for matrix in similarities]).all(dim=0)
     found = (above | alike).scatter(1, columns, False)
     queries, documents = found.nonzero(as_tuple=True)

@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from st_vi.checks import check_whole
 from st_vi.evaluation.geometry.vectors import as_tensor
 from st_vi.inspection.patches import Patch, PatchView, preprocess_pictures, views_of
 
@@ -68,14 +69,17 @@ def mask_patches(
         seed: Seed of the random masks.
 
     Raises:
-        ValueError: As for `view_patches`; or `number` is out of range, or a patch is outside the image.
+        ValueError: As for `view_patches`; or `number` or `draws` is out of range, a patch is outside the image, or the
+            query has another dimension than the embeddings of the model.
 
     Example:
         >>> effect = mask_patches(model, picture, [(0, 0), (0, 1)], model.encode(caption))  # doctest: +SKIP
         >>> effect.similarity - effect.painted_similarity  # doctest: +SKIP
     """
+    check_whole("draws", draws)
     features = preprocess_pictures(model, pictures, text, prompt_name)
     places = picture_grid(model, features, number)
+    query = query_vector(model, query)
     rows, columns = places.shape
     if outside := [patch for patch in patches if not (0 <= patch[0] < rows and 0 <= patch[1] < columns)]:
         raise ValueError(f"the image has {rows} x {columns} patches; {outside[0]} is none of them")
@@ -93,7 +97,7 @@ def mask_patches(
     unpooled = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
     unpooled[1, places.flatten()[mask.to(places.device)]] = True
     views = views_of(model, batch, unpooled)
-    cosines = cosine_similarity(torch.stack([view.embedding for view in views]), as_tensor(query).float().cpu(), dim=-1)
+    cosines = cosine_similarity(torch.stack([view.embedding for view in views]), query, dim=-1)
     whole, left_out, painted = views[:3]
     return MaskEffect(whole, painted, left_out, float(cosines[0]), float(cosines[2]), float(cosines[1]), cosines[3:])
 
@@ -105,6 +109,14 @@ def picture_grid(model: SentenceTransformer, features: dict[str, Any], number: i
     if not 0 <= number < len(positions):
         raise ValueError(f"there are {len(positions)} images, numbered from 0; {number} is none of them")
     return positions[number]
+
+
+def query_vector(model: SentenceTransformer, query: Any) -> Tensor:
+    """An embedding to compare with those of the model, (D,), in fp32 on the CPU."""
+    query, dimension = as_tensor(query).float().cpu(), model.get_embedding_dimension()
+    if query.shape != (dimension,):
+        raise ValueError(f"the query must be one embedding of the model, ({dimension},), got {tuple(query.shape)}")
+    return query
 
 
 def copies(value: Any, count: int) -> Any:

@@ -13,7 +13,7 @@ from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor
 from transformers.image_utils import SizeDict
 
-from st_vi.checks import check_whole
+from st_vi.checks import check_model, check_whole
 from st_vi.inputs.prompts import prompt_of
 from st_vi.inspection.attention import around_pooling
 from st_vi.modules import Qwen2VLTransformer
@@ -109,6 +109,7 @@ def patch_box(patch: Patch, size: tuple[int, int], grid: tuple[int, int]) -> tup
 
 def reader(model: SentenceTransformer) -> Qwen2VLTransformer:
     """The first module of a model that reads images; raises a ValueError for any other."""
+    check_model(model)
     if not isinstance(model[0], Qwen2VLTransformer):
         raise ValueError(
             f"this model begins with {type(model[0]).__name__} and reads no images: patches need a "

@@ -11,8 +11,8 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from st_vi.evaluation.geometry.vectors import as_tensor
-from st_vi.inspection.patch_masks import copies, paint, picture_grid
+from st_vi.checks import check_whole
+from st_vi.inspection.patch_masks import copies, paint, picture_grid, query_vector
 from st_vi.inspection.patches import preprocess_pictures, views_of
 from st_vi.inspection.rescoring import embedded_patches
 
@@ -60,7 +60,7 @@ def query_map(
         batch_size: Number of painted copies encoded together, at least 1.
 
     Raises:
-        ValueError: As for `view_patches`; or `number` is out of range.
+        ValueError: As for `view_patches`; `number` or `batch_size` is out of range, or the query has another dimension.
 
     Example:
         >>> from st_vi import load
@@ -72,9 +72,10 @@ def query_map(
         >>> found.fall.shape, bool(found.fall[:2, :2].max() > found.fall[2:, 2:].max())
         (torch.Size([4, 4]), True)
     """
+    check_whole("batch_size", batch_size)
     features = preprocess_pictures(model, pictures, text, prompt_name)
     places = picture_grid(model, features, number)
-    query = as_tensor(query).float().cpu()
+    query = query_vector(model, query)
     (whole,) = views_of(model, dict(features))
     cosine = float(cosine_similarity(whole.embedding, query, dim=-1))
     (vectors,) = embedded_patches(model, dict(features))  # of the patches of all images

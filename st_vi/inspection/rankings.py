@@ -13,6 +13,7 @@ from torch import Tensor
 from st_vi.checks import check_whole
 from st_vi.evaluation.base import by_place
 from st_vi.evaluation.geometry.vectors import as_tensor, unit_vectors
+from st_vi.inputs.kinds import shown
 from st_vi.text import comparison_key
 
 
@@ -84,8 +85,14 @@ def cosine_matrix(queries: Tensor, corpus: Tensor) -> Tensor:
     Args:
         queries: Embeddings (Q, D), a tensor, an array or a list of either.
         corpus: Embeddings (N, D).
+
+    Raises:
+        ValueError: Unequal D.
     """
     queries, corpus = as_tensor(queries), as_tensor(corpus)
+    if queries.shape[-1:] != corpus.shape[-1:]:
+        shapes = f"{tuple(queries.shape)} and {tuple(corpus.shape)}"
+        raise ValueError(f"queries and corpus must be embeddings of one dimension, got the shapes {shapes}")
     dtype = torch.promote_types(torch.promote_types(queries.dtype, corpus.dtype), torch.float32)
     return unit_vectors(queries.to(dtype)) @ unit_vectors(corpus.to(dtype)).T
 
@@ -93,6 +100,8 @@ def cosine_matrix(queries: Tensor, corpus: Tensor) -> Tensor:
 def _numbers(similarities: Tensor) -> Tensor:
     """Similarities (Q, N) as a tensor; NaN has no rank."""
     similarities = as_tensor(similarities)
+    if similarities.ndim != 2:
+        raise ValueError(f"similarities must have the shape (Q, N), got {tuple(similarities.shape)}")
     if similarities.isnan().any():
         raise ValueError("the similarities hold NaN, which has no rank: are there NaN or infinite embeddings?")
     return similarities
@@ -107,6 +116,8 @@ def with_columns(similarities: Tensor, relevant: Sequence[int] | Tensor) -> tupl
     similarities, columns = _numbers(similarities), as_tensor(relevant).flatten()
     if len(columns) != len(similarities):
         raise ValueError(f"each query needs one relevant column, got {len(similarities)} and {len(columns)}")
+    if len(columns) and columns.is_floating_point():
+        raise ValueError(f"relevant must hold the numbers of columns, got {columns[0].item()}")
     if len(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < similarities.shape[1]:
         raise ValueError(
             f"relevant names columns from {columns.min()} to {columns.max()}; there are {similarities.shape[1]}"
@@ -172,8 +183,7 @@ def top_k_margins(similarities: Tensor, relevant: Sequence[int] | Tensor, k: int
         tensor([0.4000])
     """
     similarities, columns = with_columns(similarities, relevant)
-    if not 1 <= k <= similarities.shape[1]:
-        raise ValueError(f"k must be from 1 to the number of documents, {similarities.shape[1]}, got {k}")
+    check_whole("k", k, most=similarities.shape[1])
     others = similarities.scatter(1, columns, -torch.inf)
     return similarities.gather(1, columns).squeeze(1) - others.topk(k, dim=1).values[:, -1]
 
@@ -204,7 +214,7 @@ def recall_at_k(ranks: Tensor, k: int, confidence: float = 0.95, resamples: int 
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: There are no queries, or k or the confidence is out of range.
+        ValueError: There are no queries, a rank is below 1, or k, the confidence or `resamples` is out of range.
 
     Example:
         >>> import torch
@@ -212,8 +222,7 @@ def recall_at_k(ranks: Tensor, k: int, confidence: float = 0.95, resamples: int 
         >>> str(recall_at_k(torch.tensor([1, 1, 2, 9]), k=1))
         '0.50 (0.00 to 1.00)'
     """
-    check_whole("k", k)
-    return _bootstrapped_mean((as_tensor(ranks) <= k).double(), confidence, resamples, seed)
+    return _bootstrapped_mean(_found(ranks, k), confidence, resamples, seed)
 
 
 def recall_difference(
@@ -231,16 +240,25 @@ def recall_difference(
     Raises:
         ValueError: Lengths differ, or as for `recall_at_k`.
     """
-    a, b = as_tensor(a), as_tensor(b)
+    found, found_b = _found(a, k), _found(b, k)
+    if found.shape != found_b.shape:
+        raise ValueError(f"both must rank the same queries, got {len(found)} and {len(found_b)}")
+    return _bootstrapped_mean(found - found_b, confidence, resamples, seed)
+
+
+def _found(ranks: Tensor, k: int) -> Tensor:
+    """1 for each query whose document is in the top k, else 0, (Q,)."""
     check_whole("k", k)
-    if a.shape != b.shape:
-        raise ValueError(f"both must rank the same queries, got {len(a)} and {len(b)}")
-    return _bootstrapped_mean((a <= k).double() - (b <= k).double(), confidence, resamples, seed)
+    ranks = as_tensor(ranks)
+    if ranks.ndim != 1 or (ranks < 1).any():
+        raise ValueError(f"ranks (Q,) must be numbers from 1, got {shown(ranks.tolist())}")
+    return (ranks <= k).double()
 
 
 def _bootstrapped_mean(values: Tensor, confidence: float, resamples: int, seed: int) -> Estimate:
     if not len(values):
         raise ValueError("there are no queries to average")
+    check_whole("resamples", resamples)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
     mean = values.mean().item()

@@ -10,6 +10,7 @@ import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
+from st_vi.checks import check_whole
 from st_vi.evaluation.geometry.vectors import as_tensor
 from st_vi.viz.theme import COLOURS, escaped, styled
 
@@ -45,6 +46,7 @@ def similarity_histogram(groups: Mapping[str, Tensor], title: str = "", bins: in
     """
     if not groups:
         raise ValueError("there is no group of pairs to draw")
+    check_whole("bins", bins)
     figure = go.Figure()
     for number, (name, cosines) in enumerate(groups.items()):
         values = _cosines(name, cosines)

@@ -12,6 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from st_vi.checks import check_whole
 from st_vi.evaluation.base import by_place
 from st_vi.viz.projection import Projection, as_points
 from st_vi.viz.theme import COLOURS, SEQUENTIAL, escaped, styled
@@ -103,6 +104,7 @@ def _legend(figure: go.Figure) -> dict[str, Any]:
 
 def sample_rows(count: int, limit: int) -> np.ndarray:
     """The rows to draw, in order: all, or a fixed sample."""
+    check_whole("limit", limit)
     return np.arange(count) if count <= limit else np.sort(np.random.default_rng(0).permutation(count)[:limit])
 
 

@@ -45,7 +45,7 @@ def patch_map(
         name: Name of the value, for the scale and the hover.
 
     Raises:
-        ValueError: The weights have another shape, or the image cannot be read.
+        ValueError: The weights have another shape, a masked patch is none of theirs, or the image cannot be read.
 
     Example:
         >>> import torch
@@ -58,8 +58,10 @@ def patch_map(
     picture, weights = open_image(picture), as_tensor(weights)
     if weights.ndim != 2 or not weights.numel():
         raise ValueError(f"weights must have the shape (rows, columns), got {tuple(weights.shape)}")
-    heat, covers = _traces(picture, weights, masked, opacity, colour_range, name)
     rows, columns = weights.shape
+    if outside := [patch for patch in masked if not (0 <= patch[0] < rows and 0 <= patch[1] < columns)]:
+        raise ValueError(f"the map has {rows} x {columns} patches; {outside[0]} is none of them")
+    heat, covers = _traces(picture, weights, masked, opacity, colour_range, name)
     centres = go.Scatter(
         x=[heat.x0 + heat.dx * column for _ in range(rows) for column in range(columns)],
         y=[heat.y0 + heat.dy * row for row in range(rows) for _ in range(columns)],

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import combinations, cycle, islice
+from itertools import chain, combinations, cycle, islice
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
+from st_vi.checks import check_whole
 from st_vi.evaluation.base import by_place
 from st_vi.inspection.rankings import Estimate
 from st_vi.viz.theme import COLOURS, escaped, styled
@@ -42,7 +43,7 @@ def rank_slopes(
         height: Height in pixels.
 
     Raises:
-        ValueError: Unequal lengths, or a rank below 1.
+        ValueError: Unequal lengths, a rank or k below 1, or a group names a row that is not there.
 
     Example:
         >>> from st_vi.viz import rank_slopes
@@ -51,6 +52,8 @@ def rank_slopes(
         (['others (1)', 'flipped (1)'], 'Ai nấu cơm?')
     """
     labels = by_place(labels)
+    if k is not None:
+        check_whole("k", k)
     if any(len(ranks) != len(labels) for ranks in ranks_by_pooling.values()):
         raise ValueError(f"every pooling must rank the {len(labels)} rows that have a label")
     columns = [np.asarray(column, int) for column in ranks_by_pooling.values()]
@@ -60,6 +63,8 @@ def rank_slopes(
     if groups is None:
         inside = ranks <= k if k else np.ones_like(ranks)
         groups = {"flipped": np.flatnonzero(inside.any(axis=1) & ~inside.all(axis=1)).tolist()}
+    if unknown := {*chain(*groups.values())}.difference(range(len(labels))):
+        raise ValueError(f"groups name the row {unknown.pop()!r} of {len(labels)}")
     grey = sorted({*range(len(labels))}.difference(*groups.values()))
     names, heights, figure = list(ranks_by_pooling), _side_by_side(ranks), go.Figure()
     for name, rows, colour in [(others, grey, GREY), *zip(groups, groups.values(), cycle(COLOURS))]:

@@ -128,3 +128,9 @@ def test_options_in_an_array_and_scores_that_pandas_misses(model):
 def test_ties_alone_are_no_warning(model, recwarn):
     assert np.isnan(NLISimilarityEvaluator(["a"] * 2, ["b"] * 2, ["neutral", "entailment"])(model)["nli_spearman"])
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("batch_size", [0, 1.5])
+def test_a_batch_size_that_is_none(batch_size):
+    with pytest.raises(ValueError, match=f"batch_size must be a whole number of at least 1, got {batch_size}"):
+        GeometryEvaluator(TEXTS, batch_size=batch_size)

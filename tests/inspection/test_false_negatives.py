@@ -54,3 +54,10 @@ def test_texts_without_words_share_none():
 
 def test_word_overlap_knows_both_unicode_forms():
     assert word_overlaps(["Cà phê sữa đá", "ca\u0300 phe\u0302 su\u031b\u0303a \u0111a\u0301"], [0])[0, 1] == 1
+
+
+@pytest.mark.parametrize("settings", [{"k": 1.5}, {"k": 0}, {"limit": -1}, {"overlaps": torch.zeros(1, 3)}], ids=str)
+def test_what_is_refused(settings):
+    given = {"similarities": [torch.eye(1, 2)], "relevant": [0], "overlaps": torch.zeros(1, 2)}
+    with pytest.raises(ValueError, match=f"^{next(iter(settings))} must "):
+        suspected_false_negatives(**(given | settings))

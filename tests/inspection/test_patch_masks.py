@@ -117,6 +117,10 @@ def test_wrong_patches_and_pictures(model, query):
         mask_patches(model, SQUARE, [(0, 0), (4, 0)], query)
     with pytest.raises(ValueError, match="none of them"):
         mask_patches(model, SQUARE, [(-1, 0)], query)
+    with pytest.raises(ValueError, match=r"the query must be one embedding of the model, \(\d+,\), got \(3,\)"):
+        mask_patches(model, SQUARE, [(0, 0)], torch.ones(3))
+    with pytest.raises(ValueError, match="draws must be a whole number of at least 1, got 0"):
+        mask_patches(model, SQUARE, [(0, 0)], query, draws=0)
     with pytest.raises(ValueError, match="1 is none of them"):
         mask_patches(model, SQUARE, [(0, 0)], query, number=1)
 

@@ -58,7 +58,7 @@ def test_margins_are_positive_exactly_inside(scores, relevant):
             others = sorted((s for d, s in enumerate(scores[row].tolist()) if d != relevant[row]), reverse=True)
             assert margin == (scores[row, relevant[row]].item() - others[k - 1] if k < 12 else float("inf"))
     for k in (0, 13):
-        with pytest.raises(ValueError, match="from 1 to the number of documents, 12"):
+        with pytest.raises(ValueError, match="k must be a whole number from 1 to 12"):
             top_k_margins(scores, relevant, k)
 
 
@@ -109,7 +109,10 @@ def test_nan_has_no_rank():
             call()
 
 
-@pytest.mark.parametrize(("relevant", "message"), [([0], "one relevant column"), ([0, 3], "from 0 to 3; there are 3")])
+@pytest.mark.parametrize(
+    ("relevant", "message"),
+    [([0], "one relevant column"), ([0, 3], "from 0 to 3; there are 3"), ([0, 1.5], "the numbers of columns")],
+)
 def test_columns_that_do_not_fit(relevant, message):
     with pytest.raises(ValueError, match=message):
         relevant_ranks(torch.eye(2, 3), relevant)
@@ -120,6 +123,22 @@ def test_settings_of_a_recall():
         recall_at_k(torch.tensor([1, 2]), 0)
     with pytest.raises(ValueError, match="confidence must lie between 0 and 1"):
         recall_at_k(torch.tensor([1, 2]), 1, confidence=95)
+    with pytest.raises(ValueError, match="resamples must be a whole number"):
+        recall_at_k(torch.tensor([1, 2]), 1, resamples=0)
+    for ranks in ([0, 1], [[1, 2]]):
+        with pytest.raises(ValueError, match="must be numbers from 1, got "):
+            recall_at_k(ranks, 1)
+        with pytest.raises(ValueError, match="must be numbers from 1, got "):
+            recall_difference(ranks, ranks, 1)
+
+
+def test_shapes_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"of one dimension, got the shapes \(2, 3\) and \(4, 4\)"):
+        cosine_matrix(torch.eye(2, 3), torch.eye(4))
+    with pytest.raises(ValueError, match=r"similarities must have the shape \(Q, N\), got \(3,\)"):
+        document_ranks([0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match="expected numbers, such as an array or a tensor, got 'cosines'"):
+        document_ranks("cosines")
 
 
 def test_a_retrieval_set_of_pandas_is_counted_by_place():

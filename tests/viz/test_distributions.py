@@ -44,6 +44,10 @@ class TestSimilarityHistogram:
         with pytest.raises(ValueError, match=message):
             similarity_histogram(groups)
 
+    def test_bad_bins(self):
+        with pytest.raises(ValueError, match="bins must be a whole number"):
+            similarity_histogram({"a": torch.ones(1)}, bins=1.5)
+
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_cosines_of_half_precision_may_be_rounded_above_one(dtype):

@@ -212,6 +212,8 @@ def test_what_is_no_map():
         scatter(torch.ones(3, 8))
     with pytest.raises(ValueError, match="NaN or infinite"):
         scatter(np.array([[0.0, np.nan]]))
+    with pytest.raises(ValueError, match="limit must be a whole number"):
+        scatter(np.zeros((3, 2)), limit=1.5)
 
 
 def test_columns_of_pandas_are_counted_by_place():

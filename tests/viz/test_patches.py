@@ -121,3 +121,8 @@ def test_without_random_masks_there_is_no_spread():
     assert figure.layout.xaxis.range == (0, 1)
     assert similarity_bars({"as it is": -0.1}).layout.xaxis.range == (-1, 1)
     assert similarity_bars({"as it is": 0.8}, [0.5, -0.1]).layout.xaxis.range == (-1, 1)
+
+
+def test_a_patch_outside_the_map_is_refused():
+    with pytest.raises(ValueError, match=r"the map has 2 x 3 patches; \(2, 0\) is none of them"):
+        patch_map(WIDE, torch.ones(2, 3), [(1, 2), (2, 0)])

@@ -50,6 +50,10 @@ def test_bad_ranks():
         rank_slopes({"mean": [1, 2]}, LABELS)
     with pytest.raises(ValueError, match="begin at 1"):
         rank_slopes({"mean": [0]}, ["a"])
+    with pytest.raises(ValueError, match="k must be a whole number of at least 1, got 0"):
+        rank_slopes(RANKS, LABELS, k=0)
+    with pytest.raises(ValueError, match="groups name the row 9 of 6"):
+        rank_slopes(RANKS, LABELS, groups={"a": [0, 9]})
     with pytest.raises(ValueError, match="two poolings"):
         rank_slopes_by_pair({"mean": [1]}, ["a"], 1)
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from st_vi.checks import check_whole
+from st_vi.inputs.kinds import shown
 
 CHUNK = 2048
 """Rows at once: a block of 2048 × 2048 similarities takes 16 MB in float32."""
@@ -20,9 +21,12 @@ def as_tensor(values: Any) -> Tensor:
     """Numbers as a tensor without a gradient: a tensor, an array, a table of pandas, or a list, also of tensors."""
     if isinstance(values, (list, tuple)) and any(isinstance(row, (Tensor, np.ndarray)) for row in values):
         return torch.stack([torch.as_tensor(row).detach() for row in values])
-    if hasattr(values, "to_numpy"):
-        return torch.tensor(values.to_numpy())  # a copy: that of pandas is read-only
-    return torch.as_tensor(values).detach()
+    try:
+        if hasattr(values, "to_numpy"):
+            return torch.tensor(values.to_numpy())  # a copy: that of pandas is read-only
+        return torch.as_tensor(values).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"expected numbers, such as an array or a tensor, got {shown(values)}: {error}") from error
 
 
 def checked(x: Tensor) -> Tensor:

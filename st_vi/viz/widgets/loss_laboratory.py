@@ -49,7 +49,9 @@ class LossLaboratory(Explorer):
     """
 
     def __init__(self, rows: int = 24, dimension: int = 3, seed: int = 0, interval: int = 250) -> None:
+        check_whole("rows", rows, 2)
         check_whole("dimension", dimension, 2, 3)
+        check_whole("interval", interval)
         self._make = lambda twins: FreePoints(rows, dimension, twins, seed)
         self._make_controls(rows, interval)
         self._start()

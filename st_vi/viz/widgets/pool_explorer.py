@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
+from st_vi.checks import check_model
 from st_vi.inspection.attention import PooledText, effective_number, pool_texts, repool, units
 from st_vi.inspection.faithfulness import cosine_drift, deletions, maskings
 from st_vi.stock.figures import LiveFigure
@@ -49,6 +50,7 @@ class PoolExplorer(Explorer):
     """
 
     def __init__(self, model: SentenceTransformer, text: str = TEXT, prompts: Mapping[str, str] | None = None) -> None:
+        check_model(model)
         self.model = model
         named = {name: prompt for name, prompt in (model.prompts if prompts is None else prompts).items() if prompt}
         wide = {"description_width": "auto"}

@@ -116,6 +116,8 @@ def test_its_twin_without_a_kernel(laboratory):
 def test_there_is_no_picture_of_four_dimensions():
     with pytest.raises(ValueError, match="dimension must be a whole number from 2 to 3, got 4"):
         LossLaboratory(rows=6, dimension=4)
+    with pytest.raises(ValueError, match="rows must be a whole number of at least 2, got 1"):
+        LossLaboratory(rows=1)
 
 
 def test_on_a_circle():

@@ -171,3 +171,5 @@ def test_other_models(tiny_base):
     mean = SentenceTransformer(modules=[Transformer(str(tiny_base)), Pooling(32, "mean")], device="cpu")
     with pytest.raises(ValueError, match="AttentionPooling"):
         PoolExplorer(mean)
+    with pytest.raises(ValueError, match="model must be a SentenceTransformer"):
+        PoolExplorer("vi-mini")
