@@ -190,7 +190,10 @@ def rank_figures(ranks: Tensor) -> dict[str, float]:
 
 def _key(value: Any, row: int, name: str) -> Hashable:
     check_input(value, row, name)
-    return content_key(value)
+    try:
+        return content_key(value)
+    except ValueError as error:
+        raise ValueError(f"Row {row} of {name}: {error}") from error
 
 
 def _options(value: Any, row: int) -> list[Any] | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Hashable, Mapping
 from hashlib import blake2b
 from typing import Any
 
 from st_vi.files.lines import file_at
-from st_vi.inputs.kinds import open_videos, picture_suffixes
+from st_vi.inputs.kinds import is_absent, is_picture, open_images, open_videos, picture_suffixes
 from st_vi.inputs.pictures import open_image
 from st_vi.text import comparison_key
 
@@ -20,8 +18,9 @@ Size = tuple[int, int] | tuple[int, int, int]
 def content_key(value: Any) -> Hashable:
     """A key that is equal for inputs with equal content; a text is its own key, and no other input has a text as key.
 
-    Images are compared by their pixels, whether given as path, bytes or PIL image, and videos by their frames in their
-    order. Anything that is not made of texts, images, videos and arrays equals only itself.
+    Images are compared by their pixels, whether given as path, bytes, array or PIL image, and videos by their frames in
+    their order. A text or an image equals a dict of it alone. Anything that is not made of texts, images, videos and
+    arrays equals only itself.
 
     Args:
         value: A stock input: a text, an image, or a dict or list of these.
@@ -40,7 +39,9 @@ def content_key(value: Any) -> Hashable:
         return value
     value = opened(value)
     if isinstance(value, Mapping):
-        parts = {kind: content_key(part) for kind, part in value.items() if part is not None}
+        parts = {kind: _part_key(kind, part) for kind, part in value.items() if not is_absent(kind, part)}
+        if len(parts) == 1 and not parts.keys().isdisjoint(("text", "image")):
+            return next(iter(parts.values()))
         return ("dict", *sorted(parts.items(), key=lambda part: str(part[0])))
     if isinstance(value, (list, tuple)):
         return ("list", *map(content_key, value))
@@ -48,6 +49,14 @@ def content_key(value: Any) -> Hashable:
         shape = value.size if hasattr(value, "convert") else (value.shape, str(value.dtype))
         return ("pixels", shape, blake2b(value.tobytes(), digest_size=16).digest())
     return ("itself", id(value))
+
+
+def _part_key(kind: Any, part: Any) -> Hashable:
+    if kind == "text" and isinstance(part, str):  # also if it is the path of an image
+        return part
+    if kind == "image" and isinstance(part, list) and len(part) == 1:
+        return content_key(part[0])
+    return content_key(part)
 
 
 def reader_key(key: Hashable) -> Hashable:
@@ -92,13 +101,15 @@ def opened(value: Any) -> Any:
         ValueError: An image or video cannot be read.
     """
     if isinstance(value, Mapping) and not (value and value.keys() <= {"bytes", "path"}):
-        read = {"image": opened, "video": open_videos}
-        return {kind: read[kind](part) if kind in read and part is not None else part for kind, part in value.items()}
+        read = {"image": open_images, "video": open_videos}
+        return {
+            kind: read[kind](part) if kind in read and not is_absent(kind, part) else part
+            for kind, part in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [opened(part) for part in value]
-    is_file = isinstance(value, (bytes, bytearray, memoryview, io.IOBase, os.PathLike, Mapping))
-    is_file = is_file or (isinstance(value, str) and is_path_of_picture(value))
-    return open_image(value) if is_file or hasattr(value, "getbands") else value
+    is_image = is_path_of_picture(value) if isinstance(value, str) else is_picture(value)
+    return open_image(value) if is_image else value
 
 
 def is_path_of_picture(text: str) -> bool:

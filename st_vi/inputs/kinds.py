@@ -68,7 +68,7 @@ def read_input(item: Any) -> Any:
     if isinstance(item, os.PathLike):
         return {"video": open_video(item)}
     if isinstance(item, Mapping) and "array" not in item:
-        parts = {kind: _part(kind, value) for kind, value in item.items() if not _is_absent(kind, value)}
+        parts = {kind: _part(kind, value) for kind, value in item.items() if not is_absent(kind, value)}
         return parts or item
     if isinstance(item, (list, tuple)) and len(item) == 2:
         return tuple(map(read_input, item))
@@ -125,6 +125,16 @@ def open_videos(value: Any) -> Any:
     if hasattr(value, "get_frames_in_range"):  # torchcodec's decoder
         return value
     return open_video(value, fetch=True)
+
+
+def open_images(value: Any, fetch: bool = False) -> Any:
+    """What stands for "image" in an input of the model: one image, or a list of those that there are, opened.
+
+    Raises:
+        ValueError: As for `open_image`.
+    """
+    images = [open_image(one, fetch=fetch) for one in stored_images(value)]
+    return images if isinstance(value, (list, tuple)) else images[0]
 
 
 def is_picture(item: Any) -> bool:
@@ -247,6 +257,25 @@ def stored_images(value: Any) -> list[Any]:
     return [] if is_missing(value) else [value]
 
 
+def is_absent(kind: Any, value: Any) -> bool:
+    """Whether a part of a dict counts as not given: None, NaN, "", an empty list, and of images what stands for none.
+
+    A video without frames is not absent, but a broken one.
+
+    Example:
+        >>> from st_vi.inputs.kinds import is_absent
+        >>> is_absent("image", [""]), is_absent("text", ""), is_absent("video", [])
+        (True, True, False)
+    """
+    if kind == "image":
+        return not stored_images(value)
+    return (
+        is_null(value)
+        or (isinstance(value, str) and not value)
+        or (kind != "video" and isinstance(value, (list, tuple)) and not value)
+    )
+
+
 def shown(value: Any) -> str:
     """A value in a message: one line of at most 100 characters.
 
@@ -305,18 +334,10 @@ def _opened(value: Any, bare: bool = False) -> Any:
         raise ValueError(f"{error}; {_HINT}" if bare else str(error)) from error
 
 
-def _is_absent(kind: Any, value: Any) -> bool:
-    # No images are no image, but a video without frames is a broken one.
-    if kind == "image":
-        return not stored_images(value)
-    return is_null(value) or (kind != "video" and isinstance(value, (list, tuple)) and not value)
-
-
 def _part(kind: Any, value: Any) -> Any:
     """One modality of a dict."""
     if kind == "image":
-        images = [_opened(one) for one in stored_images(value)]
-        return images if isinstance(value, (list, tuple)) else images[0]
+        return open_images(value, fetch=True)
     if kind == "video":
         return open_videos(value)
     if kind == "text":

@@ -113,6 +113,21 @@ def test_several_captions_share_their_picture_whatever_its_form(vision_model, tm
     assert metrics["ocr_recall@1"] == metrics["ocr_mrr"] == 1.0 and metrics["ocr_chance"] == 1 / 4
 
 
+def test_captions_of_a_picture_are_right_whatever_form_each_row_gives_it(vision_model, tmp_path):
+    """None of two captions is nearer than the other: both are right, or one of the rows is lost."""
+    path, picture = tmp_path / "a.png", pictures(1)[0]
+    open_image(picture).save(path)
+    anchors = [str(path), {"image": str(path)}, {"image": [path]}, {"image": picture, "text": ""}]
+    evaluator = TaskRetrievalEvaluator(anchors, ["a", {"text": "b"}, "b", "c"], ["ocr"] * 4)
+    metrics = evaluator(vision_model)
+    assert metrics["ocr_recall@1"] == metrics["ocr_chance"] == 1
+
+
+def test_the_row_of_an_unreadable_picture_is_named():
+    with pytest.raises(ValueError, match=r"Row 1 of positives: cannot read the image b'no image'"):
+        TaskRetrievalEvaluator(["a", "b"], ["c", {"image": b"no image"}], ["ocr"] * 2)
+
+
 def test_all_captions_of_one_picture_are_right(vision_model, tmp_path):
     forms = [in_forms(picture, tmp_path, number) for number, picture in enumerate(pictures(3))]
     anchors = [form for several in forms for form in several[:3]]

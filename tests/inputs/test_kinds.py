@@ -100,8 +100,18 @@ def test_the_content_of_a_picture_is_one_key_whatever_holds_it(tmp_path):
         io.BytesIO(data),
     ]
     ways += [Image.open(io.BytesIO(data)), open_image(data), {"bytes": data, "path": None}]
-    assert len({content_key(way) for way in ways} | {content_key({"image": way})[1][1] for way in ways}) == 1
+    ways += [np.asarray(open_image(data)), torch.tensor(np.asarray(open_image(data)))]
+    in_dicts = [{"image": form} for way in ways for form in (way, [way])]
+    in_dicts += [{"image": way, "text": nothing} for way in ways for nothing in (None, "", float("nan"))]
+    assert len({content_key(way) for way in (*ways, *in_dicts)}) == 1
     assert content_key("không có.tif") == "không có.tif"
+
+
+def test_the_content_of_a_text_is_itself_whatever_holds_it(tmp_path):
+    glass().save(tmp_path / "kính.png")
+    for text in ("Trời mưa.", str(tmp_path / "kính.png")):
+        for way in ({"text": text}, {"text": text, "image": None}, {"text": text, "image": [""]}):
+            assert content_key(way) == text
 
 
 def test_the_same_picture_in_several_holds_is_computed_once(model, tmp_path):
