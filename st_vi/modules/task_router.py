@@ -89,8 +89,8 @@ class TaskRouter(SavedModule):
             inverse_penalty: ``C`` of scikit-learn, whose default of 1 gives unit vectors flat probabilities.
 
         Raises:
-            ValueError: A task of the router has no vector, there is one of another task, or the vectors have another
-                shape.
+            ValueError: A task of the router has no vector, there is one of another task, the vectors have another
+                shape, or nothing in them tells one task from another.
         """
         from sklearn.linear_model import LogisticRegression
 
@@ -103,6 +103,10 @@ class TaskRouter(SavedModule):
             )
         numbers = [self.tasks.index(task) for task in tasks]
         found = LogisticRegression(C=inverse_penalty, max_iter=1000).fit(vectors.astype(np.float64), numbers)
+        if not found.coef_.any():
+            raise ValueError(
+                f"the inputs of {sorted(self.tasks)} are the same: nothing tells a router one from another"
+            )
         weight, bias = torch.from_numpy(found.coef_), torch.from_numpy(found.intercept_)
         if len(self.tasks) == 2:  # only the log-odds of the second
             weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2

@@ -72,3 +72,11 @@ def test_rows_of_other_tasks():
 def test_vectors_of_another_shape(shape):
     with pytest.raises(ValueError, match=r"2 tasks of vectors of 4 need the shape \(2, 4\), got "):
         TaskRouter(["a", "b"], 4).fit(np.arange(float(np.prod(shape))).reshape(shape), ["a", "b"])
+
+
+def test_tasks_of_the_same_inputs():
+    vectors = np.tile(np.eye(4)[:2], (3, 1))
+    with pytest.raises(ValueError, match=r"the inputs of \['instr', 'ocr', 'text_pair'\] are the same"):
+        TaskRouter(["ocr", "instr", "text_pair"], 4).fit(
+            vectors, ["ocr", "ocr", "instr", "instr", "text_pair", "text_pair"]
+        )
