@@ -6,7 +6,7 @@ import codecs
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unicodedata import normalize
@@ -70,11 +70,12 @@ def task_roles() -> tuple[str, ...]:
     return TASK_ROLES
 
 
-def rows_with(source: str, *columns: str) -> Any:
-    """The rows of a source, which has these columns and perhaps others."""
+def rows_with(source: str, *columns: str, named: Mapping[str, str] | None = None) -> Any:
+    """The rows of a source, which has these columns, under their own names or those of `named`, and perhaps others."""
     from st_vi.data import read_rows
+    from st_vi.data.sources import renamed
 
-    rows = read_rows(source)
+    rows = renamed(read_rows(source), source, named or {})
     for column in columns:
         if column not in rows.column_names:
             raise ValueError(f"{source}: missing column {column!r}; the columns are {rows.column_names}")

@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
-from st_vi.cli.common import interruptible, rows_with, texts_of
-from st_vi.cli.options import Labels, Seed, folder, pairs, refuse
+from st_vi.cli.common import NLI_ROLES, interruptible, rows_with, texts_of
+from st_vi.cli.options import Columns, Labels, Seed, folder, pairs, refuse, roles
 from st_vi.cli.quiet import one_bar
 from st_vi.files.folders import alone_in
+
+QUESTIONS = ("anchor", "positive", "document")
 
 
 def trim(
@@ -62,6 +64,7 @@ def distill(
     share: Annotated[list[float] | None, typer.Option(help="share of each --documents; repeatable")] = None,
     nli: Annotated[list[str] | None, typer.Option(help="NLI rows in addition to the sample set; repeatable")] = None,
     label: Labels = None,
+    columns: Columns = None,
     questions: Annotated[
         list[str] | None, typer.Option(help="rows with anchor, positive, document, added to the sample set; repeatable")
     ] = None,
@@ -78,6 +81,8 @@ def distill(
     """Distil a small encoder from a large one, in four stages: sentences, retrieval, NLI, and all three together."""
     if not nli:
         refuse(context, "without --nli", "label")
+    given = (("title", "text", "section", "subject"), QUESTIONS if questions else (), NLI_ROLES if nli else ())
+    of_documents, of_questions, of_nli = roles(columns, *given)
 
     one_bar(context)
     from datasets import concatenate_datasets
@@ -92,15 +97,15 @@ def distill(
         raise ValueError(f"--layers must be numbers such as 2,5,8,11, got {layers!r}") from None
     own = sample_nli("train").select_columns(["premise", "hypothesis", "label"])
     names = pairs("--label", label)
-    further = [rows_with(source, "anchor", "positive", "document") for source in questions or []]
+    further = [rows_with(source, *QUESTIONS, named=of_questions) for source in questions or []]
     with interruptible(lambda: "run the same command with --resume to continue"):
         distill_encoder(
             teacher,
-            [rows_with(source, "title", "text") for source in documents],
+            [rows_with(source, "title", "text", named=of_documents) for source in documents],
             output,
-            nli=concatenate_datasets([own, *nli_rows(nli, labels=names)]) if nli else own,
+            nli=concatenate_datasets([own, *nli_rows(nli, columns=of_nli, labels=names)]) if nli else own,
             questions=concatenate_datasets([sample_questions(), *further]),
-            texts=texts_of(texts, "text") if texts else (),
+            texts=texts_of(texts, of_documents.get("text", "text")) if texts else (),
             layers=numbers,
             max_pieces=max_pieces,
             prompt=prompt,

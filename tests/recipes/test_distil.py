@@ -332,6 +332,7 @@ def test_the_command(monkeypatch, documents, tmp_path):
     documents.to_json(tmp_path / "documents.jsonl", force_ascii=False)
     rows = [{"premise": "Trời mưa to.", "hypothesis": h, "label": i} for i, h in enumerate(["Trời mưa.", "Trời nắng."])]
     Dataset.from_list(rows).to_json(tmp_path / "nli.jsonl")
+    documents.rename_columns({"title": "tựa", "text": "nội dung"}).to_json(tmp_path / "named.jsonl", force_ascii=False)
     arguments = ["--teacher", "large", "--documents", str(tmp_path / "documents.jsonl"), "--output", str(tmp_path)]
     arguments += ["--nli", str(tmp_path / "nli.jsonl"), "--label", "0=entailment", "--label", "1=contradiction"]
     result = CliRunner().invoke(app, ["distill", "encoder", *arguments, "--layers", "1,3", "--num-texts", "60"])
@@ -341,6 +342,12 @@ def test_the_command(monkeypatch, documents, tmp_path):
     own = sample_nli("train")
     assert len(given["nli"]) == len(own) + 2 and given["nli"][-1]["label"] == "contradiction"
     assert len(given["questions"]) == len(sample_retrieval("train"))
+    named = [word.replace("documents.jsonl", "named.jsonl") for word in arguments]
+    named += ["--columns", "title=tựa", "--columns", "text=nội dung"]
+    result = CliRunner().invoke(app, ["distill", "encoder", *named])
+    assert result.exit_code == 0 and given["args"][1][0].column_names == ["title", "text"], result.output
+    result = CliRunner().invoke(app, ["distill", "encoder", *arguments, "--columns", "anchor=a"])
+    assert isinstance(result.exception, ValueError) and "there is no role 'anchor' here" in str(result.exception)
     result = CliRunner().invoke(app, ["distill", "encoder", *arguments, "--layers", "two"])
     assert isinstance(result.exception, ValueError) and "--layers must be numbers" in str(result.exception)
 

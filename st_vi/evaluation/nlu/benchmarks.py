@@ -167,7 +167,11 @@ def canonical_dataset(benchmark: NLUBenchmark, dataset: Dataset) -> Dataset:
     is_raw = set(raw) <= set(present)
     if not is_raw and not set(canonical) <= set(present):
         missing = [column for column in raw if column not in present]
-        raise ValueError(f"{benchmark.name}: missing column(s) {missing}; the dataset has {present}")
+        raise ValueError(
+            f"{benchmark.name}: missing column(s) {missing}; the dataset has {present}: say which are its "
+            f"{', '.join(benchmark.columns)}, with dataclasses.replace(benchmark, columns=…) or --columns "
+            f"{next(iter(benchmark.columns))}=…"
+        )
     if not len(dataset):
         raise ValueError(f"{benchmark.name}: the dataset has no rows")
     rows = enumerate(dataset.select_columns(raw if is_raw else canonical))
