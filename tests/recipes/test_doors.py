@@ -10,14 +10,16 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
+from PIL import Image
 from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvaluator
 from sentence_transformers.sentence_transformer import losses as stock
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator, TripletEvaluator
 
-from st_vi import CachedDLELoss, DLELoss, build_viclsr, train_viclsr, train_vipolyqwen
+from st_vi import CachedDLELoss, DLELoss, build_viclsr, build_vipolyqwen, train_viclsr, train_vipolyqwen
 from st_vi.data import sample_nli
 from st_vi.evaluation import GeometryEvaluator, NLISimilarityEvaluator
 from tests.conftest import SENTENCES
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 COLUMNS = {
     "anchor": [f"Hôm nay trời mưa to, ngày {n}." for n in range(16)],
@@ -78,6 +80,31 @@ def test_sets_by_name_and_streams_train(tiny_base, tmp_path, train, rows):
     assert (trained(train, tiny_base, typed, tmp_path / "typed") == in_order).all()
     with pytest.raises(ValueError, match="max_steps"):
         trained(train, tiny_base, stream(rows), tmp_path / "endless", max_steps=-1)
+
+
+def test_a_stream_of_images_trains_like_a_list(tmp_path):
+    """Accelerate cuts the batches of streams at their number of rows, and an image has more patches."""
+    base = save_tiny_qwen2_vl(tmp_path / "base")
+    Image.new("RGB", (56, 56), "red").save(tmp_path / "red.png")
+    rows = [
+        row | {"task": "ocr", "anchor_image": str(tmp_path / "red.png") if n else None} for n, row in enumerate(TASKS)
+    ]
+    made = []
+    for form, name in ((stream, "stream"), (list, "list")):
+        torch.manual_seed(0)
+        model = build_vipolyqwen(base, 16)
+        arguments = {"gradient_accumulation_steps": 1, "per_device_train_batch_size": 16}  # all, in any order
+        train_vipolyqwen(model, form(rows), tmp_path / name, **SETTINGS | arguments)
+        made.append(model.encode(SENTENCES))
+    assert abs(made[0] - made[1]).max() < 1e-4
+
+
+def test_a_loss_of_nothing_is_said(tiny_base, tmp_path, caplog):
+    pairs = [{"anchor": row["anchor"], "positive": row["positive"]} for row in ROWS]
+    trained(train_viclsr, tiny_base, pairs, tmp_path / "pairs", per_device_train_batch_size=2)
+    assert "nothing was learnt" not in caplog.text
+    trained(train_viclsr, tiny_base, pairs, tmp_path / "alone", per_device_train_batch_size=1)
+    assert "the loss was 0 in every step, so that nothing was learnt" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ def common_arguments(output_dir: str | Path, **arguments: Any) -> SentenceTransf
         "save_total_limit": 2,
         "logging_steps": 0.05,
         "report_to": "none",
+        # Accelerate would cut all tensors of a stream's batch at the number of rows, that of the patches of images too.
+        "accelerator_config": {"dispatch_batches": False},
         "dataloader_pin_memory": torch.accelerator.is_available(),  # a warning where there is none
         "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
     }

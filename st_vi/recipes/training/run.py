@@ -149,6 +149,7 @@ def train(
                 without_message("transformers.trainer_utils", "mtime"),  # of checkpoints within a second of each other
             ):
                 trainer.train(resume_from_checkpoint=checkpoint)
+                _say_if_nothing_was_learnt(trainer.state.log_history)
                 _show_best_figures(model, judges, trainer.state.log_history)
                 if trainer.args.should_save:
                     model.save_pretrained(str(output_dir))
@@ -164,6 +165,15 @@ def train(
 def _begun_with(model: SentenceTransformer) -> dict[str, Any]:
     """The initial backbone of the runs of this model object, by output folder."""
     return model.__dict__.setdefault("_st_vi_begun_with", {})
+
+
+def _say_if_nothing_was_learnt(log: list[dict[str, Any]]) -> None:
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    if losses and not any(losses):
+        logger.warning(
+            "the loss was 0 in every step, so that nothing was learnt: rows that have no negatives of their own need "
+            "others in their batch; take larger batches, or more rows"
+        )
 
 
 def _show_best_figures(model: SentenceTransformer, judges: Sequence[BaseEvaluator], log: list[dict[str, Any]]) -> None:
