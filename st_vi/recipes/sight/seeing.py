@@ -169,6 +169,8 @@ class Seeing:
         longest = bisect.bisect_right(self.lengths, room * 3)
         shortest = min(bisect.bisect_left(self.lengths, room * 3 // 2), max(0, longest - 500))
         whole = random.random() < 0.6
+        if not longest:  # no text has room as a whole, as in a corpus of long ones
+            whole, longest = False, min(500, len(self.texts))
         texts: list[str] = []
         pictures: list[np.ndarray] = []
         drawn: list[tuple[list[int], np.ndarray]] = []

@@ -191,6 +191,15 @@ def small_seeing(model, tmp_path):
     return Seeing(model, teacher, known, Scenes(tmp_path / "scenes.npy", 6, size=84))
 
 
+def test_a_corpus_without_short_texts_is_drawn_in_phrases(model, tmp_path):
+    seeing = small_seeing(model, tmp_path)
+    random = Random(0)
+    while Random(seed := random.random()).choice(range(8)) > 0:  # the smallest of the eight layouts
+        pass
+    assert len(seeing.texts[0]) > 15, "all are too long for its five cells"
+    assert all(loss.isfinite() for loss in seeing.lines(Random(seed), cells=20).values())
+
+
 def test_losses_to_targets_against_a_loop(model, tmp_path):
     seeing = small_seeing(model, tmp_path)
     vectors = F.normalize(torch.randn(2, 16, generator=torch.Generator().manual_seed(0)), dim=1)
