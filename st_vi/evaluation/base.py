@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -51,7 +52,8 @@ class Evaluator(BaseEvaluator, ABC):
         self.batch_size = batch_size
         self.show_progress_bar = show_progress_bar
         self.write_csv = write_csv
-        self.csv_file = "_".join(filter(None, (f"{kind}_evaluation", name, "results.csv")))
+        in_file_name = re.sub(r'[<>:"|?*]', "_", name)  # Windows has no file with these
+        self.csv_file = "_".join(filter(None, (f"{kind}_evaluation", in_file_name, "results.csv")))
         # With its prefix: stock adds none to a metric that begins like the name, such as "nli_spearman" of "nli".
         self.primary_metric = f"{name}_{primary_metric}" if name and primary_metric else primary_metric
 

@@ -417,3 +417,10 @@ def test_a_column_may_be_named_in_decomposed_letters(tmp_path):
     (tmp_path / "a.csv").write_text("văn bản,title\nTrời mưa to.,Mưa\n", encoding="utf-8")
     for name in ("văn bản", normalize("NFD", "văn bản")):
         assert [one.text for one in read_passages(tmp_path / "a.csv", count, column=name)] == ["Trời mưa to."]
+
+
+def test_one_bar_stays_on_the_screen(model, tmp_path, capsys):
+    (tmp_path / "luật.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    SearchIndex.of_files(tmp_path, model, kept_in=tmp_path / "kept", show_progress_bar=True)
+    lines = capsys.readouterr().err.rstrip("\n").split("\n")
+    assert [line.rpartition("\r")[2].partition(":")[0] for line in lines] == ["Passages"]

@@ -134,3 +134,7 @@ def test_ties_alone_are_no_warning(model, recwarn):
 def test_a_batch_size_that_is_none(batch_size):
     with pytest.raises(ValueError, match=f"batch_size must be a whole number of at least 1, got {batch_size}"):
         GeometryEvaluator(TEXTS, batch_size=batch_size)
+
+
+def test_the_csv_file_has_a_name_on_every_system():
+    assert GeometryEvaluator(TEXTS, name='a/b: "c"?').csv_file == "geometry_evaluation_a/b_ _c___results.csv"
