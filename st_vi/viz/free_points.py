@@ -143,7 +143,7 @@ class FreePoints:
         )
 
     def _loss(self, terms: Sequence[Term], spare_twins: bool) -> tuple[dict[str, Tensor], Tensor, PairBatch]:
-        task, batch = Task("", "", tuple(terms)), self.points[:, self.batch]
+        task, batch = Task("points", "", tuple(terms)), self.points[:, self.batch]
         loss, seen = DLELoss(None, (task,)), []  # type: ignore[arg-type]
         loss.observer = lambda name, term, pairs, values: seen.append(pairs)
         labels = torch.stack([torch.zeros(len(self.batch)), self.scores[self.batch]], dim=1)
