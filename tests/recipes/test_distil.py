@@ -260,6 +260,8 @@ def test_variants_of_a_row_are_the_same_each_time():
     ("change", "message"),
     [
         ({"layers": (1, 7)}, r"the teacher has layers 0 to 1, got \[1, 7\]"),
+        ({"layers": (0, 0)}, r"layers must be different ones in ascending order, got \[0, 0\]"),
+        ({"layers": (1, 0)}, r"layers must be different ones in ascending order, got \[1, 0\]"),
         ({"shares": [1, 2]}, "there are 1 sets of documents and 2 shares"),
         ({"max_pieces": 20}, "max_pieces=20 is less"),
     ],

@@ -69,10 +69,12 @@ def _layers_of(backbone: nn.Module) -> tuple[nn.Module, str]:
 
 
 def check_layers(teacher: SentenceTransformer, layers: Sequence[int]) -> None:
-    """Refuse layers that the teacher does not have."""
+    """Refuse layers that the teacher does not have, and those that are named twice or out of order."""
     if not isinstance(teacher[0], Transformer):
         raise ValueError(f"expected a teacher whose first module is a Transformer, got {type(teacher[0]).__name__}")
     parent, name = _layers_of(teacher[0].model)
     count = len(getattr(parent, name))
     if not layers or any(not 0 <= layer < count for layer in layers):
         raise ValueError(f"the teacher has layers 0 to {count - 1}, got {list(layers)}")
+    if list(layers) != sorted(set(layers)):  # twice the same module would be saved once
+        raise ValueError(f"layers must be different ones in ascending order, got {list(layers)}")
