@@ -17,6 +17,7 @@ from st_vi.data.task_rows import BadImage, check_task_rows, combined, undecoded
 from st_vi.data.triplets import Report
 from st_vi.files.read import local_path, read_rows
 from st_vi.inputs.kinds import is_missing
+from st_vi.inputs.pictures import bytes_in_text
 from st_vi.tasks import VIDEO_TASK, VIPOLYQWEN_TASKS, Task
 from st_vi.text import comparison_key
 
@@ -124,7 +125,7 @@ def _with_paths_from(rows: Dataset, folder: Path) -> Dataset:
             return [seen_from_here(one) for one in value]
         return (
             value
-            if is_missing(value) or re.match("data:|.*://", value, re.IGNORECASE)
+            if is_missing(value) or re.match("data:|.*://", value, re.IGNORECASE) or bytes_in_text(value)
             else str(folder / os.path.expanduser(value))
         )
 

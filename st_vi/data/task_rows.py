@@ -31,7 +31,7 @@ from st_vi.data.values import (
 from st_vi.files.lines import file_at
 from st_vi.inputs.content import Size
 from st_vi.inputs.kinds import is_missing, stored_images
-from st_vi.inputs.pictures import of_base64
+from st_vi.inputs.pictures import bytes_in_text
 from st_vi.tasks import VIPOLYQWEN_TASKS, Task
 
 logger = logging.getLogger(__name__)
@@ -357,7 +357,8 @@ def _stored(image: Any) -> Any:
     """A path as it is written on the disk, and base64 as bytes: so `datasets` and stock's model card open them, too."""
     if not isinstance(image, str):
         return image
-    return of_base64(image) if image[:5].lower() == "data:" else str(file_at(image) or image)
+    data = bytes_in_text(image)
+    return str(file_at(image) or image) if data is None else data
 
 
 def _score(row: Mapping[str, Any], number: int, task: Task) -> float:

@@ -469,7 +469,10 @@ def _check_columns(rows: Sequence[Mapping[str, Any]], wanted: Sequence[str], sou
     """Check that all columns exist in at least one row."""
     present = dict.fromkeys(name for row in rows for name in row)
     if present and (missing := [name for name in wanted if name not in present]):
-        raise ValueError(f"{source}missing column {missing[0]!r}; the columns are {list(present)}")
+        raise ValueError(
+            f"{source}missing column {missing[0]!r}; the columns are {list(present)}: say which one has the texts "
+            "(--column) or the images (--image-column)"
+        )
 
 
 def _named(rows: Any) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from st_vi.files.lines import file_at
 from st_vi.inputs.kinds import is_missing, is_null, is_picture, shown
-from st_vi.inputs.pictures import IN_TEXT, of_base64, undecoded
+from st_vi.inputs.pictures import IN_TEXT, bytes_in_text, undecoded
 from st_vi.text import is_blank, is_unicode
 
 _PICTURE = re.compile(
@@ -164,9 +164,10 @@ class InputColumns:
         if isinstance(value, (list, tuple)):
             several = [found for one in value if (found := self._pictures(one, column)) is not None]
             return several or None
-        if isinstance(value, str) and value[:5].lower() == "data:":
+        if isinstance(value, str):
             try:
-                return of_base64(value)
+                if (data := bytes_in_text(value)) is not None:
+                    return data
             except ValueError as error:
                 raise BadValue(column, f"this is no base64: {shown(value)}") from error
         if isinstance(value, str) and re.match(r"[A-Za-z][\w+.-]+://", value):

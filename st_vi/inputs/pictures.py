@@ -159,13 +159,10 @@ def _file(source: Any, fetch: bool) -> Any:
         if not fetch:
             raise ValueError("images are not fetched from the web here; download it, and give the file")
         return io.BytesIO(web.fetch(source, SECONDS))
-    if source[:5].lower() == "data:":
-        return io.BytesIO(of_base64(source))
-    if not os.path.exists(source):
-        if scheme := _ADDRESS.match(source):
-            raise ValueError(f"addresses with {scheme[0]!r} are not opened; give the path of a file")
-        with suppress(ValueError):  # stock takes this without "data:", too
-            return _if_picture(of_base64(source)) or on_disk(source)
+    if (data := bytes_in_text(source)) is not None:
+        return io.BytesIO(data)
+    if (scheme := _ADDRESS.match(source)) and not os.path.exists(source):
+        raise ValueError(f"addresses with {scheme[0]!r} are not opened; give the path of a file")
     return on_disk(source)
 
 
@@ -184,14 +181,31 @@ def of_base64(text: str) -> bytes:
     return base64.b64decode("".join(body.split()), validate=True)
 
 
-def _if_picture(data: bytes) -> io.BytesIO | None:
+def bytes_in_text(text: str) -> bytes | None:
+    """The bytes of an image that is a string itself, in base64; None if the string is anything else, such as a path.
+
+    Raises:
+        ValueError: It begins with ``data:`` and is no base64.
+
+    Example:
+        >>> from st_vi.inputs.pictures import bytes_in_text
+        >>> bytes_in_text("data:image/png;base64,iVBORw==")
+        b'\\x89PNG'
+        >>> bytes_in_text("meo.png") is None
+        True
+    """
+    if text[:5].lower() == "data:":
+        return of_base64(text)
+    if os.path.exists(text):
+        return None
     from PIL import Image
 
-    try:
-        Image.open(io.BytesIO(data))
+    try:  # stock takes this without "data:", too
+        data = of_base64(text)
+        with Image.open(io.BytesIO(data)):
+            return data
     except Exception:  # a path with no "." in it: that there is no such file says more
         return None
-    return io.BytesIO(data)
 
 
 def _upright(picture: Image) -> Image:

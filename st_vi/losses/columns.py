@@ -147,6 +147,11 @@ def _picture_hashes(features: Mapping[str, Any], *keys: str) -> Tensor | int | N
     patches = grids.prod(dim=1)
     rows = torch.arange(len(counts), device=grids.device)
     row = rows.repeat_interleave(counts).repeat_interleave(patches)
+    if len(pixels) != len(row):
+        raise ValueError(
+            f"the batch has {len(pixels)} of its {len(row)} patches of images: Accelerate cuts the batches of a stream "
+            "by rows. Give rows with images as a Dataset, not as an IterableDataset"
+        )
     starts = torch.zeros_like(counts).index_add(0, row, torch.ones_like(row)).cumsum(0)
     position = torch.arange(len(row), device=row.device) - F.pad(starts, (1, 0))[row]
     place = _mix(torch.arange(pixels.shape[1], device=pixels.device)) | 1

@@ -12,8 +12,10 @@ from unicodedata import normalize
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image
 
+from st_vi.data.task_rows import check_task_rows
 from st_vi.inputs.content import content_key
 from st_vi.inputs.kinds import is_picture
 from st_vi.inputs.pictures import open_image
@@ -229,6 +231,14 @@ def test_addresses_that_are_not_opened_are_named(scheme, tmp_path):
     (path := tmp_path / "a.png").write_bytes(saved(half_transparent()))
     with pytest.raises(ValueError, match=f"addresses with '{scheme}' are not opened; give the path"):
         open_image(f"{scheme}{path}")
+
+
+def test_base64_without_data_is_stored_as_bytes(tmp_path):
+    """Training stored the string as the name of a file."""
+    text = base64.b64encode(saved(half_transparent().resize((64, 64)))).decode()
+    rows = [{"anchor": "Gì?", "anchor_image": text, "positive": f"Câu {number}.", "task": "ocr"} for number in range(2)]
+    checked, _ = check_task_rows(Dataset.from_list(rows))
+    assert open_image(checked[0]["anchor_image"]).tobytes() == open_image(text).tobytes()
 
 
 def test_a_stream_that_cannot_go_back():

@@ -262,3 +262,17 @@ def test_what_is_no_list_of_columns_is_said(tiny_model, loss):
     for given in ([], features, [SENTENCES, SENTENCES]):
         with pytest.raises(TypeError, match="a loss takes a list with the features of each column"):
             loss(tiny_model)(given, None)
+
+
+def test_images_that_were_cut_by_rows_are_named():
+    """As Accelerate cuts the batches of a stream."""
+    grids, counts = torch.tensor([[1, 4, 4]]), torch.tensor([1])
+    cut = {
+        "input_ids": torch.ones(1, 3, dtype=torch.long),
+        "attention_mask": torch.ones(1, 3, dtype=torch.long),
+        "pixel_values": torch.ones(1, 8),
+        "image_grid_thw": grids,
+        "num_images_per_sample": counts,
+    }
+    with pytest.raises(ValueError, match=r"1 of its 16 patches of images: .* not as an IterableDataset"):
+        content_ids([cut])

@@ -18,6 +18,7 @@ from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimil
 from st_vi import CachedDLELoss, DLELoss, build_viclsr, build_vipolyqwen, train_viclsr, train_vipolyqwen
 from st_vi.data import sample_nli
 from st_vi.evaluation import GeometryEvaluator, NLISimilarityEvaluator
+from st_vi.recipes.training.arguments import check_arguments, common_arguments
 from tests.conftest import SENTENCES
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -305,3 +306,10 @@ def test_reports_go_where_stock_sends_them(tiny_base, tmp_path):
     pytest.importorskip("tensorboard", reason="needs tensorboard")
     train_viclsr(built(tiny_base), ROWS, tmp_path, report_to="tensorboard", **SETTINGS)
     assert list(Path(tmp_path).rglob("events.out.tfevents*"))
+
+
+@pytest.mark.parametrize("steps", [0, -2])
+def test_no_steps_are_not_all_epochs(steps):
+    """The trainer takes them for no limit."""
+    with pytest.raises(ValueError, match=f"max_steps must be more than 0, got {steps}"):
+        check_arguments(common_arguments("outputs", max_steps=steps))

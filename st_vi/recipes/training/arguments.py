@@ -57,6 +57,7 @@ def check_arguments(arguments: SentenceTransformerTrainingArguments) -> None:
     rates = [arguments.learning_rate, *by_name.values()]
     wrong = {
         "num_train_epochs": not (arguments.max_steps > 0 or 0 < arguments.num_train_epochs < math.inf),
+        "max_steps": arguments.max_steps != -1 and arguments.max_steps < 1,  # -1 is the stock default
         "per_device_train_batch_size": arguments.per_device_train_batch_size < 1,
         "gradient_accumulation_steps": arguments.gradient_accumulation_steps < 1,
         "learning_rate": not (all(0 <= rate < math.inf for rate in rates) and any(rates)),
