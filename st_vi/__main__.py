@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import signal
 import sys
 from importlib.metadata import version as version_of
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,7 +13,7 @@ from st_vi.cli import ablate, demo, distil, encode, evaluate, plan, search, sigh
 from st_vi.cli.common import InterruptedRun
 from st_vi.cli.options import Command
 from st_vi.stock.messages import open_streams
-from st_vi.stock.signals import handled
+from st_vi.stock.signals import Stop
 
 # On a full disk, torch and safetensors raise no OSError, and do not name the file.
 _NOT_WRITTEN = "a file could not be written, most likely because the disk is full"
@@ -65,17 +64,11 @@ def main() -> None:
 
     SIGTERM (docker stop, systemd) and SIGHUP (a closed terminal) end it as Ctrl-C does, with codes 143 and 129.
     """
-    asked = signal.SIGINT
-
-    def stop(number: int, frame: Any) -> None:
-        nonlocal asked
-        asked = signal.Signals(number)
-        raise KeyboardInterrupt
-
     open_streams()
-    with handled(stop):
+    stop = Stop()
+    with stop.listening():
         code = _run()
-    sys.exit(128 + asked if code == 130 else code)
+    sys.exit(128 + stop.asked if code == 130 else code)
 
 
 def _run() -> int:
