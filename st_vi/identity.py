@@ -80,11 +80,14 @@ def _what_matters(config: Any) -> Any:
 
 
 def _tokenizer_state(tokenizer: Any) -> Any:
-    if hasattr(tokenizer, "backend_tokenizer"):
-        state = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)  # a static model has one without transformers
+    if hasattr(backend, "to_str"):
+        state = json.loads(backend.to_str())
         # State of the last call, not of the model.
-        return {key: value for key, value in state.items() if key not in ("padding", "truncation")}
-    return tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else None
+        state = {key: value for key, value in state.items() if key not in ("padding", "truncation")}
+    else:
+        state = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else None
+    return [state, getattr(tokenizer, "truncation_side", None)]  # the latter says which end of a long text is cut
 
 
 def _processor_state(processor: Any) -> Any:
@@ -110,6 +113,8 @@ def _plain(value: Any) -> Any:
         return ["file", hashlib.sha256(value).hexdigest()]
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, np.ndarray) and value.dtype == object:  # its bytes would be addresses
+        return _plain(value.tolist())
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().float().numpy()
     if hasattr(value, "tobytes"):  # PIL and numpy

@@ -36,6 +36,7 @@ from st_vi.encoding.shards import (
     save_manifest,
     save_shard,
     shard_notes,
+    shard_numbers,
     shard_path,
 )
 from st_vi.encoding.sources import folder_of, open_rows, row_count
@@ -327,7 +328,7 @@ class _Run:
     def finished(self) -> EncodedCorpus:
         """Record in the manifest that all rows are done."""
         read = self.rows + len(self.skipped)
-        if shard_path(self.output, self.shards).exists():
+        if shard_numbers(self.output)[-1:] > [self.shards - 1]:
             raise ValueError(f"{self.output} has more shards than these {read} rows: they belong to another corpus")
         if not self.rows:
             remove_all(self.output, self.shards)
@@ -368,6 +369,9 @@ class _Run:
             return Notes()
         notes = shard_notes(path)
         check_rows(path, notes.fingerprints, prints, first)
+        if notes.skipped and self.bad_row == "error":
+            row, problem = next(iter(notes.skipped.items()))
+            raise ValueError(f"{path} was made without row {row}, {problem}. Skip bad rows again, or correct this one")
         if len(notes.fingerprints) < len(prints) and shard_path(self.output, number + 1).exists():
             raise ValueError(
                 f"{path} was made of other rows: it has {len(notes.fingerprints)} of them, and is not the last. Use "

@@ -75,11 +75,19 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.parquet"
 
 
+def shard_numbers(folder: Path) -> list[int]:
+    """The numbers of the shards in a folder, in order."""
+    names = [path.stem.removeprefix("shard-") for path in folder.glob("shard-*.parquet")]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
 def shard_notes(path: Path) -> Notes:
     """Read the metadata of a shard."""
     try:
         return Notes.of(pq.read_schema(path).metadata or {})
-    except (KeyError, ValueError, pa.ArrowException) as error:
+    except (KeyError, ValueError, OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno:  # of the disk; a parser's has no number
+            raise
         raise ValueError(f"{path} is no shard that encode_corpus wrote: delete it to recreate it") from error
 
 

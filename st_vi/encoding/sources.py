@@ -40,8 +40,9 @@ def open_rows(
     if hasattr(source, "itertuples"):  # pandas
         names = _names([str(name) for name in source.columns], asked)
         _check(names, columns)
+        floats = [kind.kind == "f" for kind in source.dtypes]
         rows_of_frame = source.itertuples(index=False, name=None)
-        return (dict(zip(names, map(_or_none, values), strict=True)) for values in rows_of_frame)
+        return (dict(zip(names, map(_or_none, values, floats), strict=True)) for values in rows_of_frame)
     names = list(getattr(source, "column_names", None) or [])
     if not names:
         return (_as_asked(row, asked) for row in source)
@@ -83,9 +84,9 @@ def _as_asked(row: Any, asked: Sequence[str]) -> Any:
     return dict(zip(_names(row, asked), row.values(), strict=True))
 
 
-def _or_none(value: Any) -> Any:
-    """None for the missing values of pandas, of which Arrow makes no column; NaN stays a number."""
-    return None if is_null(value) and not isinstance(value, float) else value
+def _or_none(value: Any, of_floats: bool) -> Any:
+    """None for the missing values of pandas, NaN among them, which is a number only in a column of floats."""
+    return None if is_null(value) and not (of_floats and isinstance(value, float)) else value
 
 
 def _check_kind(source: Any) -> None:

@@ -23,14 +23,17 @@ import pytest
 import torch
 from datasets import Dataset, IterableDataset
 from PIL import Image
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sentence_transformers.util import quantize_embeddings
+from tokenizers import normalizers
 
 from st_vi import build_vipolyqwen, load
 from st_vi.data import read_rows
 from st_vi.encoding import corpus, encode_corpus
 from st_vi.encoding.shards import save_manifest
 from st_vi.identity import model_identity
-from tests.conftest import SENTENCES
+from tests.conftest import SENTENCES, tiny_tokenizer
 from tests.helpers.command_line import st_vi
 from tests.helpers.processes import forked
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
@@ -101,9 +104,28 @@ def test_missing_values_of_pandas_are_missing(tiny_model, tmp_path):
     table = pq.read_table(tmp_path / "run" / "shard-00000.parquet")
     assert table["n"].to_pylist() == [None, 7] and table["day"].is_null().to_pylist() == [False, True]
     assert np.isnan(table["x"].to_pylist()[0]) and table["x"].null_count == 0
-    frame["text"] = pd.array(["mưa", None], dtype="string")
-    with pytest.raises(ValueError, match="column 'text', row 1: nothing to encode in None"):
-        encode_corpus(tiny_model, frame, tmp_path / "bad")
+    for kind in ("string", "str", object):  # the second, usual since pandas 3, has NaN where a text is missing
+        frame["text"] = pd.array(["mưa", None], dtype=kind)
+        with pytest.raises(ValueError, match="column 'text', row 1: nothing to encode in None"):
+            encode_corpus(tiny_model, frame, tmp_path / "bad")
+        encode_corpus(
+            tiny_model,
+            frame.rename(columns={"text": "t", "day": "text"}).assign(text="gió"),
+            tmp_path / str(kind),
+            keep=["t"],
+        )
+        assert pq.read_table(tmp_path / str(kind) / "shard-00000.parquet")["t"].to_pylist() == ["mưa", None]
+
+
+def test_lists_in_pandas_count_by_content(tiny_model, tmp_path):
+    """Its cells are arrays of objects, which are at other addresses each time."""
+    pd.DataFrame({"text": ["mưa"], "tags": [["đường phố", "ngập nước"]]}).to_parquet(tmp_path / "rows.parquet")
+    first, again = (pd.read_parquet(tmp_path / "rows.parquet") for _ in range(2))
+    encode_corpus(tiny_model, first, tmp_path / "out", keep=["tags"])
+    assert encode_corpus(tiny_model, again, tmp_path / "out", keep=["tags"]).reused == 1
+    again["tags"] = [np.array(["đường phố", "ngập"], dtype=object)]
+    with pytest.raises(ValueError, match="row 0 is not what it was"):
+        encode_corpus(tiny_model, again, tmp_path / "out", keep=["tags"])
 
 
 def encode_slowly(model, source, out):
@@ -159,6 +181,10 @@ def test_going_on_with_anything_else_is_refused(tiny_model, tmp_path):
             encode_corpus(tiny_model, rows, out, shard_rows=10)
     with pytest.raises(ValueError, match="more shards than these 20 rows"):
         encode_corpus(tiny_model, ROWS[:20], out, shard_rows=10)
+    (out / "shard-00001.parquet").rename(tmp_path / "deleted")  # to be encoded again: there is a gap
+    with pytest.raises(ValueError, match="more shards than these 10 rows"):
+        encode_corpus(tiny_model, ROWS[:10], out, shard_rows=10)
+    (tmp_path / "deleted").rename(out / "shard-00001.parquet")
     with torch.no_grad():
         tiny_model[2].layers[0].bias[0] += 1e-3
     with pytest.raises(ValueError, match="begun with another model"):
@@ -210,9 +236,11 @@ def test_a_deleted_shard_alone_is_made_again(tiny_model, tmp_path):
     texts = encoded_texts(tiny_model)
     assert encode_corpus(tiny_model, ROWS, out, shard_rows=10).reused == 2
     assert sorted(texts) == sorted(row["text"] for row in ROWS[10:20]) and files(out) == before
-    (out / "shard-00001.parquet").write_bytes(b"no Parquet")
-    with pytest.raises(ValueError, match=r"shard-00001\.parquet is no shard that encode_corpus wrote: delete it"):
-        encode_corpus(tiny_model, ROWS, out, shard_rows=10)
+    whole = before["shard-00001.parquet"]
+    for damaged in (b"no Parquet", whole[:-100], whole[:-1000] + bytes(992) + whole[-8:], b""):
+        (out / "shard-00001.parquet").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"shard-00001\.parquet is no shard that encode_corpus wrote: delete it"):
+            encode_corpus(tiny_model, ROWS, out, shard_rows=10)
 
 
 @pytest.mark.parametrize(
@@ -388,6 +416,7 @@ def test_a_model_that_was_changed_in_place_is_another(tiny_model):
     changes = {
         "length": lambda: setattr(tiny_model, "max_seq_length", 16),
         "dimension": lambda: setattr(tiny_model, "truncate_dim", 8),
+        "end of long texts": lambda: setattr(tiny_model.tokenizer, "truncation_side", "left"),
         "weights": lambda: tiny_model[2].layers[0].bias.data.add_(1e-3),
         "dtype": lambda: tiny_model.bfloat16(),
         "tokens": lambda: tiny_model.tokenizer.add_tokens(["mưa to"]),
@@ -398,6 +427,16 @@ def test_a_model_that_was_changed_in_place_is_another(tiny_model):
     }
     for number, (name, change) in enumerate(changes.items(), 2):
         assert changed(name, change) == number, name
+
+
+def test_a_static_model_is_another_with_another_tokenizer():
+    tokenizer = tiny_tokenizer().backend_tokenizer
+    model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu")
+    identity = model_identity(model)
+    model.encode(SENTENCES)
+    assert model_identity(model) == identity
+    tokenizer.normalizer = normalizers.Lowercase()  # has the same vocabulary
+    assert model_identity(model) != identity
 
 
 def test_a_copy_of_a_model_for_pictures_is_the_same_model(tmp_path):
@@ -519,6 +558,10 @@ def test_rows_whose_kept_values_do_not_fit_are_bad_rows(tiny_model, tmp_path):
     assert list(result.skipped_rows) == [3, 12, 13]
     table = pa.concat_tables([pq.read_table(path) for path in sorted((tmp_path / "out").glob("*.parquet"))])
     assert table["year"].to_pylist() == [row["year"] for i, row in enumerate(ROWS) if i not in (3, 12, 13)]
+    before = files(tmp_path / "out")
+    with pytest.raises(ValueError, match="made without row 3, column 'year': this does not fit"):
+        encode_corpus(tiny_model, rows, tmp_path / "out", **settings)
+    assert files(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,9 @@ def test_a_damaged_file_of_vectors_is_named(model, tmp_path):
     store = VectorStore(tmp_path, model)
     store.vectors(TEXTS)
     (part,) = store.folder.iterdir()
-    for damaged in (part.read_bytes()[:50], b""):
+    whole = part.read_bytes()
+    flags = whole.rindex(b"PK\x01\x02") + 8  # in the directory of the archive, of the last array
+    for damaged in (whole[:50], b"", *(whole[:flags] + bytes([bit]) + whole[flags + 1 :] for bit in (0x01, 0x20))):
         part.write_bytes(damaged)
         with pytest.raises(ValueError, match=rf"{part.name} is damaged: delete it"):
             store.vectors(TEXTS)

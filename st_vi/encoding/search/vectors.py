@@ -6,12 +6,10 @@ import hashlib
 import json
 import os
 import time
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
-from zipfile import BadZipFile
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
@@ -75,7 +73,9 @@ class VectorStore:
                     known |= dict(zip(map(bytes, part["keys"]), part["vectors"], strict=True))
             except FileNotFoundError:  # another process has just tidied up
                 continue
-            except (ValueError, KeyError, EOFError, zlib.error, BadZipFile) as error:
+            except PermissionError:
+                raise
+            except Exception as error:  # a damaged file can raise any kind
                 raise ValueError(f"{file} is damaged: delete it, and its vectors are computed again") from error
         return known
 
