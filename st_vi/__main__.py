@@ -68,6 +68,9 @@ def main() -> None:
     stop = Stop()
     with stop.listening():
         code = _run()
+    # Where the exception went through code that was compiled from a text, as that of dataclasses, Python ends the
+    # process by SIGINT at the very last, whatever the code; running such code once more makes it forget that.
+    exec("")
     sys.exit(128 + stop.asked if code == 130 else code)
 
 

@@ -545,6 +545,13 @@ def test_other_signals_end_a_command_as_ctrl_c_does(monkeypatch, capsys, rows, t
     assert signal.getsignal(number) is before
 
 
+def test_the_code_is_that_of_the_signal_wherever_it_comes():
+    """Python ends a process by SIGINT if a `KeyboardInterrupt` went through `exec`, even if it was caught."""
+    text = "import st_vi.__main__ as it; it.app = lambda **_: exec('import signal; signal.raise_signal(15)'); it.main()"
+    ended = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+    assert ended.returncode == 143 and ended.stderr.strip().startswith("interrupted: "), ended
+
+
 @pytest.mark.parametrize(
     "error", [SafetensorError("No space left on device"), RuntimeError("enforce fail at inline_container.cc:672")]
 )

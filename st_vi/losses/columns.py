@@ -150,7 +150,7 @@ def _picture_hashes(features: Mapping[str, Any], *keys: str) -> Tensor | int | N
     if len(pixels) != len(row):
         raise ValueError(
             f"the batch has {len(pixels)} of its {len(row)} patches of images: Accelerate cuts the batches of a stream "
-            "by rows. Give rows with images as a Dataset, not as an IterableDataset"
+            'by rows. Give the trainer accelerator_config={"dispatch_batches": False}, or the rows as a Dataset'
         )
     starts = torch.zeros_like(counts).index_add(0, row, torch.ones_like(row)).cumsum(0)
     position = torch.arange(len(row), device=row.device) - F.pad(starts, (1, 0))[row]

@@ -100,6 +100,14 @@ def test_a_stream_of_images_trains_like_a_list(tmp_path):
     assert abs(made[0] - made[1]).max() < 1e-4
 
 
+def test_a_stream_that_never_makes_a_step_is_an_error(tiny_base, tmp_path):
+    """Two batches of eight rows each, of which three would make a step; the stock trainer goes on forever."""
+    settings = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 3}
+    with pytest.raises(ValueError, match="fewer batches than gradient_accumulation_steps, 3"):
+        trained(train_vipolyqwen, tiny_base, stream(TASKS), tmp_path / "stream", **settings)
+    trained(train_vipolyqwen, tiny_base, TASKS, tmp_path / "list", **settings)
+
+
 def test_a_loss_of_nothing_is_said(tiny_base, tmp_path, caplog):
     pairs = [{"anchor": row["anchor"], "positive": row["positive"]} for row in ROWS]
     trained(train_viclsr, tiny_base, pairs, tmp_path / "pairs", per_device_train_batch_size=2)

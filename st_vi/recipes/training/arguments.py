@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
-from transformers import TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 # fmt: off
 _NUMBERS = (
@@ -95,6 +95,32 @@ def check_names(arguments: SentenceTransformerTrainingArguments, rows: Any) -> N
             if name not in columns + datasets:
                 also = f", the datasets {datasets}" if datasets else ""
                 raise ValueError(f"{argument}: there is no {name!r}; the columns are {columns}{also}")
+
+
+class StepsTaken(TrainerCallback):
+    """Raises `ValueError` after two epochs without a step, where the stock trainer would go on forever.
+
+    It does so with a stream whose batches are fewer than ``gradient_accumulation_steps``: it cannot know the last one.
+    Of an epoch that is resumed, there may be as few.
+    """
+
+    def __init__(self) -> None:
+        self.epochs = 0  # since the last step
+
+    def on_step_end(self, *_: Any, **kwargs: Any) -> None:
+        """Count from here."""
+        self.epochs = 0
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Check the count."""
+        self.epochs += 1
+        if self.epochs == 2 and state.global_step < state.max_steps:
+            raise ValueError(
+                f"nothing is trained: the stream has fewer batches than gradient_accumulation_steps, "
+                f"{args.gradient_accumulation_steps}; lower that number, or give the rows as a Dataset"
+            )
 
 
 def count_steps(arguments: SentenceTransformerTrainingArguments, checkpoint: TrainerState) -> None:

@@ -26,7 +26,7 @@ from transformers.utils import logging
 from st_vi.files.folders import alone_in
 from st_vi.losses.own_model import check_own_model, made_with
 from st_vi.modules.model_card import with_own_card
-from st_vi.recipes.training.arguments import check_arguments, check_names, count_steps
+from st_vi.recipes.training.arguments import StepsTaken, check_arguments, check_names, count_steps
 from st_vi.recipes.training.best_checkpoint import BestMetric, judges_of, schedule
 from st_vi.recipes.training.checkpoints import FiniteWeights, last_complete_checkpoint, not_written
 from st_vi.recipes.training.interruption import Interruption
@@ -119,7 +119,7 @@ def train(
         evaluator=judges[0] if len(judges) == 1 else SequentialEvaluator(judges) if judges else None,
         data_collator=data_collator,  # type: ignore[arg-type]
         # The last one sees what the others want to save.
-        callbacks=[BestMetric(judges), *others, interruption, FiniteWeights()],
+        callbacks=[BestMetric(judges), *others, interruption, FiniteWeights(), StepsTaken()],
     )
     divide_once(trainer)
     stop_after_last_step(trainer)
