@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from inspect import signature
@@ -88,6 +89,22 @@ def check_files(folder: Path) -> None:
         read_json(file)
     for file in weight_files(folder):
         plain_weights(file)
+
+
+def name_and_content(name: str | Path) -> str:
+    """The name of a saved model and, of a folder, a hash of its weights and JSON files, as a record of what was used.
+
+    A copy in another folder of that name is the same; of a Hub id, only the id is known.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return str(name)
+    digest = hashlib.sha256()
+    for file in sorted({*_found(folder, "*.json"), *weight_files(folder)}):
+        with file.open("rb") as content:
+            digest.update(f"{file.relative_to(folder).as_posix()} {file.stat().st_size}\n".encode())
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return f"{folder.resolve().name} ({digest.hexdigest()[:8]})"
 
 
 def base_of_adapter(name: str, **hub: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
@@ -32,3 +33,10 @@ def small_encoder(texts: Sequence[str], folder: str | Path, width: int = 256, la
         initializer_range=0.05,
     )
     XLMRobertaModel(config).save_pretrained(folder)
+
+
+def change_weights(folder: str | Path) -> None:
+    """Change the first weights of a saved model in place, as training into the same folder does."""
+    (file,) = sorted(Path(folder).glob("*.safetensors"))
+    weights = {name: weight + 0.01 for name, weight in load_file(file).items()}
+    save_file(weights, file, {"format": "pt"})

@@ -28,7 +28,7 @@ from st_vi.recipes.distil.student import small_student
 from st_vi.recipes.sight.text import draw_paragraphs
 from st_vi.text import strip_diacritics
 from tests.conftest import SENTENCES
-from tests.helpers.small_encoder import small_encoder
+from tests.helpers.small_encoder import change_weights, small_encoder
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +198,10 @@ def test_another_run_is_not_resumed(run, teacher, documents, tmp_path):
     for message, other in others.items():
         with pytest.raises(ValueError, match=f"has a different run: {message}"):
             distill_encoder(teacher, frame, output, resume=True, **options | other)
+    changed = shutil.copytree(teacher, tmp_path / "teachers" / teacher.name)
+    change_weights(changed)  # of the same name
+    with pytest.raises(ValueError, match="has a different run: teacher was"):
+        distill_encoder(changed, frame, output, resume=True, **options)
     assert before == {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     with pytest.raises(ValueError, match="missing column"):
         distill_encoder(teacher, documents.remove_columns("title"), tmp_path / "new", **options)

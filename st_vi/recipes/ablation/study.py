@@ -13,6 +13,7 @@ from st_vi.data import split_by_anchor
 from st_vi.data.generated.rows import first_rows, generated_rows, nli_text_pairs, texts_of
 from st_vi.files.folders import unfinished
 from st_vi.hub import included_or_same, load
+from st_vi.model_files import name_and_content
 from st_vi.recipes.ablation.run import Study
 from st_vi.recipes.base_models import trained_parts
 from st_vi.recipes.examples.small_models import small_qwen2_vl
@@ -69,7 +70,8 @@ def study_of_rows(
     if base is not None:
         backbone = _backbone(base, Path(folder))
         arguments: dict[str, Any] = {"learning_rate": 2e-5, "save_strategy": "no", "max_steps": steps}
-        return Study(lambda seed: backbone, train, test, arguments=arguments, base_name=str(base))
+        recorded = name_and_content(included_or_same(base))
+        return Study(lambda seed: backbone, train, test, arguments=arguments, base_name=recorded)
     return Study(
         _small_base(texts_of(train), Path(folder)),
         train,
@@ -87,9 +89,12 @@ def _backbone(base: str | Path, folder: Path) -> str | Path:
     name = included_or_same(base)
     if not trained_parts(name):
         return name
-    path = folder / "backbone"
-    transformer: Any = load(name, device="cpu")[0]
-    transformer.save(str(path))
+    path = folder / f"backbone of {name_and_content(name)}"  # another study in this folder may have another
+    if not path.exists():
+        with unfinished(path) as new:
+            transformer: Any = load(name, device="cpu")[0]
+            transformer.save(str(new / "model"))
+            (new / "model").rename(path)
     return path
 
 

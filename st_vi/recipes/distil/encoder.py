@@ -19,6 +19,7 @@ from st_vi.data.documents import document_contradictions
 from st_vi.data.negatives.sampling import ClusterBatchSampler
 from st_vi.files.folders import alone_in
 from st_vi.hub import load
+from st_vi.identity import model_identity
 from st_vi.losses import DLELoss
 from st_vi.recipes.distil.draw import check_documents, draw_questions, draw_texts
 from st_vi.recipes.distil.held_out import Distilled, vectors_of
@@ -119,12 +120,13 @@ def distill_encoder(
     nli = sample_nli("train") if nli is None else as_dataset(nli)
     questions = None if questions is None else as_dataset(questions)
     texts = list(texts)
+    large = load(str(teacher), device="cpu")
     settings = {
         "documents": [identity_of_rows(rows) for rows in sets],
         "nli": identity_of_rows(nli),
         "questions": None if questions is None else identity_of_rows(questions),
         "texts": identity_of_rows(Dataset.from_dict({"text": texts})),
-        "teacher": Path(teacher).name,
+        "teacher": {"identity": model_identity(large), "shown": str(teacher)},
         "layers": layers,
         "max_pieces": max_pieces,
         "prompt": prompt,
@@ -141,7 +143,6 @@ def distill_encoder(
     parts = [split_by_anchor(rows, held_out, anchor="title", seed=seed) for rows in sets]
     drawn = draw_texts([part["train"] for part in parts], texts, num_texts, shares, seed)
     check_documents([part["train"] for part in parts])
-    large = load(str(teacher), device="cpu")
     check_layers(large, layers)
 
     with alone_in(output):

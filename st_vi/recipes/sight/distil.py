@@ -21,7 +21,8 @@ from st_vi.data import split_by_anchor
 from st_vi.files.folders import alone_in, unfinished
 from st_vi.files.lines import write_whole
 from st_vi.hub import load
-from st_vi.model_files import read_json
+from st_vi.identity import fingerprint, model_identity
+from st_vi.model_files import name_and_content, read_json
 from st_vi.recipes.distil.draw import check_documents, draw_questions, draw_texts
 from st_vi.recipes.sight.base import MAX_PIXELS, SIZES, Teacher, small_vipolyqwen
 from st_vi.recipes.sight.deeper import add_layers
@@ -185,20 +186,22 @@ def distill_vipolyqwen(
     output = Path(output)
     log = partial(write_record, output / LOG)
     texts = list(texts)
+    large = load(str(teacher), device="cpu")
     settings: dict[str, Any] = {
-        "teacher": str(teacher),
-        "base": base and str(base),
+        "teacher": model_identity(large),
+        "base": base and name_and_content(base),
         "num_texts": num_texts,
         "num_paragraphs": num_paragraphs,
         "num_pairs": num_pairs,
     }
     settings |= {"num_scenes": num_scenes, "sizes": sizes, "seed": seed, "shares": shares and list(shares)}
+    settings["batch_size"] = batch_size
     settings |= {name: _described(rows) for name, rows in (("texts", texts), ("named", named), ("asked", asked))}
     with alone_in(output):
         _check(output, settings, resume)
         progress("texts and the teacher's vectors")
         material = _prepare(
-            str(teacher), documents, shares, texts, output, settings, log,
+            large, documents, shares, texts, output, settings, log,
             pictured=[*pictured_texts(named, asked), *scene_texts(num_scenes * 3 // 2, seed)],
             base=base, num_texts=num_texts, num_paragraphs=num_paragraphs, num_pairs=num_pairs, sizes=sizes, seed=seed,
         )  # fmt: skip
@@ -260,9 +263,10 @@ def _check(output: Path, settings: dict[str, Any], resume: bool) -> None:
 
 
 def _described(rows: Sequence[Any]) -> str:
-    """How many rows, and a hash of them; an image counts by its name, wherever it lies."""
-    plain = [vars(row) | {"picture": row.picture.name} if isinstance(row, (Named, Asked)) else row for row in rows]
-    digest = hashlib.sha256(json.dumps(plain).encode(errors="surrogatepass"))
+    """How many rows, and a hash of them; an image counts by its content, wherever it lies."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(fingerprint(vars(row) if isinstance(row, (Named, Asked)) else row))
     return f"{len(rows)} rows ({digest.hexdigest()[:8]})"
 
 
@@ -308,7 +312,7 @@ def _drawn(
 
 
 def _prepare(
-    teacher: str,
+    teacher: SentenceTransformer,
     documents: Callable[[], Sequence[Dataset]],
     shares: Sequence[float] | None,
     others: Iterable[str],
@@ -335,8 +339,7 @@ def _prepare(
         else _drawn(documents(), shares, [*others, *pictured], num_texts, num_paragraphs, num_pairs, seed)
     )
     texts: list[str] = kept["texts"]
-    large = load(teacher, device="cpu")
-    centred = Centred(large.bfloat16(), Random(seed).sample(texts, min(4096, len(texts))))
+    centred = Centred(teacher.bfloat16(), Random(seed).sample(texts, min(4096, len(texts))))
     model = None
     if not start.is_dir():
         torch.manual_seed(seed)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from datasets import DatasetDict
 from PIL import Image
 from typer.testing import CliRunner
 
+from st_vi import build_vipolyqwen
 from st_vi.__main__ import app
 from st_vi.recipes import vipolyqwen_evaluator
 from st_vi.recipes.ablation import BASELINE, VARIANTS, ablate, read_results
@@ -16,6 +18,8 @@ from st_vi.recipes.ablation import run as ablation
 from st_vi.recipes.ablation.report import plot, recall, summarise, table
 from st_vi.recipes.ablation.study import generated_study, study_of_rows
 from st_vi.terms import InfoNCE, PairwiseRank
+from tests.helpers.small_encoder import change_weights
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +100,32 @@ def test_results_of_another_study_are_refused_by_name(study, untrained, tmp_path
 
 def changed(study, side, kind, rows):
     return replace(study, **{side: DatasetDict(getattr(study, side) | {kind: rows})})
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_base_with_other_weights_is_another(study, untrained, tmp_path, trained):
+    base = save_tiny_qwen2_vl(tmp_path / "base")
+    if trained:
+        build_vipolyqwen(base, embedding_dimension=16).save_pretrained(str(tmp_path / "model"))
+        base = tmp_path / "model"
+    output = tmp_path / "out"
+
+    def given():
+        return study_of_rows(study.train_rows, study.test_rows, output, 2, base)
+
+    def weights(study):
+        return (Path(study.base_of(0)) / "model.safetensors").read_bytes()
+
+    first = given()
+    (before,) = ablate(first, output / "results.jsonl", seeds=[0], variants=[])
+    assert list(ablate(given(), output / "results.jsonl", seeds=[0], variants=[])) == [before]
+    begun_with = weights(first)
+    change_weights(base)
+    second = given()
+    with pytest.raises(ValueError, match=r"results of another study .*base: (base|model) \(.*\) there"):
+        next(ablate(second, output / "results.jsonl"))
+    assert weights(second) != begun_with
+    assert not trained or weights(first) == begun_with  # which may be running
 
 
 def test_results_of_nobody_knows_what_are_refused(study, untrained, tmp_path):

@@ -23,7 +23,7 @@ from st_vi.recipes.sight.distil import STAGES, Centred, distill_vipolyqwen
 from st_vi.recipes.sight.half import HalfPrecision
 from st_vi.recipes.sight.seeing import DEEPER, Asked, Named, Seeing, for_testing
 from tests.conftest import SENTENCES
-from tests.helpers.small_encoder import small_encoder
+from tests.helpers.small_encoder import change_weights, small_encoder
 from tests.helpers.tiny_qwen2_vl import TINY, save_tiny_qwen2_vl
 
 QUICK = {
@@ -107,6 +107,8 @@ def test_a_second_call_goes_on(run, teacher):
         distill_vipolyqwen(teacher, documents, output, resume=True, shares=[1.0], **options)
     with pytest.raises(ValueError, match="was begun with texts = '0 rows"):
         distill_vipolyqwen(teacher, documents, output, resume=True, texts=["Khác."], **options)
+    with pytest.raises(ValueError, match="was begun with batch_size = 16, not 8"):
+        distill_vipolyqwen(teacher, documents, output, resume=True, **options | {"batch_size": 8})
     lines = (output / "log.jsonl").read_text()
 
     def never():
@@ -115,6 +117,28 @@ def test_a_second_call_goes_on(run, teacher):
     again = distill_vipolyqwen(teacher, never, output, resume=True, **options)
     assert (output / "log.jsonl").read_text() == lines
     torch.testing.assert_close(again.encode(SENTENCES), model.encode(SENTENCES), atol=1e-5, rtol=1e-4)
+
+
+def test_a_teacher_a_base_or_a_picture_with_other_content_is_another(run, teacher, tmp_path):
+    _, output, options = run
+    copied = shutil.copytree(teacher, tmp_path / "elsewhere")
+    log = (output / "log.jsonl").read_text()
+    distill_vipolyqwen(copied, documents, output, resume=True, **options)
+    assert (output / "log.jsonl").read_text() == log
+    change_weights(copied)
+    with pytest.raises(ValueError, match="was begun with teacher = "):
+        distill_vipolyqwen(copied, documents, output, resume=True, **options)
+    picture = options["named"][0].picture
+    before = picture.read_bytes()
+    Image.new("RGBA", (40, 40), "red").save(picture)
+    with pytest.raises(ValueError, match="was begun with named = "):
+        distill_vipolyqwen(teacher, documents, output, resume=True, **options)
+    picture.write_bytes(before)
+    base = save_tiny_qwen2_vl(tmp_path / "base")
+    distill_vipolyqwen(teacher, documents, tmp_path / "out", base=base, stages=[], **QUICK)
+    change_weights(base)
+    with pytest.raises(ValueError, match=r"was begun with base = 'base \(.*\)', not 'base \("):
+        distill_vipolyqwen(teacher, documents, tmp_path / "out", base=base, stages=[], resume=True, **QUICK)
 
 
 def test_a_run_that_goes_on_between_stages_has_the_same_weights(teacher, tmp_path):
