@@ -123,18 +123,20 @@ def _with_paths_from(rows: Dataset, folder: Path) -> Dataset:
     def seen_from_here(value: Any) -> Any:
         if isinstance(value, list):
             return [seen_from_here(one) for one in value]
-        return (
-            value
-            if is_missing(value) or re.match("data:|.*://", value, re.IGNORECASE) or bytes_in_text(value)
-            else str(folder / os.path.expanduser(value))
-        )
+        if isinstance(value, Mapping):  # as `datasets` stores an image; the path of bytes is a name
+            by_path = value.get("bytes") is None and "path" in value
+            return {**value, "path": seen_from_here(value["path"])} if by_path else value
+        if not isinstance(value, str) or is_missing(value):
+            return value
+        is_whole = re.match("data:|.*://", value, re.IGNORECASE) or bytes_in_text(value) is not None
+        return value if is_whole else str(folder / os.path.expanduser(value))
 
     order = rows.column_names
     for name in [name for name in order if name.endswith(("_image", "_video"))]:
-        feature = rows.features[name]
-        if getattr(getattr(feature, "feature", feature), "dtype", None) in ("string", "large_string"):
-            paths = [seen_from_here(value) for value in rows[name]]
-            rows = rows.remove_columns(name).add_column(name, paths, feature=feature)
+        stored = undecoded(rows.select_columns([name]))
+        if any(seen_from_here(row[name]) != row[name] for row in stored):  # else, as of bytes, no copy is made
+            paths = [seen_from_here(row[name]) for row in stored]
+            rows = rows.remove_columns(name).add_column(name, paths, feature=rows.features[name])
     return rows.select_columns(order)
 
 

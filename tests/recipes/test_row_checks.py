@@ -100,6 +100,21 @@ def test_paths_of_either_arrow_type_are_pictures(file, kind):
     assert size_of_pictures(check_task_rows(rows)[0]) == [[(40, 40)], []]
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_a_path_as_datasets_stores_it_is_relative_to_its_file_too(file, tmp_path, monkeypatch, name):
+    """Also where the working directory has a file of that name."""
+    Image.new("RGB", (28, 28), "green").save(tmp_path / "red.png")
+    monkeypatch.chdir(tmp_path)
+    whole = {"bytes": (tmp_path / "red.png").read_bytes(), "path": "blue.png"}
+    path = file([{"anchor_image": {"bytes": None, "path": "red.png"}}, {"anchor_image": None}])
+    if name.endswith("parquet"):  # which can hold bytes, whose path is only a name
+        rows = [ROW | {"anchor_image": image} for image in ({"bytes": None, "path": "red.png"}, None, whole)]
+        path = path.with_name(name)
+        Dataset.from_list(rows).to_parquet(str(path))
+    sizes = [[(40, 40)], [], [(28, 28)]]
+    assert size_of_pictures(task_rows([path])[0]) == sizes[: 3 if name.endswith("parquet") else 2]
+
+
 def test_pictures_in_base64_and_with_names_of_another_system(file):
     folder = file([]).parent
     data = (folder / "red.png").read_bytes()
