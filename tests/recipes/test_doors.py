@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -178,6 +179,28 @@ def test_the_best_checkpoint_comes_back(tiny_base, tmp_path, evaluators):
     trainer = train_viclsr(model, ROWS, tmp_path, evaluator=evaluators(liked), **SETTINGS | STEPWISE)
     assert trainer.state.best_global_step == 2
     assert all(torch.equal(value, liked.weights[name]) for name, value in model.state_dict().items())
+
+
+def test_the_best_checkpoint_of_a_run_in_another_folder(tiny_base, tmp_path, caplog):
+    """Moved after its last checkpoint; in its place there is another run by now."""
+    out, moved, liked = tmp_path / "out", tmp_path / "moved", Liked(best=2)
+    settings = SETTINGS | STEPWISE | {"evaluator": liked}
+    train_viclsr(built(tiny_base), ROWS, out, **settings)
+    shutil.move(out, moved)
+    for name in ("model.safetensors", "modules.json"):
+        (moved / name).unlink()
+    shutil.copytree(moved / "checkpoint-4", out / "checkpoint-2")
+    model = built(tiny_base)
+    trainer = train_viclsr(model, ROWS, moved, resume=True, **settings)
+    assert trainer.state.best_model_checkpoint == str(moved / "checkpoint-2")
+    assert all(torch.equal(value, liked.weights[name]) for name, value in model.state_dict().items())
+    shutil.rmtree(moved / "checkpoint-2")
+    shutil.rmtree(moved / "checkpoint-4")
+    shutil.copytree(out / "checkpoint-2", moved / "checkpoint-4")
+    caplog.clear()
+    trainer = train_viclsr(built(tiny_base), ROWS, moved, resume=True, **settings)
+    assert trainer.state.best_model_checkpoint is None
+    assert "the best checkpoint so far" in caplog.text and "the best of the rest is kept" in caplog.text
 
 
 def test_of_an_evaluator_where_less_is_better_the_least(tiny_base, tmp_path):

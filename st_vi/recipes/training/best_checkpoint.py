@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvaluator
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
+
+from st_vi.recipes.training.checkpoints import check_checkpoint
 
 logger = logging.get_logger(__name__)
 
@@ -77,6 +82,31 @@ class BestMetric(TrainerCallback):
 
     def __init__(self, evaluators: Sequence[BaseEvaluator]) -> None:
         self.evaluators = evaluators
+        self.resumed: TrainerState | None = None  # what the checkpoint has from which a run is resumed
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: SentenceTransformer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Take the best checkpoint of a resumed run from its folder, which may have been moved or copied since.
+
+        At its former place there may be none or that of another run. Without it, the best of the rest is chosen.
+        """
+        if model is None or self.resumed is None or not (recorded := self.resumed.best_model_checkpoint):
+            return
+        here = Path(args.output_dir or "", f"{PREFIX_CHECKPOINT_DIR}-{recorded.rpartition('-')[2]}")
+        try:
+            check_checkpoint(here, model, states=False)
+            state.best_model_checkpoint = str(here)
+        except (ValueError, OSError) as error:
+            logger.warning(
+                f"the best checkpoint so far, {here}, is not complete: {error}; the best of the rest is kept"
+            )
+            state.best_model_checkpoint = state.best_metric = state.best_global_step = None
 
     def on_evaluate(
         self,

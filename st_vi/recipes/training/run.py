@@ -108,7 +108,7 @@ def train(
     if resume:  # the model of this run may have been trained already
         run["base"] = _begun_with(model).get(place, now)
     check_folder(output_dir, run, resume, overwrite)
-    interruption = Interruption()
+    interruption, best = Interruption(), BestMetric(judges)
     bars = [callback for callback in callbacks if isinstance(callback, Bar)]
     others = [callback for callback in callbacks if not isinstance(callback, Bar)]
     trainer = SentenceTransformerTrainer(
@@ -119,7 +119,7 @@ def train(
         evaluator=judges[0] if len(judges) == 1 else SequentialEvaluator(judges) if judges else None,
         data_collator=data_collator,  # type: ignore[arg-type]
         # The last one sees what the others want to save.
-        callbacks=[BestMetric(judges), *others, interruption, FiniteWeights(), StepsTaken()],
+        callbacks=[best, *others, interruption, FiniteWeights(), StepsTaken()],
     )
     divide_once(trainer)
     stop_after_last_step(trainer)
@@ -141,12 +141,14 @@ def train(
             )
         _begun_with(model)[place] = run["base"]
         if checkpoint is not None:
-            count_steps(args, TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))))
+            best.resumed = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+            count_steps(args, best.resumed)
         try:
             with (
                 forgotten_if_it_fails(output_dir),
                 interruption.listening(alone=trainer.args.world_size == 1),
                 without_message("transformers.trainer_utils", "mtime"),  # of checkpoints within a second of each other
+                without_message("transformers.trainer", "The best checkpoint"),  # is not at its former place
             ):
                 trainer.train(resume_from_checkpoint=checkpoint)
                 _say_if_nothing_was_learnt(trainer.state.log_history)
