@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from st_vi.checks import check_choice, check_model
 from st_vi.files.cache import cache_folder
 from st_vi.files.folders import unfinished
-from st_vi.graphs.encoder import CONFIG_FILE, MODEL_FILE, OnnxEncoder
+from st_vi.graphs.encoder import MODEL_FILE, OnnxEncoder
 from st_vi.graphs.export import INT8_FILE, export_onnx, lowest_cosine, quantize_onnx
 from st_vi.graphs.module import OnnxGraph
 from st_vi.identity import model_identity
@@ -72,7 +72,7 @@ def _kept(model: SentenceTransformer, source: str) -> Path:
     key = hashlib.sha256("\n".join([source, *versions]).encode()).hexdigest()[:32]
     folder = cache_folder("onnx") / key
     with _exporting:
-        if not (folder / CONFIG_FILE).is_file():
+        if not folder.is_dir():
             _export(model, folder)
     return folder
 
@@ -92,7 +92,7 @@ def _export(model: SentenceTransformer, folder: Path) -> None:
         try:
             os.rename(new, folder)
         except OSError:
-            if not (folder / CONFIG_FILE).is_file():  # another process was not faster
+            if not folder.is_dir():  # another process was not faster
                 raise
 
 

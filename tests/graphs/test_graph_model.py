@@ -21,6 +21,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from st_vi import AttentionPooling, MLPHead, build_viclsr, load
 from st_vi.encoding import QueryEncoder, encode_corpus
 from st_vi.graphs import kept
+from st_vi.graphs.encoder import CONFIG_FILE
 from st_vi.graphs.kept import on_graph
 from st_vi.identity import model_identity
 from tests.conftest import SENTENCES
@@ -190,6 +191,9 @@ def test_a_cache_that_cannot_be_written_is_named(saved, exports, tmp_path, monke
 def test_a_damaged_graph_is_named(saved, exports):
     graph = exact(saved)
     (graph[0].folder / graph[0].file_name).write_bytes(b"no graph")
+    with pytest.raises(ValueError, match=r"cannot be read: .*Delete it to export the graph again"):
+        exact(saved)
+    (graph[0].folder / CONFIG_FILE).unlink()  # as the whole folder appears at once, it was there
     with pytest.raises(ValueError, match=r"cannot be read: .*Delete it to export the graph again"):
         exact(saved)
 
