@@ -274,5 +274,5 @@ def test_images_that_were_cut_by_rows_are_named():
         "image_grid_thw": grids,
         "num_images_per_sample": counts,
     }
-    with pytest.raises(ValueError, match=r"1 of its 16 patches of images: .* dispatch_batches"):
+    with pytest.raises(ValueError, match=r"1 of its 16 patches of images: .*dispatch_batches"):
         content_ids([cut])

@@ -121,9 +121,8 @@ def read_passages(
     for problem in left_out:
         warnings.warn(problem, stacklevel=2)
     spans = _spans([d.text for d in documents], most_tokens, count_tokens)
-    bar = tqdm(
-        spans, total=len(documents), desc="Texts", disable=not show_progress_bar, leave=False
-    )  # encoding follows
+    hidden = not show_progress_bar
+    bar = tqdm(spans, total=len(documents), desc="Texts", disable=hidden, leave=False)  # that of encoding follows
     return [
         Passage(normalise(d.text[start:end]), d.title, d.file, d.place, start)
         for d, pieces in zip(documents, bar, strict=True)
