@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -545,10 +546,15 @@ def test_other_signals_end_a_command_as_ctrl_c_does(monkeypatch, capsys, rows, t
     assert signal.getsignal(number) is before
 
 
-def test_the_code_is_that_of_the_signal_wherever_it_comes():
-    """Python ends a process by SIGINT if a `KeyboardInterrupt` went through `exec`, even if it was caught."""
-    text = "import st_vi.__main__ as it; it.app = lambda **_: exec('import signal; signal.raise_signal(15)'); it.main()"
-    ended = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+def test_the_code_is_that_of_the_signal_wherever_it_comes(tmp_path):
+    """Python ends a program by SIGINT if a `KeyboardInterrupt` went through `exec`, even if it was caught."""
+    asked = "lambda **_: exec('import signal; signal.raise_signal(15)')"
+    code = f"import st_vi.__main__ as it\nit.app = {asked}\nit.main()\n"
+    (tmp_path / "program.py").write_text(code, encoding="utf-8")
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    ended = subprocess.run(
+        [sys.executable, "-m", "program"], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
+    )
     assert ended.returncode == 143 and ended.stderr.strip().startswith("interrupted: "), ended
 
 

@@ -119,11 +119,12 @@ def test_pictures_in_base64_and_with_names_of_another_system(file):
     folder = file([]).parent
     data = (folder / "red.png").read_bytes()
     (folder / normalize("NFD", "đỏ à.png")).write_bytes(data)
-    stored = [f"data:image/png;base64,{base64.b64encode(data).decode()}", "đỏ à.png"]
+    text = base64.b64encode(data).decode()
+    stored = [f"data:image/png;base64,{text}", "đỏ à.png", text]
     rows, _ = task_rows([file([{"anchor_image": one} for one in stored])])
-    assert [image.size for image in rows["anchor_image"]] == [(40, 40)] * 2
+    assert [image.size for image in rows["anchor_image"]] == [(40, 40)] * 3
     rows, _ = task_rows([file([{"anchor_image": stored}])])
-    assert size_of_pictures(rows) == [[(40, 40)] * 2]
+    assert size_of_pictures(rows) == [[(40, 40)] * 3]
 
 
 def test_several_pictures_a_row_from_a_file_and_beside_one_with_one(file):
