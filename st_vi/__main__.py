@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
+from collections.abc import Callable
 from importlib.metadata import version as version_of
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +15,7 @@ from st_vi.cli import ablate, demo, distil, encode, evaluate, plan, search, sigh
 from st_vi.cli.common import InterruptedRun
 from st_vi.cli.options import Command
 from st_vi.stock.messages import open_streams
-from st_vi.stock.signals import Stop
+from st_vi.stock.signals import handled
 
 # On a full disk, torch and safetensors raise no OSError, and do not name the file.
 _NOT_WRITTEN = "a file could not be written, most likely because the disk is full"
@@ -64,21 +66,35 @@ def main() -> None:
 
     SIGTERM (docker stop, systemd) and SIGHUP (a closed terminal) end it as Ctrl-C does, with codes 143 and 129.
     """
+    asked: signal.Signals | None = None
+
+    def stop(number: int, frame: Any) -> None:
+        nonlocal asked
+        asked = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    def command() -> Any:
+        try:
+            return app(standalone_mode=False)
+        except ImportError as error:
+            if asked is None:
+                raise
+            raise KeyboardInterrupt from error  # which a library that was being imported has turned into this
+
     open_streams()
-    stop = Stop()
-    with stop.listening():
-        code = _run()
+    with handled(stop):
+        code = _run(command)
     # Where the exception went through code that was compiled from a text, as that of dataclasses, Python ends the
     # process by SIGINT at the very last, whatever the code; running such code once more makes it forget that.
     exec("")
-    sys.exit(128 + stop.asked if code == 130 else code)
+    sys.exit(128 + (asked or signal.SIGINT) if code == 130 else code)
 
 
-def _run() -> int:
+def _run(command: Callable[[], Any]) -> int:
     """Run the command, and return its exit code."""
     go_on = "nothing was written; run the same command to start again"
     try:
-        code = app(standalone_mode=False)
+        code = command()
     except (ValueError, OSError, ImportError) as error:
         _fail(str(error))
     except (MemoryError, RuntimeError) as error:

@@ -546,6 +546,20 @@ def test_other_signals_end_a_command_as_ctrl_c_does(monkeypatch, capsys, rows, t
     assert signal.getsignal(number) is before
 
 
+def test_ctrl_c_that_an_import_turns_into_an_error_is_ctrl_c(monkeypatch, capsys, rows, tmp_path):
+    """As in transformers, whose lazy imports have an error of their own."""
+
+    def imported(*args, **kwargs):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise ModuleNotFoundError("Could not import module 'TrainerCallback'") from None
+
+    monkeypatch.setattr("st_vi.data.sources.nli_rows", imported)
+    assert run_main(monkeypatch, "train", "viclsr", "--base", "none", "--train", rows, "--output", tmp_path) == 143
+    assert capsys.readouterr().err.strip() == "interrupted: nothing was written; run the same command to start again"
+
+
 def test_the_code_is_that_of_the_signal_wherever_it_comes(tmp_path):
     """Python ends a program by SIGINT if a `KeyboardInterrupt` went through `exec`, even if it was caught."""
     asked = "lambda **_: exec('import signal; signal.raise_signal(15)')"

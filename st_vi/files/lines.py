@@ -141,10 +141,8 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _json_array(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    decoder, blank = (
-        json.JSONDecoder(object_pairs_hook=_with_distinct_names, parse_constant=_constant),
-        re.compile(r"[ \t\r\n]*"),
-    )
+    decoder = json.JSONDecoder(object_pairs_hook=_with_distinct_names, parse_constant=_constant)
+    blank = re.compile(r"[ \t\r\n]*")
 
     def after_blank(place: int) -> int:
         match = blank.match(text, place)

@@ -269,11 +269,8 @@ def is_absent(kind: Any, value: Any) -> bool:
     """
     if kind == "image":
         return not stored_images(value)
-    return (
-        is_null(value)
-        or (isinstance(value, str) and not value)
-        or (kind != "video" and isinstance(value, (list, tuple)) and not value)
-    )
+    may_be_empty = str if kind == "video" else (str, list, tuple)
+    return is_null(value) or (isinstance(value, may_be_empty) and not value)
 
 
 def shown(value: Any) -> str:

@@ -19,5 +19,3 @@ from st_vi.inputs.as_list import as_list
 def test_a_dict_whose_part_is_a_list_is_one_input(one):
     """A list of texts would be a column."""
     assert as_list(one) == ([one], True)
-    is_conversation = "role" in one  # a list of messages
-    assert as_list([one, one]) == (([[one, one]], True) if is_conversation else ([one, one], False))

@@ -139,6 +139,8 @@ def test_shapes_that_do_not_fit():
         document_ranks([0.1, 0.2, 0.3])
     with pytest.raises(ValueError, match="expected numbers, such as an array or a tensor, got 'cosines'"):
         document_ranks("cosines")
+    with pytest.raises(ValueError, match=r"expected numbers, .* equal size"):
+        document_ranks([torch.ones(2), torch.ones(3)])
 
 
 def test_a_retrieval_set_of_pandas_is_counted_by_place():

@@ -19,9 +19,9 @@ CHUNK = 2048
 
 def as_tensor(values: Any) -> Tensor:
     """Numbers as a tensor without a gradient: a tensor, an array, a table of pandas, or a list, also of tensors."""
-    if isinstance(values, (list, tuple)) and any(isinstance(row, (Tensor, np.ndarray)) for row in values):
-        return torch.stack([torch.as_tensor(row).detach() for row in values])
     try:
+        if isinstance(values, (list, tuple)) and any(isinstance(row, (Tensor, np.ndarray)) for row in values):
+            return torch.stack([torch.as_tensor(row).detach() for row in values])
         if hasattr(values, "to_numpy"):
             return torch.tensor(values.to_numpy())  # a copy: that of pandas is read-only
         return torch.as_tensor(values).detach()
