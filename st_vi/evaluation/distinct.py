@@ -67,19 +67,17 @@ def distinct_vectors(
     for number, column_keys in enumerate(keys):
         for row, key in enumerate(column_keys):
             first.setdefault(key, (number, row))
-    # Not {"text": …}, which stock does not take beside strings.
-    texts = [key for key, (n, row) in first.items() if isinstance(key, str) and isinstance(columns[n][row], str)]
-    known = set(texts)
-    others = [key for key in first if key not in known]
+    texts = [key for key in first if isinstance(key, str)]
+    others = [key for key in first if not isinstance(key, str)]
 
-    def encode(wanted: Sequence[Hashable], bar: bool, open_files: bool = True) -> np.ndarray:
+    def encode(wanted: Sequence[Hashable], bar: bool) -> np.ndarray:
         inputs = [columns[number][row] for number, row in (first[key] for key in wanted)]
-        if open_files and model.supports("image"):  # to others, a path is a text
+        if not isinstance(wanted[0], str) and model.supports("image"):  # to others, a path is a text
             inputs = [*map(opened, inputs)]
         options = {"batch_size": batch_size, "show_progress_bar": bar, "convert_to_numpy": True, **settings}
         return getattr(model, method)(inputs, **options).astype(np.float32)
 
-    parts = [encode(texts, show_progress_bar, open_files=False)] if texts else []
+    parts = [encode(texts, show_progress_bar)] if texts else []
     bar = tqdm(range(0, len(others), batch_size), "Batches", disable=not (show_progress_bar and others), leave=False)
     parts += [encode(others[start : start + batch_size], False) for start in bar]
     place = {key: row for row, key in enumerate([*texts, *others])}
