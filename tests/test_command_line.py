@@ -121,6 +121,24 @@ def test_training_on_the_held_out_rows_is_said(tiny_base, rows, tmp_path, caplog
     assert re.search(r"(\d+) of \1 held-out rows are training rows", caplog.text)
 
 
+@pytest.mark.parametrize(
+    ("command", "begins"),
+    [("train", "st_vi.hub.included_or_same"), ("ablate", "st_vi.recipes.ablation.study.study_of_rows")],
+)
+def test_training_on_the_held_out_rows_of_mixed_tasks_is_said(monkeypatch, tmp_path, caplog, command, begins):
+    """Before anything is built."""
+
+    def enough(*args, **kwargs):
+        raise ValueError("enough")
+
+    monkeypatch.setattr(begins, enough)
+    row = {"anchor": "Trời mưa.", "positive": "Có mưa.", "task": "instr"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    options = ("--train", tmp_path / "rows.jsonl", "--eval", tmp_path / "rows.jsonl", "--output", tmp_path / "out")
+    result = st_vi(command, "vipolyqwen", *options, "--base", "poly-mini")
+    assert str(result.exception) == "enough" and "1 of 1 held-out rows are training rows" in caplog.text
+
+
 def test_evaluate_a_benchmark_on_local_files(tiny_model, rows, tmp_path):
     tiny_model.save_pretrained(str(tmp_path))
     facts = sample_nli("test").rename_columns({"premise": "Evidence", "hypothesis": "Statement", "label": "labels"})

@@ -337,8 +337,12 @@ def test_the_command(monkeypatch, documents, tmp_path):
     monkeypatch.setattr("st_vi.recipes.distil.encoder.distill_encoder", lambda *args, **kw: given.update(kw, args=args))
     documents.to_json(tmp_path / "documents.jsonl", force_ascii=False)
     rows = [{"premise": "Trời mưa to.", "hypothesis": h, "label": i} for i, h in enumerate(["Trời mưa.", "Trời nắng."])]
-    Dataset.from_list(rows).to_json(tmp_path / "nli.jsonl")
-    documents.rename_columns({"title": "tựa", "text": "nội dung"}).to_json(tmp_path / "named.jsonl", force_ascii=False)
+    nli = Dataset.from_list(rows)
+    nli.to_json(tmp_path / "nli.jsonl")
+    nli.rename_column("premise", "câu một").to_json(tmp_path / "named_nli.jsonl", force_ascii=False)
+    documents.rename_columns({"title": "tựa", "text": "nội dung"}).to_json(
+        tmp_path / "named_documents.jsonl", force_ascii=False
+    )
     arguments = ["--teacher", "large", "--documents", str(tmp_path / "documents.jsonl"), "--output", str(tmp_path)]
     arguments += ["--nli", str(tmp_path / "nli.jsonl"), "--label", "0=entailment", "--label", "1=contradiction"]
     result = CliRunner().invoke(app, ["distill", "encoder", *arguments, "--layers", "1,3", "--num-texts", "60"])
@@ -348,10 +352,15 @@ def test_the_command(monkeypatch, documents, tmp_path):
     own = sample_nli("train")
     assert len(given["nli"]) == len(own) + 2 and given["nli"][-1]["label"] == "contradiction"
     assert len(given["questions"]) == len(sample_retrieval("train"))
-    named = [word.replace("documents.jsonl", "named.jsonl") for word in arguments]
-    named += ["--columns", "title=tựa", "--columns", "text=nội dung"]
+    named = [
+        word.replace("documents.jsonl", "named_documents.jsonl").replace("nli.jsonl", "named_nli.jsonl")
+        for word in arguments
+    ]
+    named += ["--columns", "title=tựa", "--columns", "text=nội dung", "--columns", "premise=câu một"]
+    before = given["nli"].to_list()
     result = CliRunner().invoke(app, ["distill", "encoder", *named])
     assert result.exit_code == 0 and given["args"][1][0].column_names == ["title", "text"], result.output
+    assert given["nli"].to_list() == before
     result = CliRunner().invoke(app, ["distill", "encoder", *arguments, "--columns", "anchor=a"])
     assert isinstance(result.exception, ValueError) and "there is no role 'anchor' here" in str(result.exception)
     result = CliRunner().invoke(app, ["distill", "encoder", *arguments, "--layers", "two"])

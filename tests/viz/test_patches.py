@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -124,5 +126,6 @@ def test_without_random_masks_there_is_no_spread():
 
 
 def test_a_patch_outside_the_map_is_refused():
-    with pytest.raises(ValueError, match=r"the map has 2 x 3 patches; \(2, 0\) is none of them"):
-        patch_map(WIDE, torch.ones(2, 3), [(1, 2), (2, 0)])
+    for patch in ((2, 0), (0, 3), (-1, 0)):
+        with pytest.raises(ValueError, match=re.escape(f"the map has 2 x 3 patches; {patch} is none of them")):
+            patch_map(WIDE, torch.ones(2, 3), [(1, 2), patch])
