@@ -225,6 +225,7 @@ def test_bad_rows_of_several_files_are_named_with_their_file(monkeypatch, capsys
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_column_may_be_named_in_the_letters_of_another_system(tmp_path):
     pytest.importorskip("bm25s", reason='needs pip install "st-vi[search]"')
     rows, named = tmp_path / "rows.csv", normalize("NFD", "văn bản")
@@ -236,6 +237,7 @@ def test_a_column_may_be_named_in_the_letters_of_another_system(tmp_path):
         assert result.exit_code == 0 and "Trời mưa." in result.stdout, result.output
 
 
+@pytest.mark.slow
 def test_a_file_may_be_named_in_the_letters_of_another_system(monkeypatch, tmp_path):
     pytest.importorskip("bm25s", reason='needs pip install "st-vi[search]"')
     monkeypatch.chdir(tmp_path)
@@ -424,6 +426,7 @@ def test_out_of_memory_is_one_line(monkeypatch, capsys, error):
     assert capsys.readouterr().err.startswith("error: out of memory: smaller batches or inputs need less (")
 
 
+@pytest.mark.slow
 def test_what_is_no_model_and_no_folder(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("of mine")
@@ -494,6 +497,7 @@ def test_a_label_that_no_row_has(monkeypatch, capsys, tmp_path):
     assert "triplets" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_training_starts_from_an_included_model_by_its_name(rows, tmp_path):
     options = ("--train", rows, "--output", tmp_path / "out", "--max-steps", 1, "--device", "cpu", "--no-bf16")
     result = st_vi("train", "viclsr", "--base", "vi-mini", *options, "--batch-size", 4, "--learning-rate", 1e-12)
@@ -693,6 +697,7 @@ def test_an_ablation_that_cannot_be_plotted_does_not_begin(monkeypatch, capsys, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_ablation_from_an_included_model(monkeypatch, capsys, tmp_path):
     seen = []
 
@@ -715,6 +720,7 @@ def test_an_ablation_from_an_included_model(monkeypatch, capsys, tmp_path):
     assert (arguments["learning_rate"], arguments["max_steps"]) == (0.002, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["evaluate", "train", "ablate"])
 def test_unreadable_images_and_unknown_labels_are_answered_with_options(tmp_path, command):
     (tmp_path / "bad.png").write_bytes(b"no image")

@@ -68,6 +68,7 @@ def test_a_folder_of_the_same_name_comes_first(monkeypatch, tmp_path):
     assert included_or_same("vi-mini") == "vi-mini"
 
 
+@pytest.mark.slow
 def test_similarity_follows_people(model):
     rows = sample_sts()
     first, second = (torch.from_numpy(model.encode(rows[column])) for column in ("sentence1", "sentence2"))

@@ -97,6 +97,7 @@ def vectors(model, texts=TEXTS):
     return model.encode(texts, convert_to_tensor=True)
 
 
+@pytest.mark.slow
 def test_vectors_stay_and_the_rest_goes(model, tmp_path):
     before, tokens = vectors(model), [model.tokenizer.tokenize(text) for text in TEXTS]
     english, size = vectors(model, ENGLISH), len(model.tokenizer)
@@ -241,6 +242,7 @@ def test_qwen2_vl_keeps_its_special_tokens(tmp_path, marks):
     assert again.tokenizer.decode(again.tokenizer("漢字").input_ids) == "漢字"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not all(map(find_spec, ("onnx", "onnxruntime", "onnxscript"))), reason="needs st-vi[onnx]")
 @pytest.mark.parametrize("model", [unigram, bpe], indirect=True)
 def test_onnx_of_a_cut_model(model, tmp_path):

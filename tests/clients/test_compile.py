@@ -23,6 +23,7 @@ def compiler():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_COMPILER, reason="torch.compile needs g++ and the headers of Python")
 @pytest.mark.parametrize("model", ["attention"], indirect=True)
 def test_a_compiled_model_gives_the_same_vectors(model, compiler):

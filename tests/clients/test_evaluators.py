@@ -69,6 +69,7 @@ EVALUATORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", EVALUATORS)
 def test_equals_numpy_on_the_vectors_of_encode(model, saved, metric):
     evaluator, by_hand = EVALUATORS[metric]
@@ -77,6 +78,7 @@ def test_equals_numpy_on_the_vectors_of_encode(model, saved, metric):
     assert value == pytest.approx(by_hand(model), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_trainer_takes_a_loss_for_each_data_set_and_all_evaluators(model, tmp_path):
     train = DatasetDict({"nli": TRIPLETS, "sts": Dataset.from_dict({"a": LEFT, "b": RIGHT, "score": SCORES})})
     losses = {"nli": SupConNLILoss(model), "sts": CoSENTLoss(model)}

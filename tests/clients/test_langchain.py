@@ -37,6 +37,7 @@ def huggingface(path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("embeddings_of", [Embeddings, huggingface])
 def test_a_vector_store_gives_the_neighbours_of_exact_search(model, saved, embeddings_of):
     from langchain_core.vectorstores import InMemoryVectorStore

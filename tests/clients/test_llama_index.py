@@ -27,6 +27,7 @@ def embedder(huggingface, model, saved, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_an_index_gives_the_neighbours_of_exact_search(model, embedder):
     from llama_index.core import Document, VectorStoreIndex
 

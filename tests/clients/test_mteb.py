@@ -47,6 +47,7 @@ def figures(mteb, saved, of_task):
     return result.task_results[0].scores["test"][0]
 
 
+@pytest.mark.slow
 def test_retrieval_asks_with_the_prompts_and_equals_the_stock_evaluator(mteb, model, saved):
     queries, corpus = ({f"{i}{n}": t for n, t in enumerate(texts)} for i, texts in (("q", QUERIES), ("d", TEXTS)))
     split = {

@@ -9,6 +9,7 @@ from st_vi import load
 from tests.clients.conftest import QUERIES, TEXTS
 
 
+@pytest.mark.slow
 def test_a_collection_gives_the_neighbours_of_exact_search(model, saved):
     qdrant = pytest.importorskip("qdrant_client", reason='needs pip install "st-vi[clients]"')  # takes long to import
     models, encoder, client = qdrant.models, load(saved), qdrant.QdrantClient(":memory:")

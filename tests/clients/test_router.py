@@ -99,6 +99,7 @@ def test_the_trainer_trains_both_routes_on_mixed_tasks(routed, tmp_path):
     assert moved_since(start, routed) == {"query", "document"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("routed", "inner"),
     [

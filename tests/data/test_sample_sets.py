@@ -107,6 +107,7 @@ def shares(measure) -> dict[str, float]:
     return {label: float(np.mean([measure(row) for row in NLI if row["label"] == label])) for label in LABELS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("measure", "band"),
     [

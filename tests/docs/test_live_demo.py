@@ -18,6 +18,8 @@ from st_vi import load
 from tests.docs.conftest import ROOT, write_record
 from tests.docs.site import opened
 
+pytestmark = pytest.mark.slow
+
 LIVE = ".st-vi-live"
 SENTENCE = "Chiều nay trời mưa to, nhiều tuyến phố ở Hà Nội ngập sâu."
 TEXTS = [

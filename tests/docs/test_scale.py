@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 
+import pytest
 from typer.testing import CliRunner
 
 from st_vi.__main__ import app
@@ -22,6 +23,7 @@ def printed(command: str) -> str:
     return run.stdout
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_the_commands_print():
     text = PAGE.read_text(encoding="utf-8")
     pairs = PAIR.findall(text)

@@ -137,6 +137,7 @@ def test_search_finds_vietnamese_with_and_without_diacritics(site, browser):
     assert not wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "query", "page"),
     [
@@ -188,6 +189,7 @@ def test_the_language_switch_leads_to_the_same_page(site):
         assert f'<html lang="{"vi" if page in translated else "en"}"' in text_of(site, page)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "start", ["serve/#hybrid-search-in-files", "look-inside/pooling-decides-rankings/#against-words"]
 )

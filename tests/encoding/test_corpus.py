@@ -285,6 +285,7 @@ class LikePolars(list):
         return pa.Table.from_pylist(self)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["jsonl.gz", "JSONL", "DataFrame", "polars", "Arrow", "record batch"])
 def test_other_sources_give_the_same_files(tiny_model, tmp_path, kind):
     if kind in (frames := {"DataFrame": pd.DataFrame, "polars": LikePolars, "Arrow": pa.Table.from_pylist}):
@@ -660,6 +661,7 @@ def test_a_manifest_that_an_equal_run_has_finished_stands(tmp_path, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["frame", "table", "dataset", "dicts", "parquet", "jsonl"])
 @pytest.mark.parametrize(("written", "asked"), [("NFD", "NFC"), ("NFC", "NFD")])
 def test_names_of_columns_in_other_letters_of_unicode(tiny_model, tmp_path, form, written, asked):

@@ -80,6 +80,7 @@ def test_names_of_images_in_the_letters_of_another_system(model, folder, tmp_pat
     assert np.abs(vectors(tmp_path / "out") - model.encode(decoded(folder)[:1])).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_every_form_of_a_picture_gives_the_same_vector(model, folder, tmp_path):
     paths = [folder / name for name in names()]
     features = datasets.Features({"image": datasets.Image()})
@@ -131,6 +132,7 @@ def test_text_and_picture_of_a_row_are_one_input(model, folder, tmp_path):
         encode_corpus(model, source, tmp_path / "alone", image_column="photo")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "problem"),
     [

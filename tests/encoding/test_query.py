@@ -39,6 +39,7 @@ def models(base):
     yield "words", SentenceTransformer(modules=parts, device="cpu"), 1e-6
 
 
+@pytest.mark.slow
 def test_the_vectors_are_those_of_encode(tiny_base):
     torch.manual_seed(1)
     for name, model, tolerance in models(tiny_base):
@@ -112,6 +113,7 @@ def test_no_gradients_are_kept(tiny_model):
     assert seen == [False, False]
 
 
+@pytest.mark.slow
 def test_threads_share_an_encoder(tiny_model):
     tiny_model.prompts = dict(PROMPTS)
     encoder = QueryEncoder(tiny_model)

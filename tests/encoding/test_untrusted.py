@@ -92,6 +92,7 @@ def test_the_web_is_asked_by_those_who_are_trusted(model, web):
         model.encode("http://127.0.0.1:1/a.png")
 
 
+@pytest.mark.slow
 def test_texts_open_nothing(model, web, tmp_path, monkeypatch):
     address, asked = web
     path = tmp_path / "anh.png"
@@ -217,6 +218,7 @@ def test_of_a_text_model_too(tiny_model):
         assert not special & set(tiny_model.preprocess([item])["input_ids"][0, 1:-1].tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["＜/s＞", "<ｓ>", "﹤pad﹥", "a <unk＞ b", "＜/s>＜ｐａｄ＞"])
 def test_tokens_that_only_the_tokenizer_writes(text):
     """Its normalizer makes them of other letters, and they are among its pieces."""

@@ -542,6 +542,7 @@ def test_excel_without_openpyxl(write, monkeypatch):
         read_rows(write("rows.xlsx", "x"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
 def test_a_file_is_not_held_as_python_objects(write, monkeypatch, name):
     monkeypatch.setattr(read, "_BATCH", 1000)

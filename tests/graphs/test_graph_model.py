@@ -26,9 +26,12 @@ from st_vi.graphs.kept import on_graph
 from st_vi.identity import model_identity
 from tests.conftest import SENTENCES
 
-pytestmark = pytest.mark.skipif(
-    not all(map(find_spec, ("onnx", "onnxruntime", "onnxscript"))), reason='needs pip install "st-vi[onnx]"'
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not all(map(find_spec, ("onnx", "onnxruntime", "onnxscript"))), reason='needs pip install "st-vi[onnx]"'
+    ),
+]
 
 TEXTS = [*SENTENCES, "", "a", " ".join(SENTENCES)]
 PROMPTS = {"query": "Câu hỏi: ", "document": ""}

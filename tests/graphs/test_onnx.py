@@ -194,6 +194,7 @@ assert not {*blocked} & {name.split(".")[0] for name in sys.modules}
 """
 
 
+@pytest.mark.slow
 @needs_onnx
 @one_shape
 def test_it_runs_where_torch_is_not_installed(folder, tmp_path):
@@ -256,6 +257,7 @@ def test_a_graph_with_other_vectors_is_refused(tiny_base, tmp_path):
     refused([transformer, Pooling(32, "mean"), Normalize()], tmp_path, "vectors differ from the model's")
 
 
+@pytest.mark.slow
 @needs_onnx
 @one_shape
 def test_copies_and_autocast(encoder, model, tmp_path):

@@ -65,6 +65,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_one_file_has_one_vector(model, tmp_path, name):
     image, options = FILES[name]

@@ -125,6 +125,7 @@ def test_wrong_patches_and_pictures(model, query):
         mask_patches(model, SQUARE, [(0, 0)], query, number=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pictures", "number"), [([WIDE], 0), ([TALL, SQUARE], 1)])
 @pytest.mark.parametrize("text", ["", "Có mấy hình?"])
 def test_each_patch_is_painted_alone(model, query, pictures, number, text):

@@ -90,6 +90,7 @@ def naive_ranks(single, again, right, top_k):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("top_k", "weight"), [(1, 1.0), (2, 0.5), (3, 0.5), (9, 1.0), (3, 0.0)])
 def test_ranks_equal_those_by_hand(model, pictures, top_k, weight):
     """With a text that belongs to two images, and an image twice."""

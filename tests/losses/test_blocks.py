@@ -56,6 +56,7 @@ def result(term, rows, **options):
     return value.detach(), [torch.zeros_like(v) if g is None else g for g, v in zip(gradients, vectors, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BATCHES)
 @pytest.mark.parametrize("name", [*ALL, *OTHERS])
 def test_every_term_by_blocks_equals_all_rows_at_once(name, kind):
@@ -79,6 +80,7 @@ def test_all_terms_together_share_what_is_computed_once():
     torch.testing.assert_close(gradients[1], gradients[0], atol=1e-11, rtol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in (*ALL, *OTHERS) if name != "SimilarityDecorrelation"])
 def test_no_tensor_has_all_rows_and_all_candidates(name):
     """What is left of (rows × candidates) at any moment: nothing as large as half of it, in any type."""

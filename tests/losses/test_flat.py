@@ -42,6 +42,7 @@ def test_texts_that_stock_flattened(tiny_model, forwards, monkeypatch):
     assert shapes == [(1, sum(distinct))] and {tuple(sorted(call)) for call in CALLS} == {tuple(sorted(distinct))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("prompt", [None, "<ocr> "])
 def test_texts_and_images_in_one_row(tiny_multimodal, forwards, monkeypatch, side, prompt):

@@ -61,6 +61,7 @@ def step(model, loss, rows, **settings):
     return [value.detach() for value in components.values()], gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("embed_once", [True, False])
 @pytest.mark.parametrize(
     "sizes", [{"mini_batch_size": 1}, {"mini_batch_size": 3}, {}, {"mini_batch_num_tokens": 24}], ids=str
@@ -91,6 +92,7 @@ def test_an_evaluation_and_a_text_model(tiny_multimodal, tiny_model, rows):
         step(tiny_model, CachedDLELoss(tiny_model, mini_batch_num_tokens=20), rows[-2:], lazy_images=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 100])
 def test_each_picture_is_opened_once_a_pass(tiny_multimodal, monkeypatch, size):
     """Three questions about each of four images, and every image is a positive, too."""
@@ -222,6 +224,7 @@ def test_tokens_are_counted_without_opening(tiny_multimodal, rows):
     assert [len(set(batch.by_image(range(8))))] == [8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_stock_trainer_ends_with_the_same_weights(tiny_multimodal, tmp_path, workers):
     start = {name: value.clone() for name, value in tiny_multimodal.state_dict().items()}

@@ -63,6 +63,7 @@ def test_a_loss_trains_copies():
     assert not list(DLELoss(None).parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balance", [None, *BALANCES])
 @pytest.mark.parametrize("negatives", ["task", "batch"])
 def test_cached_equals_uncached(negatives, balance):
@@ -129,6 +130,7 @@ def rows():
     return Dataset.from_dict(columns | {"class": [0, 1, 2, 0, 1, 2, 0, 1], "task": ["topic", "kind"] * 4})
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(tiny_model, tmp_path):
     start = {name: value.clone() for name, value in tiny_model.state_dict().items()}
     results = []

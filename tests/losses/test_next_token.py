@@ -101,6 +101,7 @@ def test_one_sequence_is_that_of_an_image_with_its_text(model):
     assert torch.equal(targets[targets >= 0], one[1]["input_ids"][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mini", [{"mini_batch_size": 1}, {"mini_batch_size": 3}, {"mini_batch_num_tokens": 30}], ids=str
 )
@@ -170,6 +171,7 @@ def run_rank(rank, folder):
         torch.save(found, f"{folder}/rank{rank}")
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_mean_gradient(model, tmp_path):
     """In DDP, cached and not. The second process has a text as an anchor."""
     model.save(str(tmp_path / "model"))
@@ -193,6 +195,7 @@ def rows(captions):
     return Dataset.from_list([row | {"task": "instr"} for row in pictures]).cast_column("anchor_image", Image())
 
 
+@pytest.mark.slow
 def test_in_the_trainer_beside_a_contrastive_loss(tiny_multimodal, tmp_path):
     """Both kinds of captions in each step; cached or not, the same weights, and captions get likelier."""
     short = rows([(WIDE, "Một con mèo."), (TALL, "Hai con chó."), (WIDE, "Con mèo."), (TALL, "Chó.")])

@@ -17,6 +17,8 @@ from tests.conftest import SENTENCES
 from tests.helpers.fuzz import SHARE
 from tests.helpers.term_checks import every_term
 
+pytestmark = pytest.mark.slow
+
 STEPS = 200 if SHARE == 1 else 20
 ALL = every_term()
 del ALL["SimilarityDecorrelation"]  # needs two positives: tests/terms/test_similarity_decorrelation.py

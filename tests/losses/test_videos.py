@@ -113,6 +113,7 @@ def loss_step(model, loss, rows, **settings):
     return [value.detach() for value in components.values()], gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lazy_images", [False, True])
 @pytest.mark.parametrize(
     "settings",

@@ -148,6 +148,7 @@ class Rising(BaseEvaluator):
         return "Rising"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_the_figures_are_those_of_the_best_checkpoint(tiny_base, triplets, tmp_path, interrupted):
     settings = SETTINGS | {"max_steps": -1, "num_train_epochs": 3}
@@ -184,6 +185,7 @@ def rows():
     return Dataset.from_dict(columns, features=Features(dict(zip(names, types, strict=True))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True])
 def test_pictures_and_prefixes(tiny_qwen, rows, tmp_path, caplog, lora):
     if lora:

@@ -95,6 +95,7 @@ def scored_pairs(count=300, size=6):
     return u, v, (score - score.min()) / (score.max() - score.min())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regions", [1, 3, 9])
 def test_fit_learns_what_the_cosine_does_not_show(regions):
     u, v, scores = scored_pairs()

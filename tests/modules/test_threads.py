@@ -86,6 +86,7 @@ def assert_all_close(found, expected):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_encode(model):
     work = [[batch(1000 * thread + number) for number in range(BATCHES)] for thread in range(THREADS)]
     alone = [encode_all(model, batches) for batches in work]
@@ -94,6 +95,7 @@ def test_encode(model):
         assert_all_close(one, other)
 
 
+@pytest.mark.slow
 def test_encode_beside_training(model):
     batches, rows = (
         [batch(number) for number in range(BATCHES)],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.notebooks.pictures import check_pictures
 
 CHECKS = """
@@ -50,6 +52,7 @@ def test_what_it_computes(notebook):
 EXPLORER = 3  # after three plain figures
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_as_they_are_held_and_fit(opened):
     opened.check_drawn()
     opened.check_boxes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.notebooks.pictures import check_pictures
 
 CHECKS = """
@@ -49,6 +51,7 @@ def test_what_it_computes(notebook):
     check_pictures(notebook.content())
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_as_they_are_held_and_fit(opened):
     opened.check_drawn()
     opened.check_boxes()

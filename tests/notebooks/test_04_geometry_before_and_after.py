@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.notebooks.pictures import check_pictures
 
 CHECKS = """
@@ -82,6 +84,7 @@ def place_of_the_last_point_to_the_right(notebook):
     return (x - left) / (right - left), (top - y) / (top - bottom)
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_as_they_are_held_and_fit(opened):
     opened.check_drawn()
     opened.check_boxes()

@@ -61,6 +61,7 @@ def test_stock_models_without_a_head_are_bases_and_another_pooling_is_said(tiny_
     assert "are pooled by 'mean'; build_viclsr starts with pooling='cls'" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max", "weightedmean"])
 @pytest.mark.parametrize("old", [False, True])
 def test_a_new_model_is_pooled_as_its_base(tiny_base, tmp_path, caplog, pooling, old):
@@ -117,6 +118,7 @@ def test_a_trained_vipolyqwen_is_refused(tiny_qwen, tmp_path, settings):
     assert ("merge_lora" in str(error.value)) == ("lora" in settings)
 
 
+@pytest.mark.slow
 def test_the_shell_trains_a_trained_model_further(tiny_base, tmp_path):
     torch.manual_seed(0)
     start = build_viclsr(tiny_base)

@@ -41,6 +41,7 @@ def expected(tiny_base, tmp_path_factory):
     return trained(tiny_base, Dataset.from_dict(ROWS), tmp_path_factory.mktemp("expected"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
     [
@@ -95,6 +96,7 @@ def test_nothing_to_change_is_the_same_object():
     assert check_triplets(several) is several
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
@@ -182,6 +184,7 @@ def test_the_output_is_a_file(tiny_model, tmp_path):
     assert (tmp_path / "out").read_text() == "of mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

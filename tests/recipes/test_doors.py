@@ -68,12 +68,14 @@ def trained(train, base, rows, folder, **settings):
     return model.encode(SENTENCES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("train", "rows"), [(train_viclsr, ROWS), (train_vipolyqwen, TASKS)])
 @pytest.mark.parametrize("form", [list, pd.DataFrame])
 def test_lists_and_frames_train_alike(tiny_base, tmp_path, vectors, train, rows, form):
     assert (trained(train, tiny_base, form(rows), tmp_path) == vectors[train]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("train", "rows"), [(train_viclsr, ROWS), (train_vipolyqwen, TASKS)])
 def test_sets_by_name_and_streams_train(tiny_base, tmp_path, train, rows):
     assert abs(trained(train, tiny_base, {"a": rows[:8], "b": pd.DataFrame(rows[8:])}, tmp_path / "sets")).max() > 0
@@ -230,6 +232,7 @@ def evaluations(trainer):
     return [entry["step"] for entry in trainer.state.log_history if "eval_liked" in entry]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "steps", "checkpoints", "best"),
     [

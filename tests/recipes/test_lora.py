@@ -221,6 +221,7 @@ def test_merged_it_is_a_whole_model_whatever_way_the_adapter_came(adapter, tmp_p
     assert (again == merged).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("merged_first", [False, True])
 def test_an_adapter_and_a_whole_model_in_one_folder_are_refused(adapter, tmp_path, merged_first):
     """Stock would apply the adapter, whichever of the two was saved last."""

@@ -40,6 +40,7 @@ def states(*models):
     return [{name: value.double() for name, value in model.state_dict().items()} for model in models]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("weights", "with_base"), [((0.2, 0.8), False), (None, False), ((0.7, 0.9), True)])
 def test_merges_are_those_of_a_plain_loop(tiny_model, weights, with_base, dtype):

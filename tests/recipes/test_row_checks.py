@@ -143,6 +143,7 @@ def test_several_pictures_a_row_are_trained_on(file, tiny_qwen, tmp_path):
     assert trainer.state.global_step == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows",
     [

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 
+import pytest
 import torch
 from torch import Tensor
 from transformers import set_seed
@@ -58,6 +59,7 @@ def test_two_processes_save_into_one_folder(tiny_base, tmp_path):
         assert load(folder).encode("Trời mưa to.").shape == (32,)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_on_one_and_two_processes(tiny_base, tmp_path, record_property):
     # One dataset, since stock draws among several by the number of batches; and within the first epoch, at whose end
     # two processes fill their last batches up in another way than one does.

@@ -41,6 +41,7 @@ def test_a_head_that_starts_as_the_identity_keeps_the_vectors_of_the_encoder(tin
     assert (build_viclsr(tiny_base, "identity", pooling="mean").encode(SENTENCES) != alone.encode(SENTENCES)).any()
 
 
+@pytest.mark.slow
 def test_what_training_leaves_is_a_stock_model(tiny_base, triplets, tmp_path):
     """No flag and no export, also after a training that goes on from what stock has read."""
     model = built(tiny_base)

@@ -32,6 +32,7 @@ def built(base, **settings):
     )
 
 
+@pytest.mark.slow
 def test_trained_measured_and_loaded(base, tmp_path):
     model = built(base)
     rows = DatasetDict(
@@ -54,6 +55,7 @@ def test_trained_measured_and_loaded(base, tmp_path):
     assert evaluator(loaded).keys() == evaluator(model).keys()
 
 
+@pytest.mark.slow
 def test_files_and_rows_without_a_video(base, tmp_path):
     buffer = io.BytesIO()
     frames = [Image.new("RGB", (28, 28), colour) for colour in ("red", "blue")]
@@ -74,6 +76,7 @@ def test_files_and_rows_without_a_video(base, tmp_path):
         assert trainer.state.global_step == 1 and (folder / "README.md").is_file()
 
 
+@pytest.mark.slow
 def test_rows_with_videos_bring_their_task_into_the_default_loss(base, tmp_path):
     clips = clip_rows("train", 4, seed=0, negatives=True, size=48)
     frames = [tmp_path / f"{number}.png" for number in range(2)]

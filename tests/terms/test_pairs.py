@@ -144,6 +144,7 @@ def test_cosines_of_half_precision_are_in_single():
     assert torch.equal(half.anchor_view.similarity, single.anchor_view.similarity)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every_term())
 @pytest.mark.parametrize("side", [0, 1, 2, 3])
 def test_a_zero_vector_has_no_gradient(name, side):

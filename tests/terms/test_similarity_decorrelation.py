@@ -45,6 +45,7 @@ def test_one_positive_is_refused():
         SimilarityDecorrelation()(PairBatch(torch.eye(2), torch.eye(2)))
 
 
+@pytest.mark.slow
 def test_in_the_stock_trainer_the_similarities_of_both_views_come_together(tiny_model, tmp_path):
     rows = Dataset.from_dict(
         {

@@ -83,6 +83,7 @@ def test_words_of_other_languages_are_compared_as_they_are():
         assert comparison_key(word) == word
 
 
+@pytest.mark.slow
 def test_the_place_of_the_tone_says_nothing_else():
     """Every sample, spelled the old way by a table, has the key of the new way; and keys of different texts differ."""
     table = {}

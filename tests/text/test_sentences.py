@@ -38,6 +38,7 @@ def test_blank_texts_have_none(text):
     assert sentence_spans(text) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["hoàn vé. ", "TP. ", ".", "a.\n", "a,\n", "“a. "])
 def test_time_grows_with_the_text_and_not_with_its_square(part):
     """Texts in small letters are one sentence, and an archive of them has millions of characters."""

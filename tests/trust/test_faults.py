@@ -19,6 +19,8 @@ from tests.helpers.processes import forked
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 from tests.trust import lives
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 300  # seconds for a process; one that takes longer hangs
 
 

@@ -69,6 +69,7 @@ def batches(draw: st.DrawFn) -> list[dict]:
     return rows
 
 
+@pytest.mark.slow
 @fuzz(
     2000,
     rows=batches(),

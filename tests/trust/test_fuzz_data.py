@@ -195,6 +195,7 @@ FORMATS = {
 RANGES = ((0, 5), (0, 5), (0, 5), (5, 0), (0, INF), (-INF, INF), (NAN, 1), (0,), (-1e308, 1e308))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", FORMATS, ids=lambda function: function.__name__)
 def test_formats(function):
     columns = FORMATS[function]

@@ -64,6 +64,7 @@ scores = st.sampled_from([0.0, 0.5, 0.5, 1.0, NAN])
 teacher_scores = st.sampled_from([0.0, 0.2, 0.9, 1.0, 5.0, -3.0, NAN, INF, -INF])
 
 
+@pytest.mark.slow
 @fuzz(
     200,
     rows=st.integers(1, 6),
@@ -180,6 +181,7 @@ weights = st.sampled_from([1.0, 0.5, 1.0, 0.5, 0.0, 2.0])
 bad_weights = st.sampled_from([-1.0, NAN, INF])
 
 
+@pytest.mark.slow
 @fuzz(
     1500,
     batch=columns(),
@@ -216,6 +218,7 @@ ANY_TASKS = [
 FEW_TASKS = [Task("pair", "", (InfoNCE(), terms.ScoreMSE())), Task("other", "", (terms.HardestNegativeMargin(),))]
 
 
+@pytest.mark.slow
 @fuzz(
     1500,
     batch=columns(),

@@ -147,6 +147,7 @@ NO_MODULES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NO_MODULES)
 @pytest.mark.parametrize("nested", [False, True])
 def test_not_everything_of_stock_is_a_module(saved, routed, name, nested):
@@ -267,6 +268,7 @@ def tree(*folders):
     }
 
 
+@pytest.mark.slow
 def test_loading_writes_nothing(saved, tiny_base, tmp_path):
     """Neither Python (its audit hook sees all of it) nor the libraries beneath it (the folders stay as they were)."""
     released, home, here = tmp_path / "released", tmp_path / "home", tmp_path / "here"

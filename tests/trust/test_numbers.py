@@ -44,6 +44,7 @@ def value_and_gradients(term, vectors: list[Tensor], labels: Tensor, ids: list[T
     return value, [gradient for gradient in gradients if gradient is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 2, 3, 64])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @every_term
@@ -59,6 +60,7 @@ def test_finite_in_half_precision(name, dtype, rows):
             assert gradients and all(gradient.isfinite().all() for gradient in gradients), (temperature, kind)
 
 
+@pytest.mark.slow
 @every_term
 def test_finite_with_2048_rows(name):
     candidates = 1
@@ -94,6 +96,7 @@ def test_the_order_of_rows_is_without_effect(name):
         torch.testing.assert_close(gradient, expected[order])
 
 
+@pytest.mark.slow
 @every_term
 def test_gradient_equals_finite_differences(name):
     """At points where the term is smooth, which random ones are almost surely."""

@@ -17,6 +17,7 @@ def runs():
     return collapse_runs(weights=(0.0, 20.0), steps=100)
 
 
+@pytest.mark.slow
 def test_a_margin_collapses_only_what_is_hard_to_tell_apart(runs):
     ends = {name: at_the_end(losses) for name, losses in runs.items()}
     assert 0.95 * log(BATCH) < ends[HARD, 20.0] < 1.02 * log(BATCH)

@@ -91,6 +91,7 @@ def test_near_equals_all_pairs_at_once(monkeypatch, chunk):
     assert similarities == sorted(similarities, reverse=True)
 
 
+@pytest.mark.slow
 def test_columns_usual_named_and_different():
     triplets = nli_to_triplets(sample_nli("train"))["triplets"]
     nli = sample_nli("train")
@@ -103,6 +104,7 @@ def test_columns_usual_named_and_different():
     assert (leak.kind, leak.test_row) == ("text", 0)
 
 
+@pytest.mark.slow
 def test_a_split_by_anchor_shares_no_anchor():
     sides = split_by_anchor(sample_nli(), test_size=0.3)
     kinds = {leak.kind for leak in leakage_report(sides["train"], sides["test"], near=None).leaks}

@@ -56,6 +56,7 @@ def test_one_model_agrees_with_itself_and_thresholds_move():
     assert found.suggestions == ("keep", "keep", "soften")
 
 
+@pytest.mark.slow
 def test_stock_models_alone_or_in_a_list(tiny_model):
     rows = nli_to_triplets(sample_nli("test"))["triplets"]
     alone = preference_strength(rows, tiny_model, show_progress_bar=False)

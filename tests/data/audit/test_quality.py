@@ -101,6 +101,7 @@ def test_a_model_measures_hardness_and_a_teacher_safety():
     assert (taught.hardness, taught.safety, taught.negatives) == pytest.approx((found.hardness, 0.75, 2))
 
 
+@pytest.mark.slow
 def test_what_the_stock_miner_keeps_is_safe(tiny_model):
     """The same rule: what it mines with a margin is safe by that margin, and what it mines without is not all."""
     rows = sample_nli("test").filter(lambda label: label == "entailment", input_columns="label").select(range(100))

@@ -45,6 +45,7 @@ def holds(caption, frames):
     return np.allclose(np.subtract(last, first), moved[path], atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", SOME, ids=lambda clip: f"{clip.change} {clip.start.name}")
 def test_captions_are_true_and_wrong_for_the_reverse(clip):
     frames = draw_clip(clip)

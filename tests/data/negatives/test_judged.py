@@ -45,6 +45,7 @@ def kept(rows) -> dict[tuple[str, str], set[str]]:
     return {(row.anchor, row.positive): set(row.negatives) for row in rows_of(rows)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "margins",
     [

@@ -35,6 +35,7 @@ def flat(triplets) -> list[tuple[str, str, tuple[str, ...]]]:
     return [(row.anchor, row.positive, row.negatives) for row in rows_of(triplets)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_row", [1, 2, 4])
 def test_perturbed_negatives_are_what_the_rules_give(per_row):
     rows = perturbed_negatives(pairs(), kinds=[*RULES], per_row=per_row)
@@ -50,6 +51,7 @@ def test_perturbed_negatives_are_what_the_rules_give(per_row):
     assert rows.report["rows read"] == 60 == sum(len(part) for part in rows.values())
 
 
+@pytest.mark.slow
 def test_what_a_row_gets_does_not_depend_on_other_rows():
     random.seed(1)
     every = {row[:2]: row[2] for row in flat(perturbed_negatives(pairs()))}
@@ -85,6 +87,7 @@ def test_a_change_that_gives_a_right_text_does_not_count():
     assert flat(perturbed_negatives(rows, kinds=["negation"])) == [("Tàu?", "Tàu chưa vào ga.", ("Tàu vào ga.",))]
 
 
+@pytest.mark.slow
 def test_negatives_and_weights_that_are_there_stay():
     triplets = nli_to_triplets(sample_nli("test"), neutral="weak_positive")
     rows = perturbed_negatives(triplets, kinds=["order"])
@@ -96,6 +99,7 @@ def test_negatives_and_weights_that_are_there_stay():
     assert {row.weight for row in before.values()} == {0.5, 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

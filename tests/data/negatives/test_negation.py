@@ -151,6 +151,7 @@ def test_left_alone(text):
     assert swap_negation(text) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begin", ["Không", "Chưa", "Chẳng", "Chả", "Đừng"])
 def test_no_sentence_of_the_samples_is_negated_twice(begin):
     """Each shipped sentence that has none, behind a negation that begins it; but where that makes another word."""
@@ -172,6 +173,7 @@ def test_a_negation_of_the_samples_goes():
     assert all(len(NEGATION.findall(new)) < len(NEGATION.findall(text)) for text, new in turned if new)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["không", "chưa", "phải không", "đúng không", "hay không", "hả", "không ạ", "chưa vậy"])
 def test_no_question_of_yes_or_no_is_turned(end):
     texts = [text.rstrip(".") for text in sample_nli("test")["hypothesis"] if not NEGATION.search(text)]

@@ -87,6 +87,7 @@ def outline(text):
     return re.sub(r"\w+", "x", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["syllable", "word"])
 @pytest.mark.parametrize("order", ORDERS)
 def test_another_order_has_the_same_syllables(order, unit):

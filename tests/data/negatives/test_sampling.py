@@ -147,6 +147,7 @@ def train(model, folder, data, make, resume=None, epochs=2, **settings):
     return loss.batches, trainer
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     Version(transformers.__version__) < Version("5.17"), reason="older ones do not tell a batch sampler its epoch"
 )

@@ -152,6 +152,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negatives", ["task", "batch"])
 @pytest.mark.parametrize("name", CASES)
 def test_ten_steps(name, negatives):
@@ -197,6 +198,7 @@ def test_ten_steps(name, negatives):
     assert moved > 0.05  # it has done something
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BALANCES)
 @pytest.mark.parametrize("negatives", ["task", "batch"])
 def test_blocks_give_the_same(name, negatives):

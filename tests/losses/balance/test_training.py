@@ -32,6 +32,7 @@ def rows():
     return Dataset.from_dict(columns | tasks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BALANCES)
 def test_cached_equals_uncached(name):
     """Four steps, the same values, weights and gradients: of the model, and of the strategy's own parameters."""
@@ -59,6 +60,7 @@ def test_cached_equals_uncached(name):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(tiny_model, rows, tmp_path):
     """All strategies with a state at once, a loss each, with gradient accumulation."""
     start = {name: value.clone() for name, value in tiny_model.state_dict().items()}
@@ -96,6 +98,7 @@ def test_resumed_equals_uninterrupted(tiny_model, rows, tmp_path):
         assert torch.equal(value, resumed[name]), name
 
 
+@pytest.mark.slow
 def test_the_trainer_takes_the_gradient_of_one_step(tiny_model, rows, tmp_path):
     """Neither those of the steps before, nor weight decay, nor the learning rate of the model."""
     loss = CachedDLELoss(tiny_model, balance="uncertainty", mini_batch_size=2)

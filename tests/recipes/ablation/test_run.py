@@ -72,6 +72,7 @@ def untrained(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["steps", "rows", "test rows", "nli", "base", "pictures"])
 def test_results_of_another_study_are_refused_by_name(study, untrained, tmp_path, what):
     results = tmp_path / "results.jsonl"
@@ -152,6 +153,7 @@ def test_two_studies_at_the_same_time(study, untrained, tmp_path):
     first.close()
 
 
+@pytest.mark.slow
 def test_a_line_that_a_kill_left_unfinished_is_run_again(study, untrained, tmp_path):
     results = tmp_path / "results.jsonl"
     whole = list(ablate(study, results, seeds=[0], variants=["mean pooling"]))
@@ -184,6 +186,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_rows_of_ones_own_in_every_layout(untrained, tmp_path, name):
     pytest.importorskip("plotly")
@@ -226,6 +229,7 @@ def test_a_study_that_cannot_begin_leaves_nothing_behind(tmp_path):
     assert result.exit_code and "vi-mini" in str(result.exception) and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_unreadable_images_are_left_out(untrained, tmp_path):
     """One of three rows is: two are trained on and measured."""
     pytest.importorskip("plotly")
@@ -288,6 +292,7 @@ def test_the_interval_is_that_of_a_mean():
     assert half == pytest.approx(1.96 * error, rel=0.1)
 
 
+@pytest.mark.slow
 def test_where_all_have_scores_the_difference_is_that_of_the_correlations():
     def run(name, cosines):
         return {

@@ -18,6 +18,7 @@ def model(tmp_path_factory):
     return build_vipolyqwen(base, embedding_dimension=16, min_pixels=28 * 28, max_pixels=16 * 28 * 28).cpu()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fonts", [True, False])
 def test_figures_are_those_of_the_vectors(model, tmp_path, monkeypatch, fonts):
     if not fonts:

@@ -71,6 +71,7 @@ def run(teacher, pictures, tmp_path_factory):
     return distill_vipolyqwen(teacher, documents, output, **options), output, options
 
 
+@pytest.mark.slow
 def test_the_model_is_kept_and_all_kinds_are_learned(run):
     model, output, _ = run
     log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
@@ -141,6 +142,7 @@ def test_a_teacher_a_base_or_a_picture_with_other_content_is_another(run, teache
         distill_vipolyqwen(teacher, documents, tmp_path / "out", base=base, stages=[], resume=True, **QUICK)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_between_stages_has_the_same_weights(teacher, tmp_path):
     stages = [replace(STAGES[place], steps=1, warm_up=1) for place in (0, 1, 4)]
     whole = distill_vipolyqwen(teacher, documents, tmp_path / "out", stages=stages, **QUICK)
@@ -152,6 +154,7 @@ def test_a_run_that_goes_on_between_stages_has_the_same_weights(teacher, tmp_pat
         assert torch.equal(before, after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [0, 3])
 def test_the_last_stage_has_new_layers_but_in_a_base_of_ones_own(layers, teacher, tmp_path, monkeypatch):
     seen = []

@@ -68,6 +68,7 @@ DAMAGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("damage", "name", "reason"), DAMAGES)
 def test_the_one_before_is_taken(trained, copied, damage, name, reason, caplog):
     damage(copied / "checkpoint-8" / name)
@@ -104,6 +105,7 @@ def test_a_checkpoint_without_states_is_whole_where_none_are_saved(tiny_base, tr
     assert last_complete_checkpoint(tmp_path, trained[0]) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", [(8,), (6, 8)], ids=["the last", "all"])
 def test_a_resumed_training_ends_with_the_same_weights(tiny_base, triplets, trained, copied, damaged, caplog):
     for step in damaged:
@@ -131,6 +133,7 @@ def test_an_argument_of_stock_that_does_nothing_here_is_refused(tiny_base, tripl
         train_viclsr(built(tiny_base), triplets, tmp_path / "new", resume_from_checkpoint=str(copied), **SETTINGS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["steps", "epoch"])
 def test_a_finished_run_that_is_resumed_takes_no_further_step(tiny_base, triplets, tmp_path, strategy):
     # Within an epoch, and at a rate that does not end at 0: one more step would change the weights.
@@ -151,6 +154,7 @@ def test_an_error_of_the_training_stays_what_it_is(tiny_base, triplets, tmp_path
         train_viclsr(model, triplets, tmp_path, **SETTINGS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"save_strategy": "no"}, {"save_strategy": "epoch", "num_train_epochs": 2}])
 def test_weights_that_are_no_numbers_are_not_saved(tiny_base, triplets, tmp_path, settings):
     """Nor kept as the last of a run that saves only at its end."""

@@ -122,6 +122,7 @@ def test_budget_changes_the_grid_and_takes_the_mask_away(explorer):
     assert explorer.model[0].processor.image_processor.size.longest_edge == 112**2  # the model is left as it was
 
 
+@pytest.mark.slow
 def test_colours_of_the_query(explorer):
     """Each map is that of `query_map`, of the image without a mask, and has a scale of its own."""
     explorer._clicked([[1, 2]])
@@ -234,6 +235,7 @@ def test_what_is_no_picture_is_said_in_place(explorer, content, message):
     assert heat(explorer).shape == (3, 5)
 
 
+@pytest.mark.slow
 def test_patches_are_asked_once_for_an_image_and_a_query(explorer, monkeypatch):
     asked = []
     monkeypatch.setattr(
