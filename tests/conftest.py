@@ -6,6 +6,7 @@ import atexit
 import functools
 import gc
 import os
+import re
 import shutil
 import signal
 import sys
@@ -55,8 +56,8 @@ SENTENCES = [
 ]
 
 
-FIRST = ("browser", "processes")
-"""The groups that take longest: notebooks and site, with one JupyterLab, and what starts processes."""
+FIRST = ("browser", "notebooks", "processes")
+"""The groups that take longest: half of the notebooks and the site, the other half, and what starts processes."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -78,7 +79,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     def group(item: pytest.Item) -> str:
         if place(item):
-            return "browser"
+            return "notebooks" if re.match(r"test_\d[13579]_", item.path.name) else "browser"
         if isinstance(item, pytest.Function) and vars(item.module).keys() & {"on_two", "forked"}:
             return "processes"  # which are forked from one server a worker
         return item.nodeid.partition("::")[0]
