@@ -6,6 +6,8 @@ import pytest
 
 from tests.notebooks.held import different
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 # %%
 import time

@@ -30,6 +30,8 @@ from st_vi.text import strip_diacritics
 from tests.conftest import SENTENCES
 from tests.helpers.small_encoder import change_weights, small_encoder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
@@ -87,7 +89,6 @@ def run(teacher, documents, batches, tmp_path_factory):
     return model, output, said
 
 
-@pytest.mark.slow
 def test_batches_have_one_task_and_questions_share_documents(run, batches):
     tasks = ["sentences", "retrieval", "nli"]
     assert [names for names, _, _ in batches] == [[task] for task in [*tasks, *tasks]]
@@ -131,7 +132,6 @@ def test_the_last_stage_draws_anew(run, task):
     assert len(first) == len(last) and {tuple(vector) for vector in first} != {tuple(vector) for vector in last}
 
 
-@pytest.mark.slow
 def test_a_stage_is_averaged_with_the_student_before_it(teacher, documents, tmp_path):
     """Of weight 1, it changes nothing."""
     stage = replace(STAGES[0], keep=1.0, batch_size=16, learning_rate=2e-3)
@@ -143,7 +143,6 @@ def test_a_stage_is_averaged_with_the_student_before_it(teacher, documents, tmp_
     assert len(model[0].model.encoder.layer) == 1
 
 
-@pytest.mark.slow
 def test_a_second_call_resumes_and_changes_nothing(run, teacher, documents):
     model, output, _ = run
     options = {"nli": sample_nli("train").select(range(90)), **QUICK}
@@ -155,7 +154,6 @@ def test_a_second_call_resumes_and_changes_nothing(run, teacher, documents):
     torch.testing.assert_close(again.encode(SENTENCES), model.encode(SENTENCES))
 
 
-@pytest.mark.slow
 def test_a_kill_in_the_middle_of_a_line_of_the_log(run, teacher, documents, tmp_path):
     shutil.copytree(run[1], output := tmp_path / "run")
     whole = (output / "log.jsonl").read_text()
@@ -215,7 +213,6 @@ def test_another_run_is_not_resumed(run, teacher, documents, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.slow
 def test_the_teacher_of_other_rows_is_refused(run, teacher, documents, tmp_path):
     _, output, _ = run
     (tmp_path / "teacher").mkdir()
@@ -227,7 +224,6 @@ def test_the_teacher_of_other_rows_is_refused(run, teacher, documents, tmp_path)
         (tmp_path / "teacher" / "sentences-anchor").rename(output / "teacher" / "sentences-anchor")
 
 
-@pytest.mark.slow
 def test_more_steps_come_nearer_to_the_teacher(teacher, documents, tmp_path):
     stage = replace(STAGES[0], epochs=8, batch_size=16, learning_rate=2e-3)
     distill_encoder(teacher, documents, tmp_path / "out", stages=[stage], **QUICK | {"num_texts": 60})
@@ -266,7 +262,6 @@ def test_variants_of_a_row_are_the_same_each_time():
     assert sum(m["positive"] != SENTENCES[1] for m in made) / 400 < 0.2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -283,7 +278,6 @@ def test_bad_settings_before_any_training(change, message, teacher, documents, t
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

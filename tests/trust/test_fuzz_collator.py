@@ -30,6 +30,8 @@ from tests.helpers.fuzz import (
     texts,
 )
 
+pytestmark = pytest.mark.slow
+
 CASES = 2_000  # with ST_VI_FUZZ=1
 
 NAMES = [task.name for task in VIPOLYQWEN_TASKS]
@@ -69,7 +71,6 @@ def batches(draw: st.DrawFn) -> list[dict]:
     return rows
 
 
-@pytest.mark.slow
 @fuzz(
     2000,
     rows=batches(),

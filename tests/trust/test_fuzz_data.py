@@ -52,6 +52,8 @@ from tests.helpers.fuzz import (
     unicode_texts,
 )
 
+pytestmark = pytest.mark.slow
+
 CASES = 8_000  # with ST_VI_FUZZ=1
 
 few_texts = st.sampled_from([*SENTENCES[:2] * 4, "  Trời  mưa ", ODD_TEXTS[15], "\0"])
@@ -195,7 +197,6 @@ FORMATS = {
 RANGES = ((0, 5), (0, 5), (0, 5), (5, 0), (0, INF), (-INF, INF), (NAN, 1), (0,), (-1e308, 1e308))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("function", FORMATS, ids=lambda function: function.__name__)
 def test_formats(function):
     columns = FORMATS[function]

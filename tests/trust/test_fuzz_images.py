@@ -13,6 +13,8 @@ from st_vi.data.values import images_of
 from st_vi.inputs.pictures import MAX_ASPECT_RATIO, open_image
 from tests.helpers.fuzz import ODD_VALUES, REFUSED, SURROGATES, files, fuzz, outcome
 
+pytestmark = pytest.mark.slow
+
 CASES = 2_500  # with ST_VI_FUZZ=1
 
 MODES = (

@@ -19,6 +19,8 @@ from st_vi.terms import InfoNCE, MultiViewSingularValue, PairBatch, SimLAP
 from tests.helpers.fuzz import INF, NAN, REFUSED, fuzz, outcome
 from tests.helpers.term_checks import NEEDED, every_term
 
+pytestmark = pytest.mark.slow
+
 CASES = 7_500  # with ST_VI_FUZZ=1
 
 TERMS = list(every_term().values())
@@ -64,7 +66,6 @@ scores = st.sampled_from([0.0, 0.5, 0.5, 1.0, NAN])
 teacher_scores = st.sampled_from([0.0, 0.2, 0.9, 1.0, 5.0, -3.0, NAN, INF, -INF])
 
 
-@pytest.mark.slow
 @fuzz(
     200,
     rows=st.integers(1, 6),
@@ -181,7 +182,6 @@ weights = st.sampled_from([1.0, 0.5, 1.0, 0.5, 0.0, 2.0])
 bad_weights = st.sampled_from([-1.0, NAN, INF])
 
 
-@pytest.mark.slow
 @fuzz(
     1500,
     batch=columns(),
@@ -218,7 +218,6 @@ ANY_TASKS = [
 FEW_TASKS = [Task("pair", "", (InfoNCE(), terms.ScoreMSE())), Task("other", "", (terms.HardestNegativeMargin(),))]
 
 
-@pytest.mark.slow
 @fuzz(
     1500,
     batch=columns(),

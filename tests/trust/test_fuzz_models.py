@@ -36,6 +36,8 @@ from tests.helpers.fuzz import (
 )
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
+pytestmark = pytest.mark.slow
+
 CASES = 2_500  # with ST_VI_FUZZ=1
 
 LIKE_PICTURES = ("data:image/png;base64,AAAA",)  # stock takes a text for an image that looks like one

@@ -19,6 +19,8 @@ from st_vi.recipes import lora_config
 from st_vi.recipes.plan import plan_encoding, plan_training, read_shape
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
+pytestmark = pytest.mark.slow
+
 PRECISIONS = ["float32", "autocast", "bfloat16"]
 ROWS, TOKENS = 4, 64
 
@@ -102,7 +104,6 @@ def fuses_grouped_heads():
     return True
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("padding", [0, 1])
 def test_activations_of_text_layers_are_what_autograd_saves(text_base, qwen_base, precision, padding):
@@ -145,7 +146,6 @@ def test_operations_are_those_that_torch_counts(text_base, qwen_base):
     assert shape.vision.flops(256) == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 8])
 def test_operations_of_a_step_are_those_that_torch_counts(qwen_base, rank):
     model = model_of(qwen_base[1], "float32", "eager")
@@ -186,7 +186,6 @@ def test_published_sizes(name, millions):
     assert round(read_shape(name).weights / 1e6) == millions
 
 
-@pytest.mark.slow
 def test_the_largest_batch_fits_and_one_more_does_not():
     for settings in ({}, {"gradient_checkpointing": True}, {"devices": 4, "sharding": "fsdp"}, {"lora_rank": 16}):
         plan = plan_training("Qwen2-VL-2B-Instruct", 10_000, 256, pixels=200_704, batch_size=64, **settings)

@@ -26,6 +26,8 @@ from tests.conftest import SENTENCES
 from tests.helpers.small_encoder import change_weights, small_encoder
 from tests.helpers.tiny_qwen2_vl import TINY, save_tiny_qwen2_vl
 
+pytestmark = pytest.mark.slow
+
 QUICK = {
     "num_texts": 120,
     "num_paragraphs": 4,
@@ -71,7 +73,6 @@ def run(teacher, pictures, tmp_path_factory):
     return distill_vipolyqwen(teacher, documents, output, **options), output, options
 
 
-@pytest.mark.slow
 def test_the_model_is_kept_and_all_kinds_are_learned(run):
     model, output, _ = run
     log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
@@ -142,7 +143,6 @@ def test_a_teacher_a_base_or_a_picture_with_other_content_is_another(run, teache
         distill_vipolyqwen(teacher, documents, tmp_path / "out", base=base, stages=[], resume=True, **QUICK)
 
 
-@pytest.mark.slow
 def test_a_run_that_goes_on_between_stages_has_the_same_weights(teacher, tmp_path):
     stages = [replace(STAGES[place], steps=1, warm_up=1) for place in (0, 1, 4)]
     whole = distill_vipolyqwen(teacher, documents, tmp_path / "out", stages=stages, **QUICK)
@@ -154,7 +154,6 @@ def test_a_run_that_goes_on_between_stages_has_the_same_weights(teacher, tmp_pat
         assert torch.equal(before, after)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("layers", [0, 3])
 def test_the_last_stage_has_new_layers_but_in_a_base_of_ones_own(layers, teacher, tmp_path, monkeypatch):
     seen = []

@@ -19,6 +19,8 @@ from st_vi.recipes.training import run
 from st_vi.recipes.training.manifest import MANIFEST, check_folder, describe, differences
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
+pytestmark = pytest.mark.slow
+
 ROWS = {
     "anchor": [f"Hôm nay trời mưa to, ngày {n}." for n in range(24)],
     "positive": [f"Ngày {n} có mưa." for n in range(24)],
@@ -242,7 +244,6 @@ def test_checkpoints_of_nobody_knows_what_are_not_resumed(tiny_base, used):
         train_viclsr(built(tiny_base), rows(), used, resume=True, **SETTINGS)
 
 
-@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_from_which_the_same_weights_come(tiny_base, tmp_path, whole):
     model = built(tiny_base)
     # Step 8 is neither a checkpoint's nor the end of an epoch; saving was switched off altogether.
@@ -260,7 +261,6 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_the_same_weights_come(tiny_base, 
         assert (again.encode("Trời mưa.") == whole[0].encode("Trời mưa.")).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_other_signals_leave_a_checkpoint_too(tiny_base, tmp_path, name):
     if (number := getattr(signal, name, None)) is None:

@@ -20,6 +20,8 @@ from plotly.subplots import make_subplots
 from st_vi.viz.stills.picture import bundle, still, use_stills
 from st_vi.viz.theme import COLOURS
 
+pytestmark = pytest.mark.slow
+
 BLUE, ORANGE = (0, 114, 178), (213, 94, 0)
 
 
@@ -58,7 +60,6 @@ def test_bars_are_as_long_as_their_values(lies):
     assert np.array(lengths) / lengths[0] == pytest.approx(np.array(values), rel=0.03)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["group", "stack", "overlay"])
 def test_bars_of_two_traces(mode):
     figure = only(go.Figure([go.Bar(x=["a"], y=[1]), go.Bar(x=["a"], y=[2])]), barmode=mode, yaxis_range=[0, 4])
@@ -176,7 +177,6 @@ def test_its_state_is_told():
     assert pictures[0] != pictures[1]
 
 
-@pytest.mark.slow
 def test_small_files_with_vietnamese_letters():
     """Each letter is in the font: none of them looks like one that no font has."""
     unknown = still(go.Figure(layout={"title": "\U000f0000"}))
@@ -192,7 +192,6 @@ def renderers():
     pio.renderers.default = before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("before", ["plotly_mimetype", "plotly_mimetype+notebook", "vscode", "browser"])
 def test_figures_are_displayed_with_their_picture(before, renderers):
     renderers.default = before
