@@ -34,9 +34,10 @@ def model_identity(model: SentenceTransformer) -> str:
     """
     digest = hashlib.sha256(_json([model.max_seq_length, model.truncate_dim]))
     for name, module in model.named_modules():
-        # A disabled adapter has the same weights as an enabled one.
+        # A disabled adapter has the same weights as an enabled one, and another lora_alpha none at all.
         if (switch := getattr(module, "disable_adapters", None)) is not None and not callable(switch):
-            digest.update(_json([name, bool(switch), getattr(module, "active_adapter", None)]))
+            settings = [getattr(module, name, None) for name in ("active_adapter", "scaling")]
+            digest.update(_json([name, bool(switch), *settings]))
         elif name and "." not in name and not isinstance(module, Module):
             digest.update(_json([name, fullname(module)]))
         if isinstance(module, Module):

@@ -15,7 +15,7 @@ from sentence_transformers.util import quantize_embeddings
 from tqdm.auto import tqdm
 
 from st_vi.checks import check_choice, check_model, check_whole
-from st_vi.encoding.forward import KeptTokens, vectors_of
+from st_vi.encoding.forward import KeptTokens, to_length_1, vectors_of
 from st_vi.inputs.as_list import as_list
 from st_vi.inputs.kinds import is_picture, is_video_file, shown
 from st_vi.inputs.pictures import open_image
@@ -166,10 +166,9 @@ def _encoded(model: SentenceTransformer, items: list[Any], prompt: str | None, n
         [opened(item) for item in items],
         prompt=prompt,
         batch_size=len(items),
-        normalize_embeddings=normalize,
         show_progress_bar=False,
     )
-    return _finite(vectors)
+    return _finite(to_length_1(torch.from_numpy(vectors)).numpy() if normalize else vectors)
 
 
 def _finite(vectors: np.ndarray) -> np.ndarray:

@@ -28,9 +28,21 @@ def vectors_of(model: SentenceTransformer, features: dict[str, Any], normalize: 
     if model.truncate_dim is not None:
         vectors = truncate_embeddings(vectors, model.truncate_dim)
     if normalize:
-        vectors = functional.normalize(vectors, p=2, dim=1)
+        vectors = to_length_1(vectors)
     vectors = vectors.cpu()
     return (vectors.float() if vectors.dtype == torch.bfloat16 else vectors).numpy()
+
+
+def to_length_1(vectors: Tensor) -> Tensor:
+    """The vectors (B, D) with length 1, in float32: in bfloat16, lengths would be 0.997 to 1.003.
+
+    Example:
+        >>> import torch
+        >>> from st_vi.encoding.forward import to_length_1
+        >>> to_length_1(torch.tensor([[3, 4]], dtype=torch.bfloat16))
+        tensor([[0.6000, 0.8000]])
+    """
+    return functional.normalize(vectors.float(), p=2, dim=1)
 
 
 class KeptTokens:

@@ -9,6 +9,20 @@ from torch import nn
 from st_vi.stock.weights import forget_renamings
 
 
+def refuse_disabled(backbone: Any, todo: str) -> None:
+    """Refuse a model with disabled adapters, which PEFT would merge all the same; `todo` enables them.
+
+    Raises:
+        ValueError: The adapters are disabled.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    layers = (layer for layer in backbone.modules() if isinstance(layer, (BaseTunerLayer, AuxiliaryTrainingWrapper)))
+    if any(layer.disable_adapters for layer in layers):
+        raise ValueError(f"the model's adapters are disabled: call {todo} to merge them")
+
+
 def merge_adapter(backbone: Any) -> None:
     """Fold the active adapters into the weights of a transformers model, in place; the others are dropped.
 
@@ -22,6 +36,7 @@ def merge_adapter(backbone: Any) -> None:
     Raises:
         ValueError: The adapters are disabled.
     """
+    refuse_disabled(backbone, "model.enable_adapters()")
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -30,8 +45,6 @@ def merge_adapter(backbone: Any) -> None:
         for name, layer in backbone.named_modules()
         if isinstance(layer, (BaseTunerLayer, AuxiliaryTrainingWrapper))
     }
-    if any(layer.disable_adapters for layer in wrappers.values()):
-        raise ValueError("the model's adapters are disabled: call model.enable_adapters() to merge them")
     for name, layer in wrappers.items():
         parent, _, child = name.rpartition(".")
         if parent not in wrappers:  # else its parent merges it

@@ -369,6 +369,15 @@ def test_unit_length(tiny_model, tmp_path, precision):
         encode_corpus(tiny_model, ROWS, tmp_path / "out", precision=precision)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])  # padded on the left, stock encodes
+def test_unit_length_in_half_precision(tiny_model, tmp_path, side):
+    """In bfloat16, lengths would be 0.997 to 1.003, and inner products no cosines."""
+    del tiny_model[3]
+    tiny_model.tokenizer.padding_side = side
+    encode_corpus(tiny_model.bfloat16(), ROWS, tmp_path / "out", normalize=True)
+    assert np.abs(np.linalg.norm(vectors(tmp_path / "out"), axis=1) - 1).max() < 1e-6
+
+
 def test_numbers_that_float16_does_not_have_are_an_error():
     with pytest.raises(ValueError, match="float16 cannot hold 7e\\+04"):
         corpus.embedding_array(np.array([[1.0, -70_000.0]]), "float16")
@@ -414,6 +423,7 @@ def test_a_model_that_was_changed_in_place_is_another(tiny_model):
 
     peft = pytest.importorskip("peft")
     adapter = peft.LoraConfig(r=2, target_modules=["query"], init_lora_weights=False)
+    peft_layer = peft.tuners.lora.LoraLayer
     changes = {
         "length": lambda: setattr(tiny_model, "max_seq_length", 16),
         "dimension": lambda: setattr(tiny_model, "truncate_dim", 8),
@@ -422,6 +432,9 @@ def test_a_model_that_was_changed_in_place_is_another(tiny_model):
         "dtype": lambda: tiny_model.bfloat16(),
         "tokens": lambda: tiny_model.tokenizer.add_tokens(["mưa to"]),
         "adapter": lambda: tiny_model.add_adapter(adapter),
+        "alpha": lambda: [
+            module.set_scale("default", 4) for module in tiny_model.modules() if isinstance(module, peft_layer)
+        ],
         "adapter off": lambda: tiny_model[0].model.disable_adapters(),
         "module": lambda: tiny_model.append(torch.nn.Identity()),
         "another": lambda: tiny_model.__setitem__(4, torch.nn.Tanh()),

@@ -278,6 +278,16 @@ def test_disabled_adapters_are_not_merged(adapter):
         merge_lora(model)
 
 
+def test_disabled_adapters_of_a_model_that_peft_wrapped_are_not_merged(tiny_qwen):
+    from peft import LoraConfig, get_peft_model
+
+    model = built(tiny_qwen, None)
+    model[0].model = get_peft_model(model[0].model, LoraConfig(r=2, target_modules=["q_proj"]))
+    model[0].model.disable_adapter_layers()
+    with pytest.raises(ValueError, match="enable_adapter_layers"):
+        merge_lora(model)
+
+
 def test_an_adapter_whose_base_is_gone_names_it(tmp_path):
     base = save_tiny_qwen2_vl(tmp_path / "base")
     built(base).save_pretrained(str(tmp_path / "adapter"))
