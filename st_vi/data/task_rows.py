@@ -260,7 +260,7 @@ def _checked_values(
     if task.needs_class and isnan(class_of(row, number)):
         bad_value("class", number, row.get("class"), "expected the number of a class, from 0 on")
     _check_teacher_scores(row, number, task, columns[1:])
-    _check_options(row, number)
+    check_options(row, number)
     return task, score
 
 
@@ -393,7 +393,8 @@ def _size_of_vectors(
     return size
 
 
-def _check_options(row: Mapping[str, Any], number: int) -> None:
+def check_options(row: Mapping[str, Any], number: int) -> None:
+    """Raise the ValueError of a row whose options are no list of texts; it may have none."""
     options = row.get("options")
     if is_missing(options):
         return

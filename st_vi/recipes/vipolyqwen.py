@@ -22,8 +22,8 @@ from st_vi.checks import check_choice, check_model
 from st_vi.data import MixedTaskCollator, split_by_task
 from st_vi.data.accepted import TrainRows, as_datasets, as_train_rows
 from st_vi.data.collator import PrefixSide, ScoreCollator
-from st_vi.data.task_rows import ModelInputs, undecoded
-from st_vi.data.values import score_of
+from st_vi.data.task_rows import ModelInputs, check_options, undecoded
+from st_vi.data.values import score_of, text_of
 from st_vi.evaluation import TaskRetrievalEvaluator
 from st_vi.hub import included_or_same
 from st_vi.losses import Balance, CachedDLELoss, DLELoss, DLEMonitor, InfoNCEWarmUp, LossKeeper
@@ -298,8 +298,8 @@ def vipolyqwen_evaluator(rows: TrainRows, **settings: Any) -> TaskRetrievalEvalu
         **settings: Arguments of `TaskRetrievalEvaluator`.
 
     Raises:
-        ValueError: A column is missing; a dataset in a `DatasetDict` has several tasks or no rows; or a row has neither
-            text, image nor video, or one that cannot be read.
+        ValueError: A column is missing; a dataset in a `DatasetDict` has several tasks or no rows; a row has options
+            that are no list of texts, or neither text, image nor video, or one that cannot be read.
 
     Example:
         >>> from st_vi.data.generated.rows import generated_rows
@@ -313,16 +313,18 @@ def vipolyqwen_evaluator(rows: TrainRows, **settings: Any) -> TaskRetrievalEvalu
         rows = split_by_task(rows)
     prompts, tasks, scores, options = {}, [], [], []
     for name, part in rows.items():
-        if missing := {"anchor", "task"} - set(part.column_names):
+        if missing := {"anchor", "positive", "task"} - set(part.column_names):
             raise ValueError(f"dataset {name!r}: missing column {min(missing)!r}; the columns are {part.column_names}")
         if len(of_part := set(part["task"])) != 1:
             raise ValueError(f"dataset {name!r} must have rows of a single task, got {sorted(of_part) or 'no rows'}")
         (prompts[name],) = of_part
         tasks += [name] * len(part)
         values = part.select_columns([c for c in ("positive", "score", "options") if c in part.column_names]).to_list()
-        scores += [score_of(row, number) for number, row in enumerate(values)]
+        for number, row in enumerate(values):
+            check_options(row, number)
+            scores.append(score_of(row, number))
         options += [
-            [one for one in row.get("options") or () if comparison_key(one) != comparison_key(row["positive"] or "")]
+            [one for one in row.get("options") or () if comparison_key(one) != comparison_key(text_of(row, "positive"))]
             for row in values
         ]
     anchors, positives = (ModelInputs(rows, column) for column in ("anchor", "positive"))

@@ -80,7 +80,7 @@ def normalise(text: str) -> str:
         >>> normalise("\\ufeffÐường\\u00a0 phố\\n"), normalise("\\u200b \\x07")
         ('Đường phố', '')
     """
-    spaced = mend(text).translate(dict.fromkeys(map(ord, _FILLERS), " "))
+    spaced = mend(text.translate(dict.fromkeys(map(ord, _FILLERS), " ")))  # first: a joiner in front of one goes, too
     return " ".join(_STRAY_SELECTORS.sub("", spaced).split())
 
 

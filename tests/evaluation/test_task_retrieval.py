@@ -241,11 +241,18 @@ def test_rows_with_pictures_are_an_evaluator_that_holds_none(vision_model, tmp_p
     broken = DatasetDict(a=Dataset.from_dict({"anchor": ["a", None], "positive": ["b", "c"], "task": ["ocr"] * 2}))
     with pytest.raises(ValueError, match="a, column 'anchor', row 1: a row has neither"):
         vipolyqwen_evaluator(broken)
-    for column in ("anchor", "task"):
+    for column in ("anchor", "positive", "task"):
         with pytest.raises(ValueError, match=f"dataset 'a': missing column '{column}'"):
             vipolyqwen_evaluator({"a": broken["a"].remove_columns(column)})
     with pytest.raises(ValueError, match="dataset 'a' must have rows of a single task, got no rows"):
         vipolyqwen_evaluator({"a": broken["a"].select([])})
+
+
+@pytest.mark.parametrize("options", ["Mưa", ["Mưa", None], [1, 2], ["Mưa", " "], ["<|image_pad|>"]])
+def test_options_of_rows_are_lists_of_texts(options):
+    rows = Dataset.from_dict({"anchor": ["a"], "positive": ["b"], "task": ["ocr"], "options": [options]})
+    with pytest.raises(ValueError, match="column 'options', row 0: "):
+        vipolyqwen_evaluator(rows)
 
 
 def test_composition_of_pictures(vision_model):

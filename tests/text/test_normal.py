@@ -46,7 +46,20 @@ def test_spaces_stay_where_texts_are_only_mended():
     assert mend("Ðường  phố\n\u200b ở\tHuế ") == "Đường  phố\n ở\tHuế "
 
 
-@pytest.mark.parametrize("text", ["", " \u00a0\n", *ZERO_WIDTH, ZERO_WIDTH, "\x00\x07", "\u2800 \u3164", "\ufe0f"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " \u00a0\n",
+        *ZERO_WIDTH,
+        ZERO_WIDTH,
+        "\x00\x07",
+        "\u2800 \u3164",
+        "\ufe0f",
+        "\u200d\u2800",
+        "\u200d\u115f\u00ad",
+    ],
+)
 def test_nothing_to_read(text):
     assert is_blank(text) and normalise(text) == ""
 

@@ -82,6 +82,7 @@ _NO_NEGATION = _pattern(
     rf"^\W*không {_any('chừng khéo may')}\b",
     rf"\b\w+ không (?:dây|người lái)\b|\btay không {_any('bắt đánh mà ra trở về')}\b",
     rf"\bchưa đầy (?:\d|{_any('một hai ba bốn năm sáu bảy tám chín mười nửa vài')}\b)",
+    rf"\b{_any('biếu tặng bỏ')} không\b|\băn không ngồi rồi\b",  # for nothing
     rf"\bchả {_any('đã rất này là của và')}\b|\b{_any('chẳng chả đừng')}{_END}",
     rf"\b{_any('bún giò nem bánh đĩa miếng')} chả\b|\bchả {_any('giò cá lụa mực quế ram nem rươi trứng')}\b",
     rf"{_CLOSING}|\bhay {_any('không chưa')}\b",
@@ -101,6 +102,7 @@ _FIXED = _pattern(
     rf"\b{_any('chứ chớ')} (?:{_NO}|đâu)\b|\b{_NO} phải {_CLAUSE},? mà\b|\b{_NO} \w+ không\b",
     rf"\bcó {_CLAUSE}\bđâu(?: {_any('ạ mà nha nhé')})?{_END}|\blàm gì có\b",
     rf"\bđâu (?:có|phải) {_CLAUSE}\b{_any('gì nào')}\b",
+    rf"\b(?:từ chối|{_any('cấm quên tránh kiêng nhịn')})(?: \w+){{0,3}} {_NO}\b",  # deny by themselves
 )
 _NOWHERE = "".join(rf"(?<!\b{place} )" for place in ("ở", "từ", "về", "tới", "đến", "vào"))
 _EMPHASIS = _pattern(rf"(?P<negated>\b{_NO}\b{_CLAUSE}?) (?:(?:chút|tí|tẹo|mảy may) nào|{_NOWHERE}đâu){_END}")
@@ -148,7 +150,8 @@ def swap_negation(text: str) -> str | None:
 
     - questions: one to be answered by yes or no asks for both ("… không?", "… chưa?", "có phải …", "… nhỉ"), and of the
       others those where the question word stands behind the negation ("Anh không mua gì?") or the verb ("Đây là gì?");
-    - negations that cannot go by themselves: "không ai", "không … nào", "không … gì", "không những", "chứ không";
+    - negations that cannot go by themselves: "không ai", "không … nào", "không … gì", "không những", "chứ không"; and
+      behind a verb that denies, as the sentence says the same without them ("quên không khóa cửa", "cấm không được");
     - what is no negation: "không khí", "số không", "hay không", "bún chả", a closing "không".
 
     Not seen: the clause that carries the meaning (the first place is taken), negation by other words (thiếu, cấm,

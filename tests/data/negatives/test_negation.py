@@ -87,6 +87,7 @@ Không chừng mẹ đang ngủ. | Không chừng mẹ không ngủ.
 Máy bay không người lái bị rơi. | Máy bay không người lái không bị rơi.
 Nem và chả đã chín. | Nem và chả chưa chín.
 Mẹ đã làm chả. | Mẹ chưa làm chả.
+Ngôi nhà bỏ không đã sập. | Ngôi nhà bỏ không chưa sập.
 Phim “Không Thể Tha Thứ” đã chiếu. | Phim “Không Thể Tha Thứ” chưa chiếu.
 """
 LEFT_ALONE = """
@@ -133,6 +134,13 @@ Mẹ làm chả.
 Đừng!
 mình hông có biết
 Anh ấy cũng vậy.
+Sáng nay tôi quên không khóa cửa.
+Cấm không được vào.
+Bố cấm nó không được ra sông.
+Ông ta từ chối không trả lời.
+Mọi người tránh không nhắc chuyện cũ.
+Bà ăn không ngồi rồi.
+Họ biếu không nông dân giống lúa.
 """
 
 
