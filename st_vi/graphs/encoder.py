@@ -6,6 +6,7 @@ This module does not import torch.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ CONFIG_FILE = "config_st_vi_onnx.json"
 
 Run = Callable[[dict[str, np.ndarray]], np.ndarray]
 
+_END = 2**16  # bytes
 _TOKENIZED_AT_ONCE = 1024  # texts; the output of the tokenizer is much larger than the ids
 _SIMILARITIES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "cosine": lambda a, b: _unit(a) @ _unit(b).T,
@@ -85,7 +87,7 @@ class OnnxEncoder:
         self._segment = segment_words if config["segment_words"] else None
         if self._segment:
             segmenter()  # fail now, not at the first text, if pyvi is missing
-        self._graph = folder / file_name, runtime, dtype, threads
+        self._graph = folder / file_name, runtime, dtype, threads, config.get("export", "")
         self.run: Run = _opened(*self._graph)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -177,13 +179,21 @@ class OnnxEncoder:
         return {"input_ids": input_ids, "attention_mask": attention_mask.astype(np.int64)}
 
 
-def _opened(file: Path, runtime: str, dtype: str, threads: int | None) -> Run:
+def _opened(file: Path, runtime: str, dtype: str, threads: int | None, export: str) -> Run:
     try:
-        return _RUNTIMES[runtime, dtype](file, threads)
+        run = _RUNTIMES[runtime, dtype](file, threads)
     except ImportError:
         raise
     except Exception as error:  # each runtime has kinds of its own
         raise ValueError(f"{file} cannot be read by {runtime}: export the model again ({error})") from error
+    with file.open("rb") as graph:  # its metadata are at the end, also in one that was quantized
+        graph.seek(-min(_END, file.stat().st_size), os.SEEK_END)
+        if export.encode() not in graph.read():
+            raise ValueError(
+                f"{file} is of another model than the tokenizer and settings here, as after a second export to the "
+                "folder: load that anew, with 8 bits after quantize_onnx"
+            )
+    return run
 
 
 def _onnxruntime(file: Path, threads: int | None) -> Run:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from st_vi.checks import check_model
 from st_vi.graphs.encoder import CONFIG_FILE, MODEL_FILE, OnnxEncoder
+from st_vi.identity import model_identity
 from st_vi.modules import WordSegmentedTransformer
 
 INT8_FILE = "model_int8.onnx"
@@ -76,10 +77,11 @@ def export_onnx(model: SentenceTransformer, path: str | Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / MODEL_FILE
     with torch.autocast("cpu", enabled=False):  # the graph is in float32
-        _export_graph(model, file)
+        export = model_identity(model)
+        _export_graph(model, file, export)
         model.tokenizer.save_pretrained(str(folder))
         model[0].config.save_pretrained(str(folder))  # type: ignore[operator,union-attr]  # names the tokenizer class
-        _save_config(model, folder / CONFIG_FILE)
+        _save_config(model, folder / CONFIG_FILE, export)
         _check_vectors(model, file)
     return file
 
@@ -183,7 +185,7 @@ def _require_onnx() -> None:
         raise ImportError('ONNX needs onnx, onnxruntime and onnxscript: pip install "st-vi[onnx]"') from error
 
 
-def _export_graph(model: SentenceTransformer, file: Path) -> None:
+def _export_graph(model: SentenceTransformer, file: Path, export: str) -> None:
     pipeline = _Pipeline(model).eval()
     features = model[0].preprocess(_SAMPLES[:2])  # type: ignore[operator]  # of different lengths, so that padding is traced
     inputs = {name: features[name] for name in ("input_ids", "attention_mask")}
@@ -201,7 +203,8 @@ def _export_graph(model: SentenceTransformer, file: Path) -> None:
                 dynamic_shapes=dict.fromkeys(inputs, axes),
                 verbose=False,
             )
-            graph.model.metadata_props.update(_PREPARED)  # type: ignore[union-attr]
+            graph.model.metadata_props.update(_PREPARED | {"st_vi.export": export})  # type: ignore[union-attr]
+            file.with_name(CONFIG_FILE).unlink(missing_ok=True)  # nobody reads the folder before all is there
             graph.save(file, external_data=size > _ONE_FILE)  # type: ignore[union-attr]
     except Exception as error:
         # The error of the exporter is pages long and wraps the useful one.
@@ -212,7 +215,7 @@ def _export_graph(model: SentenceTransformer, file: Path) -> None:
         raise ValueError(str(cause or f"{modules} cannot be exported to ONNX: {error}")) from error
 
 
-def _save_config(model: SentenceTransformer, file: Path) -> None:
+def _save_config(model: SentenceTransformer, file: Path, export: str) -> None:
     limit = model.max_seq_length
     config = {
         "max_seq_length": limit if limit and limit < 10**9 else None,  # transformers writes "no limit" as 10³⁰
@@ -221,6 +224,7 @@ def _save_config(model: SentenceTransformer, file: Path) -> None:
         "similarity_fn_name": model.similarity_fn_name,
         "embedding_dimension": model.get_embedding_dimension(),
         "segment_words": isinstance(model[0], WordSegmentedTransformer),
+        "export": export,  # also in the graph, and in those that are quantized from it
     }
     file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

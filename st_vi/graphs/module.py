@@ -30,8 +30,12 @@ class OnnxGraph(InputModule):
         super().__init__()
         self.folder, self.file_name, self.source = Path(folder), file_name, source
         self.encoder = OnnxEncoder(folder, file_name, threads=threads)
-        self.tokenizer = self.encoder.tokenizer
         self._longest = self.encoder.max_seq_length
+
+    @property
+    def tokenizer(self) -> Any:
+        """That of the exported model; it cannot be replaced, as the graph has the embeddings of its tokens."""
+        return self.encoder.tokenizer
 
     @property
     def max_seq_length(self) -> int | None:

@@ -207,6 +207,8 @@ def test_what_it_cannot_do_is_said(saved, tmp_path):
         graph.save_pretrained(str(tmp_path))
     with pytest.raises(TypeError, match="input 1 is not a text but int"):
         graph.encode(["a", 3])
+    with pytest.raises(AttributeError, match="tokenizer"):  # the graph has the embeddings of its own tokens
+        graph.tokenizer = copy.deepcopy(graph.tokenizer)
     with pytest.raises(ValueError, match="takes no processing_kwargs"):
         graph.encode("a", processing_kwargs={"text": {"max_length": 3}})
     with pytest.raises(ValueError, match=r"runs on the CPU and takes only .*, not device='cuda'"):

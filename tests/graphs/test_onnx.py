@@ -268,6 +268,29 @@ def test_copies_and_autocast(encoder, model, tmp_path):
     assert distance(OnnxEncoder(tmp_path, threads=1).encode(TEXTS), model.encode(TEXTS)) < 1e-4
 
 
+@pytest.mark.slow
+@needs_onnx
+def test_a_second_export_to_a_folder_is_not_mixed_with_the_first(tiny_base, tmp_path, monkeypatch):
+    torch.manual_seed(1)
+    first, second = (build_viclsr(tiny_base).cpu() for _ in "ab")
+    export_onnx(first, tmp_path)
+    quantize_onnx(tmp_path)
+    held, save, there = pickle.dumps(OnnxEncoder(tmp_path)), onnx_export._save_config, []
+
+    def look_and_save(model, file, export):
+        there.append(file.exists())
+        save(model, file, export)
+
+    monkeypatch.setattr(onnx_export, "_save_config", look_and_save)
+    export_onnx(second, tmp_path)
+    assert there == [False]  # an export that ends before has no settings of another beside its graph
+    for stale in (lambda: pickle.loads(held), lambda: OnnxEncoder(tmp_path, "model_int8.onnx")):
+        with pytest.raises(ValueError, match=r"model\w*\.onnx is of another model than the tokenizer and settings"):
+            stale()
+    quantize_onnx(tmp_path)
+    assert (OnnxEncoder(tmp_path, "model_int8.onnx").encode(TEXTS) * second.encode(TEXTS)).sum(axis=1).min() > 0.95
+
+
 @needs_onnx
 def test_bad_calls_say_what_is_wrong(encoder, folder, tmp_path):
     with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, got 0"):
