@@ -46,6 +46,8 @@ def model_identity(model: SentenceTransformer) -> str:
             digest.update(_json([name, fullname(module), module.get_config_dict(), _what_matters(config)]))
             digest.update(_json(_tokenizer_state(getattr(module, "tokenizer", None))))
             digest.update(_json(_processor_state(getattr(module, "processor", None))))
+        if hasattr(module, "prompts_of"):  # a `TaskRouter`, which chooses among them
+            digest.update(_json(model.prompts))
     for name, tensor in _used_weights(model):
         digest.update(_json([name, str(tensor.dtype), list(tensor.shape)]))
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ class OnnxGraph(InputModule):
         self._longest = self.encoder.max_seq_length
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Any:  # type: ignore[override]
         """That of the exported model; it cannot be replaced, as the graph has the embeddings of its tokens."""
         return self.encoder.tokenizer
 

@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from st_vi import build_vipolyqwen, load
 from st_vi.encoding import encode_by_tokens
+from st_vi.identity import model_identity
 from st_vi.inspection.flips import repooled
 from st_vi.modules import TaskRouter
 from st_vi.recipes import train_router
@@ -101,6 +102,13 @@ def test_auto_everywhere_that_prompts_are(model, tmp_path):
     with pytest.raises(ValueError, match="the router is not trained"):
         copied.encode(INPUTS, prompt_name="auto")
     np.testing.assert_allclose(model.encode(INPUTS, prompt_name="auto"), expected, atol=1e-6)
+
+
+def test_vectors_that_are_kept_belong_to_the_prompts_it_chooses_among(model):
+    changed = copy.copy(model)
+    assert model_identity(changed) == model_identity(model)
+    changed.prompts = model.prompts | {"ocr": "Đọc: "}
+    assert model_identity(changed) != model_identity(model)
 
 
 def test_a_new_router_takes_the_place_of_the_old_one(model):
