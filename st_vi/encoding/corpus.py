@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -42,7 +43,7 @@ from st_vi.encoding.shards import (
 from st_vi.encoding.sources import folder_of, open_rows, row_count
 from st_vi.files.lines import on_disk
 from st_vi.identity import fingerprint, model_identity
-from st_vi.inputs.kinds import shown
+from st_vi.inputs.kinds import is_null, shown
 from st_vi.inputs.prompts import prompt_of
 
 Precision = Literal["float32", "float16", "binary", "ubinary"]
@@ -220,7 +221,8 @@ def encode_corpus(
     output = on_disk(output)
     check_manifest(output, settings)
     check_writable(output)
-    run = _Run(encoder, output, settings, list(keep), precision, bad_row, _named(rows))
+    types = {} if shard_path(output, 0).exists() else _types_behind(first, keep, rows)
+    run = _Run(encoder, output, settings, list(keep), precision, bad_row, _named(rows), types)
     total = row_count(source, rows) if show_progress_bar else None
     with (
         tqdm(total=total, desc="Rows", disable=not show_progress_bar) as progress,
@@ -240,7 +242,8 @@ def encode_corpus(
     return run.finished() if part is None else run.summary()
 
 
-_UNFIT = (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionError)  # for a column
+# For a column, of objects of any kind.
+_UNFIT = (pa.ArrowException, ArithmeticError, AttributeError, TypeError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -268,9 +271,11 @@ class _Run:
         precision: Precision,
         bad_row: BadRow,
         source: str,
+        types: Mapping[str, pa.DataType],
     ) -> None:
         self.encoder, self.output, self.settings = encoder, output, settings
         self.keep, self.precision, self.bad_row, self.source = keep, precision, bad_row, source
+        self.types = types
         self.schema: pa.Schema | None = None
         self.rows = self.vectors = self.shards = self.reused = self.added = 0
         self.skipped: dict[int, str] = {}
@@ -391,7 +396,7 @@ class _Run:
         if self.schema is None and there:
             self.schema = pq.read_schema(path)
         first, problems = shard.first, shard.problems
-        kept = _kept(shard.rows, there, self.keep, self.schema, path, problems)
+        kept = _kept(shard.rows, there, self.keep, self.schema, self.types, path, problems)
         done(len(shard.rows) - there - counted.rows)
         encoded = self.encoder.encode_counted(counted, problems, done)
         table = self._table(encoded, kept, there, first)
@@ -493,7 +498,7 @@ def _lossless(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array:
 
 
 def _may_lose(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_date(kind) or pa.types.is_nested(kind)
+    return pa.types.is_integer(kind) or pa.types.is_temporal(kind) or pa.types.is_nested(kind)
 
 
 def _is_all(value: Any, stored: Any) -> bool:
@@ -501,9 +506,29 @@ def _is_all(value: Any, stored: Any) -> bool:
         return all(part is None or _is_all(part, stored.get(name)) for name, part in value.items())
     if isinstance(value, (list, tuple)) and isinstance(stored, list):
         return all(map(_is_all, value, stored))
-    if isinstance(value, (int, float, np.number, date)):
+    if isinstance(value, (int, float, np.number, date, timedelta)):
         return bool(value == stored or value != value)  # NaN is itself
     return value is None or stored is not None
+
+
+def _or_none(value: Any) -> Any:
+    """None for the missing values of pandas, as in dicts that were made of a data frame."""
+    return None if is_null(value) and not isinstance(value, float) else value
+
+
+def _types_behind(first: Sequence[Mapping[str, Any]], keep: Sequence[str], rows: Any) -> dict[str, pa.DataType]:
+    """Types of the kept columns that have no value in the first shard; of a stream, which is read once, none."""
+    unknown = {name for name in keep if all(_or_none(row.get(name)) is None for row in first)}
+    types: dict[str, pa.DataType] = {}
+    again = isinstance(rows, (str, Path)) or hasattr(rows, "__len__")
+    for row in open_rows(rows, sorted(unknown)) if unknown and again else ():
+        for name in [name for name in unknown if isinstance(row, Mapping) and _or_none(row.get(name)) is not None]:
+            unknown.remove(name)
+            with suppress(*_UNFIT):  # it becomes a bad row
+                types[name] = pa.array([row[name]]).type
+        if not unknown:
+            break
+    return types
 
 
 def _kept(
@@ -511,14 +536,15 @@ def _kept(
     there: int,
     keep: Sequence[str],
     schema: pa.Schema | None,
+    types: Mapping[str, pa.DataType],
     path: Path,
     problems: Problems,
 ) -> dict[str, pa.Array]:
     """The kept columns of the rows, starting at `there`, with the same types in every shard."""
     columns = {}
     for name in keep:
-        values = [row.get(name) for row in rows[there:]]
-        kind = schema.field(name).type if schema else None
+        values = [_or_none(row.get(name)) for row in rows[there:]]
+        kind = schema.field(name).type if schema else types.get(name)
         try:
             column = _lossless(values, kind)
         except _UNFIT:

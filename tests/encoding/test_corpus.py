@@ -12,7 +12,7 @@ import signal
 import time
 import unicodedata
 from contextlib import nullcontext
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -547,7 +547,14 @@ def test_many_skipped_rows_are_not_all_shown(tiny_model, tmp_path):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(1, 5.5), ({"a": 1}, {"b": 2}), ([{"a": 1}], [{"b": 2}]), (date(2020, 1, 2), datetime(2020, 1, 2, 3))],
+    [
+        (1, 5.5),
+        ({"a": 1}, {"b": 2}),
+        ([{"a": 1}], [{"b": 2}]),
+        (date(2020, 1, 2), datetime(2020, 1, 2, 3)),
+        (datetime(2020, 1, 2), pd.Timestamp(2020, 1, 2, nanosecond=1)),
+        (timedelta(1), pd.Timedelta(1, "ns")),
+    ],
 )
 def test_no_part_of_a_kept_value_is_lost(tiny_model, tmp_path, first, second):
     """Arrow would store 5 of 5.5 where the type is that of an earlier shard."""
@@ -560,6 +567,24 @@ def test_no_part_of_a_kept_value_is_lost(tiny_model, tmp_path, first, second):
         row for path in sorted((tmp_path / "out").glob("*.parquet")) for row in pq.read_table(path)["kept"].to_pylist()
     ]
     assert kept == [first, None, first, first]
+
+
+@pytest.mark.parametrize("value", [2020, 0.5, [1], {"a": 1}, date(2020, 1, 2)], ids=str)
+@pytest.mark.parametrize("part", [None, (2, 2)])
+def test_kept_values_that_begin_late_have_their_type(tiny_model, tmp_path, value, part):
+    """Their column would be one of texts, which the value does not fit into."""
+    rows = [{"text": "mưa", "kept": kept, "never": None} for kept in (None, None, value, pd.NA, None, value)]
+    encode_corpus(tiny_model, rows, tmp_path / "out", keep=["kept", "never"], shard_rows=2, part=part)
+    encode_corpus(tiny_model, rows, tmp_path / "out", keep=["kept", "never"], shard_rows=2)
+    table = pa.concat_tables([pq.read_table(path) for path in sorted((tmp_path / "out").glob("*.parquet"))])
+    assert table["kept"].to_pylist() == [None, None, value, None, None, value]
+
+
+def test_kept_values_of_which_arrow_makes_nothing_are_bad_rows(tiny_model, tmp_path):
+    rows = [{"text": "mưa", "kept": np.datetime64("2020-01-02")}, {"text": "nắng", "kept": 1}]
+    with pytest.raises(ValueError, match="column 'kept', row 0: this does not fit into shard-00000"):
+        encode_corpus(tiny_model, rows, tmp_path / "out", keep=["kept"])
+    assert list(encode_corpus(tiny_model, rows, tmp_path / "out", keep=["kept"], bad_row="skip").skipped_rows) == [0]
 
 
 def test_rows_whose_kept_values_do_not_fit_are_bad_rows(tiny_model, tmp_path):
