@@ -188,7 +188,7 @@ class InputColumns:
 
 def looks_like_picture(text: str) -> bool:
     """Whether a string looks like the path or URL of an image."""
-    if IN_TEXT.match(text):
+    if IN_TEXT.match(text.lstrip()):
         return True
     name = text.partition("?")[0] if text.startswith(("http://", "https://")) else text
     return bool(_PICTURE.fullmatch(name))  # "." does not match a line break

@@ -196,11 +196,18 @@ def _named(path: Path) -> Iterator[None]:
 def _parquet(path: Path) -> Dataset:
     with _named(path):
         with pq.ParquetFile(path) as file:
-            count, names = file.metadata.num_rows, [normalize("NFC", name) for name in file.schema_arrow.names]
+            count, schema = file.metadata.num_rows, file.schema_arrow
+        names = [normalize("NFC", name) for name in schema.names]
         if not count:
             raise ValueError("there are no rows in it")
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two columns have the name {twice[0]!r}")
+        for field in schema:
+            try:
+                Features.from_arrow_schema(pa.schema([field]))
+            except ValueError as error:
+                todo = "write it as text, or leave it out"
+                raise ValueError(f"column {field.name!r} cannot be read: {str(error).rstrip('.')}; {todo}") from error
         # Mapped to a file, not in memory. The cache knows a file by name and time, which other rows may share.
         rows = Dataset.from_parquet(str(path), cache_dir=str(Path(config.HF_DATASETS_CACHE, _end_of(path))))
         return without_views(rows.rename_columns(dict(zip(rows.column_names, names, strict=True))))

@@ -71,12 +71,14 @@ def open_image(value: Any, *, fetch: bool = False) -> Image:
             if type(source) is Image.Image and source.mode == "RGB" and not source.info and not source.getexif():
                 return source  # opened here before
             with _loading:  # a file that was not read yet cannot be read by two threads at a time
+                _scale_key(source)
                 source.load()
             return _upright(source)
         if _is_array(source):
             return _of_array(source).convert("RGB")
         with Image.open(_file(source, fetch)) as picture:
             _check_size(picture.size)
+            _scale_key(picture)
             picture.load()
             return _upright(picture)
     except _SizeError as error:
@@ -177,7 +179,7 @@ def of_base64(text: str) -> bytes:
         >>> of_base64("data:image/png;base64,iVBO\\nRw==")
         b'\\x89PNG'
     """
-    body = text.partition(",")[2] if text[:5].lower() == "data:" else text
+    body = text.partition(",")[2] if text.lstrip()[:5].lower() == "data:" else text
     return base64.b64decode("".join(body.split()), validate=True)
 
 
@@ -194,7 +196,7 @@ def bytes_in_text(text: str) -> bytes | None:
         >>> bytes_in_text("meo.png") is None
         True
     """
-    if text[:5].lower() == "data:":
+    if text.lstrip()[:5].lower() == "data:":
         return of_base64(text)
     if os.path.exists(text):
         return None
@@ -206,6 +208,16 @@ def bytes_in_text(text: str) -> bytes | None:
             return data
     except Exception:  # a path with no "." in it: that there is no such file says more
         return None
+
+
+def _scale_key(picture: Image) -> None:
+    """Scale the transparent colour of a PNG as Pillow will scale all others: greys of 2 and 4 bits, colours of 16."""
+    key = picture.info.get("transparency")
+    match [tile[3] for tile in getattr(picture, "tile", None) or ()]:
+        case ["L;2" | "L;4" as stored] if isinstance(key, int):
+            picture.info["transparency"] = key * {"L;2": 85, "L;4": 17}[stored]
+        case ["RGB;16B"] if isinstance(key, tuple):
+            picture.info["transparency"] = tuple(part // 256 for part in key)
 
 
 def _upright(picture: Image) -> Image:

@@ -262,7 +262,12 @@ def test_a_column_is_of_pictures_if_most_of_it_is(values, pictures):
 
 def test_names_of_pictures():
     pictures = ["a.png", "thư mục/ảnh 1.JPG", "https://a.vn/b.webp?w=3", "a.tif"]
-    pictures += ["data:image/png;x", "data:;base64,x", "DATA:application/octet-stream;base64,x"]
+    pictures += [
+        "data:image/png;x",
+        "data:;base64,x",
+        "DATA:application/octet-stream;base64,x",
+        " data:image/png;base64,x",
+    ]
     assert all(map(looks_like_picture, pictures))
     assert all(map(is_picture, pictures[2:]))
     assert not any(map(looks_like_picture, ["Trời mưa.", "a.pdf", "png", "a.png\nb", "Xem a.png.", "https://a.vn/b"]))

@@ -411,6 +411,10 @@ def test_parquet(tmp_path):
         pq.write_table(pa.Table.from_arrays([pa.array([1])] * 2, names), tmp_path / "twice.parquet")
         with pytest.raises(ValueError, match=rf"twice\.parquet: two columns have the name '{names[0]}'"):
             read_rows(tmp_path / "twice.parquet")
+    for kind, values in ((pa.uuid(), [b"0" * 16]), (pa.map_(pa.string(), pa.int64()), [{"x": 1}])):  # of databases
+        pq.write_table(pa.table({"a": ["x"], "b": pa.array(values, kind)}), tmp_path / "kinds.parquet")
+        with pytest.raises(ValueError, match=r"kinds\.parquet: column 'b' cannot be read: Arrow type .* leave it out"):
+            read_rows(tmp_path / "kinds.parquet")
     Dataset.from_dict({"a": []}).to_parquet(tmp_path / "none.parquet")
     with pytest.raises(ValueError, match=r"none.parquet: there are no rows"):
         read_rows(tmp_path / "none.parquet")

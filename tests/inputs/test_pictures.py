@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -72,6 +73,23 @@ def test_a_colour_that_stands_for_nothing_is_white():
     assert row(saved(rgb, transparency=(0, 0, 0))) == [WHITE, RED]
     assert row(saved(grey, transparency=7)) == [WHITE, (9, 9, 9)]
     assert row(saved(grey16, transparency=7)) == [WHITE, (10, 10, 10)]
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "pixels"), [(2, 0, b"\x60"), (4, 0, b"\x1a"), (16, 2, b"\0\1" * 3 + b"\xaa" * 6)]
+)
+def test_a_colour_of_other_depths_that_stands_for_nothing_is_white(bits, colour, pixels):
+    """Pillow scales the pixels of such PNGs, as optimisers write them, to 8 bits, but not this colour."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head = struct.pack(">IIBBBBB", 2, 1, bits, colour, 0, 0, 0)
+    key = b"\0\1" * (3 if colour else 1)
+    parts = {b"IHDR": head, b"tRNS": key, b"IDAT": zlib.compress(b"\0" + pixels), b"IEND": b""}
+    file = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts.items())
+    for holder in (file, Image.open(io.BytesIO(file))):
+        assert row(holder) == [WHITE, (170, 170, 170)]
 
 
 def test_opening_again_changes_nothing():
@@ -239,6 +257,8 @@ def test_base64_without_data_is_stored_as_bytes(tmp_path):
     rows = [{"anchor": "Gì?", "anchor_image": text, "positive": f"Câu {number}.", "task": "ocr"} for number in range(2)]
     checked, _ = check_task_rows(Dataset.from_list(rows))
     assert open_image(checked[0]["anchor_image"]).tobytes() == open_image(text).tobytes()
+    for address in (f"data:image/png;base64,{text}", f" DATA:;base64, {text}\n"):
+        assert is_picture(address) and open_image(address).tobytes() == open_image(text).tobytes()
 
 
 def test_a_stream_that_cannot_go_back():
