@@ -207,7 +207,7 @@ def _parquet(path: Path) -> Dataset:
                 Features.from_arrow_schema(pa.schema([field]))
             except ValueError as error:
                 todo = "write it as text, or leave it out"
-                raise ValueError(f"column {field.name!r} cannot be read: {str(error).rstrip('.')}; {todo}") from error
+                raise ValueError(f"column {field.name!r} cannot be read: {str(error).rstrip('.')}; {todo}") from None
         # Mapped to a file, not in memory. The cache knows a file by name and time, which other rows may share.
         rows = Dataset.from_parquet(str(path), cache_dir=str(Path(config.HF_DATASETS_CACHE, _end_of(path))))
         return without_views(rows.rename_columns(dict(zip(rows.column_names, names, strict=True))))
