@@ -33,6 +33,8 @@ ARGUMENTS = (
     "dataloader_drop_last", "prompts", "router_mapping", "neftune_noise_alpha",
 )
 # fmt: on
+# Settings of adapters that the shapes of their weights do not show.
+_OF_ADAPTERS = ("lora_alpha", "alpha_pattern", "lora_dropout", "use_rslora")
 _LENGTH = ("num_train_epochs", "max_steps")
 # Files that a training run leaves at the top of its folder.
 _LEFT = re.compile(
@@ -66,6 +68,8 @@ def describe(
         if isinstance(module, Module):
             found |= {f"{type(module).__name__} {key}": value for key, value in module.get_config_dict().items()}
     found["max_seq_length"] = model.max_seq_length
+    for name, adapter in (getattr(model.transformers_model, "peft_config", None) or {}).items():
+        found |= {f"adapter {name} {key}": getattr(adapter, key, None) for key in _OF_ADAPTERS}
     found["trainable weights"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
     found |= {name: getattr(arguments, name) for name in ARGUMENTS if hasattr(arguments, name)}
     for number, part in enumerate(_losses(loss)):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from datasets import Dataset
+from sentence_transformers import SentenceTransformerTrainingArguments
 from transformers import TrainerCallback
 
 from st_vi import CachedSupConNLILoss, SupConNLILoss, build_viclsr, build_vipolyqwen, load, train_viclsr
@@ -359,6 +360,23 @@ def test_vipolyqwen_has_its_settings_in_the_run(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             train_mixed(model(**build), mixed, tmp_path / "run", resume=True, **settings | change)
+
+
+@pytest.mark.parametrize("change", [{"lora_alpha": 64}, {"use_rslora": True}, {"lora_dropout": 0.5}], ids=str)
+def test_an_adapter_with_other_settings_is_another_run(tiny_base, tmp_path, change):
+    """Its weights have the same shapes, and those of the checkpoint would be scaled in another way."""
+    peft = pytest.importorskip("peft")
+
+    def described(**settings):
+        model = built(tiny_base)
+        model.add_adapter(peft.LoraConfig(**{"r": 2, "lora_alpha": 8, "target_modules": ["query"], **settings}))
+        arguments = SentenceTransformerTrainingArguments(str(tmp_path), use_cpu=True)
+        return describe(model, rows(), arguments, SupConNLILoss(model), [], {})
+
+    assert not differences(described(), described())
+    (difference,) = differences(described(), described(**change))
+    (name,) = change
+    assert difference.startswith(f"adapter default {name} was ")
 
 
 def test_pictures_count_by_content(tmp_path):
