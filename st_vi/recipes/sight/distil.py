@@ -26,12 +26,13 @@ from st_vi.model_files import name_and_content, read_json
 from st_vi.recipes.distil.draw import check_documents, draw_questions, draw_texts
 from st_vi.recipes.sight.base import MAX_PIXELS, SIZES, Teacher, small_vipolyqwen
 from st_vi.recipes.sight.deeper import add_layers
-from st_vi.recipes.sight.half import HalfPrecision, Step, learn, save_whole, write_record
+from st_vi.recipes.sight.half import STATE, HalfPrecision, Step, learn, save_whole, write_record
 from st_vi.recipes.sight.letters import add_letters, alphabet, letters_step, remove_letters
 from st_vi.recipes.sight.scenes import scene_texts
 from st_vi.recipes.sight.seeing import DEEPER, MORE_TEXT, READING, SEEING, Asked, Named, Scenes, Seeing
 from st_vi.recipes.sight.text import Pairs, Texts, draw_paragraphs, kept_targets, text_step
 from st_vi.recipes.sight.tower import compile_layers
+from st_vi.recipes.training.manifest import identity_of_rows
 from st_vi.recipes.vipolyqwen import build_vipolyqwen
 from st_vi.text.variants import vary
 
@@ -147,7 +148,7 @@ def distill_vipolyqwen(
 
     Args:
         teacher: A text encoder, such as "vi-mini".
-        documents: Gives datasets of paragraphs, with columns title and text; called where they are needed.
+        documents: Gives datasets of paragraphs, with columns title and text.
         output: A folder.
         shares: Share of each set of documents; None for equal shares.
         texts: Further texts for the first stage, such as everyday language.
@@ -159,7 +160,7 @@ def distill_vipolyqwen(
         num_pairs: Number of questions with paragraphs, from documents.
         num_scenes: Number of scenes to draw.
         sizes: Sizes of the small model, see `small_qwen2_vl`.
-        stages: See `STAGES`; more steps than before lengthen a stage that is not over.
+        stages: See `STAGES`; more steps than before lengthen the last stage that was begun.
         batch_size: Texts in a batch; the other sizes follow it.
         seed: Seed for all sampling.
         resume: Continue an earlier run.
@@ -171,7 +172,7 @@ def distill_vipolyqwen(
 
     Raises:
         ValueError: An unknown stage; a folder with an earlier run and no `resume`, or one with other settings;
-            another process at work in the folder. Before the run is recorded: documents that are not Vietnamese, or
+            another process at work in the folder; a stage begun with other settings, or over with other steps. Before the run is recorded: documents that are not Vietnamese, or
             give too few questions.
 
     Example:
@@ -186,8 +187,10 @@ def distill_vipolyqwen(
     output = Path(output)
     log = partial(write_record, output / LOG)
     texts = list(texts)
+    sets = documents()
     large = load(str(teacher), device="cpu")
     settings: dict[str, Any] = {
+        "documents": [identity_of_rows(rows)["identity"] for rows in sets],
         "teacher": model_identity(large),
         "base": base and name_and_content(base),
         "num_texts": num_texts,
@@ -201,7 +204,7 @@ def distill_vipolyqwen(
         _check(output, settings, resume)
         progress("texts and the teacher's vectors")
         material = _prepare(
-            large, documents, shares, texts, output, settings, log,
+            large, sets, shares, texts, output, settings, log,
             pictured=[*pictured_texts(named, asked), *scene_texts(num_scenes * 3 // 2, seed)],
             base=base, num_texts=num_texts, num_paragraphs=num_paragraphs, num_pairs=num_pairs, sizes=sizes, seed=seed,
         )  # fmt: skip
@@ -226,7 +229,8 @@ def distill_vipolyqwen(
             "deeper": lambda: pictures(DEEPER),
             "more_text": lambda: pictures(MORE_TEXT),
         }
-        for stage in stages:
+        begun = [number for number, stage in enumerate(stages) if (output / stage.name / STATE).exists()]
+        for number, stage in enumerate(stages):
             progress(f"{stage.name}: {stage.steps} steps")
             torch.manual_seed(seed)  # what a stage adds to the model is the same in a run that goes on here
             if stage.name != "text":
@@ -243,6 +247,7 @@ def distill_vipolyqwen(
                 seed=seed,
                 warm_up=stage.warm_up,
                 log=partial(_of_stage, log, stage.name),
+                is_over=any(later > number for later in begun),
             )
             training.to_single()
         remove_letters(model)
@@ -313,7 +318,7 @@ def _drawn(
 
 def _prepare(
     teacher: SentenceTransformer,
-    documents: Callable[[], Sequence[Dataset]],
+    documents: Sequence[Dataset],
     shares: Sequence[float] | None,
     others: Iterable[str],
     output: Path,
@@ -336,7 +341,7 @@ def _prepare(
     kept = (
         torch.load(file, weights_only=True)
         if file.exists()
-        else _drawn(documents(), shares, [*others, *pictured], num_texts, num_paragraphs, num_pairs, seed)
+        else _drawn(documents, shares, [*others, *pictured], num_texts, num_paragraphs, num_pairs, seed)
     )
     texts: list[str] = kept["texts"]
     centred = Centred(teacher.bfloat16(), Random(seed).sample(texts, min(4096, len(texts))))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from st_vi.files.lines import append_line
 
+STATE = "state.pt"
 Step = Callable[[Random], dict[str, Tensor]]
 """One batch's losses by name, drawn with the given random numbers; their sum is what is trained."""
 
@@ -74,7 +75,16 @@ class HalfPrecision:
         return {"weights": dict(zip(self.names, self.masters, strict=True)), "optimizer": self.optimizer.state_dict()}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Go on from `state`.
+
+        Raises:
+            ValueError: It is of other weights or learning rates.
+        """
+        groups = self.optimizer.param_groups
+        if state["weights"].keys() != set(self.names) or [
+            (group["rate"], len(group["params"])) for group in state["optimizer"]["param_groups"]
+        ] != [(group["rate"], len(group["params"])) for group in groups]:
+            raise ValueError("its layers or learning rates were others")
         self.load_weights(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
 
@@ -104,17 +114,27 @@ def learn(
     log_every: int = 25,
     log: Callable[[dict[str, Any]], None] = lambda _: None,
     lowest: float = 0.03,
+    is_over: bool = False,
 ) -> None:
     """Train until step `steps`, with a linear warm-up, then a cosine to the share `lowest` of the learning rate.
 
     Saves in the folder every `save_seconds`, and goes on from there. Step n always draws the same random numbers.
     Every `log_every` steps, `log` gets the mean losses and the steps a second.
+
+    Raises:
+        ValueError: What the folder has was trained with other layers or learning rates, for more steps, or, if it
+            `is_over` because other training came after it, for fewer.
     """
-    file, done = folder / "state.pt", 0
+    file, done = folder / STATE, 0
     if file.exists():
         state = torch.load(file, weights_only=True)
-        training.load(state)
         done = state["step"]
+        if done > steps or (is_over and done < steps):
+            raise ValueError(f"{folder} was begun with other settings: it has {done} steps, and {steps} are asked for")
+        try:
+            training.load(state)
+        except ValueError as error:
+            raise ValueError(f"{folder} was begun with other settings: {error}") from error
     saved = logged = time.time()
     totals: dict[str, list[float]] = {}
     training.model.train()

@@ -111,12 +111,10 @@ def test_a_second_call_goes_on(run, teacher):
         distill_vipolyqwen(teacher, documents, output, resume=True, texts=["Khác."], **options)
     with pytest.raises(ValueError, match="was begun with batch_size = 16, not 8"):
         distill_vipolyqwen(teacher, documents, output, resume=True, **options | {"batch_size": 8})
+    with pytest.raises(ValueError, match="was begun with documents = "):
+        distill_vipolyqwen(teacher, lambda: [documents()[0].select(range(60))], output, resume=True, **options)
     lines = (output / "log.jsonl").read_text()
-
-    def never():
-        raise AssertionError("the documents are not read again")
-
-    again = distill_vipolyqwen(teacher, never, output, resume=True, **options)
+    again = distill_vipolyqwen(teacher, documents, output, resume=True, **options)
     assert (output / "log.jsonl").read_text() == lines
     torch.testing.assert_close(again.encode(SENTENCES), model.encode(SENTENCES), atol=1e-5, rtol=1e-4)
 
@@ -152,6 +150,41 @@ def test_a_run_that_goes_on_between_stages_has_the_same_weights(teacher, tmp_pat
     again = distill_vipolyqwen(teacher, documents, tmp_path / "out", stages=stages, resume=True, **QUICK)
     for before, after in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "message"),
+    [
+        (0, {"steps": 3}, "text was begun with other settings: it has 2 steps, and 3 are asked for"),
+        (0, {"steps": 1}, "text was begun with other settings: it has 2 steps, and 1 are"),
+        (1, {"steps": 1}, "deeper was begun with other settings: it has 2 steps, and 1 are"),
+        (1, {"learning_rate": 1.0}, "deeper was begun with other settings: its layers or learning rates were others"),
+        (1, {"new_layers": 1}, "deeper was begun with other settings: its layers or learning rates"),
+    ],
+)
+def test_a_stage_with_other_settings_is_not_mixed_with_the_earlier_one(place, change, message, begun, teacher):
+    output, stages = begun
+    stages = [replace(stage, **change) if number == place else stage for number, stage in enumerate(stages)]
+    before = {path: path.read_bytes() for path in output.rglob("state.pt")}
+    with pytest.raises(ValueError, match=message):
+        distill_vipolyqwen(teacher, documents, output, stages=stages, resume=True, **QUICK)
+    assert {path: path.read_bytes() for path in output.rglob("state.pt")} == before
+
+
+def test_the_last_stage_that_was_begun_can_be_lengthened(begun, teacher, tmp_path):
+    shutil.copytree(begun[0], tmp_path / "out")
+    stages = [begun[1][0], replace(begun[1][1], steps=3), replace(STAGES[5], steps=1)]
+    distill_vipolyqwen(teacher, documents, tmp_path / "out", stages=stages, resume=True, **QUICK)
+    assert [torch.load(tmp_path / "out" / stage.name / "state.pt")["step"] for stage in stages] == [2, 3, 1]
+
+
+@pytest.fixture(scope="module")
+def begun(teacher, tmp_path_factory):
+    """A run of two stages of two steps."""
+    output = tmp_path_factory.mktemp("begun") / "out"
+    stages = [replace(STAGES[place], steps=2, warm_up=1) for place in (0, 4)]
+    distill_vipolyqwen(teacher, documents, output, stages=stages, **QUICK)
+    return output, stages
 
 
 @pytest.mark.parametrize("layers", [0, 3])
