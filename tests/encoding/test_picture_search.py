@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from st_vi import build_vipolyqwen
 from st_vi.__main__ import app
 from st_vi.encoding.search import PictureIndex
+from st_vi.inputs.pictures import open_image
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
@@ -99,6 +101,32 @@ def test_bad_pictures_are_named_and_left_out(model, folder, tmp_path):
         PictureIndex(tmp_path / "empty", model)
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="the query is empty"):
         PictureIndex(folder, model).search("  ")
+
+
+def test_an_image_that_changes_while_it_is_read_is_not_kept_as_what_it_was(model, folder, tmp_path, monkeypatch):
+    shutil.copy(folder / "a.png", folder / "d.png")
+
+    def changed(file):
+        if file.name == "d.png":
+            Image.new("RGB", (50, 40), "green").save(file)
+        return open_image(file)
+
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match=r"a\.png is left out: .*d\.png was changed"):
+        patch.setattr("st_vi.encoding.search.pictures.open_image", changed)
+        assert PictureIndex(folder, model, kept_in=tmp_path / "kept").files == ["c.webp", "sub/b.JPG"]
+    again, fresh = PictureIndex(folder, model, kept_in=tmp_path / "kept"), PictureIndex(folder, model)
+    assert again.files == fresh.files == ["a.png", "c.webp", "d.png", "sub/b.JPG"]
+    np.testing.assert_allclose(again.vectors, fresh.vectors, atol=1e-3)
+
+
+def test_all_copies_of_a_bad_image_are_named(model, folder, tmp_path):
+    for name in ("x.png", "y.png"):
+        (folder / name).write_bytes(b"no image")
+    with pytest.warns(UserWarning) as said:
+        PictureIndex(folder, model)
+    assert [str(one.message).partition(" is left out")[0] for one in said] == [
+        str(folder / n) for n in ("x.png", "y.png")
+    ]
 
 
 def test_linked_folders_are_searched(model, folder, tmp_path):

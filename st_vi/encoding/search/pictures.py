@@ -81,11 +81,12 @@ class PictureIndex:
         store = VectorStore(kept_in, model) if kept_in is not None else None
         known = store.read() if store else {}
         left_out: list[str] = []
+        problems: dict[bytes, str] = {}  # by content, which several files may have
         keys = _contents(files, left_out)
         new = list({key: file for file, key in keys.items() if key not in known}.values())
         with tqdm(total=len(new), desc="Pictures", disable=not (show_progress_bar and new)) as progress:
             for start in range(0, len(new), batch_size):
-                part = _opened(new[start : start + batch_size], left_out)
+                part = _opened({file: keys[file] for file in new[start : start + batch_size]}, problems)
                 if part:
                     vectors: Any = model.encode(list(part.values()), batch_size=batch_size, normalize_embeddings=True)
                     found = dict(zip((keys[file] for file in part), vectors.astype(np.float16), strict=True))
@@ -93,6 +94,7 @@ class PictureIndex:
                     if store:
                         store.write(found)
                 progress.update(min(batch_size, len(new) - start))
+        left_out += [f"{file} is left out: {problems[key]}" for file, key in keys.items() if key not in known]
         for problem in left_out:  # at the end, not in the middle of the bar
             warnings.warn(problem, stacklevel=2)
         readable = [file for file, key in keys.items() if key in known]
@@ -127,17 +129,25 @@ def _contents(files: list[Path], left_out: list[str]) -> dict[Path, bytes]:
     keys = {}
     for file in files:
         try:
-            keys[file] = sha256(file.read_bytes()).digest()[:KEY_BYTES]
+            keys[file] = _content(file)
         except OSError as error:
             left_out.append(f"{file} is left out: {error}")
     return keys
 
 
-def _opened(files: list[Path], left_out: list[str]) -> dict[Path, Any]:
+def _content(file: Path) -> bytes:
+    return sha256(file.read_bytes()).digest()[:KEY_BYTES]
+
+
+def _opened(files: dict[Path, bytes], problems: dict[bytes, str]) -> dict[Path, Any]:
+    """The images of files by their content; what cannot be read is added to `problems`."""
     pictures = {}
-    for file in files:
+    for file, key in files.items():
         try:
-            pictures[file] = open_image(file)
-        except ValueError as error:
-            left_out.append(f"{file} is left out: {error}")
+            picture = open_image(file)
+            if _content(file) != key:  # the vector of one image would be kept as that of the other
+                raise ValueError(f"{file} was changed in the meantime: search again")
+            pictures[file] = picture
+        except (OSError, ValueError) as error:
+            problems[key] = str(error)
     return pictures

@@ -172,8 +172,8 @@ def distill_vipolyqwen(
 
     Raises:
         ValueError: An unknown stage; a folder with an earlier run and no `resume`, or one with other settings;
-            another process at work in the folder; a stage begun with other settings, or over with other steps. Before the run is recorded: documents that are not Vietnamese, or
-            give too few questions.
+            another process at work in the folder; a stage begun with other settings, or over with other steps. Before
+            the run is recorded: documents that are not Vietnamese, or give too few questions.
 
     Example:
         >>> from st_vi.data import read_rows
