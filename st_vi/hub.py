@@ -26,6 +26,7 @@ from st_vi.modules import MLPHead
 from st_vi.modules.model_card import TAGS, ModelCard, with_own_card
 from st_vi.modules.positions import usable_positions
 from st_vi.modules.whole_backbone import whole_backbone
+from st_vi.stock.adapters import refuse_disabled
 from st_vi.stock.models import load_with_classes, with_modules
 from st_vi.stock.weights import watched_reading
 from st_vi.vocabulary import trim_vocabulary
@@ -121,7 +122,8 @@ def export_stock(model: SentenceTransformer, path: str | Path) -> None:
         path: Output folder, created if missing.
 
     Raises:
-        ValueError: A module is not part of sentence-transformers and has no `to_stock`.
+        ValueError: A module is not part of sentence-transformers and has no `to_stock`; or the model has adapters that
+            are disabled: loaded, they would be enabled.
 
     Example:
         >>> import tempfile
@@ -135,6 +137,8 @@ def export_stock(model: SentenceTransformer, path: str | Path) -> None:
         ['BoW', 'Dense']
     """
     check_model(model)
+    if getattr(model.transformers_model, "peft_config", None):
+        refuse_disabled(model, "model.enable_adapters() first, or model.delete_adapter")
     modules: dict[str, Module] = {}
     module: Any
     for name, module in model.named_children():

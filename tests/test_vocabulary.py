@@ -26,6 +26,7 @@ from st_vi import Qwen2VLTransformer, load, trim_vocabulary
 from st_vi.__main__ import app
 from st_vi.cli.common import InterruptedRun
 from st_vi.hub import export_stock
+from st_vi.recipes import merge_lora
 from st_vi.vocabulary import trim
 from st_vi.vocabulary.pieces import always_kept, count_pieces, pieces_of, tokenizer_spec, with_parts
 from st_vi.vocabulary.trim import _cut_embeddings, unwritable
@@ -187,6 +188,29 @@ def test_bad_texts_leave_the_model_as_it_was(texts, message, tiny_model):
     assert len(tiny_model.tokenizer) == size
     torch.testing.assert_close(vectors(tiny_model), before)
     assert trim_vocabulary(tiny_model, ENGLISH * 10, vietnamese=False).pieces < size
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["word_embeddings"]},
+        {"trainable_token_indices": [7]},
+        {"modules_to_save": ["word_embeddings"]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_an_adapter_around_the_embeddings_is_merged_first(tiny_model, settings, wrapped):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(**{"r": 2, "target_modules": ["query"], **settings})
+    if wrapped:
+        tiny_model[0].model = peft.get_peft_model(tiny_model[0].model, config)
+    else:
+        tiny_model.add_adapter(config)
+    with pytest.raises(ValueError, match=r"call st_vi\.recipes\.merge_lora"):
+        trim_vocabulary(tiny_model, TEXTS)
+    merge_lora(tiny_model)
+    trim_vocabulary(tiny_model, TEXTS)
 
 
 def test_what_cannot_be_cut():

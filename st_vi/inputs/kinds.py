@@ -295,11 +295,11 @@ def _is_picture_text(text: str) -> bool:
     lower = text.lower()
     if lower.startswith(WEB):
         try:
-            return not re.search(r"\s", text) and urlparse(lower).path.endswith((*_COMMON, *picture_suffixes()))
+            return not re.search(r"\s", text) and urlparse(lower).path.endswith(picture_suffixes())
         except ValueError:  # of a text that begins like an address
             return False
     like_path = _PATH.match(text) is not None
-    if not (like_path or lower.endswith((*_COMMON, *picture_suffixes()))) or lower.endswith(VIDEO_SUFFIXES):
+    if not (like_path or lower.endswith(picture_suffixes())) or lower.endswith(VIDEO_SUFFIXES):
         return False
     if file_at(text):
         return True
@@ -316,12 +316,13 @@ def _like_path(text: str, endings: tuple[str, ...]) -> bool:
 
 @cache
 def picture_suffixes() -> tuple[str, ...]:
-    """Extensions of the files that Pillow opens, in lower case, such as ".png"; the usual ones without Pillow."""
+    """Extensions of images, in lower case, such as ".png": the usual ones, and those of all files that Pillow opens."""
     try:
         from PIL import Image
     except ImportError:  # texts need no Pillow
         return _COMMON
-    return tuple(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+    known = (ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+    return tuple(dict.fromkeys((*_COMMON, *known)))
 
 
 def _opened(value: Any, bare: bool = False) -> Any:

@@ -94,7 +94,7 @@ def merge_lora(model: SentenceTransformer) -> None:
     peft = _peft()
     for module in model.modules():
         if isinstance(module, Transformer) and isinstance(module.model, peft.PeftModel):  # wrapped by PEFT
-            refuse_disabled(module.model, "enable_adapter_layers() of the PEFT model")
+            refuse_disabled(module.model, "enable_adapter_layers() of the PEFT model to merge them")
             module.model = module.model.merge_and_unload()
             return
     backbone: Any = model.transformers_model

@@ -10,7 +10,7 @@ from st_vi.stock.weights import forget_renamings
 
 
 def refuse_disabled(backbone: Any, todo: str) -> None:
-    """Refuse a model with disabled adapters, which PEFT would merge all the same; `todo` enables them.
+    """Refuse a model with disabled adapters, which PEFT would merge, and save as enabled; `todo` says what to call.
 
     Raises:
         ValueError: The adapters are disabled.
@@ -20,7 +20,7 @@ def refuse_disabled(backbone: Any, todo: str) -> None:
 
     layers = (layer for layer in backbone.modules() if isinstance(layer, (BaseTunerLayer, AuxiliaryTrainingWrapper)))
     if any(layer.disable_adapters for layer in layers):
-        raise ValueError(f"the model's adapters are disabled: call {todo} to merge them")
+        raise ValueError(f"the model's adapters are disabled: call {todo}")
 
 
 def merge_adapter(backbone: Any) -> None:
@@ -36,7 +36,7 @@ def merge_adapter(backbone: Any) -> None:
     Raises:
         ValueError: The adapters are disabled.
     """
-    refuse_disabled(backbone, "model.enable_adapters()")
+    refuse_disabled(backbone, "model.enable_adapters() to merge them")
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 

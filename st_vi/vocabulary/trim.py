@@ -197,6 +197,9 @@ def _transformer(model: SentenceTransformer) -> Transformer:
     first: Any = model[0] if isinstance(model, SentenceTransformer) else model
     if not isinstance(first, Transformer) or first.tokenizer is None:
         raise ValueError(f"expected a SentenceTransformer whose first module is a text Transformer, got {model!r:.200}")
+    embeddings = getattr(first.model, "get_input_embeddings", lambda: None)()
+    if any(type(part).__module__.startswith("peft.") for part in (first.model, embeddings)):
+        raise ValueError("the model has an adapter around its embeddings: call st_vi.recipes.merge_lora(model) first")
     if not isinstance(first.model, PreTrainedModel):
         raise ValueError(
             f"the vocabulary of a {type(first.model).__name__} cannot be cut: load it with backend='torch'"

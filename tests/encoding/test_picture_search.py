@@ -129,6 +129,13 @@ def test_all_copies_of_a_bad_image_are_named(model, folder, tmp_path):
     ]
 
 
+def test_pictures_of_a_format_that_pillow_lacks_are_named(model, folder):
+    """Photos of phones are HEIC, and nothing was said of a folder of them."""
+    (folder / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.warns(UserWarning, match=r"IMG_1\.HEIC is left out: .*pillow-heif"):
+        assert PictureIndex(folder, model).files == ["a.png", "c.webp", "sub/b.JPG"]
+
+
 def test_linked_folders_are_searched(model, folder, tmp_path):
     (tmp_path / "linked").symlink_to(folder)
     (folder / "sub" / "up").symlink_to(folder)

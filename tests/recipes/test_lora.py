@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoConfig, AutoModel, Qwen2VLForConditionalGeneration
 from transformers.utils.versions import require_version
 
-from st_vi import DLELoss, build_vipolyqwen, load, train_vipolyqwen
+from st_vi import DLELoss, build_vipolyqwen, export_stock, load, train_vipolyqwen
 from st_vi.recipes.lora import lora_config, merge_lora
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 from tests.helpers.vipolyqwen import SETTINGS, BestIsStepThree, Interruption
@@ -276,6 +276,15 @@ def test_disabled_adapters_are_not_merged(adapter):
     model.disable_adapters()
     with pytest.raises(ValueError, match="enable_adapters"):
         merge_lora(model)
+
+
+def test_disabled_adapters_are_not_exported(adapter, tmp_path):
+    """In a file there is no switch: loaded, they would be enabled."""
+    model = load(adapter)
+    model.disable_adapters()
+    with pytest.raises(ValueError, match=r"enable_adapters\(\) first"):
+        export_stock(model, tmp_path / "stock")
+    assert not (tmp_path / "stock").exists()
 
 
 def test_disabled_adapters_of_a_model_that_peft_wrapped_are_not_merged(tiny_qwen):

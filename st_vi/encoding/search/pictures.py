@@ -39,8 +39,8 @@ class PictureIndex:
     """The vectors of all images in a folder and below.
 
     Args:
-        folder: Searched for all files that Pillow opens, also in folders that are linked there; names that begin with
-            a dot are skipped.
+        folder: Searched for all files with the extension of an image, also in folders that are linked there; names that
+            begin with a dot are skipped.
         model: Encodes images and texts; a viPolyQwen.
         kept_in: A folder for the vectors (`VectorStore`), so that a later call encodes only images that are new;
             None keeps nothing.
