@@ -8,6 +8,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from glob import escape
 from hashlib import blake2b
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -209,7 +210,8 @@ def _parquet(path: Path) -> Dataset:
                 todo = "write it as text, or leave it out"
                 raise ValueError(f"column {field.name!r} cannot be read: {str(error).rstrip('.')}; {todo}") from None
         # Mapped to a file, not in memory. The cache knows a file by name and time, which other rows may share.
-        rows = Dataset.from_parquet(str(path), cache_dir=str(Path(config.HF_DATASETS_CACHE, _end_of(path))))
+        # It takes names for patterns: "a[1].parquet" would be "a1.parquet".
+        rows = Dataset.from_parquet(escape(str(path)), cache_dir=str(Path(config.HF_DATASETS_CACHE, _end_of(path))))
         return without_views(rows.rename_columns(dict(zip(rows.column_names, names, strict=True))))
 
 

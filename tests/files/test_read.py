@@ -404,6 +404,10 @@ def test_parquet(tmp_path):
         Dataset.from_dict({"a": [value]}).to_parquet(tmp_path / "same.parquet")
         os.utime(tmp_path / "same.parquet", (1e9, 1e9))
         assert columns(tmp_path / "same.parquet") == {"a": [value]}
+    for value in ("1", "[1]"):  # a name is no pattern
+        (tmp_path / f"a{value}").mkdir()
+        Dataset.from_dict({"a": [value]}).to_parquet(tmp_path / f"a{value}" / f"rows{value}.parquet")
+    assert columns(tmp_path / "a[1]" / "rows[1].parquet") == {"a": ["[1]"]}
     views = pa.table({"a": pa.array(["x"], pa.string_view()), "b": pa.array([["y"]], pa.list_(pa.string_view()))})
     pq.write_table(views, tmp_path / "views.parquet")
     assert read_rows(tmp_path / "views.parquet").features == Dataset.from_dict({"a": ["x"], "b": [["y"]]}).features

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,9 @@ class Run:
                 names = [stage, column] if len(rows) == 1 else [stage, task, column]
                 folder = self.output / "teacher" / "-".join(names)
                 encode_corpus(teacher, made, folder, column, precision="float16", prompt=prompt)
-                vectors = Dataset.from_parquet(f"{folder}/*.parquet", cache_dir=str(self.output / "teacher"))
+                vectors = Dataset.from_parquet(
+                    f"{escape(str(folder))}/*.parquet", cache_dir=str(self.output / "teacher")
+                )
                 parts.append(vectors.select_columns("embedding").rename_column("embedding", f"{column}_teacher"))
             with_vectors[task] = concatenate_datasets(parts, axis=1)
         return with_vectors
