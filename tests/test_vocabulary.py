@@ -213,6 +213,17 @@ def test_an_adapter_around_the_embeddings_is_merged_first(tiny_model, settings, 
     trim_vocabulary(tiny_model, TEXTS)
 
 
+def test_a_string_is_one_text(tiny_base):
+    """Also held out, where each of its letters would be one."""
+    text, first, second = "Cô giáo giảng bài.", *(SentenceTransformer(str(tiny_base)) for _ in range(2))
+    as_text, as_list = (
+        trim_vocabulary(model, ENGLISH * 10, keep=given, held_out=given, vietnamese=False)
+        for model, given in ((first, text), (second, [text]))
+    )
+    assert as_text == as_list and as_text.held_out == 1
+    assert first.tokenizer.get_vocab() == second.tokenizer.get_vocab()
+
+
 def test_what_cannot_be_cut():
     with pytest.raises(ValueError, match="first module is a text Transformer"):
         trim_vocabulary(SentenceTransformer(modules=[BoW(["xin", "chào"])]), TEXTS)

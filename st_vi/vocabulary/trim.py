@@ -180,17 +180,22 @@ def check_vietnamese(texts: Sequence[str], otherwise: str = "") -> None:
 
 
 def _texts(texts: Iterable[str], held_out: Sequence[str] | None, vietnamese: bool) -> tuple[list[str], list[str]]:
-    given = [texts] if isinstance(texts, str) else list(texts)
+    given = _listed(texts)
     if wrong := [number for number, text in enumerate(given) if not isinstance(text, str)]:
         raise ValueError(f"expected texts, and number {wrong[0]} is {given[wrong[0]]!r}")
     given = [text for text in given if text.strip()]
     if vietnamese or not given:
         check_vietnamese(given, ". vietnamese=False (--any-language) accepts any language")
     if held_out is not None:
-        return given, list(held_out)
+        return given, _listed(held_out)
     measured = list(islice(given, _HELD_OUT - 1, None, _HELD_OUT))[:_MEASURED]
     taken = set(range(_HELD_OUT - 1, _HELD_OUT * len(measured), _HELD_OUT))
     return [text for number, text in enumerate(given) if number not in taken], measured
+
+
+def _listed(texts: Iterable[str]) -> list[str]:
+    """The texts; a string is one, not its letters."""
+    return [texts] if isinstance(texts, str) else list(texts)
 
 
 def _transformer(model: SentenceTransformer) -> Transformer:
@@ -220,7 +225,7 @@ def _kept(
     padding = getattr(getattr(transformer.model, "embeddings", None), "padding_idx", None)
     if padding is not None:  # positions start after it
         kept |= set(range(padding + 1))
-    kept |= with_parts(spec, count_pieces(tokenizer, [keep] if isinstance(keep, str) else list(keep)))
+    kept |= with_parts(spec, count_pieces(tokenizer, _listed(keep)))
     if max_pieces is not None and max_pieces < len(kept):
         raise ValueError(
             f"max_pieces={max_pieces} is less than the {len(kept)} special tokens, single letters and pieces of `keep`"

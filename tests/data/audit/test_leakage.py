@@ -38,6 +38,7 @@ def test_every_kind_and_the_worst_comes_first():
     ]
     assert report.repeated_train == (4,) and report.repeated_test == (2,)
     assert report.drop() == [1, 2, 3] and report.drop(["text", "row"]) == [2, 3]
+    assert report.drop("row") == report.drop(["row"])
     assert report.counts["leaks by anchor"] == 1 and report.counts["test rows leaked"] == 2
     kept = without_leakage(train, TEST, near=None, kinds=["row", "anchor"])
     assert kept.to_list() == [train[row] for row in (0, 3, 4, 5)]

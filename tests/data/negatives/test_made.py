@@ -70,6 +70,8 @@ def test_rows_where_no_rule_applies():
     kept = perturbed_negatives(rows, kinds=["negation", "number"])
     assert {name: part.num_rows for name, part in kept.items()} == {"pairs": 1, "triplets": 1}
     assert kept["pairs"]["positive"][:] == ["Nắng."]
+    alone = perturbed_negatives(rows, kinds="negation", missing_negative="skip")
+    assert flat(alone) == flat(perturbed_negatives(rows, kinds=["negation"], missing_negative="skip"))
     dropped = perturbed_negatives(rows, kinds=["negation", "number"], missing_negative="skip")
     assert list(dropped) == ["triplets"]
     assert dropped.report["rows without a negative, skipped"] == 1
