@@ -752,3 +752,18 @@ def test_warnings_take_one_line_until_a_command_ends():
         one_bar(context)
         assert warnings.formatwarning("two\nlines", UserWarning, "file.py", 7) == "warning: two lines\n"
     assert warnings.formatwarning is before
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_python_ends_is_no_traceback():
+    code = """
+import atexit, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+atexit.register(signal.raise_signal, signal.SIGINT)
+sys.argv = ["st_vi", "--version"]
+from st_vi.__main__ import main
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stdout.startswith("st-vi ") and ended.stderr == ""
+    assert ended.returncode == 130
