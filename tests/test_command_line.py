@@ -754,7 +754,6 @@ def test_warnings_take_one_line_until_a_command_ends():
     assert warnings.formatwarning is before
 
 
-@pytest.mark.slow
 def test_ctrl_c_while_python_ends_is_no_traceback():
     code = """
 import atexit, signal, sys

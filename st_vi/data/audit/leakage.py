@@ -66,7 +66,7 @@ class LeakageReport:
 
     def drop(self, kinds: Iterable[Kind] = KINDS) -> list[int]:
         """Numbers of the training rows that leak in one of these ways; repeated rows alone are no leak."""
-        kinds = {kinds} if isinstance(kinds, str) else set(kinds)
+        kinds = {kinds} if isinstance(kinds, str) else set(kinds)  # type: ignore[arg-type]
         if unknown := sorted(kinds - set(KINDS)):
             raise ValueError(f"kinds must be among {KINDS}, got {unknown}")
         return sorted(leak.train_row for leak in self.leaks if leak.kind in kinds)

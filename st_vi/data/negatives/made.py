@@ -74,7 +74,7 @@ def perturbed_negatives(
         >>> perturbed_negatives(rows, kinds=["negation"])["triplets"]["negative"][:]
         ['Tàu vào ga.']
     """
-    kinds = [kinds] if isinstance(kinds, str) else kinds
+    kinds = [kinds] if isinstance(kinds, str) else kinds  # type: ignore[list-item]
     if not kinds or len(set(kinds)) < len(kinds) or not set(kinds) <= set(get_args(Kind)):
         raise ValueError(f"kinds must be some of {get_args(Kind)}, each once, got {tuple(kinds)}")
     if not 1 <= per_row <= len(kinds):
