@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import re
 import signal
 import sys
@@ -89,8 +87,6 @@ def main() -> None:
     # Where the exception went through code that was compiled from a text, as that of dataclasses, Python ends the
     # process by SIGINT at the very last, whatever the code; running such code once more makes it forget that.
     exec("")
-    # What still comes while libraries tidy up ends it at once, where it would be a traceback of theirs.
-    atexit.register(handled(lambda number, frame: os._exit(128 + number)).__enter__)
     sys.exit(128 + (asked or signal.SIGINT) if code == 130 else code)
 
 
