@@ -32,6 +32,7 @@ def test_the_shared_options():
     assert options.no_docs and not options.table_only
 
 
+@pytest.mark.slow
 def test_large_batches_by_blocks_and_at_once(monkeypatch):
     for owner, name in ((blocks, "limit_memory"), (blocks.torch, "set_num_threads")):  # of the whole process
         monkeypatch.setattr(owner, name, lambda _: None)

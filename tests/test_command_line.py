@@ -208,6 +208,7 @@ def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, li
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_bad_rows_of_several_files_are_named_with_their_file(monkeypatch, capsys, tmp_path):
     good, bad, neutral = (tmp_path / name for name in ("tốt.csv", "lỗi.csv", "trung lập.csv"))
     head, of = "premise,hypothesis,label\n", "Trời mưa ngày {0}.,Có mưa.,{1}\nTrời mưa ngày {0}.,Nắng.,{2}\n"
@@ -339,6 +340,7 @@ NLI = ("train", "viclsr", "--base", "none", "--train", "rows.csv", "--output", "
 MIXED = ("train", "vipolyqwen", "--base", "none", "--train", "rows.csv", "--output", "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -528,6 +530,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys, tiny_base, rows, tmp_path
     assert ("checkpoint-10" in error) == bool(checkpoints)
 
 
+@pytest.mark.slow
 def test_ctrl_c_after_overwrite_does_not_advise_both(monkeypatch, capsys, tiny_base, rows, tmp_path):
     monkeypatch.setattr("st_vi.recipes.train_viclsr", lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
     arguments = ("train", "viclsr", "--base", tiny_base, "--train", rows, "--output", tmp_path / "out", "--overwrite")
@@ -597,6 +600,7 @@ def test_the_code_is_that_of_the_signal_wherever_it_comes(tmp_path):
     assert ended.returncode == 143 and ended.stderr.strip().startswith("interrupted: "), ended
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error", [SafetensorError("No space left on device"), RuntimeError("enforce fail at inline_container.cc:672")]
 )

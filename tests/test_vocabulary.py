@@ -253,6 +253,7 @@ def test_output_embeddings_go_with_the_input_ones(tied):
     assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("marks", [{}, {"image_token_ids": ["<|image_pad|>"], "audio_token_ids": [None]}])
 def test_qwen2_vl_keeps_its_special_tokens(tmp_path, marks):
     """Byte-level BPE: every text and image still goes in, and its ids stand where configuration and processor say."""

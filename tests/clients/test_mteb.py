@@ -69,6 +69,7 @@ def test_retrieval_asks_with_the_prompts_and_equals_the_stock_evaluator(mteb, mo
     assert found["recall_at_3"] == pytest.approx(expected["cosine_recall@3"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_sts_equals_scipy(mteb, model, saved):
     rows = sample_sts().select(range(20))
     found = figures(mteb, saved, task(mteb.abstasks.AbsTaskSTS, "LocalSTS", "STS", "cosine_spearman", {"test": rows}))

@@ -20,6 +20,7 @@ from tests.clients.conftest import TEXTS
 peft = pytest.importorskip("peft", reason='needs pip install "st-vi[lora]"')
 
 
+@pytest.mark.slow
 def test_an_adapter_and_the_head_are_trained_and_come_back(model, tmp_path):
     model.add_adapter(peft.LoraConfig(r=2, target_modules=["query", "value"]))
     frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}

@@ -60,6 +60,7 @@ def step(model, loss, labels=None):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["supcon", "dle"])
 def test_merged_and_cached_losses_keep_the_routes_apart(routed, kind):
     plain, cached, labels = {

@@ -78,6 +78,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_rows(form):
     assert as_dataset(FORMS[form](ROWS)).to_list() == ROWS

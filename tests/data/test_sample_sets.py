@@ -63,6 +63,7 @@ def test_the_spelling_check_sees_a_slip():
     assert misspelled(["Nó hocj bài ngyà mai với bạn đuợcc, thícha."]) == {"hocj", "ngyà", "đuợcc", "thícha"}
 
 
+@pytest.mark.slow
 def test_nli_is_what_it_says():
     counts = Counter(NLI["label"])
     assert len(set(counts.values())) == 1 and counts["neutral"] >= 1200
@@ -95,6 +96,7 @@ def test_sts_is_what_it_says():
     assert len(sample_sts("train")) + len(sample_sts("test")) == 150
 
 
+@pytest.mark.slow
 def test_texts_are_clean_and_spelled_as_vietnamese():
     texts = {*NLI["premise"], *NLI["hypothesis"], *RETRIEVAL["passage"], *RETRIEVAL["question"]}
     for text in texts:
@@ -127,6 +129,7 @@ def _overlap(first: str, second: str) -> float:
     return len(left & right) / len(left | right)
 
 
+@pytest.mark.slow
 def test_hypotheses_alone_say_little_about_the_label():
     guess = make_pipeline(
         CountVectorizer(binary=True, token_pattern=r"\w+|[^\w\s]"), LogisticRegression(C=0.1, max_iter=1000)

@@ -92,6 +92,7 @@ def test_all_charts_of_the_page_show_their_tables(charts):
     assert len(told) > 100 and all(re.search(rf"\| (\*\*)?{re.escape(one)}(\*\*)? \|", page) for one in told)
 
 
+@pytest.mark.slow
 def test_summary_fits_a_screen_and_links_open_what_is_folded(site, reader):
     wrong: list[str] = []
     with opened(reader, f"{site.root}benchmarks/", site.root, wrong, width=1400) as page:

@@ -63,6 +63,7 @@ def described(entry):
             yield from described(member)
 
 
+@pytest.mark.slow
 def test_every_equation_of_the_package_is_set_and_says_the_same(equations):
     """Nothing of a line is lost but the marks for its layout."""
     docstrings = importlib.import_module("docstrings")

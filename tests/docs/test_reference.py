@@ -44,6 +44,7 @@ def imports(text: str) -> list[tuple[str, str]]:
     return [(module, name) for module, names in lines for name in re.findall(r"\w+", names)]
 
 
+@pytest.mark.slow
 def test_examples_import_a_public_name_from_where_it_is_public():
     """Other paths are not promised."""
     rooms: dict[str, set[str]] = {}
@@ -83,6 +84,7 @@ def test_docstring_tells_the_arguments(path):
         assert re.search(r"^(Args|Attributes):$", doc, re.MULTILINE) or AS_ANOTHER.search(doc)
 
 
+@pytest.mark.slow
 def test_no_docstring_tells_an_argument_that_is_not_there():
     wrong = []
     for file in sorted(Path(st_vi.__path__[0]).rglob("*.py")):

@@ -68,6 +68,7 @@ def test_no_error_and_no_request_to_another_host(visits):
     assert not {page: one.wrong for page, one in visits.items() if one.wrong}
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_told_of_its_page(tmp_path, reader):
     faults = {"script": "<script>null.x</script>", "file": "<img src=none.png>", "host": "<img src=http://a.b/c.png>"}
     faults |= {"well": "", "wide": "<p style='width: 500px'>a</p>", "told": "<script>console.error('told')</script>"}
@@ -231,6 +232,7 @@ FONTS = """() => [...document.querySelectorAll(".highlight pre")].map((block, nu
 })"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vi/serve/", "train/"])
 def test_code_has_one_font_with_vietnamese_letters(name, site, reader):
     """The browser itself says with which fonts it drew: only with that of the site."""
@@ -263,6 +265,7 @@ def test_reference_pages_begin_with_an_index_and_no_class_is_longer_than_two_scr
         assert max(long.values(), default=0) <= 2 * 1000, (page, long)
 
 
+@pytest.mark.slow
 def test_equations_are_set_and_links_to_folded_members_open_them(site, reader):
     with opened(reader, f"{site.root}reference/terms/#st_vi.terms.InfoNCE.__call__", site.root, []) as page:
         page.wait_for_function("document.querySelectorAll('details.st-vi-members[open]').length === 1")

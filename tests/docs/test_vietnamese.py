@@ -69,6 +69,7 @@ def _without_comments(kind: str, code: str) -> object:
     return [re.split(r"\s{2,}", line.strip())[0] for line in code.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_same_headings(page):
     """And the same anchors, so that a link to a part of a page works in both languages."""

@@ -159,6 +159,7 @@ CONTAINERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_every_container_is_a_list_of_its_values(tiny_model, name):
     texts = list(dict.fromkeys(TEXTS))[:9]

@@ -203,6 +203,7 @@ def encoded_texts(model) -> list[str]:
     return texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [3, 10, 14, 20])
 def test_more_rows_at_the_end_are_the_only_ones_encoded(tiny_model, tmp_path, before):
     out = tmp_path / "out"
@@ -243,6 +244,7 @@ def test_a_deleted_shard_alone_is_made_again(tiny_model, tmp_path):
             encode_corpus(tiny_model, ROWS, out, shard_rows=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "prompt", "problem"),
     [
@@ -667,6 +669,7 @@ def test_the_command(tiny_model, tmp_path):
     assert "3 of them from an earlier run" in st_vi(*command).output
 
 
+@pytest.mark.slow
 def test_the_command_says_what_was_left_out(tiny_model, tmp_path):
     tiny_model.save_pretrained(str(tmp_path / "model"))
     rows = [*ROWS, {"text": None}, {"text": " ".join(SENTENCES * 3)}]

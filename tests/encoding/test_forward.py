@@ -34,6 +34,7 @@ def counted(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"normalize": True}, {"prompt": "Tìm: "}], ids=str)
 @pytest.mark.parametrize("include_prompt", [True, False])
 def test_vectors_are_those_of_stock(tiny_base, counted, settings, include_prompt):

@@ -64,6 +64,7 @@ def decoded(folder):
     return [open_image(str(folder / name)) for name in names()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["image", "product_image", "scan"])
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_paths_are_relative_to_the_file_of_the_rows(model, folder, tmp_path, monkeypatch, column, elsewhere):
@@ -160,6 +161,7 @@ def test_what_is_no_picture_is_an_error_or_is_skipped(model, folder, tmp_path, v
 TEXTS = ["Trời mưa.", "Một tô phở.", "Hai cái bánh.", "Hãy mở tệp logo.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "problem"),
     [

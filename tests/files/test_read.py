@@ -283,6 +283,7 @@ def test_what_is_wrong_is_named_with_its_line(write, name, content, message):
         read_rows(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "CSV", "Tsv", "jsonl", "JSONL", "ndjson", "json", "txt", "TXT"])
 @pytest.mark.parametrize("pack", ["", ".gz", ".GZ", ".bz2", ".xz"])
 def test_endings_and_compression(write, suffix, pack):

@@ -63,6 +63,7 @@ def test_texts_and_images_in_one_row(tiny_multimodal, forwards, monkeypatch, sid
     assert list(map(len, tower)) == [2, 2] and list(map(len, language_model)) == [8, 8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("kind", ["texts", "images"])
 def test_losses(tiny_model, tiny_multimodal, monkeypatch, kind, cached):

@@ -259,6 +259,7 @@ def run_rank(rank, folder, gather):
         torch.save({name: value.grad for name, value in loss.learned.items()}, f"{folder}/rank{rank}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gather", [True, False])
 def test_two_processes_have_the_mean_gradient(gather, tmp_path):
     """One has no row of the second task. Gathered, it is the gradient of the joint batch."""

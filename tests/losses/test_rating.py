@@ -111,6 +111,7 @@ def test_embeds_and_describes_itself():
     assert repr(loss) == "RatingLoss(regions=9, flood=True, embed_once=False)"
 
 
+@pytest.mark.slow
 def test_the_stock_trainer_trains_saves_and_reloads_model_and_head(tiny_model, tmp_path):
     first, second = SENTENCES, SENTENCES[1:] + SENTENCES[:1]
     scores = [0.0, 5.0, 2.0, 4.0, 1.0, 3.0, 2.5, 0.5]

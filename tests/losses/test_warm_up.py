@@ -63,6 +63,7 @@ def test_the_reason_the_margin_is_smallest_when_all_vectors_are_the_same():
     assert at_random > 2 * collapsed
 
 
+@pytest.mark.slow
 def test_evaluations_and_cards_have_all_terms(tiny_model, rows, tmp_path):
     loss = DLELoss(tiny_model)
     seen = []

@@ -51,6 +51,7 @@ def test_a_model_saved_as_it_was_made_loaded_and_saved_elsewhere(tiny_base, tmp_
     check(tmp_path / "thư mục b")
 
 
+@pytest.mark.slow
 def test_a_trained_one_and_its_export(tiny_base, triplets, tmp_path):
     model = build_viclsr(tiny_base)
     train_viclsr(model, triplets, tmp_path / "a", **SETTINGS)
@@ -110,6 +111,7 @@ def test_a_name_that_no_repository_has_is_the_title(tmp_path, name):
     assert f"\n# {name}\n" in card(tmp_path)
 
 
+@pytest.mark.slow
 def test_modules_inside_a_router(tiny_base, triplets, tmp_path):
     passages = [Transformer(str(tiny_base)), Pooling(32, "mean"), MLPHead(32, 32)]
     router = Router.for_query_document([Transformer(str(tiny_base)), Pooling(32, "cls")], passages)

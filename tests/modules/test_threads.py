@@ -127,6 +127,7 @@ def test_encode_beside_a_look_at_the_weights(tiny_base):
     assert_all_close(found, [vectors] * BATCHES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", ["plain", "chat"])
 def test_long_texts_leave_the_tokenizer_as_it_is(tmp_path, template):
     """Stock renders a template twice to learn its end, without a limit, the first time that a text is cut."""

@@ -69,6 +69,7 @@ def ran(monkeypatch, tmp_path) -> Path:
     return script
 
 
+@pytest.mark.slow
 def test_what_is_written(ran):
     for _ in range(2):  # the second time there is something to replace
         (ran.parent / "pictures").mkdir(exist_ok=True)
@@ -125,6 +126,7 @@ def test_another_number_of_sentences_is_told():
     assert list(pictures.differences(["a"], ["a", "b"])) and list(pictures.differences(["a", "b"], ["a"]))
 
 
+@pytest.mark.slow
 def test_pictures_of_other_numbers_differ():
     one = still(figure(10, 20))
     assert pictures.difference(one, still(figure(10.5, 20))) < pictures.DIFFERENCE / 2

@@ -82,6 +82,7 @@ def test_a_base_with_several_poolings_needs_a_choice(tiny_base, tmp_path):
     assert build_viclsr(tmp_path, pooling="mean")[1].pooling_mode == "mean"
 
 
+@pytest.mark.slow
 def test_the_shell_takes_the_pooling_of_the_base_and_the_start_of_the_head(tiny_base, tmp_path):
     stock(tiny_base, pooling="mean").save_pretrained(str(tmp_path / "base"))
     sample_nli("test").select(range(12)).to_json(tmp_path / "rows.jsonl", force_ascii=False)
@@ -108,6 +109,7 @@ def test_what_names_no_model(base):
             function(base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"pooling": "lasttoken", "head": None}, {"lora": True}])
 def test_a_trained_vipolyqwen_is_refused(tiny_qwen, tmp_path, settings):
     if "lora" in settings:

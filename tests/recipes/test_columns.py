@@ -147,6 +147,7 @@ def test_columns_of_mixed_rows_that_are_left_out_are_said(caplog):
     assert caplog.text.count("columns that are not trained on: image, source") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evaluator", ["loss", {"a": 1}, len, Dataset.from_dict(ROWS), ["loss"]])
 def test_an_evaluator_that_is_none(evaluator, tiny_model, tmp_path):
     with pytest.raises(ValueError, match="evaluator must be an evaluator or a list of them, got "):
@@ -168,6 +169,7 @@ def test_the_name_of_a_model_is_no_model(train, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_at_once_leaves_the_folder_free(tiny_model, tmp_path):
     rows, settings = {**ROWS, "weight": [1.0] * 4}, {"max_steps": 1, "per_device_train_batch_size": 4, "use_cpu": True}
     with pytest.raises(ValueError, match="DLELoss needs labels"):
@@ -208,6 +210,7 @@ def test_arguments_that_train_nothing(arguments, tiny_model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["prompts", "router_mapping"])
 @pytest.mark.parametrize(
     ("given", "message"),
@@ -226,6 +229,7 @@ def test_prompts_and_routes_of_what_is_not_there(name, given, message, tiny_mode
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_prompts_of_columns_and_datasets_that_are_there(tiny_model, tmp_path):
     rows, settings = Dataset.from_dict(ROWS), {"max_steps": 1, "use_cpu": True}
     train_viclsr(tiny_model, rows, tmp_path / "a", prompts={"anchor": "hỏi: "}, **settings)

@@ -133,6 +133,7 @@ def test_a_bad_row_of_a_stream_is_named_when_it_comes(tiny_base, tmp_path, train
         trained(train, tiny_base, stream(rows), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_stream_trains_on_columns_by_name(tiny_base, tmp_path, caplog):
     rows = [{"id": 7, "negative": r["negative"], "positive": r["positive"], "anchor": r["anchor"]} for r in ROWS]
     expected = trained(train_viclsr, tiny_base, stream(ROWS), tmp_path / "a")
@@ -212,6 +213,7 @@ def test_of_an_evaluator_where_less_is_better_the_least(tiny_base, tmp_path):
     assert train_viclsr(model, ROWS, tmp_path, evaluator=liked, **SETTINGS | STEPWISE).state.best_global_step == 3
 
 
+@pytest.mark.slow
 def test_stock_evaluators_pick_the_best_as_they_say(tiny_base, tmp_path):
     evaluator = TripletEvaluator(*(COLUMNS[name][:8] for name in COLUMNS), name="dev")
     trainer = train_viclsr(built(tiny_base), ROWS, tmp_path, evaluator=evaluator, **SETTINGS | STEPWISE)
@@ -219,6 +221,7 @@ def test_stock_evaluators_pick_the_best_as_they_say(tiny_base, tmp_path):
     assert trainer.state.best_model_checkpoint is not None
 
 
+@pytest.mark.slow
 def test_an_evaluator_that_returns_a_number(tiny_base, tmp_path):
     class Number(BaseEvaluator):
         def __call__(self, model, output_path=None, epoch=-1, steps=-1):
@@ -258,6 +261,7 @@ def test_every_way_to_save_and_evaluate(tiny_base, tmp_path, settings, steps, ch
     assert (tmp_path / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_stock_losses_train(tiny_base, tmp_path):
     model = built(tiny_base)
     losses = {
@@ -273,6 +277,7 @@ def test_stock_losses_train(tiny_base, tmp_path):
     train_viclsr(model, {"a": ROWS[:8], "b": ROWS[8:]}, tmp_path / "several", loss=losses, **SETTINGS)
 
 
+@pytest.mark.slow
 def test_a_function_makes_the_loss_of_tasks(tiny_base, tmp_path, vectors):
     for loss in (DLELoss, lambda model: DLELoss(model)):
         found = trained(train_vipolyqwen, tiny_base, Dataset.from_list(TASKS), tmp_path / repr(loss)[:9], loss=loss)
@@ -281,6 +286,7 @@ def test_a_function_makes_the_loss_of_tasks(tiny_base, tmp_path, vectors):
         train_viclsr(built(tiny_base), ROWS, tmp_path / "none", loss=lambda model: None, **SETTINGS)
 
 
+@pytest.mark.slow
 def test_stock_losses_of_mixed_tasks_get_scores_or_no_labels(tiny_base, tmp_path):
     model, seen = built(tiny_base), []
 
@@ -329,6 +335,7 @@ def test_one_dataset_with_a_stock_loss_and_one_with_that_of_tasks(tiny_base, tmp
     assert sorted(round(15 * value) for labels in seen["scores"] for value in labels.tolist()) == [*range(8, 16)]
 
 
+@pytest.mark.slow
 def test_a_figure_that_is_no_number_is_said(tiny_base, tmp_path, caplog):
     """At such a learning rate all weights are finite, and all vectors the same."""
     pairs = [COLUMNS[name][:8] for name in ("anchor", "positive")]

@@ -237,6 +237,7 @@ def test_an_adapter_and_a_whole_model_in_one_folder_are_refused(adapter, tmp_pat
     assert abs(load(tmp_path).encode(INPUTS) - merged.encode(INPUTS)).max() <= 2e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vision", [False, True])
 def test_a_new_adapter_merges_too(tiny_qwen, tmp_path, vision):
     before, merged, again = merged_vectors(shaken(built(tiny_qwen, lora_config(vision=vision))), tmp_path)
@@ -251,6 +252,7 @@ def test_merged_in_half_precision_it_is_the_same_but_for_rounding(adapter, tmp_p
     assert (again == merged).all()
 
 
+@pytest.mark.slow
 def test_merged_over_a_base_with_the_names_of_the_hub(tmp_path):
     """Qwen2-VL's own files name its weights as the model with a language head does."""
     base = save_tiny_qwen2_vl(tmp_path / "base")

@@ -132,6 +132,7 @@ def with_rank(model):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "message"),
     [

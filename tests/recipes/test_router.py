@@ -61,6 +61,7 @@ def by_hand(model, tasks):
     return np.stack([model.encode(item, prompt=prompt) for item, prompt in zip(INPUTS, prompts, strict=True)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [2, 32])
 def test_each_input_gets_its_own_prefix_and_the_order_stays(model, router, batch_size):
     assert [choice.task for choice in router.choose(model, INPUTS)] == TRUE

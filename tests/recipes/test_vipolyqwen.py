@@ -155,6 +155,7 @@ def test_a_bad_row_in_a_dict_names_its_data_set(tiny_qwen, rows, tmp_path):
         train_vipolyqwen(built(tiny_qwen), parts, tmp_path / "out", **SETTINGS)
 
 
+@pytest.mark.slow
 def test_stock_prompts_reach_the_collator(tiny_qwen, rows, tmp_path):
     given = {"anchor": "Hỏi: "}
     trainer = train_vipolyqwen(built(tiny_qwen), rows, tmp_path, prompts=given, **SETTINGS | {"max_steps": 1})

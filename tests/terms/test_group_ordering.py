@@ -103,6 +103,7 @@ def test_detached_candidates_change_the_gradient_alone(negatives):
     assert grads[0].abs().sum() > 0 and all(grad is None for grad in grads[1:])
 
 
+@pytest.mark.slow
 def test_gradient_by_finite_differences():
     def loss(a, p, n, more):
         return GroupOrdering(top_k=4, steepness=2.0)(PairBatch(a, p, n, more))

@@ -61,6 +61,7 @@ def test_a_step_down_the_gradient_orders_the_candidates():
     assert (change[:, 0] > change[:, [1, 3, 4]].amax(dim=1)).all() and len(inputs) == 4
 
 
+@pytest.mark.slow
 def test_gradient():
     inputs = [values.detach()[..., :3].clone().requires_grad_() for values in taught_rows()]
     assert torch.autograd.gradcheck(lambda *x: IRPO(temperature=0.3)(taught_batch(*x)), inputs)

@@ -64,6 +64,7 @@ def test_the_right_order_costs_less_and_the_positive_nothing():
     assert (grad == 0).all()
 
 
+@pytest.mark.slow
 def test_gradient():
     inputs = [values.detach()[..., :3].clone().requires_grad_() for values in taught_rows()]
     assert torch.autograd.gradcheck(

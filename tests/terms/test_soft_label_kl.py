@@ -89,6 +89,7 @@ def test_false_negatives_are_dropped_and_have_no_gradient():
     assert (n.grad[:2] == 0).all() and n.grad[2].abs().max() > 0
 
 
+@pytest.mark.slow
 def test_gradient():
     inputs = [values.detach()[..., :3].clone().requires_grad_() for values in taught_rows()]
     assert torch.autograd.gradcheck(lambda *x: SoftLabelKL(temperature=0.3)(taught_batch(*x)), inputs)

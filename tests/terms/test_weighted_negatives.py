@@ -125,6 +125,7 @@ def test_rows_without_a_negative_that_weighs_something_give_0_and_others_their_l
     assert anchors.grad.abs().max() == 0
 
 
+@pytest.mark.slow
 def test_gradient_does_not_flow_through_the_weights():
     pairs, inputs = make_batch()
     term = WeightedNegatives(temperature=0.2, num_clusters=(3,), same_cluster_weight=0.25)

@@ -33,6 +33,7 @@ def texts():
     yield "  một.  "
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [words, subwords])
 @pytest.mark.parametrize("limit", [5, 17, 60, 10_000])
 def test_chunks_cover_the_text_and_keep_the_limit(count, limit):

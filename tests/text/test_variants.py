@@ -35,6 +35,7 @@ def test_a_slip_changes_one_place():
     assert all(slip(word, random) == word for word in ("", "ở", "đi"))
 
 
+@pytest.mark.slow
 def test_the_shares_of_the_variants():
     made = [vary(TEXT, Random(seed)) for seed in range(4000)]
     bare, low = strip_diacritics(TEXT), TEXT.lower()

@@ -112,6 +112,7 @@ def test_a_model_does_not_decide_where_it_is_written(saved, tmp_path):
 AUTO_MAP = {"AutoConfig": "evil.XLMRobertaConfig", "AutoModel": "evil.XLMRobertaModel"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "changes", "refused"),
     [
@@ -323,6 +324,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("part", ["", HEAD])
 def test_damaged_weights_are_named(saved, part, damage):
@@ -336,6 +338,7 @@ def test_damaged_weights_are_named(saved, part, damage):
             import_viclsr(saved, local_files_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -147,6 +147,7 @@ def test_the_names_of_the_command_line():
     assert get_args(literal) == get_args(BalanceName) == tuple(BALANCES)
 
 
+@pytest.mark.slow
 def test_what_the_keeper_does_not_accept(tiny_model, rows, tmp_path):
     def train(loss, keepers, **more):
         settings = SETTINGS | {"save_strategy": "no"} | more
