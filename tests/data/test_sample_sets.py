@@ -63,7 +63,6 @@ def test_the_spelling_check_sees_a_slip():
     assert misspelled(["Nó hocj bài ngyà mai với bạn đuợcc, thícha."]) == {"hocj", "ngyà", "đuợcc", "thícha"}
 
 
-@pytest.mark.slow
 def test_nli_is_what_it_says():
     counts = Counter(NLI["label"])
     assert len(set(counts.values())) == 1 and counts["neutral"] >= 1200

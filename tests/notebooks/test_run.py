@@ -22,7 +22,6 @@ def test_a_failing_cell_is_named(tmp_path):
         executed(script)
 
 
-@pytest.mark.slow
 def test_a_notebook_runs_again_when_its_code_changes(tmp_path):
     script, count = tmp_path / "07_counts.py", tmp_path / "count"
     script.write_text(f"# %% [markdown]\n# # Counts\n\n# %%\nopen({str(count)!r}, 'a').write('x')\n")
