@@ -36,7 +36,7 @@ def model_identity(model: SentenceTransformer) -> str:
     for name, module in model.named_modules():
         # A disabled adapter has the same weights as an enabled one, and another lora_alpha none at all.
         if (switch := getattr(module, "disable_adapters", None)) is not None and not callable(switch):
-            settings = [getattr(module, name, None) for name in ("active_adapter", "scaling")]
+            settings = [getattr(module, key, None) for key in ("active_adapter", "scaling")]
             digest.update(_json([name, bool(switch), *settings]))
         elif name and "." not in name and not isinstance(module, Module):
             digest.update(_json([name, fullname(module)]))

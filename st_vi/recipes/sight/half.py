@@ -80,10 +80,11 @@ class HalfPrecision:
         Raises:
             ValueError: It is of other weights or learning rates.
         """
-        groups = self.optimizer.param_groups
-        if state["weights"].keys() != set(self.names) or [
-            (group["rate"], len(group["params"])) for group in state["optimizer"]["param_groups"]
-        ] != [(group["rate"], len(group["params"])) for group in groups]:
+        theirs, ours = (
+            [(group["rate"], len(group["params"])) for group in groups]
+            for groups in (state["optimizer"]["param_groups"], self.optimizer.param_groups)
+        )
+        if state["weights"].keys() != set(self.names) or theirs != ours:
             raise ValueError("its layers or learning rates were others")
         self.load_weights(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
