@@ -277,3 +277,10 @@ def test_a_stream_that_cannot_go_back():
         assert open_image(stream).getpixel((0, 0)) == (255, 0, 0)
         with pytest.raises(ValueError, match="cannot read the image"):
             open_image(stream)  # it is at its end: an error, and not an empty picture
+
+
+@pytest.mark.parametrize("before", ["", " ", "\n"])
+def test_damaged_base64_is_no_missing_file(before):
+    with pytest.raises(ValueError, match="cannot read the image") as caught:
+        open_image(f"{before}data:image/png;base64,x")
+    assert "No such file" not in str(caught.value)
