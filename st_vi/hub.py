@@ -289,7 +289,8 @@ def _check_vocabulary(model: SentenceTransformer, name: str) -> None:
     for module in model:
         tokenizer = getattr(module, "tokenizer", None)
         special = getattr(tokenizer, "all_special_tokens", None)
-        if special is not None and len(tokenizer) < len(special) + 2:  # type: ignore[arg-type]
+        # Without the prefixes of viPolyQwen, which were added.
+        if special is not None and tokenizer.vocab_size < len(special) + 2:  # type: ignore[union-attr]
             raise ValueError(
                 f"{name} has no vocabulary: the files of its tokenizer, such as tokenizer.json, are missing"
             )

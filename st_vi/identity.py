@@ -44,8 +44,8 @@ def model_identity(model: SentenceTransformer) -> str:
             config: Any = getattr(module, "config", None)
             config = config.to_dict() if hasattr(config, "to_dict") else None
             digest.update(_json([name, fullname(module), module.get_config_dict(), _what_matters(config)]))
-            digest.update(_json(_tokenizer_state(getattr(module, "tokenizer", None))))
-            digest.update(_json(_processor_state(getattr(module, "processor", None))))
+            digest.update(_json(tokenizer_state(getattr(module, "tokenizer", None))))
+            digest.update(_json(processor_state(getattr(module, "processor", None))))
         if hasattr(module, "prompts_of"):  # a `TaskRouter`, which chooses among them
             digest.update(_json(model.prompts))
     for name, tensor in _used_weights(model):
@@ -82,7 +82,8 @@ def _what_matters(config: Any) -> Any:
     }
 
 
-def _tokenizer_state(tokenizer: Any) -> Any:
+def tokenizer_state(tokenizer: Any) -> Any:
+    """A JSON value of what makes the tokens of a text, or None without a tokenizer."""
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)  # a static model has one without transformers
     if hasattr(backend, "to_str"):
         state = json.loads(backend.to_str())
@@ -93,8 +94,8 @@ def _tokenizer_state(tokenizer: Any) -> Any:
     return [state, getattr(tokenizer, "truncation_side", None)]  # the latter says which end of a long text is cut
 
 
-def _processor_state(processor: Any) -> Any:
-    """The chat template and the image settings."""
+def processor_state(processor: Any) -> Any:
+    """A JSON value of the chat template and the image settings."""
     pictures: Any = getattr(processor, "image_processor", None)
     state = pictures.to_dict() if hasattr(pictures, "to_dict") else None
     return [getattr(processor, "chat_template", None), _what_matters(state)]

@@ -24,8 +24,10 @@ from transformers.utils import logging as transformers_logging
 
 from st_vi.hub import export_stock, import_viclsr, load
 from st_vi.modules import MLPHead
+from st_vi.recipes import build_vipolyqwen
 from tests.conftest import SENTENCES
 from tests.helpers.cards import check
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 SAFETENSORS, BIN = "model.safetensors", "pytorch_model.bin"
 LONG = " ".join(SENTENCES)  # more tokens than the tiny model has positions
@@ -515,6 +517,15 @@ def test_load_misses_files_that_were_not_copied(saved, names, message):
         (saved / name).unlink()
     with pytest.raises(ValueError, match=message):
         load(saved, local_files_only=True)
+
+
+def test_load_misses_the_vocabulary_of_a_model_for_images(tmp_path):
+    """Its prefixes are added to a tokenizer without tokens."""
+    tiny_qwen = save_tiny_qwen2_vl(tmp_path / "base")
+    build_vipolyqwen(tiny_qwen, embedding_dimension=8).save_pretrained(str(tmp_path / "model"))
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="has no vocabulary: the files of its tokenizer"):
+        load(tmp_path / "model", local_files_only=True)
 
 
 def test_load_refuses_weights_of_another_shape(saved):

@@ -39,6 +39,7 @@ from st_vi.encoding.shards import (
     shard_notes,
     shard_numbers,
     shard_path,
+    shard_schema,
 )
 from st_vi.encoding.sources import folder_of, open_rows, row_count
 from st_vi.files.lines import on_disk
@@ -221,7 +222,7 @@ def encode_corpus(
     output = on_disk(output)
     check_manifest(output, settings)
     check_writable(output)
-    types = {} if shard_path(output, 0).exists() else _types_behind(first, keep, rows)
+    types = _types(shard_path(output, 0), first, keep, rows)
     run = _Run(encoder, output, settings, list(keep), precision, bad_row, _named(rows), types)
     total = row_count(source, rows) if show_progress_bar else None
     with (
@@ -393,10 +394,8 @@ class _Run:
         done: Callable[[int], Any],
     ) -> tuple[pa.Table, Notes]:
         """The rows of a shard, starting at `there`."""
-        if self.schema is None and there:
-            self.schema = pq.read_schema(path)
         first, problems = shard.first, shard.problems
-        kept = _kept(shard.rows, there, self.keep, self.schema, self.types, path, problems)
+        kept = _kept(shard.rows, there, self.keep, self.types, path, problems)
         done(len(shard.rows) - there - counted.rows)
         encoded = self.encoder.encode_counted(counted, problems, done)
         table = self._table(encoded, kept, there, first)
@@ -516,6 +515,15 @@ def _or_none(value: Any) -> Any:
     return None if is_null(value) and not isinstance(value, float) else value
 
 
+def _types(path: Path, first: Sequence[Mapping[str, Any]], keep: Sequence[str], rows: Any) -> dict[str, pa.DataType]:
+    """Types of the kept columns, those of the first shard, whichever part of the corpus is encoded first."""
+    if path.exists():
+        schema = shard_schema(path)
+        return {name: schema.field(name).type for name in keep}
+    behind = _types_behind(first, keep, rows)
+    return {name: column.type for name, column in _kept(first, 0, keep, behind, path, Problems("skip", str)).items()}
+
+
 def _types_behind(first: Sequence[Mapping[str, Any]], keep: Sequence[str], rows: Any) -> dict[str, pa.DataType]:
     """Types of the kept columns that have no value in the first shard; of a stream, which is read once, none."""
     unknown = {name for name in keep if all(_or_none(row.get(name)) is None for row in first)}
@@ -535,7 +543,6 @@ def _kept(
     rows: Sequence[Mapping[str, Any]],
     there: int,
     keep: Sequence[str],
-    schema: pa.Schema | None,
     types: Mapping[str, pa.DataType],
     path: Path,
     problems: Problems,
@@ -544,7 +551,7 @@ def _kept(
     columns = {}
     for name in keep:
         values = [_or_none(row.get(name)) for row in rows[there:]]
-        kind = schema.field(name).type if schema else types.get(name)
+        kind = types.get(name)
         try:
             column = _lossless(values, kind)
         except _UNFIT:

@@ -83,8 +83,15 @@ def shard_numbers(folder: Path) -> list[int]:
 
 def shard_notes(path: Path) -> Notes:
     """Read the metadata of a shard."""
+    return Notes.of(shard_schema(path).metadata)
+
+
+def shard_schema(path: Path) -> pa.Schema:
+    """Read the columns of a shard, and its metadata."""
     try:
-        return Notes.of(pq.read_schema(path).metadata or {})
+        schema = pq.read_schema(path)
+        Notes.of(schema.metadata or {})
+        return schema
     except (KeyError, ValueError, OSError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno:  # of the disk; a parser's has no number
             raise

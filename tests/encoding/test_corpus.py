@@ -582,6 +582,18 @@ def test_kept_values_that_begin_late_have_their_type(tiny_model, tmp_path, value
     assert table["kept"].to_pylist() == [None, None, value, None, None, value]
 
 
+@pytest.mark.parametrize("kept", [[2020, None, 2021], [None, 2020, None]], ids=str)
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1)], ids=str)
+def test_a_kept_column_has_one_type_in_all_parts(tiny_model, tmp_path, kept, order):
+    """The part without a value made it one of texts, and all parts were for nothing."""
+    rows = [{"text": "mưa", "kept": value} for value in kept]
+    for k in order:
+        encode_corpus(tiny_model, rows, tmp_path / "out", keep=["kept"], shard_rows=1, part=(k, 3))
+    assert encode_corpus(tiny_model, rows, tmp_path / "out", keep=["kept"], shard_rows=1).reused == 3
+    table = pa.concat_tables([pq.read_table(path) for path in sorted((tmp_path / "out").glob("*.parquet"))])
+    assert table["kept"].to_pylist() == kept
+
+
 def test_kept_values_of_which_arrow_makes_nothing_are_bad_rows(tiny_model, tmp_path):
     rows = [{"text": "mưa", "kept": np.datetime64("2020-01-02")}, {"text": "nắng", "kept": 1}]
     with pytest.raises(ValueError, match="column 'kept', row 0: this does not fit into shard-00000"):

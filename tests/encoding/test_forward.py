@@ -139,10 +139,14 @@ def test_parts_at_the_same_time(tiny_model, tmp_path):
 
 
 def test_columns_of_other_types_are_found(tiny_model, tmp_path):
-    """The first file of a part decides the types that its values have."""
+    """The first file decides the types of all, also of a part without it."""
     rows = [{"text": text, "kept": number if number < 4 else f"số {number}"} for number, text in enumerate(SENTENCES)]
-    for part in ((1, 2), (2, 2)):
-        encode_corpus(tiny_model, rows, tmp_path, shard_rows=4, keep=["kept"], part=part)
+    with pytest.raises(ValueError, match="column 'kept', row 4: this does not fit into shard-00001"):
+        encode_corpus(tiny_model, rows, tmp_path, shard_rows=4, keep=["kept"], part=(2, 2))
+    rows[4:] = [row | {"kept": 4} for row in rows[4:]]
+    encode_corpus(tiny_model, rows, tmp_path, shard_rows=4, keep=["kept"])
+    (tmp_path / "shard-00000.parquet").unlink()
+    rows[:4] = [row | {"kept": 0.5} for row in rows[:4]]
     with pytest.raises(ValueError, match=r"shard-00001\.parquet has other types of columns"):
         encode_corpus(tiny_model, rows, tmp_path, shard_rows=4, keep=["kept"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,18 @@ def _check_modules(folder: Path, model: SentenceTransformer) -> None:
                 raise ValueError(f"{config} is missing")
         if isinstance(module, (Transformer, Dense, SavedModule)) and path not in found:
             raise ValueError(f"the weights of {type(module).__name__} are missing")
+        for names in _files_of(module) if isinstance(module, Transformer) else ():
+            if not any((folder / path / name).is_file() for name in names):
+                raise ValueError(f"{Path(path, names[0])} is missing")
+
+
+def _files_of(encoder: Transformer) -> Iterator[tuple[str, ...]]:
+    """The files of an encoder besides its weights, each with the names that it may have.
+
+    Without its vocabulary, a tokenizer may be made that knows hardly any token.
+    """
+    yield "config.json", "adapter_config.json"
+    if encoder.tokenizer is not None:
+        yield "tokenizer.json", *encoder.tokenizer.vocab_files_names.values()
+    if getattr(encoder.processor, "image_processor", None) is not None:
+        yield "processor_config.json", "preprocessor_config.json"

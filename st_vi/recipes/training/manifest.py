@@ -20,6 +20,7 @@ from sentence_transformers.base.modules import Module, Transformer
 from torch import nn
 
 from st_vi.files.lines import write_whole
+from st_vi.identity import processor_state, tokenizer_state
 from st_vi.model_files import read_json, read_modules
 
 MANIFEST = "training_run.json"
@@ -67,6 +68,11 @@ def describe(
         found[f"module {number}"] = type(module).__name__
         if isinstance(module, Module):
             found |= {f"{type(module).__name__} {key}": value for key, value in module.get_config_dict().items()}
+        # Those of a base, which is known by its weights, can be replaced.
+        if tokenizer := getattr(module, "tokenizer", None):
+            found[f"{type(module).__name__} tokenizer"] = _hashed(tokenizer_state(tokenizer))
+        if processor := getattr(module, "processor", None):
+            found[f"{type(module).__name__} processor"] = _hashed(processor_state(processor))
     found["max_seq_length"] = model.max_seq_length
     for name, adapter in (getattr(model.transformers_model, "peft_config", None) or {}).items():
         found |= {f"adapter {name} {key}": getattr(adapter, key, None) for key in _OF_ADAPTERS}
@@ -237,6 +243,10 @@ def _base(model: SentenceTransformer) -> dict[str, Any]:
                     digest.update(f"{name} {list(tensor.shape)}".encode())
                     digest.update(sample.numpy().tobytes())
     return {"identity": digest.hexdigest()[:16], "shown": str(place), "place": place}
+
+
+def _hashed(value: Any) -> dict[str, Any]:
+    return {"identity": hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]}
 
 
 def _losses(loss: Any) -> Iterable[Any]:

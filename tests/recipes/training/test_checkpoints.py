@@ -9,9 +9,10 @@ import pytest
 import torch
 import transformers
 
-from st_vi import build_viclsr, train_viclsr
+from st_vi import build_viclsr, build_vipolyqwen, train_viclsr
 from st_vi.data import nli_to_triplets, sample_nli
-from st_vi.recipes.training.checkpoints import last_complete_checkpoint
+from st_vi.recipes.training.checkpoints import check_checkpoint, last_complete_checkpoint
+from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 from tests.helpers.viclsr import SETTINGS, built
 
 
@@ -59,6 +60,8 @@ DAMAGES = [
     (removed, "1_Pooling/config.json", "1_Pooling/config.json is missing"),
     (removed, "2_Dense/config.json", "2_Dense/config.json is missing"),
     (removed, "sentence_bert_config.json", "sentence_bert_config.json is missing"),
+    (removed, "config.json", "config.json is missing"),
+    (removed, "tokenizer.json", "tokenizer.json is missing"),
     (cut, "optimizer.pt", "optimizer.pt is not a file of plain weights"),
     (garbage, "optimizer.pt", "optimizer.pt is not a file of plain weights"),
     (removed, "optimizer.pt", "optimizer.pt is missing"),
@@ -75,6 +78,19 @@ def test_the_one_before_is_taken(trained, copied, damage, name, reason, caplog):
     assert last_complete_checkpoint(copied, trained[0]) == str(copied / "checkpoint-6")
     (notice,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert notice.startswith(f"{copied}/checkpoint-8 is not complete and is skipped: ") and reason in notice
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "processor_config.json"])
+def test_a_checkpoint_for_images_needs_its_vocabulary_and_its_processor(tmp_path, name):
+    """Without tokens, the weights of a resumed run were others, without an error."""
+    model = build_vipolyqwen(save_tiny_qwen2_vl(tmp_path / "base"), embedding_dimension=8)
+    checkpoint = tmp_path / "checkpoint-1"
+    model.save_pretrained(str(checkpoint))
+    (checkpoint / "trainer_state.json").write_text("{}")
+    check_checkpoint(checkpoint, model, states=False)
+    (checkpoint / name).unlink()
+    with pytest.raises(ValueError, match=f"{name} is missing"):
+        check_checkpoint(checkpoint, model, states=False)
 
 
 def test_the_last_is_the_one_with_most_steps(trained, copied, caplog):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import pytest
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainingArguments
+from tokenizers.normalizers import Lowercase
 from transformers import TrainerCallback
 
 from st_vi import CachedSupConNLILoss, SupConNLILoss, build_viclsr, build_vipolyqwen, load, train_viclsr
@@ -360,6 +362,30 @@ def test_vipolyqwen_has_its_settings_in_the_run(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             train_mixed(model(**build), mixed, tmp_path / "run", resume=True, **settings | change)
+
+
+def test_another_tokenizer_or_processor_is_another_run(tmp_path):
+    """Its tokens, or its images, would be others from the checkpoint on, for the same weights."""
+
+    def described(change=lambda backbone: None):
+        model = build_vipolyqwen(base, embedding_dimension=8)
+        change(model[0])
+        arguments = SentenceTransformerTrainingArguments(str(tmp_path), use_cpu=True)
+        return describe(model, rows(), arguments, SupConNLILoss(model), [], {})
+
+    def lowercase(backbone):
+        backbone.tokenizer.backend_tokenizer.normalizer = Lowercase()
+
+    def darker(backbone):
+        backbone.processor.image_processor.image_mean = [0.1, 0.2, 0.3]
+
+    base = save_tiny_qwen2_vl(tmp_path / "base")
+    before = described()
+    assert not differences(before, described())
+    (difference,) = differences(before, described(lowercase))
+    assert re.fullmatch(r"Qwen2VLTransformer tokenizer was content \w+, now is content \w+", difference)
+    (difference,) = differences(before, described(darker))
+    assert difference.startswith("Qwen2VLTransformer processor was ")
 
 
 @pytest.mark.parametrize("change", [{"lora_alpha": 64}, {"use_rslora": True}, {"lora_dropout": 0.5}], ids=str)
