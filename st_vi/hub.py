@@ -269,7 +269,8 @@ def load(path_or_repo: str | Path, **kwargs: Any) -> SentenceTransformer:
             raise FileNotFoundError(
                 f"no model {name!r}: there is no such folder, and none on the Hub ({why})"
             ) from error
-        if isinstance(error, OSError) and (base := base_of_adapter(name, **hub)) and not Path(base).exists():
+        base = base_of_adapter(name, **hub) if isinstance(error, OSError) else None
+        if base is not None and not (base and Path(base).exists()):
             why = str(error).partition("\n")[0]
             raise FileNotFoundError(
                 f"{name} is an adapter of {base!r}, and no such model is found ({why}): put it back, or write its "

@@ -107,10 +107,10 @@ def name_and_content(name: str | Path) -> str:
     return f"{folder.resolve().name} ({digest.hexdigest()[:8]})"
 
 
-def base_of_adapter(name: str, **hub: Any) -> str:
-    """The model to which a saved adapter belongs, as its configuration names it; "" if the model is no adapter."""
+def base_of_adapter(name: str, **hub: Any) -> str | None:
+    """The model to which a saved adapter belongs, as its configuration names it; None if the model is no adapter."""
     file = load_file_path(name, *_ADAPTER, **hub)
-    return str(read_json(Path(file)).get("base_model_name_or_path") or "") if file else ""
+    return str(read_json(Path(file)).get("base_model_name_or_path") or "") if file else None
 
 
 def check_modules(name: str, own: Mapping[str, type[Module]], **hub: Any) -> None:

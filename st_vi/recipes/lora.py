@@ -12,7 +12,7 @@ from sentence_transformers.base.modules import Transformer
 from st_vi.checks import check_model
 from st_vi.modules import Qwen2VLTransformer
 from st_vi.modules.qwen2_vl import check_adapters
-from st_vi.stock.adapters import merge_adapter, refuse_disabled
+from st_vi.stock.adapters import forget_place, merge_adapter, refuse_disabled
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -96,6 +96,7 @@ def merge_lora(model: SentenceTransformer) -> None:
         if isinstance(module, Transformer) and isinstance(module.model, peft.PeftModel):  # wrapped by PEFT
             refuse_disabled(module.model, "enable_adapter_layers() of the PEFT model to merge them")
             module.model = module.model.merge_and_unload()
+            forget_place(module.model)
             return
     backbone: Any = model.transformers_model
     if not getattr(backbone, "peft_config", None):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.base.modules import Transformer
 from tqdm.auto import tqdm
 
 from st_vi.checks import check_whole
@@ -20,6 +21,7 @@ from st_vi.hub import load
 from st_vi.modules import TaskRouter
 from st_vi.modules.model_card import TAGS, ModelCard
 from st_vi.recipes.ablation.tables import markdown
+from st_vi.stock.adapters import forget_place
 from st_vi.stock.merging import check_same_kind
 
 Source = SentenceTransformer | str | Path
@@ -215,6 +217,9 @@ def _copy_of(model: SentenceTransformer) -> SentenceTransformer:
         model_card_data=ModelCard(language="vi", tags=list(TAGS), local_files_only=True),
     )
     copied.module_kwargs = copy.deepcopy(model.module_kwargs)
+    for module in copied.modules():
+        if isinstance(module, Transformer):
+            forget_place(module.model)
     return copied.eval()
 
 

@@ -51,6 +51,26 @@ def merge_adapter(backbone: Any) -> None:
             setattr(backbone.get_submodule(parent), child, _merged(layer))
     backbone.delete_adapter(list(backbone.peft_config))
     forget_renamings(backbone)
+    forget_place(backbone)
+
+
+def forget_place(backbone: Any) -> None:
+    """Forget where weights came from, which are in no file now: a new adapter would name those as its base."""
+    backbone.name_or_path = ""
+
+
+def check_base(backbone: Any) -> None:
+    """Check that adapters can be loaded again, to which their base does not belong.
+
+    Raises:
+        ValueError: They name no base.
+    """
+    for adapter in (getattr(backbone, "peft_config", None) or {}).values():
+        if not adapter.base_model_name_or_path:
+            raise ValueError(
+                "the weights under the adapter are in no file, as after a merge, so that it could not be loaded again: "
+                "save the model without it (model.save_pretrained), load that, and add the adapter to it"
+            )
 
 
 def _merged(layer: Any) -> nn.Module:

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel, Qwen2VLForConditionalGeneration
 from transformers.utils.versions import require_version
 
 from st_vi import DLELoss, build_vipolyqwen, export_stock, load, train_vipolyqwen
+from st_vi.recipes import merge_models
 from st_vi.recipes.lora import lora_config, merge_lora
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 from tests.helpers.vipolyqwen import SETTINGS, BestIsStepThree, Interruption
@@ -304,6 +305,20 @@ def test_an_adapter_whose_base_is_gone_names_it(tmp_path):
     built(base).save_pretrained(str(tmp_path / "adapter"))
     base.rename(tmp_path / "moved")
     with pytest.raises(FileNotFoundError, match=rf"adapter is an adapter of '{base}', .* adapter_config.json"):
+        load(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("merge", [merge_lora, lambda model: merge_models([model, model])], ids=["LoRA", "models"])
+def test_an_adapter_of_merged_weights_is_not_one_of_the_base(tiny_qwen, rows, tmp_path, merge):
+    """Loaded with the weights from before the merge, its vectors were others, without an error."""
+    model = shaken(built(tiny_qwen, lora=merge is merge_lora or None))
+    model = merge(model) or model
+    model[0].model.add_adapter(lora_config())
+    with pytest.raises(ValueError, match=r"in no file, as after a merge, .* save the model without it"):
+        train_vipolyqwen(model, rows, tmp_path / "out", **SETTINGS)
+    assert not (tmp_path / "out").exists()
+    model.save_pretrained(str(tmp_path / "adapter"))
+    with pytest.raises(FileNotFoundError, match="adapter is an adapter of '', and no such model is found"):
         load(tmp_path / "adapter")
 
 

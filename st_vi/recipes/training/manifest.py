@@ -242,7 +242,7 @@ def _base(model: SentenceTransformer) -> dict[str, Any]:
                     sample = tensor.detach().flatten()[:: max(1, tensor.numel() // 4096)].double().cpu()
                     digest.update(f"{name} {list(tensor.shape)}".encode())
                     digest.update(sample.numpy().tobytes())
-    return {"identity": digest.hexdigest()[:16], "shown": str(place), "place": place}
+    return {"identity": digest.hexdigest()[:16], "shown": str(place or "of no file"), "place": place}
 
 
 def _hashed(value: Any) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from st_vi.recipes.training.checkpoints import FiniteWeights, last_complete_chec
 from st_vi.recipes.training.interruption import Interruption
 from st_vi.recipes.training.manifest import begin, check_folder, describe, forgotten_if_it_fails
 from st_vi.recipes.training.progress import Bar
+from st_vi.stock.adapters import check_base
 from st_vi.stock.messages import without_message
 from st_vi.stock.training import divide_once, saving_when_raised, stop_after_last_step
 
@@ -81,7 +82,8 @@ def train(
 
     Raises:
         ValueError: Before anything is written: the arguments would train nothing (`check_arguments`) or name no column
-            (`check_names`), `loss` is none or belongs to another model, or `output_dir` has files and neither `resume`
+            (`check_names`), `loss` is none or belongs to another model, an adapter has no saved base, or `output_dir`
+            has files and neither `resume`
             nor `overwrite` is set, or another run, or another process is at work in it.
         OSError: A checkpoint or the trained model could not be written, for example on a full disk; names the
             checkpoint to resume from.
@@ -91,6 +93,7 @@ def train(
     if not isinstance(loss, (Mapping, nn.Module)):
         raise ValueError(f"loss must be a loss, losses by dataset or a function that makes one, got {loss!r}")
     check_own_model(loss, model)
+    check_base(model.transformers_model)
     if _has_frozen_adapter(model):
         logger.warning('the adapter is frozen, as after loading: call model.set_adapter("default") to train it')
     with_own_card(model)
