@@ -94,11 +94,10 @@ class DLELoss(Settings, nn.Module):
         num_positives: int = 1,
         balance: Balance | BalanceName | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(model)
         check_whole("num_positives", num_positives)
         check_choice("negatives", negatives, Negatives)
         check_tasks(tasks)
-        self.model = model
         self.tasks, self.learned = with_own_parameters(tasks)
         self.negatives = negatives
         self.mask_duplicates = mask_duplicates

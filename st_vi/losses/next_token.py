@@ -86,11 +86,10 @@ class NextTokenLoss(Settings, nn.Module):
         allow_untied: bool = False,
         max_matrix_bytes: int = MAX_LOGITS_BYTES,
     ) -> None:
-        super().__init__()
+        super().__init__(model)
         if not math.isfinite(weight):
             raise ValueError(f"weight must be finite, got {weight}")
         check_whole("max_matrix_bytes", max_matrix_bytes)
-        self.model = model
         self.weight = weight
         self.allow_untied = allow_untied
         self.max_matrix_bytes: Any = max_matrix_bytes

@@ -67,8 +67,7 @@ class RatingLoss(Settings, nn.Module):
     def __init__(
         self, model: SentenceTransformer, regions: int = 3, flood: bool = True, embed_once: bool = True
     ) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self.regions = regions
         self.flood = flood
         self.embed_once = embed_once

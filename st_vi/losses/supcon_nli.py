@@ -71,8 +71,7 @@ class SupConNLILoss(Settings, nn.Module):
         gather_across_devices: bool = False,
         embed_once: bool = True,
     ) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self.term = InfoNCE(temperature=temperature, symmetric=symmetric, hard_negative_weight=hard_negative_weight)
         self.same_anchor = same_anchor
         self.mask_duplicates = mask_duplicates

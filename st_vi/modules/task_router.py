@@ -147,6 +147,7 @@ class TaskRouter(SavedModule):
 
     def prompts_of(self, model: SentenceTransformer, items: list[Any]) -> list[str]:
         """The prompt for each input of a batch, "" for none."""
+        check_model(model, self.tasks)
         chosen = self.choose(model, items, batch_size=len(items))
         return [(model.prompts[choice.task] or "") if choice.task else "" for choice in chosen]
 

@@ -27,6 +27,9 @@ from st_vi.stock.merging import check_same_kind
 Source = SentenceTransformer | str | Path
 """A model, or a folder or repository to load it from."""
 
+_SETTINGS = ("default_prompt_name", "max_seq_length", "similarity_fn_name", "truncate_dim")
+"""Of a model, beside its prompts; stock's check compares its modules only."""
+
 
 def merge_models(
     models: Sequence[Source], weights: Sequence[float] | None = None, base: Source | None = None
@@ -50,8 +53,8 @@ def merge_models(
         Sums are computed in float64.
 
     Raises:
-        ValueError: The models differ in modules, configuration, vocabulary or prompts (models are numbered from 0, and
-            the base is the last); one has a LoRA adapter, which `merge_lora` merges, or a `TaskRouter`; or the weights
+        ValueError: The models differ in modules, configuration, vocabulary, prompts, maximum length, similarity or
+            dimension of truncation (models are numbered from 0, and the base is the last); one has a LoRA adapter, which `merge_lora` merges, or a `TaskRouter`; or the weights
             are not one finite number per model, with the sum 1 if there is no base.
 
     Example:
@@ -242,6 +245,10 @@ def _check(models: Sequence[SentenceTransformer]) -> None:
                 if first.prompts.get(name) != model.prompts.get(name)
             )
             raise ValueError(f"the prompts {names} of model {number} are not those of model 0")
+        for name in _SETTINGS:
+            ours, theirs = getattr(first, name), getattr(model, name)
+            if ours != theirs:
+                raise ValueError(f"{name} is {ours!r} in model 0 and {theirs!r} in model {number}: set it in one of them")
         other = model.state_dict()
         if missing := sorted(state.keys() ^ other.keys()):
             raise ValueError(f"{missing[0]} is a weight of only one of the models 0 and {number}")

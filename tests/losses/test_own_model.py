@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from sentence_transformers.sentence_transformer import losses as stock
 
 from st_vi import CachedDLELoss, CachedSupConNLILoss, DLELoss, MixedTaskCollator, SupConNLILoss, train_viclsr
-from st_vi.losses import DLEMonitor, LossKeeper
+from st_vi.losses import DLEMonitor, LossKeeper, NextTokenLoss, RatingLoss
 from st_vi.losses.own_model import check_own_model, own_losses
 from st_vi.recipes import train_vipolyqwen
 
@@ -72,6 +72,12 @@ def test_the_monitor_sees_it_in_the_stock_trainer(tiny_model, tmp_path):
     )
     with pytest.raises(ValueError, match="was made with another model"):
         trainer.train()
+
+
+@pytest.mark.parametrize("loss", [SupConNLILoss, CachedSupConNLILoss, DLELoss, CachedDLELoss, RatingLoss, NextTokenLoss])
+def test_the_name_of_a_model_is_none(loss):
+    with pytest.raises(ValueError, match=r"must be a SentenceTransformer, such as st_vi\.load\('vi-mini'\), got str"):
+        loss("vi-mini")
 
 
 @pytest.mark.parametrize("loss", [SupConNLILoss, CachedSupConNLILoss, DLELoss, CachedDLELoss])

@@ -126,6 +126,12 @@ def with_words(model):
     return model
 
 
+def with_setting(model, **settings):
+    for name, value in settings.items():
+        setattr(model, name, value)
+    return model
+
+
 def with_rank(model):
     peft = pytest.importorskip("peft", reason='needs pip install "st-vi[lora]"')
     model[0].model.add_adapter(peft.LoraConfig(r=2, target_modules=["query"]))
@@ -143,6 +149,12 @@ def with_rank(model):
             lambda base: other(base, prompts={"ocr": "<ocr> "}),
             r"the prompts \['ocr'\] of model 1 are not those of model 0",
         ),
+        (
+            lambda base: with_setting(other(base), max_seq_length=16),
+            r"max_seq_length is \d+ in model 0 and 16 in model 1: set it in one of them",
+        ),
+        (lambda base: other(base, similarity_fn_name="dot"), "similarity_fn_name is 'cosine' in model 0 and 'dot' in"),
+        (lambda base: other(base, truncate_dim=8), "truncate_dim is None in model 0 and 8 in model 1"),
         (lambda base: with_rank(other(base)), r"model 1 has a LoRA adapter: call st_vi.recipes.merge_lora\(model\)"),
         (lambda base: other(base).append(TaskRouter(["a", "b"], 32)), "model 1 has a TaskRouter"),
     ],

@@ -112,6 +112,13 @@ def test_vectors_that_are_kept_belong_to_the_prompts_it_chooses_among(model):
     assert model_identity(changed) != model_identity(model)
 
 
+def test_a_prompt_that_is_gone_is_named(model):
+    changed = copy.deepcopy(model)
+    del changed.prompts["ocr"]
+    with pytest.raises(ValueError, match=r"the model has no prompt for \['ocr'\]; its prompts are"):
+        changed.encode(INPUTS, prompt_name="auto")
+
+
 def test_a_new_router_takes_the_place_of_the_old_one(model):
     other = copy.deepcopy(model)
     rows = DatasetDict(one=Dataset.from_list(ROWS[:2]), two=Dataset.from_list(ROWS[2:4]))
