@@ -54,8 +54,9 @@ def merge_models(
 
     Raises:
         ValueError: The models differ in modules, configuration, vocabulary, prompts, maximum length, similarity or
-            dimension of truncation (models are numbered from 0, and the base is the last); one has a LoRA adapter, which `merge_lora` merges, or a `TaskRouter`; or the weights
-            are not one finite number per model, with the sum 1 if there is no base.
+            dimension of truncation (models are numbered from 0, and the base is the last); one has a LoRA adapter,
+            which `merge_lora` merges, or a `TaskRouter`; or the weights are not one finite number per model, with the
+            sum 1 if there is no base.
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -248,7 +249,9 @@ def _check(models: Sequence[SentenceTransformer]) -> None:
         for name in _SETTINGS:
             ours, theirs = getattr(first, name), getattr(model, name)
             if ours != theirs:
-                raise ValueError(f"{name} is {ours!r} in model 0 and {theirs!r} in model {number}: set it in one of them")
+                raise ValueError(
+                    f"{name} is {ours!r} in model 0 and {theirs!r} in model {number}: set it in one of them"
+                )
         other = model.state_dict()
         if missing := sorted(state.keys() ^ other.keys()):
             raise ValueError(f"{missing[0]} is a weight of only one of the models 0 and {number}")

@@ -74,7 +74,9 @@ def test_the_monitor_sees_it_in_the_stock_trainer(tiny_model, tmp_path):
         trainer.train()
 
 
-@pytest.mark.parametrize("loss", [SupConNLILoss, CachedSupConNLILoss, DLELoss, CachedDLELoss, RatingLoss, NextTokenLoss])
+@pytest.mark.parametrize(
+    "loss", [SupConNLILoss, CachedSupConNLILoss, DLELoss, CachedDLELoss, RatingLoss, NextTokenLoss]
+)
 def test_the_name_of_a_model_is_none(loss):
     with pytest.raises(ValueError, match=r"must be a SentenceTransformer, such as st_vi\.load\('vi-mini'\), got str"):
         loss("vi-mini")

@@ -31,6 +31,7 @@ from st_vi import (
     train_vipolyqwen,
 )
 from st_vi.data import nli_to_triplets, sample_nli
+from st_vi.modules.model_card import with_own_card
 from tests.helpers.cards import card, check, run_code
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
@@ -185,6 +186,28 @@ def rows():
     types = (Value("string"), ImageFeature(), Value("string"), Value("float64"), Value("string"))
     columns = {name: list(column) for name, column in zip(names, zip(*made, strict=True), strict=True)}
     return Dataset.from_dict(columns, features=Features(dict(zip(names, types, strict=True))))
+
+
+def test_columns_without_a_value_in_the_first_row(tiny_model):
+    rows = Dataset.from_dict(
+        {
+            "anchor": ["Trời mưa.", "Trời nắng."],
+            "score": [float("nan"), 0.5],
+            "anchor_image": [None, Image.new("RGB", (8, 8))],
+            "positive_image": [None, None],
+        },
+        features=Features(
+            anchor=Value("string"),
+            score=Value("float64"),
+            anchor_image=ImageFeature(),
+            positive_image=ImageFeature(),
+        ),
+    )
+    with_own_card(tiny_model)
+    table = tiny_model.model_card_data.compute_dataset_metrics(rows, {}, None)["stats_table"]
+    kinds = [cell.strip() for cell in table.splitlines()[2].split("|")[2:-1]]
+    assert kinds[:2] == ["string", "float"] and "image" in kinds[2].lower() and kinds[3] == "empty"
+    assert "nan" not in table
 
 
 @pytest.mark.slow
