@@ -288,7 +288,7 @@ class _Run:
         problems = Problems(self.bad_row, lambda place: f"row {first + place}")
         inputs = self.encoder.inputs(rows, problems)
         prints = tuple(self._fingerprint(row, inputs.get(place)) for place, row in enumerate(rows))
-        notes = self._stored(path, number, prints, first)
+        notes = self._stored(path, prints, first)
         there = len(notes.fingerprints)
         new = {place: item for place, item in inputs.items() if place >= there and place not in problems.found}
         counted = self.encoder.count(new, problems) if there < len(rows) else None
@@ -369,7 +369,7 @@ class _Run:
             token_limit(self.encoder.model),
         )
 
-    def _stored(self, path: Path, number: int, prints: tuple[bytes, ...], first: int) -> Notes:
+    def _stored(self, path: Path, prints: tuple[bytes, ...], first: int) -> Notes:
         """The notes of an existing shard."""
         if not path.exists():
             return Notes()
@@ -378,11 +378,6 @@ class _Run:
         if notes.skipped and self.bad_row == "error":
             row, problem = next(iter(notes.skipped.items()))
             raise ValueError(f"{path} was made without row {row}, {problem}. Skip bad rows again, or correct this one")
-        if len(notes.fingerprints) < len(prints) and shard_path(self.output, number + 1).exists():
-            raise ValueError(
-                f"{path} was made of other rows: it has {len(notes.fingerprints)} of them, and is not the last. Use "
-                "another output folder, or delete this one"
-            )
         return notes
 
     def _new_rows(

@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
@@ -128,6 +129,18 @@ def test_parts_make_the_same_files_as_one_process(tiny_model, tmp_path):
     assert done.reused == done.shards == 5
     assert contents(parts) == contents(whole)
     assert encode_corpus(tiny_model, rows, tmp_path / "few", part=(9, 9), **settings).rows == 0
+
+
+def test_parts_of_rows_that_were_added_in_any_order(tiny_model, tmp_path):
+    """The first file, which has room for some of them, is not yet full when another part has written those behind."""
+    rows = [{"text": f"{text} {number}"} for number, text in enumerate(SENTENCES * 3)]
+    encode_corpus(tiny_model, rows[:2], tmp_path, shard_rows=4)
+    for part in ((2, 2), (1, 2)):
+        encode_corpus(tiny_model, rows, tmp_path, shard_rows=4, part=part)
+    result = encode_corpus(tiny_model, rows, tmp_path, shard_rows=4)
+    assert (result.rows, result.reused) == (len(rows), 6)
+    ids = [number for path in sorted(tmp_path.glob("*.parquet")) for number in pq.read_table(path)["id"].to_pylist()]
+    assert ids == list(range(len(rows)))
 
 
 def test_parts_at_the_same_time(tiny_model, tmp_path):
