@@ -79,7 +79,9 @@ _NO_NEGATION = _pattern(
     r"\b(?:hút|bơm|buồng|môi trường) chân không\b|\bsố không\b|\bnếu không sẽ\b|\bkhông thì\b",
     rf"\bkhông {_any('khí gian quân trung phận tưởng tặc lực vận kích chiến dưng sao ngờ lẽ')}\b",
     rf"\bchẳng {_any('hạn qua lẽ ngờ')}\b|\b{_any('không chưa chẳng')} kể\b|\bkhông (?:biết chừng|hẹn mà)\b",
-    rf"^\W*không {_any('chừng khéo may')}\b",
+    rf"\bkhông (?:{_any('độ đồng điểm')}{_END}|(?:độ C|phẩy|phần trăm)\b)",  # nought
+    rf"\b{_any('từ lúc vào đến trước sau')} không giờ\b",
+    rf"^\W*không {_any('chừng khéo may')}\b|^\W*không hiểu (?:vì |tại )?sao\b|^\W*chưa hết,",
     rf"\b\w+ không (?:dây|người lái)\b|\btay không {_any('bắt đánh mà ra trở về')}\b",
     rf"\bchưa đầy (?:\d|{_any('một hai ba bốn năm sáu bảy tám chín mười nửa vài')}\b)",
     rf"\b{_any('biếu tặng bỏ')} không\b|\băn không ngồi rồi\b",  # for nothing
@@ -90,7 +92,7 @@ _NO_NEGATION = _pattern(
 # What looks like the place for a negation and is none.
 _NO_VERB = _pattern(
     rf"\bbị {_any('cáo can đơn hại')}\b|\bcó {_any('lẽ khi lúc điều')}\b",
-    rf"\b{_any('hay tức nghĩa nhất thế vậy gọi biệt')} là\b|\bcũng {_any('vậy thế')}\b",
+    rf"\b{_any('hay tức nghĩa nhất thế vậy gọi biệt nào')} là\b|\bcũng {_any('vậy thế')}\b",
     rf"\b{_any('bên tay chân mắc gặp rẽ cánh lẽ')} phải\b|\b{_any('cho được hiểu')} biết\b|\bbiết bao\b",
     rf"\b{_any('sở giải kích yêu ưa')} thích\b|\b{_any('rau ân chuyên')} cần\b|\bcần {_any('câu cù cẩu sa trục')}\b",
 )
@@ -99,7 +101,7 @@ _FIXED = _pattern(
     rf"\b{_NO} (?:{_any('ai gì một những chỉ đời mấy khỏi thà trách')}|bao (?:lâu|nhiêu)|phải (?:là )?không)\b",
     rf"\b{_NO} (?:bao giờ\b|(?!bao giờ\b|{_KNOW}\b)){_CLAUSE}\b{_SOMETHING}\b(?! {_any('đó ấy cũng')}\b)",
     rf"\b{_NO} {_KNOW} (?:{_any('gì nào bao')}\b|{_any('ai đâu mấy')}{_END})",
-    rf"\b{_any('chứ chớ')} (?:{_NO}|đâu)\b|\b{_NO} phải {_CLAUSE},? mà\b|\b{_NO} \w+ không\b",
+    rf"\b{_any('chứ chớ')} (?:{_NO}|đâu)\b|\b{_NO} (?:phải {_CLAUSE}|\w+(?: \w+)?),? mà\b|\b{_NO} \w+ không\b",
     rf"\bcó {_CLAUSE}\bđâu(?: {_any('ạ mà nha nhé')})?{_END}|\blàm gì có\b",
     rf"\bđâu (?:có|phải) {_CLAUSE}\b{_any('gì nào')}\b",
     rf"\b(?:từ chối|{_any('cấm quên tránh kiêng nhịn')})(?: \w+){{0,3}} {_NO}\b",  # deny by themselves

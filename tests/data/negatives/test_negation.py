@@ -67,6 +67,7 @@ TÔI KHÔNG PHẢI ĐI LÀM. | TÔI PHẢI ĐI LÀM.
 TÔI KHÔNG PHẢI NGƯỜI HÀ NỘI. | TÔI LÀ NGƯỜI HÀ NỘI.
 """
 PUT_IN = """
+Phí chuyển khoản là không đồng. | Phí chuyển khoản không phải là không đồng.
 Xe có thể qua cầu. | Xe không thể qua cầu.
 Bác sĩ đã khám cho cụ. | Bác sĩ chưa khám cho cụ.
 Quán vẫn mở cửa. | Quán vẫn không mở cửa.
@@ -91,6 +92,13 @@ Ngôi nhà bỏ không đã sập. | Ngôi nhà bỏ không chưa sập.
 Phim “Không Thể Tha Thứ” đã chiếu. | Phim “Không Thể Tha Thứ” chưa chiếu.
 """
 LEFT_ALONE = """
+Nhiệt độ xuống dưới không độ.
+Vé tăng giá từ không giờ ngày mai.
+Lãi suất tăng không phẩy hai phần trăm.
+Chưa hết, giá xăng còn tăng.
+Không hiểu sao máy lại tắt.
+Thế nào là lãi kép?
+Doanh thu không tăng mà giảm.
 Mưa rơi suốt đêm.
 Anh đã ăn cơm chưa?
 Anh đã ăn cơm chưa ạ?
