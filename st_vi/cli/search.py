@@ -38,7 +38,7 @@ def search(
     model: Annotated[
         str | None, typer.Option(help="an included model, a Hub id or a folder; default: vi-mini, poly-mini for images")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="number of passages")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="number of results")] = 10,
     dense: Annotated[bool, typer.Option(help="--no-dense: search by words only, without a model")] = True,
     words: Annotated[bool, typer.Option(help="--no-words: search by vectors only")] = True,
     column: Annotated[str | None, typer.Option(help="column of tables; default: text, or the longest texts")] = None,

@@ -218,16 +218,16 @@ def text_of(result: Found, texts: Sequence[str]) -> str:
 
 
 def summary(rows: list[list[str]]) -> list[list[str]]:
-    """Right answers in the first place and in the first five, mean reciprocal rank; for each way of typing."""
+    """Right answers in the first place, first five and first ten, mean reciprocal rank; for each way of typing."""
     table = []
     ways = list(typed(""))
     for column, side in enumerate(SIDES, 1):
         for number, name in enumerate(ways):
             part = rows[number :: len(ways)]
             ranks = [float(row[column]) if row[column] != "—" else math.inf for row in part]
-            first, five = (sum(rank <= most for rank in ranks) for most in (1, 5))
+            first, five, ten = (sum(rank <= most for rank in ranks) for most in (1, 5, 10))
             mean = np.mean([1 / rank for rank in ranks])
-            table.append([side, name, f"{first} of {len(ranks)}", str(five), f"{mean:.2f}"])
+            table.append([side, name, f"{first} of {len(ranks)}", str(five), str(ten), f"{mean:.2f}"])
     return table
 
 
@@ -275,9 +275,8 @@ def main() -> None:
             right = "an article that answers" if answers else "the article itself"
             print(f"titles {weight}, {len(questions)} questions, {right}\n")
             print(markdown(["question", *SIDES, "first of both"], rows) + "\n")
-            print(
-                markdown(["side", "diacritics", "right in the first place", "in the first five", "MRR"], summary(rows))
-            )
+            counted = ["right in the first place", "in the first five", "in the first ten"]
+            print(markdown(["side", "diacritics", *counted, "MRR"], summary(rows)))
 
 
 def wikipedia(model: SentenceTransformer, store: VectorStore, count: int = 300) -> list[list[str]]:

@@ -151,6 +151,41 @@ def test_a_title_counts_beside_its_passage(model, weight):
             assert score == pytest.approx(own, abs=1e-5)
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
+def test_the_better_of_passage_and_title_is_added(model, weight):
+    """On each side of hybrid search, to the mean; titles are standardised among the titles of candidates."""
+
+    def standardised(scores):
+        mean = sum(scores) / len(scores)
+        deviation = math.sqrt(sum((score - mean) ** 2 for score in scores) / len(scores))
+        return [(score - mean) / deviation for score in scores]
+
+    titled = [Passage(text, title, "", str(n)) for n, (text, title) in enumerate(zip(TEXTS, TITLES, strict=True))]
+    query, distinct = "ly hôn tại quận, giá bao nhiêu", ["Ly hôn", "Giá vé"]
+    one = model.encode([query], normalize_embeddings=True)[0]
+    sides = []
+    for scores in (
+        lambda texts: [float(vector @ one) for vector in model.encode(texts, normalize_embeddings=True)],
+        lambda texts: [float(score) for score in WordIndex(texts).scores(query)],
+    ):
+        own, of_title = (
+            scores([passage.searched for passage in titled]),
+            dict(zip(distinct, scores(distinct), strict=True)),
+        )
+        titles = [of_title.get(title) for title in TITLES]
+        alone = iter(standardised([title for title in titles if title is not None]))
+        means, better = [], []
+        for score, title, standard in zip(own, titles, standardised(own), strict=True):
+            means.append(score if title is None else (score + weight * title) / (1 + weight))
+            better.append(standard if title is None else max(standard, next(alone)))
+        both = [mean + best for mean, best in zip(standardised(means), better, strict=True)]
+        sides.append(standardised(both if weight else means))
+    expected = {number: sum(side) for number, side in enumerate(zip(*sides, strict=True))}
+    index = SearchIndex(titled, model, title_weight=weight)
+    found = {int(row.passage.place): row.score for row in index.search(query)}
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
 @pytest.mark.parametrize("weight", [-0.1, math.nan, math.inf])
 def test_no_such_weight(weight):
     with pytest.raises(ValueError, match="title_weight must be a finite number"):

@@ -53,16 +53,19 @@ class SearchIndex:
     Vectors are compared by cosine (FAISS, exact). Words are compared with BM25, which ignores the diacritics where
     the query is typed without them. A query in capitals is encoded in lower case. On both sides a score is the mean of
     those of the passage and of its title, with weights 1 and `title_weight`, because a title says what a long text is
-    about; a passage without a title has its own score. For hybrid search, the scores of each side are standardised over
-    the candidates of both, (s − mean) / deviation, and added. Unlike reciprocal rank fusion, this lets a confident side
-    outweigh an uncertain one.
+    about; a passage without a title has its own score.
+
+    For hybrid search, the scores of each side are standardised over the candidates of both, (s − mean) / deviation, and
+    added. Unlike reciprocal rank fusion, this lets a confident side outweigh an uncertain one. Before, the better of
+    passage and title, each standardised, is added to the standardised mean, because a title alone may answer to a query
+    while the text, a list perhaps, is far from it.
 
     Args:
         passages: Passages, at least one; see `read_passages`.
         model: The encoder; None for BM25 only.
         store: Cache of vectors; None encodes all passages now.
         query_prompt_name: Name of the prompt for queries.
-        title_weight: Weight of a title beside its passage, at least 0.
+        title_weight: Weight of a title beside its passage, at least 0; with 0, a title counts only as part of the text.
         show_progress_bar: Whether to show a progress bar while encoding passages.
 
     Raises:
@@ -113,6 +116,7 @@ class SearchIndex:
             own, of_titles = (vectors[[rows[text] for text in each]] for each in (texts, titles))
             # The product with a mean of vectors is the mean of the products.
             self._vectors = _faiss_index(self._with_titles(own, of_titles))
+            self._title_vectors = of_titles
             self._encoder = QueryEncoder(model)
 
     @classmethod
@@ -140,7 +144,7 @@ class SearchIndex:
         store = VectorStore(kept_in, model) if model is not None and kept_in is not None else None
         return cls(passages, model, store, query_prompt_name=query_prompt_name, show_progress_bar=show_progress_bar)
 
-    def search(self, query: str, top: int = 5, side: Side | None = None) -> list[Found]:
+    def search(self, query: str, top: int = 10, side: Side | None = None) -> list[Found]:
         """The best passages for a query, in order, and of each row or paragraph only its best one.
 
         Args:
@@ -174,14 +178,16 @@ class SearchIndex:
 
     def _by_words(self, query: str) -> dict[int, float]:
         """BM25 score by row, the best first."""
-        scores = self._word_scores(query)
+        scores, _ = self._word_scores(query)
         rows = np.argsort(-scores, kind="stable")[:CANDIDATES]
         return {int(row): float(scores[row]) for row in rows if scores[row] > 0}
 
-    def _word_scores(self, query: str) -> np.ndarray:
-        """BM25 score of every passage with its title, (N,)."""
-        scores = self._words.scores(query)
-        return scores if self._title_words is None else self._with_titles(scores, self._title_words.scores(query))
+    def _word_scores(self, query: str) -> tuple[np.ndarray, np.ndarray]:
+        """BM25 scores of the passages, each with its title, (N,), and of the distinct titles, (T,)."""
+        scores, titles = self._words.scores(query), np.zeros(0, dtype=np.float32)
+        if self._title_words is not None:
+            titles = self._title_words.scores(query)
+        return self._with_titles(scores, titles), titles
 
     def _with_titles(self, passages: np.ndarray, titles: np.ndarray) -> np.ndarray:
         """Values of the passages (N, …), with those of the distinct titles (T, …) in the mean where there is one."""
@@ -198,9 +204,27 @@ class SearchIndex:
     def _added(self, query: str, vector: np.ndarray, candidates: Sequence[int]) -> dict[int, float]:
         """Sum of the standardised scores of both sides for the candidates."""
         rows = list(dict.fromkeys(candidates))
-        cosines = self._vectors.reconstruct_batch(rows) @ vector[0]
-        total = _standardised(cosines) + _standardised(self._word_scores(query)[rows])
+        cosines, words = self._vectors.reconstruct_batch(rows) @ vector[0], self._word_scores(query)
+        total = self._side(rows, cosines, self._title_vectors @ vector[0]) + self._side(rows, words[0][rows], words[1])
         return dict(zip(rows, total.tolist(), strict=True))
+
+    def _side(self, rows: list[int], means: np.ndarray, titles: np.ndarray) -> np.ndarray:
+        """Standardised scores of candidates on one side, (C,).
+
+        Args:
+            rows: The candidates.
+            means: The score of each with its title, (C,).
+            titles: Scores of the distinct titles, (T,).
+        """
+        numbers = self._title_of[rows]
+        titled = numbers >= 0
+        if not self.title_weight or not titled.any():
+            return _standardised(means)
+        own, of_titles = means.copy(), titles[numbers[titled]]
+        own[titled] += self.title_weight * (own[titled] - of_titles)  # the inverse of `_with_titles`
+        better = _standardised(own)
+        better[titled] = np.maximum(better[titled], _standardised(of_titles))
+        return _standardised(_standardised(means) + better)
 
     def _query_vector(self, query: str) -> np.ndarray:
         """The query vector of unit length, (1, D)."""

@@ -105,7 +105,7 @@ class PictureIndex:
         self.files = [file.relative_to(self.folder).as_posix() for file in readable]
         self.vectors = np.stack([known[keys[file]] for file in readable]).astype(np.float32)
 
-    def search(self, query: str, top: int = 5, prompt_name: str | None = None) -> list[FoundPicture]:
+    def search(self, query: str, top: int = 10, prompt_name: str | None = None) -> list[FoundPicture]:
         """The images that fit best.
 
         Args:
