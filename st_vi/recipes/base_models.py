@@ -32,6 +32,7 @@ def trained_parts(base: str | Path, **hub: Any) -> list[str]:
     `hub` are further arguments of stock's `load_file_path`, such as `revision`.
     """
     name = str(base)
+    check_has_model(name)  # first: the name of a file would be looked up on the Hub
     parts = [ADAPTER] if load_file_path(name, "adapter_config.json", **hub) else []
     if listing := load_file_path(name, "modules.json", **hub):
         types = [module["type"] for module in read_modules(Path(listing))]
@@ -50,7 +51,6 @@ def check_base(
     hub = {name: arguments[name] for name in ("token", "revision", "local_files_only") if name in arguments}
     if "cache_dir" in transformer_kwargs:
         hub["cache_folder"] = transformer_kwargs["cache_dir"]
-    check_has_model(str(base))
     if parts := trained_parts(base, **hub):
         whole = "merge it (st_vi.recipes.merge_lora), " if ADAPTER in parts else ""
         raise ValueError(

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from st_vi import build_viclsr, build_vipolyqwen, export_stock, load
 from st_vi.__main__ import app
 from st_vi.data import sample_nli
+from st_vi.recipes import base_models
 from tests.helpers.tiny_qwen2_vl import save_tiny_qwen2_vl
 
 
@@ -43,6 +44,14 @@ def test_what_is_no_model_is_named(build, tmp_path):
     for use in (build, load):
         with pytest.raises(ValueError, match=r"rows\.csv is a file: give the folder of a model"):
             use(tmp_path / "rows.csv")
+
+
+def test_a_file_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n", "utf-8")
+    monkeypatch.setattr(base_models, "load_file_path", lambda *_, **__: pytest.fail("looked up"))
+    with pytest.raises(ValueError, match=r"^rows\.csv is a file: give the folder of a model"):
+        base_models.trained_parts("rows.csv")
 
 
 def test_a_stock_head_is_not_dropped_either(tiny_base, tmp_path):
