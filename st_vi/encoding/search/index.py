@@ -56,9 +56,9 @@ class SearchIndex:
     about; a passage without a title has its own score.
 
     For hybrid search, the scores of each side are standardised over the candidates of both, (s − mean) / deviation, and
-    added. Unlike reciprocal rank fusion, this lets a confident side outweigh an uncertain one. Before, the better of
-    passage and title, each standardised, is added to the standardised mean, because a title alone may answer to a query
-    while the text, a list perhaps, is far from it.
+    added. Unlike reciprocal rank fusion, this lets a confident side outweigh an uncertain one. The score of a side is
+    then the standardised mean plus the better of passage and title, each standardised, because a title alone may fit a
+    query while its text, perhaps a list, does not.
 
     Args:
         passages: Passages, at least one; see `read_passages`.

@@ -134,6 +134,7 @@ def _files_of(encoder: Transformer) -> Iterator[tuple[str, ...]]:
     """
     yield "config.json", "adapter_config.json"
     if encoder.tokenizer is not None:
-        yield "tokenizer.json", *encoder.tokenizer.vocab_files_names.values()
+        named = encoder.tokenizer.vocab_files_names.values() or ["tokenizer_config.json"]  # of bytes, as in ByT5
+        yield "tokenizer.json", *named
     if getattr(encoder.processor, "image_processor", None) is not None:
         yield "processor_config.json", "preprocessor_config.json"

@@ -93,6 +93,15 @@ def test_a_checkpoint_for_images_needs_its_vocabulary_and_its_processor(tmp_path
         check_checkpoint(checkpoint, model, states=False)
 
 
+def test_a_tokenizer_of_bytes_has_no_vocabulary(tiny_base, tmp_path):
+    """As of ByT5: its settings are all that it saves."""
+    model, checkpoint = built(tiny_base), tmp_path / "checkpoint-1"
+    model[0].processor = transformers.ByT5Tokenizer()
+    model.save_pretrained(str(checkpoint))
+    (checkpoint / "trainer_state.json").write_text("{}")
+    check_checkpoint(checkpoint, model, states=False)
+
+
 def test_the_last_is_the_one_with_most_steps(trained, copied, caplog):
     assert last_complete_checkpoint(copied, trained[0]) == str(copied / "checkpoint-8")
     (copied / "checkpoint-8").rename(copied / "checkpoint-10")
