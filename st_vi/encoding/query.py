@@ -108,7 +108,8 @@ class QueryEncoder:
         """The features of a text; None if it has to be truncated, which stock does."""
         encoding = self.model.tokenizer.backend_tokenizer.encode(text)
         ids, mask, limit = encoding.ids, encoding.attention_mask, self.model.max_seq_length
-        if limit is None or len(ids) >= limit or not all(mask):
+        # Other calls of the tokenizer may have left a limit of their own in it.
+        if limit is None or len(ids) >= limit or encoding.overflowing or not all(mask):
             return None
         return {"input_ids": torch.tensor([ids]), "attention_mask": torch.tensor([mask]), "modality": "text"}
 

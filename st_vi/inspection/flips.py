@@ -7,11 +7,12 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from torch import Tensor, nn
+from torch import Tensor
 
 from st_vi.evaluation.geometry.vectors import as_tensor
 from st_vi.inspection.rankings import cosine_matrix, top_k_margins
 from st_vi.modules import AttentionPooling
+from st_vi.stock.models import with_modules
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def syllable_effects(query: str, a: Tensor, b: Tensor) -> list[SyllableEffect]:
 
 
 def repooled(model: SentenceTransformer, pooling: str) -> SentenceTransformer:
-    """The same backbone and head with another pooling. Weights are shared, not copied.
+    """The same backbone and head with another pooling. Weights are shared, not copied; prompts and settings are equal.
 
     The head was trained with the original pooling: this shows how much the pooling matters to the head, not how good
     another pooling would be after training.
@@ -144,15 +145,15 @@ def repooled(model: SentenceTransformer, pooling: str) -> SentenceTransformer:
     Raises:
         ValueError: The model has no such pooling, or the output of the pooling is wider than a token.
     """
-    places = [i for i, module in enumerate(model) if isinstance(module, (AttentionPooling, Pooling))]
+    parts: dict[str, Any] = dict(model.named_children())
+    places = [name for name, module in parts.items() if isinstance(module, (AttentionPooling, Pooling))]
     if not places:
         raise ValueError("the model has neither AttentionPooling nor Pooling to replace")
-    modules: list[nn.Module] = list(model)
-    old: Any = modules[places[0]]
+    old = parts[places[0]]
     if old.get_embedding_dimension() != old.embedding_dimension:
         raise ValueError(
             f"the head takes {old.get_embedding_dimension()} numbers from several heads or modes; "
             f"{pooling!r} gives {old.embedding_dimension}"
         )
-    modules[places[0]] = Pooling(old.embedding_dimension, pooling, include_prompt=old.include_prompt)
-    return SentenceTransformer(modules=modules, prompts=model.prompts, device=str(model.device))  # type: ignore[arg-type]
+    parts[places[0]] = Pooling(old.embedding_dimension, pooling, include_prompt=old.include_prompt)
+    return with_modules(model, parts)

@@ -90,6 +90,16 @@ def test_a_text_longer_than_the_limit(tiny_model):
             assert distance(encoder.encode(text), tiny_model.encode(text)) < 1e-6
 
 
+def test_a_limit_that_another_call_left_in_the_tokenizer(tiny_model):
+    encoder, expected = QueryEncoder(tiny_model), tiny_model.encode(TEXTS[0])
+    tiny_model.tokenizer([TEXTS[0]], truncation=True, max_length=5)
+    assert distance(encoder.encode(TEXTS[0]), expected) < 1e-6
+    limit, tiny_model.max_seq_length = tiny_model.max_seq_length, 5
+    tiny_model.encode(TEXTS[0])
+    tiny_model.max_seq_length = limit
+    assert distance(encoder.encode(TEXTS[0]), expected) < 1e-6
+
+
 @pytest.mark.parametrize("settings", [{"padding": "max_length"}, {"add_special_tokens": False}], ids=str)
 def test_settings_of_the_tokenizer_that_it_does_not_know_itself(tiny_base, settings):
     transformer = Transformer(str(tiny_base), processing_kwargs={"text": settings})

@@ -90,6 +90,10 @@ def test_repooled_shares_all_but_the_pooling(tiny_base):
     for prompt_name in (None, "hỏi"):
         expected = model.encode(SENTENCES, prompt_name=prompt_name)
         np.testing.assert_allclose(mean.encode(SENTENCES, prompt_name=prompt_name), expected, atol=1e-5)
+    model.default_prompt_name, model.truncate_dim, model.similarity_fn_name = "hỏi", 4, "dot"
+    mean = repooled(model, "mean")
+    assert mean.similarity_fn_name == "dot"
+    np.testing.assert_allclose(mean.encode(SENTENCES), model.encode(SENTENCES), atol=1e-5)
     last = repooled(mean, "lasttoken").encode(SENTENCES)
     assert np.abs(last - model.encode(SENTENCES)).max() > 1e-3
 
