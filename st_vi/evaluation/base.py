@@ -24,6 +24,9 @@ from st_vi.inputs.kinds import is_null, shown
 
 logger = logging.getLogger(__name__)
 
+TIE = 1e-6
+"""Similarities this close count as equal: in float32, they depend on the order of the sums and on the batch."""
+
 
 class Evaluator(BaseEvaluator, ABC):
     """An evaluator with the stock interface. A subclass measures, in `_measure`; the rest is done here.
@@ -89,9 +92,11 @@ def by_place(values: Iterable[Any]) -> Sequence[Any]:
     tensors are not those of Python.
 
     Raises:
-        ValueError: One text in place of several, a dict, or a model.
+        ValueError: One text in place of several, a dict, a set, which has no order, or a model.
     """
     given: Any = values
+    if isinstance(given, (set, frozenset)):
+        raise ValueError("expected a list of inputs, got a set, which has no order")
     if isinstance(given, (Mapping, nn.Module)):
         raise ValueError(f"expected a list of inputs, got {type(given).__name__}")
     if isinstance(given, (str, bytes)):

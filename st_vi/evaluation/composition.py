@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from st_vi.evaluation.base import Evaluator, by_place, check_inputs, check_lengths
-from st_vi.evaluation.order_sensitivity import TIE
+from st_vi.evaluation.base import TIE, Evaluator, by_place, check_inputs, check_lengths
 
 
 class CompositionEvaluator(Evaluator):

@@ -9,7 +9,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import pairwise_cos_sim
 
-from st_vi.evaluation.base import Evaluator, by_place, check_inputs, check_lengths, spearman
+from st_vi.evaluation.base import TIE, Evaluator, by_place, check_inputs, check_lengths, spearman
 from st_vi.text import comparison_key
 
 _DEGREE = {"contradiction": 0.0, "neutral": 0.5, "entailment": 1.0}
@@ -19,8 +19,8 @@ class NLISimilarityEvaluator(Evaluator):
     """Triplet accuracy and rank correlation of cosines on NLI pairs, without training anything.
 
     - ``triplet_accuracy``, in [0, 1]: the share of all (entailment, contradiction) pairs under one premise with
-      cos(premise, entailment) > cos(premise, contradiction). Chance is 0.5; ties count as wrong, so a model that
-      maps everything to one point gets 0. Premises are compared by `st_vi.text.comparison_key`.
+      cos(premise, entailment) > cos(premise, contradiction), by more than 1e-6. Chance is 0.5; ties count as wrong, so
+      a model that maps everything to one point gets 0. Premises are compared by `st_vi.text.comparison_key`.
       Left out where no premise has both.
     - ``nli_spearman``, in [-1, 1]: Spearman's correlation of the cosine with contradiction 0, neutral ½,
       entailment 1, over all rows; NaN when all cosines are the same.
@@ -76,7 +76,7 @@ class NLISimilarityEvaluator(Evaluator):
         metrics = {}
         if len(self.triplets):
             entailment, contradiction = self.triplets.T
-            metrics["triplet_accuracy"] = float(np.mean(cosines[entailment] > cosines[contradiction]))
+            metrics["triplet_accuracy"] = float(np.mean(cosines[entailment] - cosines[contradiction] > TIE))
         metrics["nli_spearman"] = spearman(cosines, np.array([_DEGREE[label] for label in self.labels]))
         return metrics, f"{len(self.labels)} rows, {len(self.triplets)} triplets"
 

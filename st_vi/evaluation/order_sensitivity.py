@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from st_vi.evaluation.base import Evaluator, by_place, check_inputs, check_lengths
+from st_vi.evaluation.base import TIE, Evaluator, by_place, check_inputs, check_lengths
 from st_vi.inputs.kinds import shown
-
-TIE = 1e-6
-"""Similarities this close count as equal: float32 sums depend on their order, which would let a bag of words win."""
 
 
 class OrderSensitivityEvaluator(Evaluator):

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from st_vi.evaluation.base import Evaluator, by_place, check_input, in_words, logger, numbers, spearman
+from st_vi.evaluation.base import TIE, Evaluator, by_place, check_input, in_words, logger, numbers, spearman
 from st_vi.inputs.content import content_key, reader_key
 from st_vi.inputs.kinds import is_null, shown
 
@@ -20,8 +20,8 @@ class TaskRetrievalEvaluator(Evaluator):
     """Ranks, for every row, all distinct positives of the row's task by their cosine with the anchor.
 
     For each task: ``recall@1``, ``recall@5``, ``recall@10`` (share of rows with a right answer among the first k),
-    ``mrr`` (mean of 1/rank), ``mean_rank``, and ``chance`` (recall@1 of a random order). Ties count against the
-    model, so one that maps everything to one point has no recall.
+    ``mrr`` (mean of 1/rank), ``mean_rank``, and ``chance`` (recall@1 of a random order). Ties, up to
+    1e-6, count against the model, so one that maps everything to one point has no recall.
 
     Inputs with equal content count as one: texts by `st_vi.text.comparison_key`, images by their pixels, whether they
     come as path, bytes or PIL image, and videos by their frames in their order. If several rows share an anchor, such
@@ -149,7 +149,7 @@ class TaskRetrievalEvaluator(Evaluator):
         near = [
             vectors @ anchor for vectors, anchor in zip(of_options.split([*map(len, options)]), anchors, strict=True)
         ]
-        beaten = [bool((of_row < mine).all()) for of_row, mine in zip(near, own, strict=True) if len(of_row)]
+        beaten = [bool((of_row < mine - TIE).all()) for of_row, mine in zip(near, own, strict=True) if len(of_row)]
         if beaten:
             figures["option_accuracy"] = float(np.mean(beaten))
         scores = np.array([self.scores[row] for row in rows])
@@ -174,12 +174,12 @@ class TaskRetrievalEvaluator(Evaluator):
 
 
 def ranks_of_right(scores: Tensor, right: Tensor) -> Tensor:
-    """The rank of every row's best right candidate, (rows,) float, 1 is best; ties count against it, and so does NaN.
+    """The rank of every row's best right candidate, (rows,) float, 1 is best; `TIE`s count against it, and so does NaN.
 
     Scores and what is right, bool, are (rows, candidates).
     """
     best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
-    return 1 + (~(scores < best) & ~right).sum(dim=1).float()
+    return 1 + (~(scores < best - TIE) & ~right).sum(dim=1).float()
 
 
 def rank_figures(ranks: Tensor) -> dict[str, float]:

@@ -138,3 +138,25 @@ def test_a_batch_size_that_is_none(batch_size):
 
 def test_the_csv_file_has_a_name_on_every_system():
     assert GeometryEvaluator(TEXTS, name='a/b: "c"?').csv_file == "geometry_evaluation_a/b_ _c___results.csv"
+
+
+def test_rounding_wins_no_tie():
+    """Texts of equal tokens have vectors that differ by rounding, as their batches do."""
+
+    class Rounding(SentenceTransformer):
+        def encode(self, texts, **settings):
+            vectors = {"anchor": (1.0, 0.0), "better": (0.6000001, 0.8), "worse": (0.6, 0.8), "far": (0.5, 0.8)}
+            return np.array([vectors[text] for text in texts], dtype=np.float32)
+
+    model = Rounding(modules=[BoW(vocab=["mưa"])], device="cpu")
+    rows = ["anchor"] * 2, ["better", "worse"], ["entailment", "contradiction"]
+    assert NLISimilarityEvaluator(*rows)(model)["triplet_accuracy"] == 0
+    options = {"options": [["worse"], ["anchor"]]}
+    metrics = TaskRetrievalEvaluator(["anchor", "far"], ["better", "worse"], ["a"] * 2, **options)(model)
+    assert metrics["a_recall@1"] == 0 and metrics["a_option_accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_a_set_has_no_order(kind):
+    with pytest.raises(ValueError, match="a set, which has no order"):
+        MADE[kind](lambda values: set(map(str, values)), "")

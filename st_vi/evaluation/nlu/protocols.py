@@ -7,7 +7,9 @@ or the position of the chosen option.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -85,8 +87,7 @@ def finetune(
     the question and gets one logit; the softmax is over the options of the row.
     """
     classes = None if "options" in train.column_names else sorted(set(train["label"]))
-    # The trainer seeds the global generators: give torch's, which may order the rows of a training, back.
-    with TemporaryDirectory() as folder, torch.random.fork_rng():
+    with TemporaryDirectory() as folder, _generators_as_before():
         args = TrainingArguments(
             folder,
             seed=seed,
@@ -114,6 +115,18 @@ def finetune(
         trainer.train()
         predictions = trainer.predict(test.remove_columns("label")).predictions.tolist()  # type: ignore[union-attr]
     return [classes[i] for i in predictions] if classes else predictions
+
+
+@contextmanager
+def _generators_as_before() -> Iterator[None]:
+    """Give back the global generators, all of which the trainer seeds: they may order the rows of a training."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
 
 
 class _Classifier(nn.Module):
