@@ -19,7 +19,9 @@ QUESTIONS = ("anchor", "positive", "document")
 def trim(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="a multilingual encoder or SentenceTransformer: a Hub id or a folder")],
-    texts: Annotated[list[str], typer.Argument(help="rows of texts: .jsonl, .csv, .tsv, .parquet or a Hub id")],
+    texts: Annotated[
+        list[str], typer.Argument(help="rows of texts: .jsonl, .csv, .tsv, .xlsx, .txt, .parquet or a Hub id")
+    ],
     output: Annotated[Path, typer.Option(help="new or empty folder for the trimmed model", parser=folder)],
     column: Annotated[str, typer.Option(help="column of the texts")] = "text",
     max_pieces: Annotated[int | None, typer.Option(min=1, help="maximum number of pieces")] = None,

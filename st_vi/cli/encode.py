@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from st_vi.cli.common import interruptible
-from st_vi.cli.options import BF16, Device, folder, loading_options, refuse, use_device
+from st_vi.cli.options import Device, LoadBF16, folder, loading_options, refuse, use_device
 from st_vi.cli.quiet import one_bar
 
 
@@ -30,7 +30,7 @@ def encode(
     normalize: Annotated[bool, typer.Option("--normalize", help="scale vectors to length 1")] = False,
     chunk: Annotated[bool, typer.Option("--chunk", help="split long texts at sentence boundaries")] = False,
     chunk_tokens: Annotated[int | None, typer.Option(min=1, help="maximum tokens per chunk, with --chunk")] = None,
-    bf16: BF16 = None,
+    bf16: LoadBF16 = None,
     device: Device = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="skip and list rows that cannot be encoded")] = False,
     part: Annotated[

@@ -9,10 +9,10 @@ import typer
 
 from st_vi.cli.common import NLI_ROLES, echo_metrics, interruptible, nli_evaluator, task_roles
 from st_vi.cli.options import (
-    BF16,
     Columns,
     Device,
     Labels,
+    LoadBF16,
     Seed,
     SkipBadImages,
     loading_options,
@@ -36,7 +36,7 @@ def evaluate(
     train: Annotated[str | None, typer.Option(help="its training rows, if they are not on the Hub")] = None,
     test: Annotated[str | None, typer.Option(help="its test rows, if they are not on the Hub")] = None,
     protocol: Literal["probe", "finetune"] = "probe",
-    bf16: BF16 = None,
+    bf16: LoadBF16 = None,
     device: Device = None,
     seed: Seed = 42,
 ) -> None:

@@ -59,6 +59,7 @@ SaveSteps = Annotated[
     int | None, typer.Option(min=1, help="save (and evaluate) every so many steps instead of every epoch")
 ]
 BF16 = Annotated[bool | None, typer.Option(help="compute in bfloat16; default: if the GPU supports it")]
+LoadBF16 = Annotated[bool | None, typer.Option(help="load the weights in bfloat16 or float32; default: as saved")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1)]  # as NumPy's
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; default: the best available")]
 Overwrite = Annotated[

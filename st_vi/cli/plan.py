@@ -55,7 +55,7 @@ def train(
     utilisation: Utilisation = 0.35,
     as_json: AsJson = False,
 ) -> None:
-    """Plan a training: memory on a device, the largest batch with and without gradient caching, hours."""
+    """Plan a training run: memory on a device, the largest batch with and without gradient caching, hours."""
     from st_vi.recipes.plan import plan_training
 
     plan = plan_training(

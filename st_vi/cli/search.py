@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from st_vi.cli.common import interruptible, json_text
-from st_vi.cli.options import BF16, Device, folder, loading_options, refuse, use_device
+from st_vi.cli.options import Device, LoadBF16, folder, loading_options, refuse, use_device
 from st_vi.cli.quiet import one_bar
 from st_vi.files.cache import cache_folder
 from st_vi.files.lines import on_disk
@@ -47,7 +47,7 @@ def search(
     index: Annotated[
         Path | None, typer.Option(help="folder for vectors; default: .st_vi beside the files", parser=folder)
     ] = None,
-    bf16: BF16 = None,
+    bf16: LoadBF16 = None,
     device: Device = None,
 ) -> None:
     """Find the passages in files that answer a question, or the images in a folder that show what is asked for.

@@ -122,9 +122,9 @@ def encode_corpus(
 
     Each shard has the columns `keep`, ``id`` (the row number, unless `keep` has an ``id``) and ``embedding`` (a list of
     fixed size). While the model encodes a shard, another thread tokenizes the next one: two shards are in
-    memory at a time. Shards appear under their names only when complete: a killed run,
-    called again, skips existing shards and writes byte-identical files. ``manifest.json`` records the model, the
-    settings and finally the number of rows, so that different runs are never mixed, not even at the same time.
+    memory at a time. Shards appear under their names only when complete: a killed run, called again, skips existing
+    shards and writes byte-identical files. ``manifest.json`` records the model, the settings and finally the number of
+    rows, so that different runs are never mixed, not even at the same time.
 
     **Adding rows.** If rows were appended, only those are encoded: they fill up the last shard, whose existing vectors
     stay unchanged, and then new ones. (A fresh run would give that shard the same vectors up to rounding, because its

@@ -26,8 +26,8 @@ class LossKeeper(TrainerCallback, ExportableState):
     """Keeps the state of losses: that of balances, and the parameters of learned terms such as `SimLAP`.
 
     It changes the state of balances after each optimizer step, and saves and restores all of it with checkpoints: it is
-    in the ``trainer_state.json``, since the trainer saves the weights of a model, but not those of a loss. A training
-    that is resumed goes on as if it had not been interrupted.
+    in the ``trainer_state.json``, since the trainer saves the weights of a model, but not those of a loss. A
+    resumed run goes on as if it had not been interrupted.
 
     Parameters of a loss are trained by the optimizer of the trainer, whose weight decay would pull them to 0: the
     keeper switches it off for them. They need a learning rate of their own, from the stock `learning_rate_mapping`.

@@ -26,7 +26,7 @@ def train_router(
 
     Args:
         model: A model with a prompt for each task, such as one trained with `train_vipolyqwen`; changed in place.
-        rows: Rows as for `train_vipolyqwen`; of their columns, anchor, anchor_image and task are used.
+        rows: Rows as for `train_vipolyqwen`; of their columns, task and the anchor's are used.
         threshold: Probability below which an input gets no prefix.
         batch_size: Inputs per batch.
         show_progress_bar: Show the progress.

@@ -134,7 +134,7 @@ def train_viclsr(
         loss: A loss made with `model`, or anything the stock trainer takes; None for ``SupConNLILoss(model)``.
         resume: Continue from the last checkpoint in `output_dir`, if there is one. Rows, base, loss and arguments must
             be the same; logging and the like may change.
-        overwrite: Replace the model and checkpoints that an earlier training left in `output_dir`.
+        overwrite: Replace the model and checkpoints that an earlier run left in `output_dir`.
         callbacks: Callbacks for the trainer.
         **arguments: As for `viclsr_training_arguments`.
 
@@ -143,8 +143,8 @@ def train_viclsr(
 
     Raises:
         ValueError: Before the first step: a row cannot be used (`check_triplets`), `loss` was made with another model,
-            or `output_dir` is a file, has an earlier training and neither `resume` nor `overwrite` is set, or has
-            another training and `resume` is set.
+            or `output_dir` is a file, has an earlier run and neither `resume` nor `overwrite` is set, or has another
+            run and `resume` is set.
         OSError: The disk is full; names the checkpoint to resume from.
     """
     check_model(model)

@@ -206,8 +206,7 @@ def train_vipolyqwen(
         ValueError: Before the first step: a row is invalid (`check_task_rows`), the loss or a term lacks a column,
             `model` cannot process the images of a row, `lazy_images` has another loss than a `CachedDLELoss`,
             `balance` is given together with a `loss`, `loss` was made with another model, or `output_dir` is a file,
-            has an earlier training and neither `resume` nor `overwrite` is set, or has another training and `resume`
-            is set.
+            has an earlier run and neither `resume` nor `overwrite` is set, or has another run and `resume` is set.
         OSError: The disk is full; names the checkpoint to resume from.
     """
     check_model(model)

@@ -56,7 +56,7 @@ class PictureIndex:
     Example:
         >>> from st_vi import load
         >>> from st_vi.encoding.search import PictureIndex
-        >>> index = PictureIndex("pictures", load("outputs/poly-mini/model"))  # doctest: +SKIP
+        >>> index = PictureIndex("pictures", load("poly-mini"))  # doctest: +SKIP
         >>> index.search("một con mèo đen", top=3)  # doctest: +SKIP
     """
 

@@ -1,4 +1,4 @@
-"""Plans: whether a training or an encoding fits into memory, and how long it takes, from a configuration alone."""
+"""Plans: whether training or encoding fits into memory, and how long it takes, from a configuration alone."""
 
 from st_vi.recipes.plan.encoding import EncodingPlan, plan_encoding
 from st_vi.recipes.plan.shape import ModelShape, read_shape

@@ -1,4 +1,4 @@
-"""Memory and time of a training."""
+"""Memory and time of a training run."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Way:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a training takes.
+    """What a training run takes.
 
     Attributes:
         model: The shape of the model.
@@ -159,7 +159,7 @@ def plan_training(
     tflops: float = 989,
     utilisation: float = 0.35,
 ) -> TrainingPlan:
-    """Plan a training of ViCLSR (an encoder of text) or viPolyQwen (Qwen2-VL) without loading a model.
+    """Plan a training run of ViCLSR (an encoder of text) or viPolyQwen (Qwen2-VL) without loading a model.
 
     Memory is counted for inputs of full length, without equal inputs, with fused attention and AdamW; time from the
     matrix products of all layers. In a batch with padding, each layer also keeps a mask, a number for every pair of
@@ -247,7 +247,7 @@ def plan_training(
 
 @dataclass(frozen=True)
 class _Run:
-    """The settings of a training that decide its memory and time."""
+    """The settings of a training run that decide its memory and time."""
 
     shape: ModelShape
     tokens: int

@@ -156,7 +156,7 @@ def distill_vipolyqwen(
         asked: Questions about images, with answers.
         base: A Qwen2-VL to start from; None makes a small one with a tokenizer of its own.
         num_texts: Number of texts from documents.
-        num_paragraphs: Number of whole paragraphs among the texts, besides, from documents.
+        num_paragraphs: Number of whole paragraphs from documents, in addition to the texts.
         num_pairs: Number of questions with paragraphs, from documents.
         num_scenes: Number of scenes to draw.
         sizes: Sizes of the small model, see `small_qwen2_vl`.
@@ -164,7 +164,7 @@ def distill_vipolyqwen(
         batch_size: Texts in a batch; the other sizes follow it.
         seed: Seed for all sampling.
         resume: Continue an earlier run.
-        compiled: See `compile_layers`.
+        compiled: Whether to compile the layers, which needs a C++ compiler and is twice as fast on a CPU.
         progress: Told what begins.
 
     Returns:
