@@ -41,7 +41,7 @@ class TaskRetrievalEvaluator(Evaluator):
         tasks: N task names, any but "mean".
         scores: N numbers, NaN or None where there is none.
         options: N lists of wrong answers, or None.
-        prompt_names: Task to the name of the model's prompt for its anchors; None encodes all without.
+        prompt_names: Task to the name of the model's prompt for its anchors; others have its default, if any.
         name: Put before every metric.
         batch_size: Inputs per batch.
         show_progress_bar: Show the progress, task by task.

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor, nn
 
-from st_vi.checks import check_model
+from st_vi.checks import check_model, check_whole
 from st_vi.evaluation.base import by_place
 from st_vi.inputs.prompts import prompt_of
 from st_vi.inspection.read_text import ReadText, read_text
@@ -100,7 +100,7 @@ def pool_texts(
 
     Raises:
         ValueError: The model does not have exactly one attention pooling, its tokenizer gives no offsets, or
-            `temperature` is not above 0; or there is one text in place of a list.
+            `temperature` is not above 0; `batch_size` is no positive integer; or there is one text in place of a list.
 
     Example:
         >>> from st_vi.inspection.attention import pool_texts, units
@@ -111,6 +111,7 @@ def pool_texts(
         ['<s>', 'cặp', 'câu:', 'Trời', 'mưa', 'to.', '</s>']
     """
     texts = by_place(texts)
+    check_whole("batch_size", batch_size)
     before, pooling, _ = around_pooling(model)
     prompt = prompt_of(model, prompt, prompt_name)
     model.eval()

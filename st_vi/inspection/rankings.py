@@ -23,7 +23,7 @@ class RetrievalSet:
 
     Args:
         queries: Q texts; may be empty.
-        corpus: N distinct texts.
+        corpus: N distinct texts, by `st_vi.text.comparison_key`: two Unicode forms of one text are not distinct.
         relevant: Q rows of the corpus.
 
     Raises:
@@ -53,10 +53,9 @@ class RetrievalSet:
             )
         rows: dict[str, int] = {}
         for row, text in enumerate(self.corpus):
-            if rows.setdefault(text, row) != row:
-                raise ValueError(
-                    f"rows {rows[text]} and {row} of the corpus have the same text; keep one: {text[:200]!r}"
-                )
+            first = rows.setdefault(comparison_key(text), row)
+            if first != row:
+                raise ValueError(f"rows {first} and {row} of the corpus have the same text; keep one: {text[:200]!r}")
         for query, row in enumerate(self.relevant):
             if not 0 <= row < len(self.corpus):
                 raise ValueError(f"query {query} names row {row} of a corpus with {len(self.corpus)} documents")
@@ -75,7 +74,10 @@ class RetrievalSet:
         changed = [(row, change(self.corpus[document])) for row, document in enumerate(self.relevant)]
         known = set(map(comparison_key, self.corpus))
         kept = [(row, text) for row, text in changed if text and comparison_key(text) not in known]
-        corpus = [*self.corpus, *dict.fromkeys(text for _, text in kept)]
+        added: dict[str, str] = {}
+        for _, text in kept:
+            added.setdefault(comparison_key(text), text)
+        corpus = [*self.corpus, *added.values()]
         return RetrievalSet([self.queries[row] for row, _ in kept], corpus, [self.relevant[row] for row, _ in kept])
 
 

@@ -43,7 +43,8 @@ def patch_vectors(
         show_progress_bar: Show the progress.
 
     Raises:
-        ValueError: The model does not accept images or has no attention pooling, or an input has no image.
+        ValueError: The model does not accept images or has no attention pooling, an input has no image, or
+            `batch_size` is no positive integer.
 
     Example:
         >>> from st_vi import load
@@ -54,6 +55,7 @@ def patch_vectors(
         torch.Size([16, 384])
     """
     reader(model)
+    check_whole("batch_size", batch_size)
     model.eval()
     found: list[Tensor] = []
     starts = range(0, len(pictures), batch_size)

@@ -288,3 +288,9 @@ def test_letters_and_words():
     assert without("a b", (1, 2)) == "ab"
     for form in ("NFC", "NFD"):
         assert strip_diacritics(unicodedata.normalize(form, "Đặng Thùy Trâm đi Huế?")) == "Dang Thuy Tram di Hue?"
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5])
+def test_a_batch_has_texts(encoder, batch_size):
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1"):
+        pool_texts(encoder, TEXTS, batch_size=batch_size)

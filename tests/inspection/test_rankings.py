@@ -156,12 +156,15 @@ def test_retrieval_sets():
     harder = rows.with_distractors({"Na ngủ.": "Na thức.", "Bo ngủ.": "Bo không ngủ."}.get)
     assert (harder.queries, harder.relevant) == (["q0"], [2])  # "Na thức." is a document already
     assert harder.corpus == [*rows.corpus, "Bo không ngủ."]
+    twice = rows.with_distractors({"Na ngủ.": "mới", "Na thức.": "mới ", "Bo ngủ.": "khác"}.get)
+    assert (twice.corpus[3:], twice.relevant) == (["khác", "mới"], [2, 0, 1])
     other = rows.with_queries({"q0": "q0", "q1": None, "q2": "q two"}.get)
     assert (other.queries, other.relevant, other.corpus) == (["q two"], [1], rows.corpus)
     for wrong, match in [
         ((["q"], ["a", "b"], []), "each query needs"),
         ((["q"], ["a", "b"], [2]), "names row 2"),
         ((["q"], ["a", "b", "a"], [0]), "rows 0 and 2"),
+        ((["q"], ["ạ", "b", "a\u0323"], [0]), "rows 0 and 2"),  # to `encode_distinct` they are one
     ]:
         with pytest.raises(ValueError, match=match):
             RetrievalSet(*wrong)

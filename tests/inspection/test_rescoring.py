@@ -36,6 +36,11 @@ def pictures():
     return [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)) for width, height in SIZES]
 
 
+def test_a_batch_has_pictures(model, pictures):
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, got -1"):
+        patch_vectors(model, pictures, batch_size=-1)
+
+
 def test_vectors_of_patches_are_those_of_query_map(model, pictures):
     query = model.encode(TEXTS[0], convert_to_tensor=True)
     vectors = patch_vectors(model, pictures, batch_size=2)

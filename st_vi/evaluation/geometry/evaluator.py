@@ -8,7 +8,7 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from st_vi.evaluation.base import Evaluator, by_place, check_labels
+from st_vi.evaluation.base import Evaluator, by_place, check_inputs, check_labels
 from st_vi.evaluation.geometry.measures import (
     alignment,
     effective_rank,
@@ -35,12 +35,13 @@ class GeometryEvaluator(Evaluator):
         labels: The class of each x; or None.
         name: Put before every metric.
         batch_size: Inputs per batch.
-        prompt_name: Name of the model's prompt for x; None encodes without.
+        prompt_name: Name of the model's prompt for x; None for its default, if any.
         show_progress_bar: Show the progress of encoding.
         write_csv: Add a line to a CSV file when an output path is given.
 
     Raises:
-        ValueError: Unequal lengths, fewer than two inputs, a missing label, or no two that are the same.
+        ValueError: Unequal lengths, fewer than two inputs, a missing label, or no two that are the same; or, in a call,
+            a value that is no input (its row is named).
 
     Example:
         >>> from sentence_transformers import SentenceTransformer
@@ -76,19 +77,23 @@ class GeometryEvaluator(Evaluator):
         self.prompt_name = prompt_name
 
     def _measure(self, model: SentenceTransformer) -> tuple[dict[str, float], str]:
-        x = self._vectors(model, self.x, self.prompt_name)
+        x = self._vectors(model, "x", self.x, self.prompt_name)
         figures: dict[str, Tensor] = {}
         if self.y is not None:
-            y = self._vectors(model, self.y)
+            y = self._vectors(model, "y", self.y)
             figures |= {"alignment": alignment(x, y), "modality_gap": modality_gap(x, y)}
         figures |= {"uniformity": uniformity(x), "mean_cosine": mean_cosine(x), "effective_rank": effective_rank(x)}
         if self.labels is not None:
             figures["tolerance"] = tolerance(x, self.labels)
         return {metric: value.item() for metric, value in figures.items()}, f"{len(x)} inputs"
 
-    def _vectors(self, model: SentenceTransformer, inputs: Sequence[Any], prompt_name: str | None = None) -> Tensor:
+    def _vectors(
+        self, model: SentenceTransformer, name: str, column: Sequence[Any], prompt_name: str | None = None
+    ) -> Tensor:
+        inputs = list(column)
+        check_inputs(**{name: inputs})
         return model.encode(
-            list(inputs),
+            inputs,
             prompt_name=prompt_name,
             batch_size=self.batch_size,
             show_progress_bar=self.show_progress_bar,

@@ -18,8 +18,10 @@ CHUNK = 2048
 
 
 def as_tensor(values: Any) -> Tensor:
-    """Numbers as a tensor without a gradient: a tensor, an array, a table of pandas, or a list, also of tensors."""
+    """Numbers as a tensor without a gradient: a tensor, an array, a table or column of pandas, or a list of these."""
     try:
+        if str(getattr(values, "dtype", "")) == "object":  # of rows, as a column of pandas has them
+            values = values.tolist()
         if isinstance(values, (list, tuple)) and any(isinstance(row, (Tensor, np.ndarray)) for row in values):
             return torch.stack([torch.as_tensor(row).detach() for row in values])
         if hasattr(values, "to_numpy"):

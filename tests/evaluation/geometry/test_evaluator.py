@@ -76,6 +76,12 @@ def test_what_is_refused(arguments, message):
         GeometryEvaluator(**arguments)
 
 
+def test_a_missing_input_is_named(tiny_model):
+    for columns, row in (((["a", None], None), "1 of x"), ((["a", "b"], [float("nan"), "b"]), "0 of y")):
+        with pytest.raises(ValueError, match=f"Row {row}: expected an input"):
+            GeometryEvaluator(*columns)(tiny_model)
+
+
 def test_a_collapsed_model(tiny_model):
     for parameter in tiny_model[2].parameters():
         torch.nn.init.zeros_(parameter)

@@ -7,6 +7,7 @@ import math
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -263,3 +264,13 @@ def test_gradient_shares_of_terms_that_see_one_side_only():
     shares = g.gradient_shares({"left": 3 * x.sum(), "right": 4 * y.sum()}, [x, y])
     assert shares["left"].share.item() == pytest.approx(3 / 7)  # norms 3√2 and 4√2, at right angles
     assert shares["right"].along.item() == pytest.approx(16 / 25)
+
+
+def test_a_column_of_pandas_holds_vectors():
+    x = vectors()
+    expected = g.uniformity(x).item()
+    for rows in (list(x.numpy()), x.tolist()):
+        column = pd.Series(rows, index=range(len(x), 0, -1))
+        assert g.uniformity(column).item() == g.uniformity(column.to_numpy()).item() == pytest.approx(expected)
+    with pytest.raises(ValueError, match="expected numbers"):
+        g.uniformity(pd.Series([*rows, None]))
