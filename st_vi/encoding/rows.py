@@ -48,7 +48,7 @@ class InputColumns:
     Attributes:
         text: Column of texts, or of any inputs of the model; None if there are only images.
         image: Column of images, if it was named.
-        images: Whether all strings in the column `text` are image paths.
+        pictures: Whether all strings in the column `text` are image paths.
         text_only: Whether all strings in the column `text` are text, even if they look like image paths.
         folder: Folder that image paths are relative to.
     """
