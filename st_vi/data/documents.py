@@ -101,7 +101,7 @@ def document_questions(documents: Rows, count: int, seed: int = 0, per_document:
         per_document: Rows per document, at most.
 
     Returns:
-        Columns anchor (the query), positive (the paragraph, at most 640 characters), document and kind.
+        Columns anchor (the query), positive (the paragraph, at most 800 characters), document and kind.
 
     Raises:
         ValueError: See `document_texts`.
