@@ -88,8 +88,8 @@ class TaskRetrievalEvaluator(Evaluator):
         if len(lengths) != 1 or not len(tasks):
             raise ValueError(f"anchors, positives, tasks, scores and options must have one length, got {lengths}")
         self.anchors, self.positives, self.tasks = anchors, positives, list(tasks)
-        self.anchor_keys = [_key(anchors[row], row, "anchors") for row in range(len(anchors))]
-        self.positive_keys = [_key(positives[row], row, "positives") for row in range(len(positives))]
+        self.anchor_keys = [input_key(anchors[row], row, "anchors") for row in range(len(anchors))]
+        self.positive_keys = [input_key(positives[row], row, "positives") for row in range(len(positives))]
         none = [None] * len(tasks)
         self.scores = numbers(none if scores is None else scores, "scores", missing=True)
         self.options = [_options(value, row) for row, value in enumerate(none if options is None else options)]
@@ -188,7 +188,8 @@ def rank_figures(ranks: Tensor) -> dict[str, float]:
     return figures | {"mrr": (1 / ranks).mean().item()}
 
 
-def _key(value: Any, row: int, name: str) -> Hashable:
+def input_key(value: Any, row: int, name: str) -> Hashable:
+    """`content_key`; a value that is no input, or cannot be read, is named by its column and row."""
     check_input(value, row, name)
     try:
         return content_key(value)

@@ -11,7 +11,7 @@ from scipy.stats import bootstrap, rankdata
 from torch import Tensor
 
 from st_vi.checks import check_whole
-from st_vi.evaluation.base import by_place
+from st_vi.evaluation.base import by_place, check_inputs
 from st_vi.evaluation.geometry.vectors import as_tensor, unit_vectors
 from st_vi.inputs.kinds import shown
 from st_vi.text import comparison_key
@@ -27,8 +27,8 @@ class RetrievalSet:
         relevant: Q rows of the corpus.
 
     Raises:
-        ValueError: Lengths differ, a row is not in the corpus, or the corpus has a text twice (each copy would count as
-            a wrong answer for the other).
+        ValueError: Lengths differ, a text is missing, a row is not in the corpus, or the corpus has a text twice (each
+            copy would count as a wrong answer for the other).
 
     Example:
         >>> from st_vi.inspection.rankings import RetrievalSet
@@ -51,6 +51,7 @@ class RetrievalSet:
             raise ValueError(
                 f"each query needs one relevant row, got {len(self.queries)} queries and {len(self.relevant)} rows"
             )
+        check_inputs(queries=self.queries, corpus=self.corpus)
         rows: dict[str, int] = {}
         for row, text in enumerate(self.corpus):
             first = rows.setdefault(comparison_key(text), row)
@@ -252,7 +253,7 @@ def _found(ranks: Tensor, k: int) -> Tensor:
     """1 for each query whose document is in the top k, else 0, (Q,)."""
     check_whole("k", k)
     ranks = as_tensor(ranks)
-    if ranks.ndim != 1 or (ranks < 1).any():
+    if ranks.ndim != 1 or not (ranks >= 1).all():  # False for NaN
         raise ValueError(f"ranks (Q,) must be numbers from 1, got {shown(ranks.tolist())}")
     return (ranks <= k).double()
 

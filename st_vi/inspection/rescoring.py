@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 
 from st_vi.checks import check_whole
 from st_vi.evaluation.base import Evaluator, by_place
-from st_vi.evaluation.task_retrieval import rank_figures, ranks_of_right
-from st_vi.inputs.content import content_key, reader_key
+from st_vi.evaluation.task_retrieval import input_key, rank_figures, ranks_of_right
+from st_vi.inputs.content import reader_key
 from st_vi.inputs.prompts import prompt_of
 from st_vi.inspection.attention import around_pooling
 from st_vi.inspection.patches import reader
@@ -56,6 +56,7 @@ def patch_vectors(
     """
     reader(model)
     check_whole("batch_size", batch_size)
+    pictures = by_place(pictures)
     model.eval()
     found: list[Tensor] = []
     starts = range(0, len(pictures), batch_size)
@@ -154,7 +155,8 @@ class RescoredRetrievalEvaluator(Evaluator):
             query the rank of its best right answer, 1 is best.
 
     Raises:
-        ValueError: Unequal lengths, no rows, a setting is out of range, or as for `patch_vectors`.
+        ValueError: Unequal lengths, no rows, a value that is no input or cannot be read (its row is named), a setting
+            out of range, or as for `patch_vectors`.
 
     Example:
         >>> from st_vi import load
@@ -181,6 +183,7 @@ class RescoredRetrievalEvaluator(Evaluator):
         write_csv: bool = True,
     ) -> None:
         super().__init__("rescored_retrieval", "mean_recall@1", name, batch_size, show_progress_bar, write_csv)
+        texts, pictures = by_place(texts), by_place(pictures)
         if not len(texts) == len(pictures) > 0:
             raise ValueError(f"texts and pictures need one length above 0, got {len(texts)} and {len(pictures)}")
         check_whole("top_k", top_k)
@@ -189,8 +192,8 @@ class RescoredRetrievalEvaluator(Evaluator):
         if temperature is not None and not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         self.top_k, self.weight, self.temperature = top_k, weight, temperature
-        self.texts, of_text = _distinct(by_place(texts))
-        self.pictures, of_picture = _distinct(by_place(pictures))
+        self.texts, of_text = _distinct(texts, "texts")
+        self.pictures, of_picture = _distinct(pictures, "pictures")
         self.right = torch.zeros(len(self.texts), len(self.pictures), dtype=torch.bool)
         self.right[of_text, of_picture] = True
         self.ranks: dict[str, Tensor] = {}
@@ -223,9 +226,9 @@ class RescoredRetrievalEvaluator(Evaluator):
         return metrics, f"{len(self.texts)} texts, {len(self.pictures)} images"
 
 
-def _distinct(column: Sequence[Any]) -> tuple[list[Any], list[int]]:
+def _distinct(column: Sequence[Any], name: str) -> tuple[list[Any], list[int]]:
     """The distinct inputs of a column, and the number of each row's input among them."""
-    keys = [reader_key(content_key(value)) for value in column]
+    keys = [reader_key(input_key(column[row], row, name)) for row in range(len(column))]
     first = {key: place for place, key in reversed([*enumerate(keys)])}
     number = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return [column[first[key]] for key in number], [number[key] for key in keys]

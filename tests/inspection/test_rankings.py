@@ -125,7 +125,7 @@ def test_settings_of_a_recall():
         recall_at_k(torch.tensor([1, 2]), 1, confidence=95)
     with pytest.raises(ValueError, match="resamples must be a whole number"):
         recall_at_k(torch.tensor([1, 2]), 1, resamples=0)
-    for ranks in ([0, 1], [[1, 2]]):
+    for ranks in ([0, 1], [[1, 2]], [1.0, float("nan")]):
         with pytest.raises(ValueError, match="must be numbers from 1, got "):
             recall_at_k(ranks, 1)
         with pytest.raises(ValueError, match="must be numbers from 1, got "):
@@ -163,8 +163,9 @@ def test_retrieval_sets():
     for wrong, match in [
         ((["q"], ["a", "b"], []), "each query needs"),
         ((["q"], ["a", "b"], [2]), "names row 2"),
+        ((["q"], ["a", None], [0]), "Row 1 of corpus: expected an input"),
         ((["q"], ["a", "b", "a"], [0]), "rows 0 and 2"),
-        ((["q"], ["ạ", "b", "a\u0323"], [0]), "rows 0 and 2"),  # to `encode_distinct` they are one
+        ((["q"], ["ạ", "b", "a\u0323"], [0]), "rows 0 and 2"),  # two Unicode forms
     ]:
         with pytest.raises(ValueError, match=match):
             RetrievalSet(*wrong)

@@ -41,6 +41,15 @@ def test_a_batch_has_pictures(model, pictures):
         patch_vectors(model, pictures, batch_size=-1)
 
 
+def test_columns_in_other_forms(model, pictures):
+    vectors = patch_vectors(model, iter(pictures))
+    assert all(map(torch.equal, vectors, patch_vectors(model, pictures)))
+    evaluator = RescoredRetrievalEvaluator(TEXTS, pictures)
+    assert RescoredRetrievalEvaluator(iter(TEXTS), iter(pictures))(model) == evaluator(model)
+    with pytest.raises(ValueError, match="Row 1 of texts: expected an input of the model, got None"):
+        RescoredRetrievalEvaluator([TEXTS[0], None], pictures[:2])
+
+
 def test_vectors_of_patches_are_those_of_query_map(model, pictures):
     query = model.encode(TEXTS[0], convert_to_tensor=True)
     vectors = patch_vectors(model, pictures, batch_size=2)
