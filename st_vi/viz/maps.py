@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 from st_vi.checks import check_whole
 from st_vi.evaluation.base import by_place
 from st_vi.viz.projection import Projection, as_points
-from st_vi.viz.theme import COLOURS, SEQUENTIAL, escaped, styled
+from st_vi.viz.theme import COLOURS, SEQUENTIAL, TEMPLATE, escaped, styled
 
 SYMBOLS = {
     "circle": "●",
@@ -89,16 +89,16 @@ def scatter(
 
 def with_axes(figure: go.Figure, projection: Projection) -> go.Figure:
     """Set axes that fit the projection, in place: equal scales, and tick labels only if they have a meaning."""
-    figure.update_layout(legend=_legend(figure))
+    figure.update_layout(legend=_legend(figure.data))
     figure.update_xaxes(title=projection.axes[0], showticklabels=bool(projection.axes[0]), zeroline=False)
     figure.update_yaxes(title=projection.axes[1], showticklabels=bool(projection.axes[1]), zeroline=False)
     figure.update_yaxes(scaleanchor="x")
     return figure
 
 
-def _legend(figure: go.Figure) -> dict[str, Any]:
-    """Layout of the legend, with as many columns as fit the width of the page."""
-    names = [len(html.unescape(trace.name)) for trace in figure.data if trace.showlegend is not False]
+def _legend(traces: Iterable[go.Scattergl]) -> dict[str, Any]:
+    """Layout of the legend of these traces, with as many columns as fit the width of the page."""
+    names = [len(html.unescape(trace.name)) for trace in traces if trace.showlegend is not False]
     return {**FIXED_LEGEND, **WIDE, "font": {"size": 12}, "entrywidth": LETTER * max(names, default=0) + 8}
 
 
@@ -213,7 +213,7 @@ def side_by_side(
     for number, projection in enumerate(first.values()):
         figure.add_trace(point_trace(projection.points, rows, labels, texts, shown), 1, number + 1)
     figure.add_traces(legend_traces(labels, shown))
-    styled(figure, height=480).update_layout(legend=_legend(figure), margin_t=80)
+    styled(figure, height=480).update_layout(legend=_legend(figure.data), margin_t=80)
     figure.update_annotations(font={"size": 13})
     for key, value in _axes_of(first).items():
         figure.layout[key] = value
@@ -230,15 +230,31 @@ def side_by_side(
     return figure
 
 
-def with_colour_menu(figure: go.Figure, looks: Mapping[str, Mapping[str, Any]]) -> go.Figure:
-    """Add a menu of what the points of `side_by_side` maps are coloured by, in place; the first look is shown."""
+def with_colour_menu(
+    figure: go.Figure, looks: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Sequence[Any]] | None = None
+) -> go.Figure:
+    """Add a menu of what the points of `side_by_side` maps are coloured by, in place; the first look is shown.
+
+    The legend of the figure is that of the first look; `labels` are those of others, by name, for theirs.
+    """
     maps = [number for number, trace in enumerate(figure.data) if trace.showlegend is False]
+    legends = {next(iter(looks)): "legend"}
+    for number, (name, of_look) in enumerate((labels or {}).items(), start=2):
+        entries = [trace.update(legend=f"legend{number}") for trace in legend_traces(of_look)]
+        figure.add_traces(entries)
+        figure.layout[f"legend{number}"] = {
+            **TEMPLATE.layout.legend.to_plotly_json(),
+            **_legend(entries),
+            "visible": False,
+        }
+        legends[name] = f"legend{number}"
     buttons = []
     for name, marker in looks.items():
         has_scale = bool(marker.get("showscale"))
         values = {f"marker.{key}": [np.asarray(value).tolist()] * len(maps) for key, value in marker.items()}
         values["marker.showscale"] = [False] * (len(maps) - 1) + [has_scale]  # one for all maps
-        buttons.append({"label": name, "method": "update", "args": [values, {"showlegend": not has_scale}, maps]})
+        seen = {f"{legend}.visible": name == owner for owner, legend in legends.items()}
+        buttons.append({"label": name, "method": "update", "args": [values, seen, maps]})
     place = {"x": 1, "y": 1.1, "xanchor": "right", "yanchor": "bottom"}
     figure.update_layout(updatemenus=[*figure.layout.updatemenus, {"buttons": buttons, **place}])
     return figure

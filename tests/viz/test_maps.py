@@ -261,9 +261,11 @@ class TestSideBySide:
         looks = {"labels": marker_style(np.arange(2), ["a", "b"]), "shares": marker_style(np.arange(2), shares=[0, 1])}
         (menu,) = with_colour_menu(figure, looks).layout.updatemenus
         first, second = (button.args for button in menu.buttons)
-        assert first[0]["marker.color"] == [list(figure.data[0].marker.color)] * 2 and first[1]["showlegend"]
+        assert first[0]["marker.color"] == [list(figure.data[0].marker.color)] * 2 and first[1] == {
+            "legend.visible": True
+        }
         assert second[0]["marker.color"] == [[0, 1]] * 2 and second[0]["marker.showscale"] == [False, True]
-        assert [list(args[2]) for args in (first, second)] == [[0, 1]] * 2 and not second[1]["showlegend"]
+        assert [list(args[2]) for args in (first, second)] == [[0, 1]] * 2 and second[1] == {"legend.visible": False}
 
     def test_no_buttons_for_one_state(self):
         assert not side_by_side({"PCA": {"before": Projection(np.eye(2))}}).layout.updatemenus

@@ -214,6 +214,8 @@ class _Still:
         for trace in self.traces:
             alone = sum(other.get("showlegend") is not False for other in self.traces) == 1
             shown = trace.get("showlegend")
+            if (self.layout.get(trace.get("legend") or "legend") or {}).get("visible") is False:
+                continue
             if shown or (shown is None and trace.get("name") and not alone and trace["type"] != "heatmap"):
                 self.legends.setdefault(trace.get("legend") or "legend", []).append(trace)
         if self.layout.get("showlegend") is False:

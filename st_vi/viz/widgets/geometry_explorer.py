@@ -140,7 +140,7 @@ class GeometryExplorer(Explorer):
         self.figures = self._figures()
         self._measure()
         self._warn()
-        self.shown.disabled = labels is None
+        self._paint()
 
     def _make_controls(self, methods: Sequence[Method], k: int) -> None:
         names = [name for name, _ in Counter(self.columns["labels"] or []).most_common()]
@@ -221,16 +221,14 @@ class GeometryExplorer(Explorer):
 
     def _twin(self) -> go.Figure:
         states = {method.upper(): maps for method, maps in self.projections.items()}
-        labels, shown = self.columns["labels"], self.shown.value or None
-        figure = side_by_side(states, labels, self.linked.texts, shown)
         rows, shares = sample_rows(self.count, TWIN_LIMIT), self.overlap.tolist()
-        looks = {
-            name: marker_style(rows, column, shown if name == "labels" else None)
-            for name, column in self.columns.items()
-            if column is not None
-        }
+        columns = {name: column for name, column in self.columns.items() if column is not None}
+        shown = {"labels": self.shown.value or None}
+        looks = {name: marker_style(rows, column, shown.get(name)) for name, column in columns.items()}
         looks["overlap"] = marker_style(rows, shares=shares)
-        return with_colour_menu(figure, looks) if len(looks) > 1 and self.count > 1 else figure
+        first = next(iter(looks))
+        figure = side_by_side(states, columns.pop(first, None), self.linked.texts, shown.get(first))
+        return with_colour_menu(figure, looks, columns) if len(looks) > 1 and self.count > 1 else figure
 
 
 def random_pairs(count: int, number: int, seed: int) -> Tensor:

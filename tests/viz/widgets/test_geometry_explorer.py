@@ -135,6 +135,18 @@ def test_colour_by_modality(explorer):
     assert explorer.shown.disabled
 
 
+def test_without_labels_the_modality_is_in_colour(spaces):
+    explorer = GeometryExplorer(*spaces, modality=SIDES, methods=("pca",))
+    figure = explorer._twin()
+    assert explorer.colour.value == figure.layout.updatemenus[0].buttons[0].label == "modality"
+    for points in (explorer.linked.maps[0].data[0], figure.data[0]):
+        assert [colour == points.marker.color[0] for colour in points.marker.color] == [
+            side == "text" for side in SIDES
+        ]
+    assert "text" in explorer.linked.legend.value
+    assert [trace.name for trace in figure.data[2:]] == ["text", "image"]
+
+
 def test_labels_in_colour(explorer):
     assert list(explorer.shown.options) == ["mưa", "nắng", "gió"]  # the most frequent first
     explorer.shown.value = ("nắng",)
@@ -205,7 +217,11 @@ def test_static_twin(explorer):
     assert [button.label for button in figure.layout.updatemenus[0].buttons] == ["PCA", "UMAP"]
     assert [annotation.text for annotation in figure.layout.annotations] == ["before", "after"]
     assert "&lt;i&gt;" in figure.data[0].text[0]
-    overlap = figure.layout.updatemenus[1].buttons[-1]
+    _, modality, overlap = figure.layout.updatemenus[1].buttons
+    legends = {name: [trace.name for trace in figure.data if trace.legend == name] for name in ("legend2", None)}
+    assert legends == {"legend2": ["text", "image"], None: ["points", "points", "mưa", "nắng", "gió"]}
+    assert not figure.layout.legend2.visible and modality.args[1] == {"legend.visible": False, "legend2.visible": True}
+    assert overlap.args[1] == {"legend.visible": False, "legend2.visible": False}
     assert overlap.label == "overlap" and overlap.args[0]["marker.color"] == [explorer.overlap.tolist()] * 2
 
 
