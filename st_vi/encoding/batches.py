@@ -17,11 +17,11 @@ from tqdm.auto import tqdm
 from st_vi.checks import check_choice, check_model, check_whole
 from st_vi.encoding.forward import KeptTokens, to_length_1, vectors_of
 from st_vi.inputs.as_list import as_list
-from st_vi.inputs.kinds import is_picture, is_video_file, shown
+from st_vi.inputs.kinds import as_texts, is_picture, is_video_file, shown
 from st_vi.inputs.pictures import open_image
 from st_vi.inputs.prompts import prompt_of
 from st_vi.modules import Qwen2VLTransformer
-from st_vi.text import is_blank, is_unicode
+from st_vi.text import is_unicode
 
 MAX_TOKENS = 4096
 """Default tokens per batch, including padding."""
@@ -304,13 +304,6 @@ def _count_texts(
         tokens.add([number for number, _ in texts], features)
     for (number, _), count in zip(texts, found, strict=True):
         counts[number] += count
-
-
-def as_texts(model: SentenceTransformer, texts: Sequence[str]) -> list[Any]:
-    """Texts in a form that no model interprets as a path or URL of an image."""
-    if model.modalities == ["text"]:
-        return list(texts)
-    return [text if is_blank(text) else {"text": text} for text in texts]
 
 
 def _lengths(features: Mapping[str, Any], inputs: Sequence[Any]) -> list[int]:

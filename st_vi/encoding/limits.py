@@ -7,8 +7,9 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from st_vi.encoding.batches import as_texts, token_counts
+from st_vi.encoding.batches import token_counts
 from st_vi.encoding.shards import Cut
+from st_vi.inputs.kinds import as_texts
 from st_vi.modules import WordSegmentedTransformer
 from st_vi.modules.tokenizers import own_tokenizer
 from st_vi.text.chunks import chunk_spans

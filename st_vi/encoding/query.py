@@ -11,9 +11,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 
 from st_vi.checks import check_model
-from st_vi.encoding.batches import as_texts
 from st_vi.encoding.forward import vectors_of
 from st_vi.inputs.as_list import as_list
+from st_vi.inputs.kinds import as_texts
 from st_vi.inputs.prompts import prompt_of
 from st_vi.text import is_unicode
 

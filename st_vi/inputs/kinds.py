@@ -98,6 +98,13 @@ def stock_input(text: str, opened: Sequence[Any]) -> Any:
     return {"text": text, **several} if text else several
 
 
+def as_texts(model: Any, texts: Sequence[str]) -> list[Any]:
+    """Texts in a form that no model interprets as a path or URL of an image."""
+    if model.modalities == ["text"]:
+        return list(texts)
+    return [text if is_blank(text) else {"text": text} for text in texts]
+
+
 def open_stored(stored: Any) -> Any:
     """An image, or the frames of a `StoredVideo`, a list.
 

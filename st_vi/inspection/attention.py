@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from st_vi.checks import check_model, check_whole
 from st_vi.evaluation.base import by_place
+from st_vi.inputs.kinds import as_texts
 from st_vi.inputs.prompts import prompt_of
 from st_vi.inspection.read_text import ReadText, read_text
 from st_vi.modules import AttentionPooling
@@ -89,7 +90,7 @@ def pool_texts(
 
     Args:
         model: Model with an `AttentionPooling` module and a fast tokenizer.
-        texts: Texts in any Unicode form; "" has only special tokens.
+        texts: Texts in any Unicode form, also if one is the path of an image; "" has only special tokens.
         prompt: As for `encode`; "" overrides the default prompt of the model.
         prompt_name: As for `encode`.
         temperature: T in softmax(u / T), above 0: below 1 sharpens the weights, above 1 flattens them.
@@ -118,7 +119,7 @@ def pool_texts(
     views = []
     for start in range(0, len(texts), batch_size):
         batch = list(texts[start : start + batch_size])
-        features = batch_to_device(model.preprocess(batch, prompt=prompt), model.device)
+        features = batch_to_device(model.preprocess(as_texts(model, batch), prompt=prompt), model.device)
         features = before(features)
         own = pooled_tokens(features, pooling.include_prompt)  # (B, N), even for inputs flattened into one row
         present = pooled_tokens(features)

@@ -294,3 +294,10 @@ def test_letters_and_words():
 def test_a_batch_has_texts(encoder, batch_size):
     with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1"):
         pool_texts(encoder, TEXTS, batch_size=batch_size)
+
+
+def test_a_path_is_a_text(qwen, encoder):
+    for model in (qwen, encoder):
+        (view,) = pool_texts(model, ["anh/meo.png"], prompt="")
+        assert torch.allclose(view.embedding, torch.from_numpy(model.encode({"text": "anh/meo.png"})), atol=1e-6)
+        assert "meo.png" in view.read.text

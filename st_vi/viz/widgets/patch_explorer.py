@@ -14,6 +14,7 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from st_vi.inputs.kinds import as_texts
 from st_vi.inspection.patch_masks import mask_patches
 from st_vi.inspection.patches import Patch, PatchView, patch_box, pixel_budget, view_patches
 from st_vi.inspection.query_maps import QueryMap, query_map
@@ -179,7 +180,7 @@ class PatchExplorer(Explorer):
         blank = not self.query.value.strip()
         query = torch.zeros_like(self.views[self.budget.value].embedding)
         if not blank:
-            query = self.model.encode(self.query.value, convert_to_tensor=True)
+            query = self._query_vector()
         settings = {"text": self.text.value, "prompt_name": self.prompt_name, "draws": 5 if self.masked else 1}
         with pixel_budget(self.model, self.budget.value):
             self.effect = mask_patches(self.model, self.shown, sorted(self.masked), query, **settings)
@@ -187,6 +188,9 @@ class PatchExplorer(Explorer):
             self.values = self._weights() if kind == "weights" else getattr(self._query_map(query), kind)
         self._show()
         self.show_notice(" ".join([NO_QUERY] * blank + [TRANSPARENT] * is_transparent(self.pictures[self.name])))
+
+    def _query_vector(self) -> Tensor:
+        return self.model.encode(as_texts(self.model, [self.query.value]), convert_to_tensor=True)[0]
 
     def _query_map(self, query: Tensor) -> QueryMap:
         """For the query and the resolution that are set; kept with the views, as each patch takes a forward pass."""
@@ -271,7 +275,7 @@ class PatchExplorer(Explorer):
         if not query:
             return figure
         with pixel_budget(self.model, self.budget.value):
-            found = self._query_map(self.model.encode(self.query.value, convert_to_tensor=True))
+            found = self._query_map(self._query_vector())
         of_query = {name: getattr(found, kind) for name, kind in COLOURS.items() if kind != "weights"}
         return with_value_menu(figure, {"weight": self._weights(), **of_query})
 

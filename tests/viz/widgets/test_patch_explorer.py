@@ -166,6 +166,12 @@ def test_text_and_query(explorer):
     assert not explorer.notice.value
 
 
+def test_a_query_that_is_a_path_is_a_text(explorer, model):
+    explorer.query.value = "anh/meo.png"
+    expected = mask_patches(model, explorer.shown, [], model.encode({"text": "anh/meo.png"}), prompt_name="instr")
+    assert explorer.effect.similarity == pytest.approx(expected.similarity, abs=1e-6) and not explorer.notice.value
+
+
 def test_names_and_queries_are_shown_as_they_are_written(model):
     explorer = PatchExplorer(model, {"<img src=x>": draw(scene("test", 0))}, query="<img src=y> $a$")
     explorer._mask({(0, 0)})
