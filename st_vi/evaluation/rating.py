@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 
-from st_vi.evaluation.base import Evaluator, by_place, numbers, spearman
+from st_vi.evaluation.base import Evaluator, by_place, check_inputs, numbers, spearman
 from st_vi.terms.ratings import rating_head
 
 
@@ -36,8 +36,8 @@ class RatingEvaluator(Evaluator):
         probabilities: After a call, the probability of every level, (N, K).
 
     Raises:
-        ValueError: Unequal lengths, no rows, a score that is no number (its row is named), or, in a call, the model
-            has no `RatingHead`, or a score is not on its scale.
+        ValueError: Unequal lengths, no rows, a missing input or a score that is no number (its row is named), or, in a
+            call, the model has no `RatingHead`, or a score is not on its scale.
 
     Example:
         >>> from st_vi import load
@@ -68,6 +68,7 @@ class RatingEvaluator(Evaluator):
             raise ValueError(
                 f"first, second and scores need one length above 0, got {len(first)}, {len(second)}, {len(scores)}"
             )
+        check_inputs(first=first, second=second)
         self.first, self.second = first, second
         self.scores = torch.tensor(numbers(scores, "scores"), dtype=torch.float64)
         self.expected = self.probabilities = torch.empty(0)

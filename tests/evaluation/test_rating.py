@@ -65,6 +65,8 @@ def test_what_it_refuses(model):
         RatingEvaluator(["a"], ["b", "c"], [1.0])
     with pytest.raises(ValueError, match="need one length above 0, got 0, 0, 0"):
         RatingEvaluator([], [], [])
+    with pytest.raises(ValueError, match="Row 1 of second: expected an input of the model, got None"):
+        RatingEvaluator(["a", "b"], ["b", None], [1.0, 2.0])
     with pytest.raises(ValueError, match="scores must lie between 0 and 5"):
         RatingEvaluator(["a"], ["b"], [6.0])(model)
     with pytest.raises(ValueError, match="needs one RatingHead, and has 0"):
