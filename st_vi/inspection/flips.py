@@ -72,7 +72,7 @@ def margins_without_syllables(
     """`top_k_margins` for a query of S syllables, whole and without each of its syllables, (S + 1,).
 
     Args:
-        model: Encodes the S + 1 texts in one call.
+        model: Encodes the S + 1 texts, in batches of 64.
         query: Text of the query.
         corpus: Embeddings (N, D) of the documents by the same model.
         relevant: Row of the relevant document.
@@ -81,7 +81,7 @@ def margins_without_syllables(
     """
     texts = [query, *without_each_syllable(query)]
     embeddings = model.encode(
-        texts, prompt_name=prompt_name, batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False
+        texts, prompt_name=prompt_name, batch_size=64, convert_to_tensor=True, show_progress_bar=False
     )
     return top_k_margins(cosine_matrix(embeddings.to(corpus.device), corpus), [relevant] * len(texts), k)
 
