@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import json
 import logging
 import math
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import BoW
+from sentence_transformers.util import semantic_search
 from typer.testing import CliRunner
 
 from st_vi.__main__ import app
@@ -114,6 +116,7 @@ def test_a_query_in_capitals(model):
     assert seen == ["thủ tục ly hôn?", "UBND", "Thủ tục ở UBND"]
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")  # numpy's, of a mean of no titles
 def test_both_sides_are_standardised_and_added(model):
     index = SearchIndex(passages(), model)
     query = "tòa nhà quận"
@@ -190,6 +193,13 @@ def test_the_better_of_passage_and_title_is_added(model, weight):
 def test_no_such_weight(weight):
     with pytest.raises(ValueError, match="title_weight must be a finite number"):
         SearchIndex(passages(), title_weight=weight)
+
+
+@pytest.mark.usefixtures("with_words")
+def test_ten_results_as_stock_gives():
+    texts = [f"Điều {number}" for number in range(12)]
+    default = inspect.signature(semantic_search).parameters["top_k"].default
+    assert len(SearchIndex(passages(texts)).search("điều")) == default == 10
 
 
 def test_vectors_are_kept_by_content(model, tmp_path):
