@@ -14,7 +14,7 @@ class Settings(ABC):
     """Gives a loss its model, and a `repr` of its settings, as in the model card, instead of the layers of its model.
 
     Raises:
-        ValueError: The model is the name of one, or nothing that can be trained.
+        ValueError: The model is a name, or nothing that can be trained.
     """
 
     def __init__(self, model: Any) -> None:

@@ -55,12 +55,12 @@ def merge_adapter(backbone: Any) -> None:
 
 
 def forget_place(backbone: Any) -> None:
-    """Forget where weights came from, which are in no file now: a new adapter would name those as its base."""
+    """Forget where the weights came from: they are in no file now, and a new adapter would name the old as its base."""
     backbone.name_or_path = ""
 
 
 def check_base(backbone: Any) -> None:
-    """Check that adapters can be loaded again, to which their base does not belong.
+    """Check that adapters, which are saved without their base, can be loaded again.
 
     Raises:
         ValueError: They name no base.

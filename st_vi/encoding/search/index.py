@@ -204,8 +204,9 @@ class SearchIndex:
     def _added(self, query: str, vector: np.ndarray, candidates: Sequence[int]) -> dict[int, float]:
         """Sum of the standardised scores of both sides for the candidates."""
         rows = list(dict.fromkeys(candidates))
-        cosines, words = self._vectors.reconstruct_batch(rows) @ vector[0], self._word_scores(query)
-        total = self._side(rows, cosines, self._title_vectors @ vector[0]) + self._side(rows, words[0][rows], words[1])
+        cosines = self._side(rows, self._vectors.reconstruct_batch(rows) @ vector[0], self._title_vectors @ vector[0])
+        words, of_titles = self._word_scores(query)
+        total = cosines + self._side(rows, words[rows], of_titles)
         return dict(zip(rows, total.tolist(), strict=True))
 
     def _side(self, rows: list[int], means: np.ndarray, titles: np.ndarray) -> np.ndarray:
