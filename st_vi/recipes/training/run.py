@@ -83,8 +83,7 @@ def train(
     Raises:
         ValueError: Before anything is written: the arguments would train nothing (`check_arguments`) or name no column
             (`check_names`), `loss` is none or belongs to another model, an adapter has no saved base, or `output_dir`
-            has files and neither `resume`
-            nor `overwrite` is set, or another run, or another process is at work in it.
+            has files and neither `resume` nor `overwrite` is set, or another run, or another process is at work in it.
         OSError: A checkpoint or the trained model could not be written, for example on a full disk; names the
             checkpoint to resume from.
         KeyboardInterrupt: On Ctrl-C; use `resume` to continue.
