@@ -272,6 +272,7 @@ def test_a_model_that_peft_wrapped_merges(tiny_qwen, tmp_path):
     before, merged, again = merged_vectors(shaken(model), tmp_path)
     assert abs(merged - before).max() <= 2e-6
     assert (again == merged).all()
+    assert model[0].model.name_or_path == ""  # of no file: a new adapter is not of what was merged into
 
 
 def test_disabled_adapters_are_not_merged(adapter):
